@@ -1,0 +1,3 @@
+//! The `ankh3` command.
+
+fn main() {}
