@@ -1,0 +1,150 @@
+//! RMS norm and activations on the CPU, row by row.
+#![expect(
+    unsafe_code,
+    reason = "vector loads and stores through pointers; each block says why it is in bounds"
+)]
+
+use rayon::prelude::*;
+
+use super::simd::{LANES, Lanes, exp};
+use super::{Isa, with_isa};
+
+/// The activation between the two products of a feed-forward block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// `max(x, 0)`.
+    Relu,
+    /// Gelu in its tanh approximation (Hugging Face's `gelu_new`): `x · σ(2 √(2/π) (x + 0.044715 x³))`.
+    GeluNew,
+    /// `x · σ(x)`.
+    Silu,
+}
+
+/// Values given to one thread at a time.
+const CHUNK: usize = 1 << 14;
+
+fn rows_per_chunk(width: usize) -> usize {
+    (CHUNK / width.max(1)).max(1)
+}
+
+/// `out = x / √(mean(x²) + ε) · weight` for each row of `x (rows, width)`; the sum of squares in f32.
+pub fn rms_norm(isa: Isa, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
+    let width = weight.len();
+    let chunk = rows_per_chunk(width) * width;
+    x.par_chunks(chunk).zip(out.par_chunks_mut(chunk)).for_each(|(x, out)| {
+        for (x, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
+            // SAFETY: `isa` is available; x, weight and out hold `width` values each.
+            unsafe {
+                with_isa!(isa, rms_norm_row(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32])(x, weight, epsilon, out));
+            }
+        }
+    });
+}
+
+#[inline(always)]
+unsafe fn rms_norm_row<V: Lanes>(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
+    let width = x.len();
+    let whole = width - width % LANES;
+    // SAFETY: vector reads and writes end at `whole`; the three slices are equally long.
+    unsafe {
+        let mut squares = V::splat(0.0);
+        for i in (0..whole).step_by(LANES) {
+            let value = V::load(x.as_ptr().add(i));
+            squares = value.mul_add(value, squares);
+        }
+        let sum = squares.sum() + x[whole..].iter().map(|v| v * v).sum::<f32>();
+        let scale = 1.0 / (sum / width as f32 + epsilon).sqrt();
+        for i in (0..whole).step_by(LANES) {
+            let value = V::load(x.as_ptr().add(i)).mul(V::splat(scale));
+            value
+                .mul(V::load(weight.as_ptr().add(i)))
+                .store(out.as_mut_ptr().add(i));
+        }
+        for i in whole..width {
+            out[i] = x[i] * scale * weight[i];
+        }
+    }
+}
+
+/// `out (rows, d_ff) = activation(gate) · up` where `x (rows, 2 d_ff)` holds `gate` beside `up`.
+pub fn gated(isa: Isa, activation: Activation, x: &[f32], d_ff: usize, out: &mut [f32]) {
+    let rows = rows_per_chunk(2 * d_ff);
+    x.par_chunks(rows * 2 * d_ff)
+        .zip(out.par_chunks_mut(rows * d_ff))
+        .for_each(|(x, out)| {
+            for (x, out) in x.chunks_exact(2 * d_ff).zip(out.chunks_exact_mut(d_ff)) {
+                let (gate, up) = x.split_at(d_ff);
+                run(isa, activation, gate, Some(up), out);
+            }
+        });
+}
+
+/// `out = activation(x)`, value by value.
+pub fn activate(isa: Isa, activation: Activation, x: &[f32], out: &mut [f32]) {
+    x.par_chunks(CHUNK)
+        .zip(out.par_chunks_mut(CHUNK))
+        .for_each(|(x, out)| run(isa, activation, x, None, out));
+}
+
+fn run(isa: Isa, activation: Activation, gate: &[f32], up: Option<&[f32]>, out: &mut [f32]) {
+    // SAFETY: `isa` is available; the slices are equally long.
+    unsafe {
+        with_isa!(isa, activate_slice(activation: Activation, gate: &[f32], up: Option<&[f32]>, out: &mut [f32])(activation, gate, up, out));
+    }
+}
+
+#[inline(always)]
+unsafe fn activate_slice<V: Lanes>(
+    activation: Activation,
+    gate: &[f32],
+    up: Option<&[f32]>,
+    out: &mut [f32],
+) {
+    // SAFETY: passed on from `run`.
+    unsafe {
+        match activation {
+            Activation::Relu => map_slices(gate, up, out, |x: V| V::splat(0.0).max(x)),
+            Activation::GeluNew => map_slices(gate, up, out, |x: V| {
+                // 2 √(2/π) (x + 0.044715 x³)
+                let cubic = x
+                    .mul(x)
+                    .mul_add(V::splat(0.044_715 * 1.595_769_1), V::splat(1.595_769_1));
+                sigmoid_of(x, x.mul(cubic))
+            }),
+            Activation::Silu => map_slices(gate, up, out, |x: V| sigmoid_of(x, x)),
+        }
+    }
+}
+
+/// `x / (1 + e^-y)`.
+#[inline(always)]
+unsafe fn sigmoid_of<V: Lanes>(x: V, y: V) -> V {
+    // SAFETY: passed on from the caller.
+    unsafe { x.div(V::splat(1.0).add(exp(V::splat(0.0).sub(y)))) }
+}
+
+#[inline(always)]
+unsafe fn map_slices<V: Lanes>(
+    gate: &[f32],
+    up: Option<&[f32]>,
+    out: &mut [f32],
+    f: impl Fn(V) -> V,
+) {
+    let whole = gate.len() - gate.len() % LANES;
+    // SAFETY: vectors end at `whole`; the tail goes through a padded buffer.
+    unsafe {
+        for i in (0..whole).step_by(LANES) {
+            let value = f(V::load(gate.as_ptr().add(i)));
+            let value = up.map_or(value, |up| value.mul(V::load(up.as_ptr().add(i))));
+            value.store(out.as_mut_ptr().add(i));
+        }
+        if whole < gate.len() {
+            let mut padded = [0.0; LANES];
+            padded[..gate.len() - whole].copy_from_slice(&gate[whole..]);
+            let values = f(V::load(padded.as_ptr())).to_array();
+            for (i, value) in (whole..gate.len()).zip(values) {
+                out[i] = up.map_or(value, |up| value * up[i]);
+            }
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! The CPU forms of the kernels: written once over sixteen lanes, compiled per instruction set, chosen at run time.
+
+pub mod attention;
+pub mod elementwise;
+pub mod gemm;
+pub mod simd;
+
+pub use simd::Isa;
+
+/// `with_isa!(isa, kernel(name: Type, …)(argument, …))` runs `kernel::<V>(argument, …)`, a generic over [`simd::Lanes`], compiled for the instruction set
+/// `isa`.
+///
+/// The kernel must be `#[inline(always)]`, so that it is compiled inside the function that enables the instructions.
+macro_rules! with_isa {
+    ($isa:expr, $kernel:ident($($name:ident: $kind:ty),* $(,)?)($($argument:expr),* $(,)?)) => {{
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
+        unsafe fn avx512($($name: $kind),*) {
+            // SAFETY: the features are enabled here; the rest is the caller's promise.
+            unsafe { $kernel::<$crate::kernels::cpu::simd::Avx512>($($name),*) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2,fma")]
+        unsafe fn avx2($($name: $kind),*) {
+            // SAFETY: as above.
+            unsafe { $kernel::<$crate::kernels::cpu::simd::Avx2>($($name),*) }
+        }
+        match $isa {
+            #[cfg(target_arch = "x86_64")]
+            $crate::kernels::cpu::Isa::Avx512 => avx512($($argument),*),
+            #[cfg(target_arch = "x86_64")]
+            $crate::kernels::cpu::Isa::Avx2 => avx2($($argument),*),
+            _ => $kernel::<$crate::kernels::cpu::simd::Portable>($($argument),*),
+        }
+    }};
+}
+pub(crate) use with_isa;
+
+/// A pointer that several threads write through, each to places of its own.
+#[derive(Clone, Copy)]
+pub(crate) struct SharedMut(pub *mut f32);
+#[expect(unsafe_code, reason = "tasks write disjoint ranges; see each use")]
+// SAFETY: the kernels hand every task a disjoint part of the target.
+unsafe impl Send for SharedMut {}
+#[expect(unsafe_code, reason = "as above")]
+// SAFETY: as above.
+unsafe impl Sync for SharedMut {}
+impl SharedMut {
+    /// The pointer (a method, so that closures capture the whole struct).
+    pub(crate) fn get(self) -> *mut f32 {
+        self.0
+    }
+}

@@ -1,0 +1,375 @@
+//! Sixteen f32 lanes, three ways: one AVX-512 register, two AVX2 registers, or an array that the compiler vectorises as it can.
+//!
+//! Every kernel is written once over [`Lanes`] and compiled once per instruction set by [`with_isa!`](super::dispatch). All three do the same
+//! arithmetic lane by lane; only the portable form multiplies and adds in two roundings where the others fuse.
+#![expect(
+    unsafe_code,
+    reason = "vector intrinsics; each implementor says what its callers promise"
+)]
+
+use std::sync::OnceLock;
+
+/// Lanes in one [`Lanes`] value.
+pub const LANES: usize = 16;
+
+/// The instruction sets the CPU kernels are compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Isa {
+    /// Whatever the target's baseline is.
+    Portable,
+    /// AVX2 with FMA.
+    Avx2,
+    /// AVX-512F/BW/VL.
+    Avx512,
+}
+
+impl Isa {
+    /// Every instruction set, slowest first.
+    pub const ALL: [Isa; 3] = [Isa::Portable, Isa::Avx2, Isa::Avx512];
+
+    /// The name used by `ANKH3_CPU_ISA` and in provenance.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Portable => "portable",
+            Isa::Avx2 => "avx2",
+            Isa::Avx512 => "avx512",
+        }
+    }
+
+    /// Whether this machine can run it.
+    pub fn is_available(self) -> bool {
+        match self {
+            Isa::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => {
+                is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512vl")
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => false,
+        }
+    }
+
+    /// The best this machine has.
+    pub fn best() -> Isa {
+        *Isa::ALL
+            .iter()
+            .rev()
+            .find(|isa| isa.is_available())
+            .expect("portable is always available")
+    }
+
+    /// What `ANKH3_CPU_ISA` asks for, else the best.
+    ///
+    /// # Errors
+    /// An unknown name, or one this CPU lacks.
+    pub fn from_env() -> Result<Isa, String> {
+        let Ok(name) = std::env::var("ANKH3_CPU_ISA") else {
+            return Ok(Isa::best());
+        };
+        let known = Isa::ALL.map(Isa::name).join(", ");
+        let isa = Isa::ALL
+            .into_iter()
+            .find(|isa| isa.name() == name)
+            .ok_or_else(|| format!("ANKH3_CPU_ISA={name} is none of {known}"))?;
+        if isa.is_available() {
+            Ok(isa)
+        } else {
+            Err(format!(
+                "ANKH3_CPU_ISA={name}, but this CPU lacks it; its best is {}",
+                Isa::best().name()
+            ))
+        }
+    }
+
+    /// The instruction set of this process: [`Isa::from_env`], decided once; a request that cannot be met falls back to the best (the
+    /// command line reports it as an error before any kernel runs).
+    pub fn current() -> Isa {
+        static CURRENT: OnceLock<Isa> = OnceLock::new();
+        *CURRENT.get_or_init(|| Isa::from_env().unwrap_or_else(|_| Isa::best()))
+    }
+}
+
+/// Sixteen f32 lanes.
+///
+/// # Safety
+/// Methods may only run where the implementor's instruction set is available; pointers must be valid for 16 values (no alignment asked).
+pub unsafe trait Lanes: Copy {
+    /// Rows of a matrix tile that fit the registers beside two [`Lanes`] of columns.
+    const TILE_ROWS: usize;
+    /// All lanes equal.
+    unsafe fn splat(value: f32) -> Self;
+    /// Reads 16 values.
+    unsafe fn load(source: *const f32) -> Self;
+    /// Writes 16 values.
+    unsafe fn store(self, target: *mut f32);
+    /// Reads 16 pairs of bf16: the even and the odd elements.
+    unsafe fn load_bf16_pairs(source: *const u16) -> (Self, Self);
+    /// `self + other`.
+    unsafe fn add(self, other: Self) -> Self;
+    /// `self - other`.
+    unsafe fn sub(self, other: Self) -> Self;
+    /// `self * other`.
+    unsafe fn mul(self, other: Self) -> Self;
+    /// `self / other`.
+    unsafe fn div(self, other: Self) -> Self;
+    /// `self * factor + term`.
+    unsafe fn mul_add(self, factor: Self, term: Self) -> Self;
+    /// Lane-wise maximum.
+    unsafe fn max(self, other: Self) -> Self;
+    /// Lane-wise minimum.
+    unsafe fn min(self, other: Self) -> Self;
+    /// To the nearest integer, ties to even.
+    unsafe fn round(self) -> Self;
+    /// `self * 2^exponent` for integral exponents whose power of two is a normal number.
+    unsafe fn scale_by_power_of_two(self, exponent: Self) -> Self;
+    /// Lanes as an array.
+    #[inline(always)]
+    unsafe fn to_array(self) -> [f32; LANES] {
+        let mut array = [0.0; LANES];
+        // SAFETY: the array holds 16 values.
+        unsafe { self.store(array.as_mut_ptr()) };
+        array
+    }
+    /// Sum over lanes, in one fixed order.
+    #[inline(always)]
+    unsafe fn sum(self) -> f32 {
+        // SAFETY: passed on from the caller.
+        let mut a = unsafe { self.to_array() };
+        for width in [8, 4, 2, 1] {
+            for i in 0..width {
+                a[i] += a[i + width];
+            }
+        }
+        a[0]
+    }
+    /// Maximum over lanes.
+    #[inline(always)]
+    unsafe fn maximum(self) -> f32 {
+        // SAFETY: passed on from the caller.
+        let mut a = unsafe { self.to_array() };
+        for width in [8, 4, 2, 1] {
+            for i in 0..width {
+                a[i] = a[i].max(a[i + width]);
+            }
+        }
+        a[0]
+    }
+}
+
+/// Sixteen lanes in an array.
+#[derive(Clone, Copy)]
+pub struct Portable([f32; LANES]);
+
+#[inline(always)]
+fn zip(a: Portable, b: Portable, f: impl Fn(f32, f32) -> f32) -> Portable {
+    Portable(std::array::from_fn(|i| f(a.0[i], b.0[i])))
+}
+
+// SAFETY: no instruction beyond the target's baseline; pointers are the caller's promise.
+unsafe impl Lanes for Portable {
+    const TILE_ROWS: usize = 4;
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        Portable([value; LANES])
+    }
+    #[inline(always)]
+    unsafe fn load(source: *const f32) -> Self {
+        // SAFETY: the caller promises 16 readable values.
+        Portable(unsafe { source.cast::<[f32; LANES]>().read_unaligned() })
+    }
+    #[inline(always)]
+    unsafe fn store(self, target: *mut f32) {
+        // SAFETY: the caller promises 16 writable values.
+        unsafe { target.cast::<[f32; LANES]>().write_unaligned(self.0) };
+    }
+    #[inline(always)]
+    unsafe fn load_bf16_pairs(source: *const u16) -> (Self, Self) {
+        // SAFETY: the caller promises 16 readable pairs.
+        let pairs = unsafe { source.cast::<[[u16; 2]; LANES]>().read_unaligned() };
+        let element = |which: usize| {
+            Portable(std::array::from_fn(|i| {
+                f32::from_bits(u32::from(pairs[i][which]) << 16)
+            }))
+        };
+        (element(0), element(1))
+    }
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        zip(self, other, |a, b| a + b)
+    }
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        zip(self, other, |a, b| a - b)
+    }
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        zip(self, other, |a, b| a * b)
+    }
+    #[inline(always)]
+    unsafe fn div(self, other: Self) -> Self {
+        zip(self, other, |a, b| a / b)
+    }
+    #[inline(always)]
+    unsafe fn mul_add(self, factor: Self, term: Self) -> Self {
+        Portable(std::array::from_fn(|i| self.0[i] * factor.0[i] + term.0[i]))
+    }
+    #[inline(always)]
+    unsafe fn max(self, other: Self) -> Self {
+        zip(self, other, |a, b| if a > b { a } else { b })
+    }
+    #[inline(always)]
+    unsafe fn min(self, other: Self) -> Self {
+        zip(self, other, |a, b| if a < b { a } else { b })
+    }
+    #[inline(always)]
+    unsafe fn round(self) -> Self {
+        Portable(self.0.map(f32::round_ties_even))
+    }
+    #[inline(always)]
+    unsafe fn scale_by_power_of_two(self, exponent: Self) -> Self {
+        zip(self, exponent, |a, e| {
+            a * f32::from_bits(((e as i32 + 127) as u32) << 23)
+        })
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::Lanes;
+    use std::arch::x86_64::{
+        __m256, __m512, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm256_add_epi32,
+        _mm256_add_ps, _mm256_and_si256, _mm256_castsi256_ps, _mm256_cvtps_epi32, _mm256_div_ps,
+        _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_max_ps, _mm256_min_ps,
+        _mm256_mul_ps, _mm256_round_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_slli_epi32,
+        _mm256_storeu_ps, _mm256_sub_ps, _mm512_add_ps, _mm512_and_si512, _mm512_castsi512_ps,
+        _mm512_div_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_max_ps,
+        _mm512_min_ps, _mm512_mul_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_epi32,
+        _mm512_set1_ps, _mm512_slli_epi32, _mm512_storeu_ps, _mm512_sub_ps,
+    };
+
+    const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+
+    /// One AVX-512 register.
+    #[derive(Clone, Copy)]
+    pub struct Avx512(__m512);
+
+    // SAFETY: intrinsics of AVX-512F, whose presence the trait's callers promise.
+    #[rustfmt::skip]
+    unsafe impl Lanes for Avx512 {
+        const TILE_ROWS: usize = 12;
+        #[inline(always)]
+        unsafe fn splat(value: f32) -> Self { unsafe { Self(_mm512_set1_ps(value)) } }
+        #[inline(always)]
+        unsafe fn load(source: *const f32) -> Self { unsafe { Self(_mm512_loadu_ps(source)) } }
+        #[inline(always)]
+        unsafe fn store(self, target: *mut f32) { unsafe { _mm512_storeu_ps(target, self.0) } }
+        #[inline(always)]
+        unsafe fn load_bf16_pairs(source: *const u16) -> (Self, Self) {
+            unsafe {
+                let pairs = _mm512_loadu_si512(source.cast());
+                let odd = _mm512_and_si512(pairs, _mm512_set1_epi32(0xffff_0000_u32 as i32));
+                (Self(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs))), Self(_mm512_castsi512_ps(odd)))
+            }
+        }
+        #[inline(always)]
+        unsafe fn add(self, other: Self) -> Self { unsafe { Self(_mm512_add_ps(self.0, other.0)) } }
+        #[inline(always)]
+        unsafe fn sub(self, other: Self) -> Self { unsafe { Self(_mm512_sub_ps(self.0, other.0)) } }
+        #[inline(always)]
+        unsafe fn mul(self, other: Self) -> Self { unsafe { Self(_mm512_mul_ps(self.0, other.0)) } }
+        #[inline(always)]
+        unsafe fn div(self, other: Self) -> Self { unsafe { Self(_mm512_div_ps(self.0, other.0)) } }
+        #[inline(always)]
+        unsafe fn mul_add(self, factor: Self, term: Self) -> Self { unsafe { Self(_mm512_fmadd_ps(self.0, factor.0, term.0)) } }
+        #[inline(always)]
+        unsafe fn max(self, other: Self) -> Self { unsafe { Self(_mm512_max_ps(self.0, other.0)) } }
+        #[inline(always)]
+        unsafe fn min(self, other: Self) -> Self { unsafe { Self(_mm512_min_ps(self.0, other.0)) } }
+        #[inline(always)]
+        unsafe fn round(self) -> Self { unsafe { Self(_mm512_roundscale_ps::<NEAREST>(self.0)) } }
+        #[inline(always)]
+        unsafe fn scale_by_power_of_two(self, exponent: Self) -> Self { unsafe { Self(_mm512_scalef_ps(self.0, exponent.0)) } }
+    }
+
+    /// Two AVX registers.
+    #[derive(Clone, Copy)]
+    pub struct Avx2(__m256, __m256);
+
+    // SAFETY: intrinsics of AVX2 and FMA, whose presence the trait's callers promise.
+    #[rustfmt::skip]
+    unsafe impl Lanes for Avx2 {
+        const TILE_ROWS: usize = 3;
+        #[inline(always)]
+        unsafe fn splat(value: f32) -> Self { unsafe { let v = _mm256_set1_ps(value); Self(v, v) } }
+        #[inline(always)]
+        unsafe fn load(source: *const f32) -> Self { unsafe { Self(_mm256_loadu_ps(source), _mm256_loadu_ps(source.add(8))) } }
+        #[inline(always)]
+        unsafe fn store(self, target: *mut f32) { unsafe { _mm256_storeu_ps(target, self.0); _mm256_storeu_ps(target.add(8), self.1); } }
+        #[inline(always)]
+        unsafe fn load_bf16_pairs(source: *const u16) -> (Self, Self) {
+            unsafe {
+                let (a, b) = (_mm256_loadu_si256(source.cast()), _mm256_loadu_si256(source.add(16).cast()));
+                let mask = _mm256_set1_epi32(0xffff_0000_u32 as i32);
+                let even = Self(_mm256_castsi256_ps(_mm256_slli_epi32::<16>(a)), _mm256_castsi256_ps(_mm256_slli_epi32::<16>(b)));
+                let odd = Self(_mm256_castsi256_ps(_mm256_and_si256(a, mask)), _mm256_castsi256_ps(_mm256_and_si256(b, mask)));
+                (even, odd)
+            }
+        }
+        #[inline(always)]
+        unsafe fn add(self, o: Self) -> Self { unsafe { Self(_mm256_add_ps(self.0, o.0), _mm256_add_ps(self.1, o.1)) } }
+        #[inline(always)]
+        unsafe fn sub(self, o: Self) -> Self { unsafe { Self(_mm256_sub_ps(self.0, o.0), _mm256_sub_ps(self.1, o.1)) } }
+        #[inline(always)]
+        unsafe fn mul(self, o: Self) -> Self { unsafe { Self(_mm256_mul_ps(self.0, o.0), _mm256_mul_ps(self.1, o.1)) } }
+        #[inline(always)]
+        unsafe fn div(self, o: Self) -> Self { unsafe { Self(_mm256_div_ps(self.0, o.0), _mm256_div_ps(self.1, o.1)) } }
+        #[inline(always)]
+        unsafe fn mul_add(self, f: Self, t: Self) -> Self { unsafe { Self(_mm256_fmadd_ps(self.0, f.0, t.0), _mm256_fmadd_ps(self.1, f.1, t.1)) } }
+        #[inline(always)]
+        unsafe fn max(self, o: Self) -> Self { unsafe { Self(_mm256_max_ps(self.0, o.0), _mm256_max_ps(self.1, o.1)) } }
+        #[inline(always)]
+        unsafe fn min(self, o: Self) -> Self { unsafe { Self(_mm256_min_ps(self.0, o.0), _mm256_min_ps(self.1, o.1)) } }
+        #[inline(always)]
+        unsafe fn round(self) -> Self { unsafe { Self(_mm256_round_ps::<NEAREST>(self.0), _mm256_round_ps::<NEAREST>(self.1)) } }
+        #[inline(always)]
+        unsafe fn scale_by_power_of_two(self, e: Self) -> Self {
+            unsafe {
+                let bias = _mm256_set1_epi32(127);
+                let power = |e| _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(_mm256_cvtps_epi32(e), bias)));
+                Self(_mm256_mul_ps(self.0, power(e.0)), _mm256_mul_ps(self.1, power(e.1)))
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub use x86::{Avx2, Avx512};
+
+/// `e^x` to about 1 ulp for x in [-87, 88]; below, 2^-126 or less; above, held at e^88. Cody-Waite reduction and the minimax polynomial of
+/// Cephes `expf` (S. Moshier, netlib.org/cephes).
+///
+/// # Safety
+/// As [`Lanes`].
+#[inline(always)]
+pub unsafe fn exp<V: Lanes>(x: V) -> V {
+    // SAFETY: passed on from the caller.
+    unsafe {
+        // Operands in this order keep a NaN a NaN.
+        let x = V::splat(88.0).min(V::splat(-87.0).max(x));
+        let n = x.mul(V::splat(std::f32::consts::LOG2_E)).round();
+        let r = n.mul_add(V::splat(-0.693_359_4), x);
+        let r = n.mul_add(V::splat(2.121_944_4e-4), r);
+        let p = V::splat(1.987_569_1e-4);
+        let p = p.mul_add(r, V::splat(1.398_199_9e-3));
+        let p = p.mul_add(r, V::splat(8.333_452e-3));
+        let p = p.mul_add(r, V::splat(4.166_579_6e-2));
+        let p = p.mul_add(r, V::splat(1.666_666_5e-1));
+        let p = p.mul_add(r, V::splat(5e-1));
+        let p = p.mul_add(r.mul(r), r.add(V::splat(1.0)));
+        p.scale_by_power_of_two(n)
+    }
+}

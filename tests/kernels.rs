@@ -1,0 +1,397 @@
+//! The CPU kernels against plain f64 arithmetic on odd shapes, for every instruction set this machine has, and their byte-exact invariances.
+
+use ankh3::kernels::cpu::Isa;
+use ankh3::kernels::cpu::attention::{Attention, Bias, Heads, Segment, Visibility, attend};
+use ankh3::kernels::cpu::elementwise::{Activation, activate, gated, rms_norm};
+use ankh3::kernels::cpu::gemm::{PackedWeight, Precision, matmul};
+use half::bf16;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+fn isas() -> Vec<Isa> {
+    let isas: Vec<_> = Isa::ALL
+        .into_iter()
+        .filter(|isa| isa.is_available())
+        .collect();
+    println!("instruction sets: {isas:?}");
+    isas
+}
+
+fn random(rng: &mut ChaCha8Rng, count: usize) -> Vec<f32> {
+    (0..count).map(|_| rng.random_range(-1.0..1.0)).collect()
+}
+
+/// Largest difference relative to the largest magnitude expected.
+fn error(got: &[f32], expected: &[f64]) -> f64 {
+    assert_eq!(got.len(), expected.len());
+    let largest = expected.iter().fold(1e-30f64, |m, v| m.max(v.abs()));
+    got.iter()
+        .zip(expected)
+        .map(|(g, e)| (f64::from(*g) - e).abs())
+        .fold(0.0, f64::max)
+        / largest
+}
+
+fn pack(w: &[f32], n: usize, k: usize, precision: Precision) -> PackedWeight {
+    PackedWeight::new(n, k, precision, |row, values| {
+        values.copy_from_slice(&w[row * k..(row + 1) * k])
+    })
+}
+
+const SHAPES: [(usize, usize, usize); 12] = [
+    (1, 1, 1),
+    (1, 33, 5),
+    (2, 32, 512),
+    (3, 161, 513),
+    (4, 31, 64),
+    (5, 64, 31),
+    (12, 96, 1025),
+    (13, 97, 48),
+    (119, 40, 17),
+    (121, 130, 511),
+    (250, 65, 530),
+    (7, 300, 1537),
+];
+
+#[test]
+fn matmul_equals_f64_on_odd_shapes() {
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    for (m, n, k) in SHAPES {
+        let (a, w, r) = (
+            random(&mut rng, m * k),
+            random(&mut rng, n * k),
+            random(&mut rng, m * n),
+        );
+        for (precision, tolerance) in [(Precision::F32, 2e-6), (Precision::Bf16, 2e-6)] {
+            let round = |v: f32| match precision {
+                Precision::F32 => f64::from(v),
+                Precision::Bf16 => f64::from(bf16::from_f32(v)),
+            };
+            let expected: Vec<f64> = (0..m * n)
+                .map(|i| {
+                    let (row, column) = (i / n, i % n);
+                    (0..k)
+                        .map(|j| round(a[row * k + j]) * round(w[column * k + j]))
+                        .sum::<f64>()
+                })
+                .collect();
+            let added: Vec<f64> = expected
+                .iter()
+                .zip(&r)
+                .map(|(e, r)| e + f64::from(*r))
+                .collect();
+            let weight = pack(&w, n, k, precision);
+            for isa in isas() {
+                let mut c = vec![f32::NAN; m * n];
+                matmul(isa, &a, &weight, None, &mut c);
+                assert!(
+                    error(&c, &expected) < tolerance,
+                    "{isa:?} {precision:?} {m}x{n}x{k}"
+                );
+                matmul(isa, &a, &weight, Some(&r), &mut c);
+                assert!(
+                    error(&c, &added) < tolerance,
+                    "{isa:?} {precision:?} {m}x{n}x{k} + residual"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_of_a_product_does_not_depend_on_the_other_rows_or_threads() {
+    let mut rng = ChaCha8Rng::seed_from_u64(2);
+    let (m, n, k) = (250, 200, 1100);
+    let (a, w) = (random(&mut rng, m * k), random(&mut rng, n * k));
+    for precision in [Precision::F32, Precision::Bf16] {
+        let weight = pack(&w, n, k, precision);
+        for isa in isas() {
+            let mut whole = vec![0.0; m * n];
+            matmul(isa, &a, &weight, None, &mut whole);
+            for threads in [1, 3] {
+                let pool = rayon::ThreadPoolBuilder::new()
+                    .num_threads(threads)
+                    .build()
+                    .unwrap();
+                for (first, rows) in [(0, 1), (17, 2), (17, 12), (100, 137), (249, 1)] {
+                    let mut part = vec![0.0; rows * n];
+                    let a = &a[first * k..(first + rows) * k];
+                    pool.install(|| matmul(isa, a, &weight, None, &mut part));
+                    let same = part
+                        .iter()
+                        .zip(&whole[first * n..])
+                        .all(|(a, b)| a.to_bits() == b.to_bits());
+                    assert!(
+                        same,
+                        "{isa:?} {precision:?} rows {first}+{rows} on {threads} threads"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn norms_and_activations_equal_f64() {
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    for isa in isas() {
+        for width in [1, 15, 16, 17, 48, 1000] {
+            let rows = 5;
+            let x: Vec<f32> = random(&mut rng, rows * width)
+                .iter()
+                .map(|v| v * 20.0)
+                .collect();
+            let w = random(&mut rng, width);
+            let mut out = vec![f32::NAN; x.len()];
+            rms_norm(isa, &x, &w, 1e-6, &mut out);
+            let expected: Vec<f64> = (0..x.len())
+                .map(|i| {
+                    let row = &x[i / width * width..][..width];
+                    let mean =
+                        row.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / width as f64;
+                    f64::from(x[i]) / (mean + 1e-6).sqrt() * f64::from(w[i % width])
+                })
+                .collect();
+            assert!(error(&out, &expected) < 1e-6, "{isa:?} rms_norm {width}");
+            for activation in [Activation::Relu, Activation::GeluNew, Activation::Silu] {
+                let f = |x: f64| match activation {
+                    Activation::Relu => x.max(0.0),
+                    Activation::GeluNew => {
+                        0.5 * x
+                            * (1.0
+                                + ((2.0 / std::f64::consts::PI).sqrt()
+                                    * (x + 0.044_715 * x.powi(3)))
+                                .tanh())
+                    }
+                    Activation::Silu => x / (1.0 + (-x).exp()),
+                };
+                let expected: Vec<f64> = x.iter().map(|v| f(f64::from(*v))).collect();
+                activate(isa, activation, &x, &mut out);
+                assert!(
+                    error(&out, &expected) < 1e-6,
+                    "{isa:?} {activation:?} {width}"
+                );
+                let wide: Vec<f32> = random(&mut rng, rows * 2 * width)
+                    .iter()
+                    .map(|v| v * 9.0)
+                    .collect();
+                let mut gated_out = vec![f32::NAN; rows * width];
+                gated(isa, activation, &wide, width, &mut gated_out);
+                let expected: Vec<f64> = (0..rows * width)
+                    .map(|i| {
+                        let row = &wide[i / width * 2 * width..];
+                        f(f64::from(row[i % width])) * f64::from(row[width + i % width])
+                    })
+                    .collect();
+                assert!(
+                    error(&gated_out, &expected) < 1e-6,
+                    "{isa:?} gated {activation:?} {width}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn activations_keep_nan_and_infinity_visible() {
+    for isa in isas() {
+        let x = [f32::NAN, f32::INFINITY, 200.0, -200.0];
+        let mut out = [0.0; 4];
+        activate(isa, Activation::Silu, &x, &mut out);
+        assert!(out[0].is_nan(), "{isa:?}");
+        assert_eq!(out[1..3], [f32::INFINITY, 200.0], "{isa:?}");
+        assert!(out[3].abs() < 1e-30, "{isa:?}");
+    }
+}
+
+struct Case {
+    heads: usize,
+    d_kv: usize,
+    queries: Vec<usize>,
+    keys: Vec<usize>,
+    visibility: Visibility,
+    first_position: usize,
+    bias: bool,
+}
+
+fn segments(case: &Case) -> Vec<Segment> {
+    let (mut q, mut k) = (0, 0);
+    let mut segments = Vec::new();
+    for (&queries, &keys) in case.queries.iter().zip(&case.keys) {
+        segments.push(Segment {
+            queries: q..q + queries,
+            keys: k..k + keys,
+            first_position: case.first_position,
+        });
+        (q, k) = (q + queries, k + keys);
+    }
+    segments
+}
+
+const MAX_DISTANCE: usize = 9;
+
+/// The definition, in f64.
+fn reference(case: &Case, q: &[f32], kv: &[f32], bias: &[f32]) -> Vec<f64> {
+    let (heads, d) = (case.heads, case.d_kv);
+    let inner = heads * d;
+    let mut out = vec![0.0; q.len()];
+    for segment in segments(case) {
+        for (i, query) in segment.queries.clone().enumerate() {
+            let position = i + segment.first_position;
+            for h in 0..heads {
+                let scores: Vec<f64> = segment
+                    .keys
+                    .clone()
+                    .enumerate()
+                    .map(|(j, key)| {
+                        if case.visibility == Visibility::Causal && j > position {
+                            return f64::NEG_INFINITY;
+                        }
+                        let dot: f64 = (0..d)
+                            .map(|x| {
+                                f64::from(q[query * inner + h * d + x])
+                                    * f64::from(kv[key * 2 * inner + h * d + x])
+                            })
+                            .sum();
+                        let limit = MAX_DISTANCE as isize;
+                        let distance =
+                            (j as isize - position as isize).clamp(-limit, limit) + limit;
+                        dot + if case.bias {
+                            f64::from(bias[distance as usize * heads + h])
+                        } else {
+                            0.0
+                        }
+                    })
+                    .collect();
+                let maximum = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                let weights: Vec<f64> = scores.iter().map(|s| (s - maximum).exp()).collect();
+                let total: f64 = weights.iter().sum();
+                for x in 0..d {
+                    out[query * inner + h * d + x] = segment
+                        .keys
+                        .clone()
+                        .zip(&weights)
+                        .map(|(key, w)| {
+                            w / total * f64::from(kv[key * 2 * inner + inner + h * d + x])
+                        })
+                        .sum();
+                }
+            }
+        }
+    }
+    out
+}
+
+fn run(isa: Isa, case: &Case, q: &[f32], kv: &[f32], bias: &[f32]) -> Vec<f32> {
+    let inner = case.heads * case.d_kv;
+    let attention = Attention {
+        q: Heads {
+            data: q,
+            stride: inner,
+            offset: 0,
+        },
+        k: Heads {
+            data: kv,
+            stride: 2 * inner,
+            offset: 0,
+        },
+        v: Heads {
+            data: kv,
+            stride: 2 * inner,
+            offset: inner,
+        },
+        heads: case.heads,
+        d_kv: case.d_kv,
+        bias: case.bias.then_some(Bias {
+            by_distance: bias,
+            max_distance: MAX_DISTANCE,
+        }),
+        visibility: case.visibility,
+        segments: &segments(case),
+    };
+    let mut out = vec![f32::NAN; q.len()];
+    attend(isa, &attention, &mut out);
+    out
+}
+
+#[test]
+fn attention_equals_f64_on_ragged_segments() {
+    let ragged = vec![1, 2, 11, 12, 13, 16, 33, 241];
+    let case =
+        |heads, d_kv, queries: &[usize], keys: &[usize], visibility, first_position, bias| Case {
+            heads,
+            d_kv,
+            queries: queries.to_vec(),
+            keys: keys.to_vec(),
+            visibility,
+            first_position,
+            bias,
+        };
+    let cases = [
+        case(2, 64, &ragged, &ragged, Visibility::All, 0, true),
+        case(2, 16, &ragged, &ragged, Visibility::Causal, 0, true),
+        case(1, 33, &[1100], &[1100], Visibility::All, 0, true),
+        case(1, 64, &[1100], &[1100], Visibility::Causal, 0, true),
+        case(3, 8, &[5, 1, 30], &[700, 9, 513], Visibility::All, 0, false),
+        case(2, 64, &[1, 1], &[31, 31], Visibility::Causal, 30, true),
+        case(2, 64, &[3, 3], &[600, 600], Visibility::Causal, 597, true),
+    ];
+    let mut rng = ChaCha8Rng::seed_from_u64(4);
+    for (number, case) in cases.iter().enumerate() {
+        let inner = case.heads * case.d_kv;
+        let q: Vec<f32> = random(&mut rng, case.queries.iter().sum::<usize>() * inner)
+            .iter()
+            .map(|v| v * 2.0)
+            .collect();
+        let kv = random(&mut rng, case.keys.iter().sum::<usize>() * 2 * inner);
+        let bias = random(&mut rng, (2 * MAX_DISTANCE + 1) * case.heads);
+        let expected = reference(case, &q, &kv, &bias);
+        for isa in isas() {
+            let got = run(isa, case, &q, &kv, &bias);
+            assert!(
+                error(&got, &expected) < 5e-6,
+                "{isa:?} case {number}: {}",
+                error(&got, &expected)
+            );
+        }
+    }
+}
+
+#[test]
+fn a_segment_attends_the_same_alone_and_in_company() {
+    let mut rng = ChaCha8Rng::seed_from_u64(5);
+    let lengths = [700, 3, 41, 250];
+    let case = |lengths: &[usize]| Case {
+        heads: 2,
+        d_kv: 64,
+        queries: lengths.to_vec(),
+        keys: lengths.to_vec(),
+        visibility: Visibility::All,
+        first_position: 0,
+        bias: true,
+    };
+    let total: usize = lengths.iter().sum();
+    let (q, kv) = (random(&mut rng, total * 128), random(&mut rng, total * 256));
+    let bias = random(&mut rng, (2 * MAX_DISTANCE + 1) * 2);
+    for isa in isas() {
+        let together = run(isa, &case(&lengths), &q, &kv, &bias);
+        let mut first = 0;
+        for length in lengths {
+            let alone = run(
+                isa,
+                &case(&[length]),
+                &q[first * 128..(first + length) * 128],
+                &kv[first * 256..(first + length) * 256],
+                &bias,
+            );
+            assert!(
+                alone
+                    .iter()
+                    .zip(&together[first * 128..])
+                    .all(|(a, b)| a.to_bits() == b.to_bits()),
+                "{isa:?} {length}"
+            );
+            first += length;
+        }
+    }
+}
