@@ -6,7 +6,7 @@
 //! - [`args`]: flag groups that mean the same in every command.
 //! - [`inference`]: what one can ask of a model.
 //! - [`checkpoint`]: a model is a directory; find, fetch, load, save it.
-//! - [`packing`]: ragged sequences as one packed row of tokens.
+//! - [`packing`]: which sequences share a batch, and their order back.
 //! - [`model`]: the network; [`kernels`]: the few operations that are our own.
 //! - [`io`]: bytes to records and embeddings to files. Knows no tensor.
 //! - [`tokenizer`], [`sequence`]: residues, token ids.

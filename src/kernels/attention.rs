@@ -1,12 +1,12 @@
-//! Packed attention as candle operations: segments attend within themselves, with T5's bias by distance.
+//! Packed attention as a candle operation: segments attend within themselves, or targets to their sources, with T5's bias by distance.
 
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 
 use super::cpu::Isa;
 use super::cpu::attention::{self as cpu, Attention, Bias, Heads};
-use super::cpu_f32;
+use super::{cpu_f32, plain};
 
 pub use super::cpu::attention::{Segment, Visibility};
 
@@ -19,78 +19,90 @@ pub struct Plan {
     pub d_kv: usize,
     /// What a query sees.
     pub visibility: Visibility,
-    /// Which rows belong together.
+    /// Which rows belong together; query rows ascend without a gap.
     pub segments: Arc<[Segment]>,
 }
 
-struct SelfAttention(Plan);
-
-impl CustomOp2 for SelfAttention {
-    fn name(&self) -> &'static str {
-        "packed-self-attention"
+/// Queries `q (rows, heads d_kv)` of each segment attend to its keys and values `kv (rows, 2 heads d_kv)`, keys beside values; columns may be
+/// part of a wider matrix. `bias (2 max_distance + 1, heads)` is added by `key - query`. Scores are not scaled. Returns `(rows of q, heads d_kv)`.
+///
+/// # Errors
+/// Where shapes do not fit the plan.
+pub fn attention(q: &Tensor, kv: &Tensor, bias: Option<&Tensor>, plan: &Plan) -> Result<Tensor> {
+    let inner = plan.heads * plan.d_kv;
+    if q.dims2()?.1 != inner || kv.dims2()?.1 != 2 * inner {
+        let (q, kv) = (q.shape(), kv.shape());
+        candle_core::bail!(
+            "attention of {} heads of {} was given {q:?} and {kv:?}",
+            plan.heads,
+            plan.d_kv
+        );
     }
+    if !q.device().is_cpu() {
+        return plain::attention(q, kv, bias, plan);
+    }
+    match bias {
+        Some(bias) => q.apply_op3_no_bwd(kv, bias, &PackedAttention(plan.clone())),
+        None => q.apply_op2_no_bwd(kv, &PackedAttention(plan.clone())),
+    }
+}
 
-    fn cpu_fwd(
+struct PackedAttention(Plan);
+
+impl PackedAttention {
+    fn run(
         &self,
-        qkv: &CpuStorage,
-        layout: &Layout,
-        bias: &CpuStorage,
-        bias_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
+        q: Heads<'_>,
+        rows: usize,
+        kv: Heads<'_>,
+        bias: Option<Bias<'_>>,
+    ) -> (CpuStorage, Shape) {
         let Plan {
             heads,
             d_kv,
             visibility,
             segments,
         } = &self.0;
-        let (rows, stride) = layout.shape().dims2()?;
         let inner = heads * d_kv;
-        if stride != 3 * inner {
-            candle_core::bail!(
-                "self-attention of {heads} heads of {d_kv} needs rows of {}, not {stride}",
-                3 * inner
-            );
-        }
-        let data = cpu_f32(qkv, layout)?;
-        let by_distance = cpu_f32(bias, bias_layout)?;
-        let part = |which: usize| Heads {
-            data,
-            stride,
-            offset: which * inner,
+        let v = Heads {
+            offset: kv.offset + inner,
+            ..kv
         };
+        let (heads, d_kv, visibility) = (*heads, *d_kv, *visibility);
         let attention = Attention {
-            q: part(0),
-            k: part(1),
-            v: part(2),
-            heads: *heads,
-            d_kv: *d_kv,
-            bias: Some(Bias {
-                by_distance,
-                max_distance: bias_layout.shape().dims2()?.0 / 2,
-            }),
-            visibility: *visibility,
+            q,
+            k: kv,
+            v,
+            heads,
+            d_kv,
+            bias,
+            visibility,
             segments,
         };
         let mut out = vec![0.0; rows * inner];
         cpu::attend(Isa::current(), &attention, &mut out);
-        Ok((CpuStorage::F32(out), Shape::from((rows, inner))))
+        (CpuStorage::F32(out), Shape::from((rows, inner)))
     }
 }
 
-/// Self-attention within each segment of `qkv (tokens, 3 heads d_kv)` = queries beside keys beside values, with the bias
-/// `(2 max_distance + 1, heads)` by `key - query`; shape `(tokens, heads d_kv)`. Scores are not scaled.
-///
-/// # Errors
-/// Where shapes do not fit the plan.
-pub fn self_attention(qkv: &Tensor, bias: &Tensor, plan: &Plan) -> Result<Tensor> {
-    qkv.apply_op2_no_bwd(bias, &SelfAttention(plan.clone()))
+/// A matrix whose rows are contiguous, though other columns may lie between them.
+fn heads<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<Heads<'a>> {
+    let &[stride, 1] = layout.stride() else {
+        candle_core::bail!(
+            "attention needs rows that are contiguous, not strides {:?}",
+            layout.stride()
+        );
+    };
+    Ok(Heads {
+        data: storage.as_slice::<f32>()?,
+        stride,
+        offset: layout.start_offset(),
+    })
 }
 
-struct CrossAttention(Plan);
-
-impl CustomOp2 for CrossAttention {
+impl CustomOp2 for PackedAttention {
     fn name(&self) -> &'static str {
-        "packed-cross-attention"
+        "packed-attention"
     }
 
     fn cpu_fwd(
@@ -100,53 +112,39 @@ impl CustomOp2 for CrossAttention {
         kv: &CpuStorage,
         kv_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let Plan {
-            heads,
-            d_kv,
-            visibility,
-            segments,
-        } = &self.0;
-        let (rows, inner) = q_layout.shape().dims2()?;
-        let (_, stride) = kv_layout.shape().dims2()?;
-        if inner != heads * d_kv || stride != 2 * inner {
-            candle_core::bail!(
-                "cross-attention of {heads} heads of {d_kv} was given rows of {inner} and {stride}"
-            );
-        }
-        let data = cpu_f32(kv, kv_layout)?;
-        let attention = Attention {
-            q: Heads {
-                data: cpu_f32(q, q_layout)?,
-                stride: inner,
-                offset: 0,
-            },
-            k: Heads {
-                data,
-                stride,
-                offset: 0,
-            },
-            v: Heads {
-                data,
-                stride,
-                offset: inner,
-            },
-            heads: *heads,
-            d_kv: *d_kv,
-            bias: None,
-            visibility: *visibility,
-            segments,
-        };
-        let mut out = vec![0.0; rows * inner];
-        cpu::attend(Isa::current(), &attention, &mut out);
-        Ok((CpuStorage::F32(out), Shape::from((rows, inner))))
+        Ok(self.run(
+            heads(q, q_layout)?,
+            q_layout.dims()[0],
+            heads(kv, kv_layout)?,
+            None,
+        ))
     }
 }
 
-/// Queries `q (target tokens, heads d_kv)` of each segment attend to `kv (source tokens, 2 heads d_kv)` = keys beside values of the same
-/// segment; no bias; shape of `q`.
-///
-/// # Errors
-/// Where shapes do not fit the plan.
-pub fn cross_attention(q: &Tensor, kv: &Tensor, plan: &Plan) -> Result<Tensor> {
-    q.apply_op2_no_bwd(kv, &CrossAttention(plan.clone()))
+impl CustomOp3 for PackedAttention {
+    fn name(&self) -> &'static str {
+        "packed-attention-with-bias"
+    }
+
+    fn cpu_fwd(
+        &self,
+        q: &CpuStorage,
+        q_layout: &Layout,
+        kv: &CpuStorage,
+        kv_layout: &Layout,
+        bias: &CpuStorage,
+        bias_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let by_distance = cpu_f32(bias, bias_layout)?;
+        let bias = Bias {
+            by_distance,
+            max_distance: bias_layout.dims()[0] / 2,
+        };
+        Ok(self.run(
+            heads(q, q_layout)?,
+            q_layout.dims()[0],
+            heads(kv, kv_layout)?,
+            Some(bias),
+        ))
+    }
 }

@@ -3,7 +3,7 @@
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
 
 use super::cpu::{Isa, elementwise};
-use super::{cpu_f32, same_as_input};
+use super::{cpu_f32, plain, same_as_input};
 
 pub use super::cpu::elementwise::Activation;
 
@@ -64,6 +64,9 @@ impl CustomOp1 for Gated {
 /// # Errors
 /// Where `x` is not a contiguous f32 matrix.
 pub fn gated(activation: Activation, x: &Tensor) -> Result<Tensor> {
+    if !x.device().is_cpu() {
+        return plain::gated(activation, x);
+    }
     x.apply_op1_no_bwd(&Gated(activation))
 }
 
@@ -87,5 +90,8 @@ impl CustomOp1 for Activate {
 /// # Errors
 /// Where `x` is not contiguous f32.
 pub fn activate(activation: Activation, x: &Tensor) -> Result<Tensor> {
+    if !x.device().is_cpu() {
+        return plain::activate(activation, x);
+    }
     x.apply_op1_no_bwd(&Activate(activation))
 }

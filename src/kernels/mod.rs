@@ -1,9 +1,12 @@
 //! The few operations that are our own because speed is what we exist for: each beside its CPU form.
+//!
+//! [`linear`], [`attention`] and [`elementwise`] are what the network calls; they run [`cpu`] on a CPU and [`plain`] elsewhere.
 
 pub mod attention;
 pub mod cpu;
 pub mod elementwise;
 pub mod linear;
+pub mod plain;
 
 use candle_core::{CpuStorage, Layout, Result, Shape};
 

@@ -1,3 +1,20 @@
-//! model
+//! The network: a T5 encoder-decoder (v1.0 and v1.1 shapes), written over packed rows of tokens. Pure: no paths, no flags, no printing.
+//!
+//! Must equal Hugging Face's `T5ForConditionalGeneration`; `tests/golden.rs` checks it against that implementation.
+//!
+//! Data flows `token_ids → embedding → layers of (norm → attention → add, norm → feed-forward → add) → final norm`; see [`encoder`] and
+//! [`decoder`] for the two stacks, [`layers`] for what they share.
+
 pub mod config;
-pub use config::Config;
+pub mod decoder;
+pub mod encoder;
+pub mod layers;
+pub mod packed;
+pub mod relative_position;
+pub mod weights;
+
+pub use config::{Config, FeedForward};
+pub use decoder::{Decoder, DecoderCache, Source};
+pub use encoder::Encoder;
+pub use packed::Packed;
+pub use weights::{Loader, StoredDtype, TensorView, WeightSource};

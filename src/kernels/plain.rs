@@ -1,0 +1,108 @@
+//! The kernels in candle's own operations: any device, any float type, and with gradients. Where a device has no form of its own, this runs; where it
+//! has one, this is what it is checked against.
+
+use candle_core::{D, DType, Result, Tensor};
+
+use super::attention::{Plan, Visibility};
+use super::elementwise::Activation;
+
+/// See [`super::elementwise::rms_norm`]. The mean of squares is f32; the scaled values are rounded to the working type before the weight.
+pub fn rms_norm(x: &Tensor, weight: &Tensor, epsilon: f64) -> Result<Tensor> {
+    let wide = x.to_dtype(DType::F32)?;
+    let variance = wide.sqr()?.mean_keepdim(D::Minus1)?;
+    let scaled = wide.broadcast_div(&(variance + epsilon)?.sqrt()?)?;
+    scaled
+        .to_dtype(x.dtype())?
+        .broadcast_mul(&weight.to_dtype(x.dtype())?)
+}
+
+/// See [`super::elementwise::activate`].
+pub fn activate(activation: Activation, x: &Tensor) -> Result<Tensor> {
+    match activation {
+        Activation::Relu => x.relu(),
+        Activation::GeluNew => x.gelu(),
+        Activation::Silu => x.silu(),
+    }
+}
+
+/// See [`super::elementwise::gated`].
+pub fn gated(activation: Activation, x: &Tensor) -> Result<Tensor> {
+    let d_ff = x.dim(D::Minus1)? / 2;
+    let gate = activate(activation, &x.narrow(D::Minus1, 0, d_ff)?.contiguous()?)?;
+    gate * x.narrow(D::Minus1, d_ff, d_ff)?
+}
+
+/// See [`super::attention::attention`]: segment by segment, each with its whole map of scores.
+pub fn attention(q: &Tensor, kv: &Tensor, bias: Option<&Tensor>, plan: &Plan) -> Result<Tensor> {
+    let inner = plan.heads * plan.d_kv;
+    let mut outputs = Vec::with_capacity(plan.segments.len());
+    for segment in plan.segments.iter() {
+        // (heads, rows, d_kv)
+        let heads = |x: &Tensor, rows: &std::ops::Range<usize>, column: usize| {
+            x.narrow(0, rows.start, rows.len())?
+                .narrow(1, column, inner)?
+                .reshape((rows.len(), plan.heads, plan.d_kv))?
+                .transpose(0, 1)?
+                .contiguous()
+        };
+        let q = heads(q, &segment.queries, 0)?;
+        let (k, v) = (
+            heads(kv, &segment.keys, 0)?,
+            heads(kv, &segment.keys, inner)?,
+        );
+        let mut scores = q.matmul(&k.t()?)?.to_dtype(DType::F32)?;
+        if let Some(bias) = bias {
+            scores = scores.add(&spread_bias(bias, segment)?)?;
+        }
+        if plan.visibility == Visibility::Causal {
+            scores = scores.broadcast_add(&causal_mask(segment, scores.device())?)?;
+        }
+        let weights = softmax(&scores)?.to_dtype(v.dtype())?;
+        let mixed = weights.matmul(&v)?.transpose(0, 1)?.contiguous()?;
+        outputs.push(mixed.reshape((segment.queries.len(), inner))?);
+    }
+    Tensor::cat(&outputs, 0)
+}
+
+fn softmax(scores: &Tensor) -> Result<Tensor> {
+    let exponentials = scores
+        .broadcast_sub(&scores.max_keepdim(D::Minus1)?)?
+        .exp()?;
+    exponentials.broadcast_div(&exponentials.sum_keepdim(D::Minus1)?)
+}
+
+/// `(heads, queries, keys)` of the segment, in f32.
+fn spread_bias(bias: &Tensor, segment: &super::attention::Segment) -> Result<Tensor> {
+    let limit = (bias.dim(0)? / 2) as i64;
+    let (queries, keys) = (segment.queries.len(), segment.keys.len());
+    let rows: Vec<u32> = (0..queries * keys)
+        .map(|i| {
+            let distance = (i % keys) as i64 - (i / keys + segment.first_position) as i64;
+            (distance.clamp(-limit, limit) + limit) as u32
+        })
+        .collect();
+    let rows = Tensor::new(rows, bias.device())?;
+    let spread = bias.to_dtype(DType::F32)?.index_select(&rows, 0)?;
+    spread
+        .reshape((queries, keys, ()))?
+        .permute((2, 0, 1))?
+        .contiguous()
+}
+
+/// `(1, queries, keys)`: 0 where a query may look, -inf elsewhere.
+fn causal_mask(
+    segment: &super::attention::Segment,
+    device: &candle_core::Device,
+) -> Result<Tensor> {
+    let (queries, keys) = (segment.queries.len(), segment.keys.len());
+    let mask: Vec<f32> = (0..queries * keys)
+        .map(|i| {
+            if i % keys > i / keys + segment.first_position {
+                f32::NEG_INFINITY
+            } else {
+                0.0
+            }
+        })
+        .collect();
+    Tensor::from_vec(mask, (1, queries, keys), device)
+}

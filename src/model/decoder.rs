@@ -1,0 +1,327 @@
+//! The decoder stack: causal self-attention, attention to the source, feed-forward, and the projection to logits.
+//!
+//! Two ways to run it, with the same numbers: all target positions at once ([`Decoder::forward`], teacher forcing), or one position after the other
+//! with the keys and values of earlier ones kept ([`Decoder::step`]). Must equal the decoder of Hugging Face's `T5ForConditionalGeneration`.
+
+use std::sync::Arc;
+
+use candle_core::{Result, Tensor};
+
+use super::layers::{CrossAttention, FeedForwardLayer, Norm, SelfAttention, embed, self_plan};
+use super::relative_position::{Direction, bias_by_distance};
+use super::{Config, Loader, Packed};
+use crate::kernels::attention::{Plan, Segment, Visibility, attention};
+use crate::kernels::linear::Weight;
+
+#[derive(Debug)]
+struct Layer {
+    self_attention: SelfAttention,
+    cross_attention: CrossAttention,
+    feed_forward: FeedForwardLayer,
+}
+
+/// The decoder with its weights.
+#[derive(Debug)]
+pub struct Decoder {
+    config: Config,
+    embedding: Tensor,
+    bias: Tensor,
+    layers: Vec<Layer>,
+    final_norm: Norm,
+    head: Weight,
+    /// Applied before the head: `d_model^-0.5` where embeddings are tied.
+    scale: Option<f64>,
+}
+
+/// Encoded sources as the decoder reads them: keys and values of every layer, computed once.
+#[derive(Debug)]
+pub struct Source {
+    /// One `(source tokens, 2 heads d_kv)` a layer.
+    keys_values: Vec<Tensor>,
+    segments: Vec<std::ops::Range<usize>>,
+}
+
+impl Source {
+    /// Number of encoded sequences.
+    pub fn len(&self) -> usize {
+        self.segments.len()
+    }
+
+    /// True without any.
+    pub fn is_empty(&self) -> bool {
+        self.segments.is_empty()
+    }
+}
+
+/// Keys and values of the positions decoded so far, for sequences that advance together. Preallocated: a step writes its rows in place.
+#[derive(Debug)]
+pub struct DecoderCache {
+    /// One `(slots * capacity, 2 heads d_kv)` a layer; a slot's rows lie together.
+    layers: Vec<Tensor>,
+    capacity: usize,
+    /// Positions filled, by slot.
+    lengths: Vec<usize>,
+}
+
+impl DecoderCache {
+    /// Positions decoded so far in a slot.
+    pub fn len(&self, slot: usize) -> usize {
+        self.lengths[slot]
+    }
+
+    /// True before the first step.
+    pub fn is_empty(&self) -> bool {
+        self.lengths.iter().all(|length| *length == 0)
+    }
+
+    /// Slots.
+    pub fn slots(&self) -> usize {
+        self.lengths.len()
+    }
+
+    /// Frees a slot for another sequence.
+    pub fn clear(&mut self, slot: usize) {
+        self.lengths[slot] = 0;
+    }
+
+    /// Makes slot `i` a copy of what slot `parents[i]` held: beams that continue another beam.
+    ///
+    /// # Errors
+    /// Where the device runs out of memory.
+    pub fn reorder(&mut self, parents: &[usize]) -> Result<()> {
+        let moved: Vec<usize> = (0..parents.len())
+            .filter(|slot| parents[*slot] != *slot)
+            .collect();
+        for layer in &self.layers {
+            let kept = moved
+                .iter()
+                .map(|slot| {
+                    layer
+                        .narrow(
+                            0,
+                            parents[*slot] * self.capacity,
+                            self.lengths[parents[*slot]].max(1),
+                        )?
+                        .copy()
+                })
+                .collect::<Result<Vec<_>>>()?;
+            for (slot, rows) in moved.iter().zip(&kept) {
+                layer.slice_set(rows, 0, slot * self.capacity)?;
+            }
+        }
+        self.lengths = parents.iter().map(|parent| self.lengths[*parent]).collect();
+        Ok(())
+    }
+}
+
+/// One sequence's share of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepInput {
+    /// The token decoded last (at first the start token).
+    pub token_id: u32,
+    /// Its slot in the cache.
+    pub slot: usize,
+    /// Its source.
+    pub source: usize,
+}
+
+impl Decoder {
+    /// Reads the decoder's tensors and the head.
+    ///
+    /// # Errors
+    /// Where one is missing or of another shape than `config` says.
+    pub fn load(loader: &Loader<'_>, config: &Config) -> Result<Self> {
+        let table = loader.tensor_f32(
+            "decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+            &[config.relative_attention_num_buckets, config.num_heads],
+        )?;
+        let layers = (0..config.decoder_layers())
+            .map(|i| {
+                let name = |layer: usize| format!("decoder.block.{i}.layer.{layer}");
+                Ok(Layer {
+                    self_attention: SelfAttention::load(loader, config, &name(0))?,
+                    cross_attention: CrossAttention::load(loader, config, &name(1))?,
+                    feed_forward: FeedForwardLayer::load(loader, config, &name(2))?,
+                })
+            })
+            .collect::<Result<_>>()?;
+        let has_head = loader.source.has("lm_head.weight");
+        let head = if has_head {
+            "lm_head.weight"
+        } else {
+            "shared.weight"
+        };
+        Ok(Self {
+            config: config.clone(),
+            embedding: loader.tensor("shared.weight", &[config.vocab_size, config.d_model])?,
+            bias: bias_by_distance(
+                &table,
+                Direction::Past,
+                config.relative_attention_max_distance,
+            )?,
+            layers,
+            final_norm: Norm::load(loader, config, "decoder.final_layer_norm")?,
+            head: loader.linear(&[(head, config.vocab_size)], config.d_model)?,
+            scale: config
+                .scales_logits(has_head)
+                .then(|| (config.d_model as f64).powf(-0.5)),
+        })
+    }
+
+    /// The shape.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Prepares encoded sequences, `(tokens, d_model)` in the segments of `packed`, for [`Decoder::forward`] and [`Decoder::step`].
+    ///
+    /// # Errors
+    /// Where shapes do not fit.
+    pub fn source(&self, encoded: &Tensor, packed: &Packed) -> Result<Source> {
+        let keys_values = self
+            .layers
+            .iter()
+            .map(|layer| layer.cross_attention.source(encoded))
+            .collect::<Result<_>>()?;
+        Ok(Source {
+            keys_values,
+            segments: packed.segments().collect(),
+        })
+    }
+
+    /// Logits `(target tokens, vocab)` at every position; target segment `i` reads source `sources[i]`.
+    ///
+    /// # Errors
+    /// Where a token id is outside the vocabulary or a source does not exist.
+    pub fn forward(&self, target: &Packed, sources: &[usize], source: &Source) -> Result<Tensor> {
+        let plan = self_plan(&self.config, target, Visibility::Causal);
+        let cross_plan = self.cross_plan(target.segments().zip(sources), source)?;
+        let mut x = embed(&self.embedding, &target.token_ids)?;
+        for (layer, keys_values) in self.layers.iter().zip(&source.keys_values) {
+            x = layer.self_attention.forward(&x, &self.bias, &plan)?;
+            x = layer
+                .cross_attention
+                .forward(&x, keys_values, &cross_plan)?;
+            x = layer.feed_forward.forward(&x)?;
+        }
+        self.logits(&x)
+    }
+
+    /// An empty cache for `slots` sequences of at most `capacity` positions.
+    ///
+    /// # Errors
+    /// Where the device runs out of memory.
+    pub fn cache(&self, slots: usize, capacity: usize) -> Result<DecoderCache> {
+        let shape = (slots * capacity, 2 * self.config.inner_dim());
+        let layers = self
+            .layers
+            .iter()
+            .map(|_| Tensor::zeros(shape, self.embedding.dtype(), self.embedding.device()))
+            .collect::<Result<_>>()?;
+        Ok(DecoderCache {
+            layers,
+            capacity,
+            lengths: vec![0; slots],
+        })
+    }
+
+    /// Advances each sequence by one token and returns the logits `(inputs, vocab)` that follow it.
+    ///
+    /// # Errors
+    /// Where a slot is full, occurs twice, or a source does not exist.
+    pub fn step(
+        &self,
+        inputs: &[StepInput],
+        cache: &mut DecoderCache,
+        source: &Source,
+    ) -> Result<Tensor> {
+        let plan = self.step_plan(inputs, cache)?;
+        let rows = (0..inputs.len()).map(|row| row..row + 1);
+        let sources: Vec<usize> = inputs.iter().map(|input| input.source).collect();
+        let cross_plan = self.cross_plan(rows.zip(&sources), source)?;
+        let token_ids: Vec<u32> = inputs.iter().map(|input| input.token_id).collect();
+        let mut x = embed(&self.embedding, &token_ids)?;
+        for ((layer, kept), keys_values) in self
+            .layers
+            .iter()
+            .zip(&cache.layers)
+            .zip(&source.keys_values)
+        {
+            let (q, kv) = layer.self_attention.project(&x)?;
+            let kv = kv.contiguous()?;
+            for (row, input) in inputs.iter().enumerate() {
+                let position = input.slot * cache.capacity + cache.lengths[input.slot];
+                kept.slice_set(&kv.narrow(0, row, 1)?, 0, position)?;
+            }
+            let mixed = attention(&q, kept, Some(&self.bias), &plan)?;
+            x = layer.self_attention.finish(&mixed, &x)?;
+            x = layer
+                .cross_attention
+                .forward(&x, keys_values, &cross_plan)?;
+            x = layer.feed_forward.forward(&x)?;
+        }
+        for input in inputs {
+            cache.lengths[input.slot] += 1;
+        }
+        self.logits(&x)
+    }
+
+    fn step_plan(&self, inputs: &[StepInput], cache: &DecoderCache) -> Result<Plan> {
+        let mut seen = vec![false; cache.slots()];
+        let mut segments = Vec::with_capacity(inputs.len());
+        for (row, input) in inputs.iter().enumerate() {
+            let length = cache.lengths[input.slot];
+            if length == cache.capacity {
+                candle_core::bail!(
+                    "slot {} of the decoder's cache is full after {length} positions",
+                    input.slot
+                );
+            }
+            if std::mem::replace(&mut seen[input.slot], true) {
+                candle_core::bail!("slot {} occurs twice in one step", input.slot);
+            }
+            let first = input.slot * cache.capacity;
+            segments.push(Segment {
+                queries: row..row + 1,
+                keys: first..first + length + 1,
+                first_position: length,
+            });
+        }
+        Ok(self.plan(Visibility::Causal, segments.into()))
+    }
+
+    fn cross_plan<'a>(
+        &self,
+        targets: impl Iterator<Item = (std::ops::Range<usize>, &'a usize)>,
+        source: &Source,
+    ) -> Result<Plan> {
+        let segments = targets
+            .map(|(queries, index)| match source.segments.get(*index) {
+                Some(keys) => Ok(Segment {
+                    queries,
+                    keys: keys.clone(),
+                    first_position: 0,
+                }),
+                None => candle_core::bail!("source {index} of {}", source.len()),
+            })
+            .collect::<Result<Arc<[_]>>>()?;
+        Ok(self.plan(Visibility::All, segments))
+    }
+
+    fn plan(&self, visibility: Visibility, segments: Arc<[Segment]>) -> Plan {
+        Plan {
+            heads: self.config.num_heads,
+            d_kv: self.config.d_kv,
+            visibility,
+            segments,
+        }
+    }
+
+    fn logits(&self, x: &Tensor) -> Result<Tensor> {
+        let x = self.final_norm.forward(x)?;
+        match self.scale {
+            Some(scale) => self.head.forward(&(x * scale)?),
+            None => self.head.forward(&x),
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! The encoder stack: what `embed` needs of a checkpoint. Must equal Hugging Face's `T5EncoderModel`.
+
+use candle_core::{Result, Tensor};
+
+use super::layers::{FeedForwardLayer, Norm, SelfAttention, embed, self_plan};
+use super::relative_position::{Direction, bias_by_distance};
+use super::{Config, Loader, Packed};
+use crate::kernels::attention::Visibility;
+
+#[derive(Debug)]
+struct Layer {
+    attention: SelfAttention,
+    feed_forward: FeedForwardLayer,
+}
+
+/// The encoder with its weights.
+#[derive(Debug)]
+pub struct Encoder {
+    config: Config,
+    embedding: Tensor,
+    /// `(2 max_distance + 1, heads)`, shared by all layers.
+    bias: Tensor,
+    layers: Vec<Layer>,
+    final_norm: Norm,
+}
+
+impl Encoder {
+    /// Reads the encoder's tensors, and only those.
+    ///
+    /// # Errors
+    /// Where one is missing or of another shape than `config` says.
+    pub fn load(loader: &Loader<'_>, config: &Config) -> Result<Self> {
+        let table = loader.tensor_f32(
+            "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+            &[config.relative_attention_num_buckets, config.num_heads],
+        )?;
+        let layers = (0..config.num_layers)
+            .map(|i| {
+                Ok(Layer {
+                    attention: SelfAttention::load(
+                        loader,
+                        config,
+                        &format!("encoder.block.{i}.layer.0"),
+                    )?,
+                    feed_forward: FeedForwardLayer::load(
+                        loader,
+                        config,
+                        &format!("encoder.block.{i}.layer.1"),
+                    )?,
+                })
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            config: config.clone(),
+            embedding: loader.tensor("shared.weight", &[config.vocab_size, config.d_model])?,
+            bias: bias_by_distance(
+                &table,
+                Direction::Both,
+                config.relative_attention_max_distance,
+            )?,
+            layers,
+            final_norm: Norm::load(loader, config, "encoder.final_layer_norm")?,
+        })
+    }
+
+    /// The shape.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The last hidden state of every token, after the final norm: `(tokens, d_model)`.
+    ///
+    /// # Errors
+    /// Where a token id is outside the vocabulary.
+    pub fn forward(&self, packed: &Packed) -> Result<Tensor> {
+        let mut states = self.hidden_states(packed, &[self.config.num_layers])?;
+        Ok(states.remove(0))
+    }
+
+    /// Hidden states `(tokens, d_model)` of the layers asked for, numbered as Hugging Face's `hidden_states`: 0 the embeddings, `i` the output of
+    /// layer `i`, and `num_layers` the last layer's output after the final norm. In the order of `wanted`.
+    ///
+    /// # Errors
+    /// Where a layer does not exist or a token id is outside the vocabulary.
+    pub fn hidden_states(&self, packed: &Packed, wanted: &[usize]) -> Result<Vec<Tensor>> {
+        if let Some(layer) = wanted.iter().find(|layer| **layer > self.config.num_layers) {
+            candle_core::bail!(
+                "layer {layer} of an encoder of {} layers",
+                self.config.num_layers
+            );
+        }
+        let plan = self_plan(&self.config, packed, Visibility::All);
+        let mut found: Vec<Option<Tensor>> = vec![None; wanted.len()];
+        let mut keep = |number: usize, state: &Tensor| {
+            for (slot, _) in found
+                .iter_mut()
+                .zip(wanted)
+                .filter(|(_, layer)| **layer == number)
+            {
+                *slot = Some(state.clone());
+            }
+        };
+        let mut x = embed(&self.embedding, &packed.token_ids)?;
+        for (number, layer) in self.layers.iter().enumerate() {
+            keep(number, &x);
+            x = layer.attention.forward(&x, &self.bias, &plan)?;
+            x = layer.feed_forward.forward(&x)?;
+        }
+        keep(self.layers.len(), &self.final_norm.forward(&x)?);
+        Ok(found.into_iter().flatten().collect())
+    }
+}

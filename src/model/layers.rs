@@ -1,0 +1,179 @@
+//! What both stacks are made of: embedding, pre-norm residual sub-layers, attention, feed-forward.
+//!
+//! Every sub-layer is `x + f(norm(x))`. Projections of the same input are one matrix product: queries, keys and values; both inputs of a gated
+//! feed-forward. The residual is added inside the last product.
+
+use std::sync::Arc;
+
+use candle_core::{Result, Tensor};
+
+use super::{Config, FeedForward, Loader, Packed};
+use crate::kernels::attention::{Plan, Segment, Visibility, attention};
+use crate::kernels::elementwise::{Activation, activate, gated, rms_norm};
+use crate::kernels::linear::Weight;
+
+/// T5's layer norm: root mean square only.
+#[derive(Clone, Debug)]
+pub struct Norm {
+    weight: Tensor,
+    epsilon: f64,
+}
+
+impl Norm {
+    /// Reads `NAME.weight`.
+    pub(super) fn load(loader: &Loader<'_>, config: &Config, name: &str) -> Result<Self> {
+        let weight = loader.tensor_f32(&format!("{name}.weight"), &[config.d_model])?;
+        Ok(Self {
+            weight,
+            epsilon: config.layer_norm_epsilon,
+        })
+    }
+
+    /// `(tokens, d_model)` to the same.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        rms_norm(x, &self.weight, self.epsilon)
+    }
+}
+
+/// Token ids to rows of `table (vocab, d_model)`.
+pub(super) fn embed(table: &Tensor, token_ids: &[u32]) -> Result<Tensor> {
+    let vocab = table.dim(0)?;
+    if let Some(id) = token_ids.iter().find(|id| **id as usize >= vocab) {
+        candle_core::bail!("token id {id} is outside the embedding table of {vocab} rows");
+    }
+    table.index_select(&Tensor::new(token_ids, table.device())?, 0)
+}
+
+/// Self-attention with its norm.
+#[derive(Debug)]
+pub struct SelfAttention {
+    norm: Norm,
+    qkv: Weight,
+    output: Weight,
+    inner: usize,
+}
+
+impl SelfAttention {
+    pub(super) fn load(loader: &Loader<'_>, config: &Config, layer: &str) -> Result<Self> {
+        let inner = config.inner_dim();
+        let [q, k, v, o] =
+            ["q", "k", "v", "o"].map(|part| format!("{layer}.SelfAttention.{part}.weight"));
+        Ok(Self {
+            norm: Norm::load(loader, config, &format!("{layer}.layer_norm"))?,
+            qkv: loader.linear(&[(&q, inner), (&k, inner), (&v, inner)], config.d_model)?,
+            output: loader.linear(&[(&o, config.d_model)], inner)?,
+            inner,
+        })
+    }
+
+    /// Queries and, side by side, keys and values of `x (tokens, d_model)`.
+    pub(super) fn project(&self, x: &Tensor) -> Result<(Tensor, Tensor)> {
+        let qkv = self.qkv.forward(&self.norm.forward(x)?)?;
+        Ok((
+            qkv.narrow(1, 0, self.inner)?,
+            qkv.narrow(1, self.inner, 2 * self.inner)?,
+        ))
+    }
+
+    /// `x + output(attention)`.
+    pub(super) fn finish(&self, mixed: &Tensor, x: &Tensor) -> Result<Tensor> {
+        self.output.forward_add(mixed, x)
+    }
+
+    /// `x + attention(norm(x))`.
+    pub fn forward(&self, x: &Tensor, bias: &Tensor, plan: &Plan) -> Result<Tensor> {
+        let (q, kv) = self.project(x)?;
+        self.finish(&attention(&q, &kv, Some(bias), plan)?, x)
+    }
+}
+
+/// Attention from a target to its source, with its norm.
+#[derive(Debug)]
+pub struct CrossAttention {
+    norm: Norm,
+    q: Weight,
+    kv: Weight,
+    output: Weight,
+}
+
+impl CrossAttention {
+    pub(super) fn load(loader: &Loader<'_>, config: &Config, layer: &str) -> Result<Self> {
+        let inner = config.inner_dim();
+        let [q, k, v, o] =
+            ["q", "k", "v", "o"].map(|part| format!("{layer}.EncDecAttention.{part}.weight"));
+        Ok(Self {
+            norm: Norm::load(loader, config, &format!("{layer}.layer_norm"))?,
+            q: loader.linear(&[(&q, inner)], config.d_model)?,
+            kv: loader.linear(&[(&k, inner), (&v, inner)], config.d_model)?,
+            output: loader.linear(&[(&o, config.d_model)], inner)?,
+        })
+    }
+
+    /// Keys beside values of the encoder's output `(source tokens, d_model)`: the same for every target position.
+    pub fn source(&self, encoded: &Tensor) -> Result<Tensor> {
+        self.kv.forward(encoded)
+    }
+
+    /// `x + attention(norm(x), source)`.
+    pub fn forward(&self, x: &Tensor, source: &Tensor, plan: &Plan) -> Result<Tensor> {
+        let q = self.q.forward(&self.norm.forward(x)?)?;
+        self.output
+            .forward_add(&attention(&q, source, None, plan)?, x)
+    }
+}
+
+/// The feed-forward block with its norm.
+#[derive(Debug)]
+pub struct FeedForwardLayer {
+    norm: Norm,
+    input: Weight,
+    output: Weight,
+    kind: FeedForward,
+}
+
+impl FeedForwardLayer {
+    pub(super) fn load(loader: &Loader<'_>, config: &Config, layer: &str) -> Result<Self> {
+        let (d_model, d_ff) = (config.d_model, config.d_ff);
+        let name = |part: &str| format!("{layer}.DenseReluDense.{part}.weight");
+        let input = if config.feed_forward_proj.is_gated() {
+            loader.linear(&[(&name("wi_0"), d_ff), (&name("wi_1"), d_ff)], d_model)?
+        } else {
+            loader.linear(&[(&name("wi"), d_ff)], d_model)?
+        };
+        Ok(Self {
+            norm: Norm::load(loader, config, &format!("{layer}.layer_norm"))?,
+            input,
+            output: loader.linear(&[(&name("wo"), d_model)], d_ff)?,
+            kind: config.feed_forward_proj,
+        })
+    }
+
+    /// `x + wo(act(wi_0 norm(x)) · wi_1 norm(x))`, or without the gate.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let wide = self.input.forward(&self.norm.forward(x)?)?;
+        let hidden = match self.kind {
+            FeedForward::Relu => activate(Activation::Relu, &wide)?,
+            FeedForward::GatedGelu => gated(Activation::GeluNew, &wide)?,
+            FeedForward::GatedSilu => gated(Activation::Silu, &wide)?,
+        };
+        self.output.forward_add(&hidden, x)
+    }
+}
+
+/// The plan of a self-attention: every segment by itself.
+pub(super) fn self_plan(config: &Config, packed: &Packed, visibility: Visibility) -> Plan {
+    let segments: Arc<[Segment]> = packed
+        .segments()
+        .map(|rows| Segment {
+            queries: rows.clone(),
+            keys: rows,
+            first_position: 0,
+        })
+        .collect();
+    Plan {
+        heads: config.num_heads,
+        d_kv: config.d_kv,
+        visibility,
+        segments,
+    }
+}

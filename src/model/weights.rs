@@ -1,0 +1,203 @@
+//! Weights on their way from a checkpoint into the network: stored tensors as the bytes that lie in a file, and the loader that turns them into
+//! what the device wants, without a full copy in between.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Result, Tensor};
+use half::{bf16, f16};
+
+use crate::kernels::cpu::gemm::{PackedWeight, Precision};
+use crate::kernels::linear::Weight;
+
+/// The number types that weights are stored in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StoredDtype {
+    /// IEEE single.
+    F32,
+    /// bfloat16.
+    Bf16,
+    /// IEEE half.
+    F16,
+}
+
+impl StoredDtype {
+    /// Bytes a value.
+    pub fn size(self) -> usize {
+        match self {
+            StoredDtype::F32 => 4,
+            StoredDtype::Bf16 | StoredDtype::F16 => 2,
+        }
+    }
+
+    /// As in config.json and in provenance: `float32`, `bfloat16`, `float16`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            StoredDtype::F32 => "float32",
+            StoredDtype::Bf16 => "bfloat16",
+            StoredDtype::F16 => "float16",
+        }
+    }
+
+    /// One value from its little-endian bytes.
+    fn read(self, bytes: &[u8]) -> f32 {
+        match (self, bytes) {
+            (StoredDtype::F32, &[a, b, c, d]) => f32::from_le_bytes([a, b, c, d]),
+            (StoredDtype::Bf16, &[a, b]) => bf16::from_le_bytes([a, b]).to_f32(),
+            (StoredDtype::F16, &[a, b]) => f16::from_le_bytes([a, b]).to_f32(),
+            _ => unreachable!("chunks are cut to the size of their type"),
+        }
+    }
+}
+
+/// A tensor of a checkpoint: little-endian, row-major, mapped from the file and not copied (but for the rare tensor that a pickle
+/// stores transposed).
+#[derive(Clone, Debug)]
+pub struct TensorView<'a> {
+    /// The stored type.
+    pub dtype: StoredDtype,
+    /// As in the file.
+    pub shape: Vec<usize>,
+    /// `shape.product() * dtype.size()` bytes, of any alignment.
+    pub bytes: Cow<'a, [u8]>,
+}
+
+impl TensorView<'_> {
+    /// Number of values.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// True where a dimension is 0.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The values widened to f32 one after the other; exact for every stored type.
+    pub fn iter_f32(&self) -> impl ExactSizeIterator<Item = f32> + '_ {
+        let dtype = self.dtype;
+        self.bytes
+            .chunks_exact(dtype.size())
+            .map(move |chunk| dtype.read(chunk))
+    }
+
+    /// All values widened to f32.
+    pub fn to_f32_vec(&self) -> Vec<f32> {
+        match self.dtype {
+            // One loop a type, so that the compiler can turn each into wide loads.
+            StoredDtype::F32 => self.convert(f32::from_le_bytes),
+            StoredDtype::Bf16 => self.convert(|bytes| bf16::from_le_bytes(bytes).to_f32()),
+            StoredDtype::F16 => self.convert(|bytes| f16::from_le_bytes(bytes).to_f32()),
+        }
+    }
+
+    /// Row `row` of a matrix, widened to f32.
+    pub fn read_row(&self, row: usize, target: &mut [f32]) {
+        let width = target.len();
+        let size = self.dtype.size();
+        let bytes = &self.bytes[row * width * size..][..width * size];
+        for (value, chunk) in target.iter_mut().zip(bytes.chunks_exact(size)) {
+            *value = self.dtype.read(chunk);
+        }
+    }
+
+    fn convert<const N: usize>(&self, read: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+        let (chunks, _) = self.bytes.as_chunks::<N>();
+        chunks.iter().map(|bytes| read(*bytes)).collect()
+    }
+}
+
+/// Where named tensors come from: a checkpoint, or a model in training.
+pub trait WeightSource: Sync {
+    /// The tensor of that Hugging Face name, which must have that shape.
+    ///
+    /// # Errors
+    /// Where it is missing or of another shape; the message names it, both shapes and the way out.
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<TensorView<'_>>;
+
+    /// Whether there is one of that name.
+    fn has(&self, name: &str) -> bool;
+}
+
+/// Reads weights into the form that a device computes with.
+pub struct Loader<'a> {
+    /// Where they come from.
+    pub source: &'a dyn WeightSource,
+    /// Where they go.
+    pub device: &'a Device,
+    /// The type matrix products work in: f32 or bf16. Activations between them are f32 on a CPU.
+    pub dtype: DType,
+}
+
+impl Loader<'_> {
+    fn precision(&self) -> Precision {
+        if self.dtype == DType::BF16 {
+            Precision::Bf16
+        } else {
+            Precision::F32
+        }
+    }
+
+    /// The type of activations: f32 on a CPU, else that of the products.
+    pub fn activation_dtype(&self) -> DType {
+        if self.device.is_cpu() {
+            DType::F32
+        } else {
+            self.dtype
+        }
+    }
+
+    /// One linear layer made of the rows of several stored matrices `(n_i, k)`: their outputs lie side by side.
+    ///
+    /// # Errors
+    /// Where a tensor is missing or misshapen.
+    pub fn linear(&self, parts: &[(&str, usize)], k: usize) -> Result<Weight> {
+        let views = parts
+            .iter()
+            .map(|(name, n)| self.source.tensor(name, &[*n, k]))
+            .collect::<Result<Vec<_>>>()?;
+        let n = parts.iter().map(|(_, n)| n).sum();
+        if self.device.is_cpu() {
+            let packed = PackedWeight::new(n, k, self.precision(), |row, values| {
+                let (mut part, mut row) = (0, row);
+                while row >= parts[part].1 {
+                    row -= parts[part].1;
+                    part += 1;
+                }
+                views[part].read_row(row, values);
+            });
+            return Ok(Weight::Packed(Arc::new(packed)));
+        }
+        let values = views
+            .iter()
+            .flat_map(TensorView::to_f32_vec)
+            .collect::<Vec<_>>();
+        Ok(Weight::Dense(
+            Tensor::from_vec(values, (n, k), self.device)?.to_dtype(self.dtype)?,
+        ))
+    }
+
+    /// A tensor in the type of activations, its values rounded to the type of the products first.
+    ///
+    /// # Errors
+    /// Where it is missing or misshapen.
+    pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        let values = self.source.tensor(name, shape)?.to_f32_vec();
+        let tensor = Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(self.dtype)?;
+        tensor
+            .to_dtype(self.activation_dtype())?
+            .to_device(self.device)
+    }
+
+    /// A tensor in f32, whatever the products work in: norm weights and position biases on a CPU.
+    ///
+    /// # Errors
+    /// Where it is missing or misshapen.
+    pub fn tensor_f32(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        Tensor::from_vec(
+            self.source.tensor(name, shape)?.to_f32_vec(),
+            shape,
+            self.device,
+        )
+    }
+}
