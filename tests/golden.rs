@@ -90,6 +90,19 @@ impl Golden {
         self.with_loader(dtype, Decoder::load)
     }
 
+    /// Weights as a bf16 checkpoint holds them. Rounding them alone turns the embeddings of these tiny models, whose attention is sharp on
+    /// purpose, by more than the arithmetic does (cosine 0.9994 in float64), so the arithmetic is judged on weights that bf16 can hold.
+    fn round_weights(&mut self) {
+        for (name, weight) in &mut self.weights {
+            if !name.contains("norm") && !name.contains("relative_attention_bias") {
+                *weight = weight
+                    .to_dtype(DType::BF16)
+                    .and_then(|w| w.to_dtype(DType::F32))
+                    .unwrap();
+            }
+        }
+    }
+
     fn ids(&self, name: &str) -> Vec<u32> {
         let ids = self.expected[name].to_vec1::<i64>().unwrap();
         ids.into_iter()
@@ -195,7 +208,8 @@ fn encoder_layers_equal_transformers_alone_and_in_a_ragged_batch() {
 #[test]
 fn bf16_embeddings_point_where_f32_ones_do() {
     for kind in KINDS {
-        let golden = golden(kind);
+        let mut golden = golden(kind);
+        golden.round_weights();
         let (exact, rounded) = (golden.encoder(DType::F32), golden.encoder(DType::BF16));
         for length in golden.encoder_lengths() {
             let packed = Packed::from_segments([golden

@@ -71,7 +71,7 @@ fn matmul_equals_f64_on_odd_shapes() {
                 .map(|i| {
                     let (row, column) = (i / n, i % n);
                     (0..k)
-                        .map(|j| round(a[row * k + j]) * round(w[column * k + j]))
+                        .map(|j| f64::from(a[row * k + j]) * round(w[column * k + j]))
                         .sum::<f64>()
                 })
                 .collect();

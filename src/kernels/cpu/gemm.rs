@@ -7,8 +7,8 @@
 //! **Batch-invariant to the byte**: every element of C is one chain of multiply-adds in the order of k, whatever the number of rows, the tile it
 //! falls in or the threads at work.
 //!
-//! bf16 weights are stored in pairs along k (`[k/2][column][2]`, the form that dot-product instructions read too). Then A is rounded to bf16 as
-//! well, products and sums are f32: the arithmetic of a bf16 matrix unit with f32 accumulation.
+//! bf16 weights are stored in pairs along k (`[k/2][column][2]`, the form that dot-product instructions read too) and widened in registers;
+//! A stays f32, so only the weights are rounded.
 #![expect(
     unsafe_code,
     reason = "vector loads and stores through pointers; each block says why it is in bounds"
@@ -38,7 +38,7 @@ const SERIAL_WORK: usize = 1 << 16;
 pub enum Precision {
     /// Single precision throughout.
     F32,
-    /// Both operands rounded to bf16, products and sums in f32.
+    /// Weights rounded to bf16; the other operand, products and sums in f32.
     Bf16,
 }
 
@@ -211,15 +211,7 @@ impl Product<'_> {
             block.resize(ROW_BLOCK * STRIDE, 0.0);
             for start in (0..self.weight.k).step_by(DEPTH) {
                 let depth = DEPTH.min(self.weight.k - start);
-                copy_block(
-                    self.a,
-                    self.weight.k,
-                    &rows,
-                    start,
-                    depth,
-                    self.weight.precision,
-                    block,
-                );
+                copy_block(self.a, self.weight.k, &rows, start, depth, block);
                 let part = Part {
                     product: self,
                     block,
@@ -234,36 +226,19 @@ impl Product<'_> {
     }
 }
 
-/// Copies `rows` × `start..start + depth` of A to `block`, rounded where the product is bf16.
+/// Copies `rows` × `start..start + depth` of A to `block`.
 fn copy_block(
     a: &[f32],
     k: usize,
     rows: &std::ops::Range<usize>,
     start: usize,
     depth: usize,
-    precision: Precision,
     block: &mut [f32],
 ) {
     for (row, target) in rows.clone().zip(block.chunks_exact_mut(STRIDE)) {
         let source = &a[row * k + start..][..depth];
-        match precision {
-            Precision::F32 => target[..depth].copy_from_slice(source),
-            Precision::Bf16 => round_to_bf16(source, &mut target[..depth]),
-        }
+        target[..depth].copy_from_slice(source);
         target[depth] = 0.0; // the other half of an odd last pair
-    }
-}
-
-/// Rounds to the nearest bf16, ties to even; NaN stays NaN.
-fn round_to_bf16(source: &[f32], target: &mut [f32]) {
-    for (t, &s) in target.iter_mut().zip(source) {
-        let bits = s.to_bits();
-        let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) & 0xffff_0000;
-        *t = if s.is_nan() {
-            s
-        } else {
-            f32::from_bits(rounded)
-        };
     }
 }
 
