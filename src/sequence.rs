@@ -94,7 +94,9 @@ pub enum Problem {
         position: usize,
     },
     /// A character outside the table.
-    #[error("{character} at position {position} is no residue; correct it, or write X for an unknown residue")]
+    #[error(
+        "{character} at position {position} is no residue; correct it, or write X for an unknown residue"
+    )]
     OddCharacter {
         /// The character as a message shows it: `'@'`, `'é'`, `byte 0xE9`.
         character: String,

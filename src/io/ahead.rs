@@ -23,12 +23,20 @@ impl<T: Send + 'static> Ahead<T> {
         limit: usize,
     ) -> std::io::Result<Self> {
         let (sender, items) = channel();
-        let budget = Arc::new(Budget { limit, held: Mutex::default(), changed: Condvar::new() });
+        let budget = Arc::new(Budget {
+            limit,
+            held: Mutex::default(),
+            changed: Condvar::new(),
+        });
         let theirs = Arc::clone(&budget);
         let thread = thread::Builder::new()
             .name("input".to_owned())
             .spawn(move || run(iterator, weigh, &sender, &theirs))?;
-        Ok(Ahead { items, budget, thread: Some(thread) })
+        Ok(Ahead {
+            items,
+            budget,
+            thread: Some(thread),
+        })
     }
 }
 
@@ -85,9 +93,8 @@ struct Held {
 impl Budget {
     /// Waits until there is room; false if nobody wants the item any more.
     fn take(&self, weight: usize) -> bool {
-        let full = |held: &mut Held| {
-            !held.closed && held.bytes > 0 && held.bytes + weight > self.limit
-        };
+        let full =
+            |held: &mut Held| !held.closed && held.bytes > 0 && held.bytes + weight > self.limit;
         let waited = self.changed.wait_while(self.lock(), full);
         let mut held = waited.unwrap_or_else(PoisonError::into_inner);
         held.bytes += weight;

@@ -61,9 +61,7 @@ impl Format {
 ///
 /// # Errors
 /// Reading the first bytes failed, or no decoder could be made; later, a damaged or truncated stream fails when it is read.
-pub fn decompress(
-    mut reader: Box<dyn BufRead + Send>,
-) -> io::Result<Box<dyn BufRead + Send>> {
+pub fn decompress(mut reader: Box<dyn BufRead + Send>) -> io::Result<Box<dyn BufRead + Send>> {
     let mut head = Vec::with_capacity(HEAD);
     reader.by_ref().take(HEAD as u64).read_to_end(&mut head)?;
     let format = Format::of(&head);
@@ -72,7 +70,10 @@ pub fn decompress(
         Format::Plain => Box::new(whole),
         Format::Gzip => buffered(MultiGzDecoder::new(whole)),
         Format::Bgzf => {
-            let tail = Tail { reader: whole, last: Vec::new() };
+            let tail = Tail {
+                reader: whole,
+                last: Vec::new(),
+            };
             buffered(MultiGzDecoder::new(BufReader::with_capacity(BUFFER, tail)))
         }
         Format::Zstd => buffered(zstd::stream::read::Decoder::with_buffer(whole)?),
@@ -187,7 +188,10 @@ mod tests {
                 assert_eq!(read(&compress(&long)).unwrap(), long, "{format:?}");
             }
         }
-        let many_blocks: Vec<u8> = (0..500).flat_map(|_| bgzf_block(TEXT)).chain(BGZF_END).collect();
+        let many_blocks: Vec<u8> = (0..500)
+            .flat_map(|_| bgzf_block(TEXT))
+            .chain(BGZF_END)
+            .collect();
         assert_eq!(read(&many_blocks).unwrap(), TEXT.repeat(500));
     }
 
@@ -195,13 +199,21 @@ mod tests {
     fn a_stream_cut_anywhere_is_an_error() {
         for (format, compress) in FORMATS {
             let two = [compress(TEXT), compress(TEXT)].concat();
-            let boundary = if format == Format::Bgzf { None } else { Some(two.len() / 2) };
+            let boundary = if format == Format::Bgzf {
+                None
+            } else {
+                Some(two.len() / 2)
+            };
             for cut in HEAD..two.len() {
                 // Between two members nothing tells; nor before the end marker's neighbour in bgzf but the marker.
                 if Some(cut) == boundary || (format == Format::Bgzf && cut == two.len() / 2) {
                     continue;
                 }
-                assert!(read(&two[..cut]).is_err(), "{format:?} cut at {cut} of {}", two.len());
+                assert!(
+                    read(&two[..cut]).is_err(),
+                    "{format:?} cut at {cut} of {}",
+                    two.len()
+                );
             }
         }
     }

@@ -172,27 +172,43 @@ impl Reader {
     fn record(&mut self, header_cut: bool) -> Result<Record, InputError> {
         self.records += 1;
         let line = self.lines.number();
-        let origin = Origin { file: Arc::clone(&self.file), record: self.records, line };
+        let origin = Origin {
+            file: Arc::clone(&self.file),
+            record: self.records,
+            line,
+        };
         self.tidy.clear();
         self.tidy.push(b'>');
         push_as_text(&mut self.tidy, self.line.trim_ascii()[1..].trim_ascii());
         self.tidy.push(b'\n');
         let complete = self.sequence_lines()? && !header_cut;
-        fasta::Reader::from_bufread(&self.tidy[..]).read(&mut self.parsed).map_err(|source| {
-            InputError::Read { file: Arc::clone(&self.file), line, record: origin.record, source }
-        })?;
+        fasta::Reader::from_bufread(&self.tidy[..])
+            .read(&mut self.parsed)
+            .map_err(|source| InputError::Read {
+                file: Arc::clone(&self.file),
+                line,
+                record: origin.record,
+                source,
+            })?;
         let raw_id = bytes_of(self.parsed.id());
         let id = String::from_utf8_lossy(&raw_id).into_owned();
         if !complete {
-            let problem = Problem::Oversize { limit: MAX_CHARACTERS };
-            return Err(SequenceError { id, origin, problem }.into());
+            let problem = Problem::Oversize {
+                limit: MAX_CHARACTERS,
+            };
+            return Err(SequenceError {
+                id,
+                origin,
+                problem,
+            }
+            .into());
         }
         let description = bytes_of(self.parsed.desc().unwrap_or_default().trim());
         Ok(Record {
             raw_id: (id.as_bytes() != raw_id).then_some(raw_id),
             id,
             description: String::from_utf8_lossy(&description).into_owned(),
-            text: bytes_of(self.parsed.seq_str()),
+            text: bytes_of(&String::from_utf8_lossy(self.parsed.seq())),
             origin,
         })
     }
@@ -242,7 +258,9 @@ impl Iterator for Reader {
                 }
             }
         }
-        let State::Header { cut } = self.state else { return None };
+        let State::Header { cut } = self.state else {
+            return None;
+        };
         let record = self.record(cut);
         if record.as_ref().is_err_and(InputError::is_fatal) {
             self.state = State::End;
@@ -254,26 +272,51 @@ impl Iterator for Reader {
 /// What a first line that is no header may be.
 fn instead_of_fasta(line: &[u8]) -> &'static str {
     const KNOWN: [(&[u8], &str); 9] = [
-        (b"@", "this looks like FASTQ (nucleotide reads); give FASTA of proteins, whose records begin with '>'"),
+        (
+            b"@",
+            "this looks like FASTQ (nucleotide reads); give FASTA of proteins, whose records begin with '>'",
+        ),
         (b"\xff\xfe", "this looks like UTF-16; save it as UTF-8"),
         (b"\xfe\xff", "this looks like UTF-16; save it as UTF-8"),
-        (b"LOCUS ", "this looks like GenBank's flat file; export its proteins as FASTA"),
-        (b"ID   ", "this looks like UniProt's or EMBL's flat file; export it as FASTA"),
-        (b"HEADER ", "this looks like a PDB file; export its sequences as FASTA"),
-        (b"data_", "this looks like an mmCIF file; export its sequences as FASTA"),
-        (b"# STOCKHOLM", "this looks like a Stockholm alignment; export it as FASTA"),
-        (b"CLUSTAL", "this looks like a Clustal alignment; export it as FASTA"),
+        (
+            b"LOCUS ",
+            "this looks like GenBank's flat file; export its proteins as FASTA",
+        ),
+        (
+            b"ID   ",
+            "this looks like UniProt's or EMBL's flat file; export it as FASTA",
+        ),
+        (
+            b"HEADER ",
+            "this looks like a PDB file; export its sequences as FASTA",
+        ),
+        (
+            b"data_",
+            "this looks like an mmCIF file; export its sequences as FASTA",
+        ),
+        (
+            b"# STOCKHOLM",
+            "this looks like a Stockholm alignment; export it as FASTA",
+        ),
+        (
+            b"CLUSTAL",
+            "this looks like a Clustal alignment; export it as FASTA",
+        ),
     ];
     match KNOWN.iter().find(|(start, _)| line.starts_with(start)) {
         Some((_, what)) => what,
-        None if is_binary(line) => "this is binary data, no FASTA; give text, or text compressed by gzip, zstd, xz or bzip2",
+        None if is_binary(line) => {
+            "this is binary data, no FASTA; give text, or text compressed by gzip, zstd, xz or bzip2"
+        }
         None => "text before the first header; records of FASTA begin with a line '>id'",
     }
 }
 
 fn is_binary(line: &[u8]) -> bool {
     let head = &line[..line.len().min(4096)];
-    let control = head.iter().any(|byte| byte.is_ascii_control() && !byte.is_ascii_whitespace());
+    let control = head
+        .iter()
+        .any(|byte| byte.is_ascii_control() && !byte.is_ascii_whitespace());
     // A character may be cut at the end of `head`: that is no error of the text.
     control || std::str::from_utf8(head).is_err_and(|error| error.error_len().is_some())
 }
@@ -302,7 +345,9 @@ fn bytes_of(text: &str) -> Vec<u8> {
         return text.as_bytes().to_vec();
     }
     // Both an ASCII character and a private one hold their byte in their low eight bits.
-    text.chars().map(|character| character as u32 as u8).collect()
+    text.chars()
+        .map(|character| character as u32 as u8)
+        .collect()
 }
 
 #[cfg(test)]
@@ -324,9 +369,13 @@ mod tests {
 
     #[test]
     fn a_record_is_tidied_and_otherwise_left_alone() {
-        let text = b"\xef\xbb\xbf\r\n; comment\r\n> a\t one  two \r\n mk V\t*\r\n\r\n;no\r\n-J\0\x01?";
+        let text =
+            b"\xef\xbb\xbf\r\n; comment\r\n> a\t one  two \r\n mk V\t*\r\n\r\n;no\r\n-J\0\x01?";
         let record = only(text);
-        assert_eq!((record.id.as_str(), record.description.as_str()), ("a", "one  two"));
+        assert_eq!(
+            (record.id.as_str(), record.description.as_str()),
+            ("a", "one  two")
+        );
         assert_eq!(record.text, b"mkV*-J\0\x01?");
         assert_eq!((record.origin.record, record.origin.line), (1, 3));
         assert_eq!(record.raw_id, None);
@@ -334,7 +383,9 @@ mod tests {
 
     #[test]
     fn every_byte_survives_in_header_and_text() {
-        let bytes: Vec<u8> = (0..=255u8).filter(|byte| !byte.is_ascii_whitespace()).collect();
+        let bytes: Vec<u8> = (0..=255u8)
+            .filter(|byte| !byte.is_ascii_whitespace())
+            .collect();
         let bytes: Vec<u8> = bytes.into_iter().filter(|&byte| byte != 0x0b).collect();
         let mut text = b">".to_vec();
         text.extend([&bytes[..], b" ", &bytes, b"\nA", &bytes].concat());
@@ -349,7 +400,10 @@ mod tests {
     fn utf8_ids_stay_whole_also_where_latin1_has_a_blank() {
         let record = only(">voilà\u{e000} größe\nMK".as_bytes());
         assert_eq!(record.id, "voilà\u{e000}");
-        assert_eq!((record.raw_id, record.description.as_str()), (None, "größe"));
+        assert_eq!(
+            (record.raw_id, record.description.as_str()),
+            (None, "größe")
+        );
     }
 
     #[test]
@@ -359,7 +413,11 @@ mod tests {
         let mut reader = reader(&text);
         let error = reader.next().unwrap().unwrap_err();
         assert!(!error.is_fatal());
-        assert!(error.to_string().starts_with("test: record 1 (a), line 1: more than 67108864"));
+        assert!(
+            error
+                .to_string()
+                .starts_with("test: record 1 (a), line 1: more than 67108864")
+        );
         let record = reader.next().unwrap().unwrap();
         assert_eq!((record.id.as_str(), record.origin.line), ("b", 4));
         assert!(reader.next().is_none());
@@ -377,7 +435,10 @@ mod tests {
         for (text, what) in table {
             let mut reader = reader(text);
             let error = reader.next().unwrap().unwrap_err();
-            assert!(error.is_fatal() && error.to_string().contains(what), "{error}");
+            assert!(
+                error.is_fatal() && error.to_string().contains(what),
+                "{error}"
+            );
             assert!(reader.next().is_none());
         }
     }

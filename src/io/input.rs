@@ -100,7 +100,11 @@ impl Input {
     /// # Errors
     /// A file that does not exist, also if it is not the first; `-` twice.
     pub fn open(paths: &[PathBuf], options: Options) -> Result<Self, InputError> {
-        let paths = if paths.is_empty() { vec![PathBuf::from("-")] } else { paths.to_vec() };
+        let paths = if paths.is_empty() {
+            vec![PathBuf::from("-")]
+        } else {
+            paths.to_vec()
+        };
         if paths.iter().filter(|path| stdio::is_dash(path)).count() > 1 {
             return Err(InputError::StdinTwice);
         }
@@ -108,9 +112,18 @@ impl Input {
         let names: Vec<String> = paths.iter().map(|path| stdio::input_name(path)).collect();
         let names: Arc<str> = names.join(", ").into();
         let records = Records::new(paths, &options);
-        let ahead = Ahead::spawn(records, weight, READ_AHEAD)
-            .map_err(|source| InputError::Open { file: Arc::clone(&names), source })?;
-        Ok(Input { ahead, options, counts: Counts::default(), names, ended: false })
+        let ahead =
+            Ahead::spawn(records, weight, READ_AHEAD).map_err(|source| InputError::Open {
+                file: Arc::clone(&names),
+                source,
+            })?;
+        Ok(Input {
+            ahead,
+            options,
+            counts: Counts::default(),
+            names,
+            ended: false,
+        })
     }
 
     /// What was given on and left out so far.
@@ -127,7 +140,10 @@ impl Input {
         if looks_like_nucleotides(&sequence.residues) {
             if self.counts.nucleotides == 0 {
                 let Sequence { id, origin, .. } = &sequence;
-                tracing::warn!("{}: {id} looks like nucleotides; read as amino acids", origin.file);
+                tracing::warn!(
+                    "{}: {id} looks like nucleotides; read as amino acids",
+                    origin.file
+                );
             }
             self.counts.nucleotides += 1;
         }
@@ -180,7 +196,9 @@ impl Iterator for Input {
                 None => {
                     self.ended = true;
                     if self.counts.records == 0 {
-                        return Some(Err(InputError::Empty { file: Arc::clone(&self.names) }));
+                        return Some(Err(InputError::Empty {
+                            file: Arc::clone(&self.names),
+                        }));
                     }
                 }
             }
@@ -194,9 +212,16 @@ fn check(path: &Path) -> Result<(), InputError> {
     if stdio::is_dash(path) {
         return Ok(());
     }
-    let error = |source| InputError::Open { file: stdio::input_name(path).into(), source };
+    let error = |source| InputError::Open {
+        file: stdio::input_name(path).into(),
+        source,
+    };
     let meta = std::fs::metadata(path).map_err(error)?;
-    if meta.is_dir() { Err(error(std::io::ErrorKind::IsADirectory.into())) } else { Ok(()) }
+    if meta.is_dir() {
+        Err(error(std::io::ErrorKind::IsADirectory.into()))
+    } else {
+        Ok(())
+    }
 }
 
 /// One record's outcome: a sequence with a final id, or why not.
@@ -249,7 +274,10 @@ impl Records {
                 return Err(refused(sequence, problem).into());
             }
         }
-        match self.ids.admit(&sequence.id, raw_id.as_deref(), sequence.origin.record) {
+        match self
+            .ids
+            .admit(&sequence.id, raw_id.as_deref(), sequence.origin.record)
+        {
             Ok(id) => Ok((Sequence { id, ..sequence }, changes)),
             Err(problem) => Err(refused(sequence, problem).into()),
         }
@@ -284,5 +312,9 @@ impl Iterator for Records {
 }
 
 fn refused(sequence: Sequence, problem: Problem) -> SequenceError {
-    SequenceError { id: sequence.id, origin: sequence.origin, problem }
+    SequenceError {
+        id: sequence.id,
+        origin: sequence.origin,
+        problem,
+    }
 }

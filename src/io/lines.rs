@@ -25,7 +25,11 @@ pub enum Line {
 impl<R: BufRead> Lines<R> {
     /// Lines of `reader`.
     pub fn new(reader: R) -> Self {
-        Lines { reader, number: 0, after_cr: false }
+        Lines {
+            reader,
+            number: 0,
+            after_cr: false,
+        }
     }
 
     /// Number of the line read last, 1-based.
@@ -52,7 +56,9 @@ impl<R: BufRead> Lines<R> {
                 continue;
             }
             self.after_cr = false;
-            let end = available.iter().position(|&byte| byte == b'\n' || byte == b'\r');
+            let end = available
+                .iter()
+                .position(|&byte| byte == b'\n' || byte == b'\r');
             let part = &available[..end.unwrap_or(available.len())];
             line.extend_from_slice(&part[..part.len().min(limit - line.len())]);
             length += part.len();
@@ -62,7 +68,11 @@ impl<R: BufRead> Lines<R> {
             self.reader.consume(used);
             if end.is_some() || at_end {
                 self.number += 1;
-                return Ok(if length > limit { Line::Cut } else { Line::Whole });
+                return Ok(if length > limit {
+                    Line::Cut
+                } else {
+                    Line::Whole
+                });
             }
         }
     }
@@ -85,9 +95,15 @@ mod tests {
 
     #[test]
     fn any_line_end_gives_the_same_lines_at_any_buffer_size() {
-        let want: Vec<(u64, Vec<u8>)> =
-            (1..).zip([&b">a"[..], b"MK", b"", b"VL"].map(<[u8]>::to_vec)).collect();
-        for text in [&b">a\nMK\n\nVL\n"[..], b">a\r\nMK\r\n\r\nVL\r\n", b">a\rMK\r\rVL", b">a\rMK\n\nVL"] {
+        let want: Vec<(u64, Vec<u8>)> = (1..)
+            .zip([&b">a"[..], b"MK", b"", b"VL"].map(<[u8]>::to_vec))
+            .collect();
+        for text in [
+            &b">a\nMK\n\nVL\n"[..],
+            b">a\r\nMK\r\n\r\nVL\r\n",
+            b">a\rMK\r\rVL",
+            b">a\rMK\n\nVL",
+        ] {
             for capacity in 1..=text.len() {
                 assert_eq!(lines(text, capacity), want, "{text:?} {capacity}");
             }

@@ -5,7 +5,9 @@
 
 use std::error::Error;
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, IsTerminal, Seek, SeekFrom, Stdout, Write};
+use std::io::{
+    self, BufRead, BufReader, BufWriter, ErrorKind, IsTerminal, Seek, SeekFrom, Stdout, Write,
+};
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
@@ -38,7 +40,11 @@ pub fn is_dash(path: &Path) -> bool {
 
 /// The name for messages: `stdin` for `-`.
 pub fn input_name(path: &Path) -> String {
-    if is_dash(path) { "stdin".to_owned() } else { path.display().to_string() }
+    if is_dash(path) {
+        "stdin".to_owned()
+    } else {
+        path.display().to_string()
+    }
 }
 
 /// Whether an output may be shown on a terminal.
@@ -73,7 +79,9 @@ impl Output {
         let sink = if is_dash(path) {
             let stdout = io::stdout();
             if content == Content::Binary && stdout.is_terminal() {
-                return Err(invalid("binary data is not written to a terminal; give a file or pipe it on"));
+                return Err(invalid(
+                    "binary data is not written to a terminal; give a file or pipe it on",
+                ));
             }
             Sink::Stdout(BufWriter::with_capacity(BUFFER, stdout))
         } else if is_special(path) {
@@ -132,15 +140,22 @@ impl AtomicFile {
             return Err(ErrorKind::IsADirectory.into());
         }
         if is_special(&target) {
-            return Err(invalid("this output must be a regular file, not a device or a pipe"));
+            return Err(invalid(
+                "this output must be a regular file, not a device or a pipe",
+            ));
         }
-        let name = target.file_name().ok_or_else(|| invalid("the output has no file name"))?;
+        let name = target
+            .file_name()
+            .ok_or_else(|| invalid("the output has no file name"))?;
         let folder = match target.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
         };
         let file = temporary(name, folder).map_err(|error| in_folder(&error, folder))?;
-        Ok(AtomicFile { file: BufWriter::with_capacity(BUFFER, file), target })
+        Ok(AtomicFile {
+            file: BufWriter::with_capacity(BUFFER, file),
+            target,
+        })
     }
 
     /// Where the bytes are until the end, for libraries that write by path.
@@ -150,7 +165,10 @@ impl AtomicFile {
 
     /// Writes what is buffered to the disk and gives the file its name.
     pub fn finish(self) -> io::Result<()> {
-        let file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
+        let file = self
+            .file
+            .into_inner()
+            .map_err(io::IntoInnerError::into_error)?;
         file.as_file().sync_all()?;
         file.persist(&self.target).map_err(|error| error.error)?;
         Ok(())
@@ -175,7 +193,9 @@ impl Seek for AtomicFile {
 
 /// True if the error, or one it was made of, is stdout's reader having gone away. Other broken pipes (a network's, a device's) are not meant.
 pub fn is_stdout_closed(error: &(dyn Error + 'static)) -> bool {
-    let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    let inner = error
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::get_ref);
     error.is::<StdoutClosed>()
         || inner.is_some_and(|inner| is_stdout_closed(inner))
         || error.source().is_some_and(is_stdout_closed)
@@ -213,7 +233,10 @@ fn invalid(message: &str) -> io::Error {
 }
 
 fn in_folder(error: &io::Error, folder: &Path) -> io::Error {
-    io::Error::new(error.kind(), format!("cannot write in the folder {}: {error}", folder.display()))
+    io::Error::new(
+        error.kind(),
+        format!("cannot write in the folder {}: {error}", folder.display()),
+    )
 }
 
 #[cfg(test)]
@@ -222,7 +245,9 @@ mod tests {
 
     fn names(folder: &Path) -> Vec<String> {
         let entries = fs::read_dir(folder).unwrap();
-        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+        entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect()
     }
 
     #[test]
@@ -327,6 +352,9 @@ mod tests {
     #[test]
     fn a_directory_is_no_input() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(open(folder.path()).err().unwrap().kind(), ErrorKind::IsADirectory);
+        assert_eq!(
+            open(folder.path()).err().unwrap().kind(),
+            ErrorKind::IsADirectory
+        );
     }
 }

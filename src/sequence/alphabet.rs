@@ -115,10 +115,27 @@ impl fmt::Display for Changes {
 pub fn clean(record: Record, rules: &Rules) -> Result<(Sequence, Changes), SequenceError> {
     match clean_text(&record.text, rules) {
         Ok((residues, changes)) => {
-            let Record { id, description, origin, .. } = record;
-            Ok((Sequence { id, description, residues, origin }, changes))
+            let Record {
+                id,
+                description,
+                origin,
+                ..
+            } = record;
+            Ok((
+                Sequence {
+                    id,
+                    description,
+                    residues,
+                    origin,
+                },
+                changes,
+            ))
         }
-        Err(problem) => Err(SequenceError { id: record.id, origin: record.origin, problem }),
+        Err(problem) => Err(SequenceError {
+            id: record.id,
+            origin: record.origin,
+            problem,
+        }),
     }
 }
 
@@ -137,7 +154,10 @@ fn clean_text(text: &[u8], rules: &Rules) -> Result<(Vec<u8>, Changes), Problem>
                 b'X'
             }
             Fate::Odd => {
-                return Err(Problem::OddCharacter { character: shown(&text[index..]), position });
+                return Err(Problem::OddCharacter {
+                    character: shown(&text[index..]),
+                    position,
+                });
             }
             removed => {
                 match removed {
@@ -157,7 +177,11 @@ fn clean_text(text: &[u8], rules: &Rules) -> Result<(Vec<u8>, Changes), Problem>
         }
         residues.push(residue);
     }
-    if residues.is_empty() { Err(Problem::Empty) } else { Ok((residues, changes)) }
+    if residues.is_empty() {
+        Err(Problem::Empty)
+    } else {
+        Ok((residues, changes))
+    }
 }
 
 /// The character at the start of `text` as a message shows it.
@@ -191,9 +215,13 @@ mod tests {
 
     #[test]
     fn every_byte_has_its_fate() {
-        let kept: Vec<u8> = (0..=255).filter(|&b| matches!(fate(b), Fate::Residue(_))).collect();
+        let kept: Vec<u8> = (0..=255)
+            .filter(|&b| matches!(fate(b), Fate::Residue(_)))
+            .collect();
         assert_eq!(kept, b"ABCDEFGHIKLMNOPQRSTUVWXYZabcdefghiklmnopqrstuvwxyz");
-        for byte in [0, b'@', b'>', b';', b'~', b'_', b'?', 0x7f, 0x80, 0xe9, 0xff] {
+        for byte in [
+            0, b'@', b'>', b';', b'~', b'_', b'?', 0x7f, 0x80, 0xe9, 0xff,
+        ] {
             assert!(matches!(fate(byte), Fate::Odd), "{byte:#x}");
         }
     }
@@ -204,11 +232,27 @@ mod tests {
         let table = [
             ("MKV", "MKV", none),
             ("mkvUZOBx", "MKVUZOBX", none),
-            ("MJKj", "MXKX", Changes { replaced: 2, ..none }),
+            (
+                "MJKj",
+                "MXKX",
+                Changes {
+                    replaced: 2,
+                    ..none
+                },
+            ),
             ("-M.K-", "MK", Changes { gaps: 3, ..none }),
             ("1 MK 61 V", "MKV", Changes { digits: 3, ..none }),
             ("MK*", "MK", Changes { stops: 1, ..none }),
-            ("MK**- 1*", "MK", Changes { stops: 3, gaps: 1, digits: 1, ..none }),
+            (
+                "MK**- 1*",
+                "MK",
+                Changes {
+                    stops: 3,
+                    gaps: 1,
+                    digits: 1,
+                    ..none
+                },
+            ),
         ];
         for (text, residues, changes) in table {
             assert_eq!(cleaned(text), Ok((residues.to_owned(), changes)), "{text}");
@@ -218,7 +262,10 @@ mod tests {
     #[test]
     fn odd_text_is_named_with_its_position() {
         let odd = |character: &str, position| {
-            Err(Problem::OddCharacter { character: character.to_owned(), position })
+            Err(Problem::OddCharacter {
+                character: character.to_owned(),
+                position,
+            })
         };
         assert_eq!(cleaned("MK @V"), odd("'@'", 3));
         assert_eq!(cleaned("MKé"), odd("'é' (U+00E9)", 3));
@@ -228,7 +275,13 @@ mod tests {
             assert_eq!(cleaned(empty), Err(Problem::Empty), "{empty:?}");
         }
         let latin1 = clean_text(b"MK\xe9V", &Rules::default()).unwrap_err();
-        assert_eq!(latin1, Problem::OddCharacter { character: "byte 0xE9".into(), position: 3 });
+        assert_eq!(
+            latin1,
+            Problem::OddCharacter {
+                character: "byte 0xE9".into(),
+                position: 3
+            }
+        );
     }
 
     #[test]
@@ -236,15 +289,28 @@ mod tests {
         let rules = Rules::keeping(b"_*-x");
         let (residues, changes) = clean_text(b"m_*-xX.", &rules).unwrap();
         assert_eq!(residues, b"M_*-xX");
-        assert_eq!(changes, Changes { gaps: 1, ..Changes::default() });
+        assert_eq!(
+            changes,
+            Changes {
+                gaps: 1,
+                ..Changes::default()
+            }
+        );
     }
 
     #[test]
     fn changes_add_up_and_are_told() {
         let mut sum = Changes::default();
         assert_eq!(sum.to_string(), "nothing changed");
-        sum += Changes { gaps: 2, replaced: 1, ..Changes::default() };
-        sum += Changes { gaps: 1, ..Changes::default() };
+        sum += Changes {
+            gaps: 2,
+            replaced: 1,
+            ..Changes::default()
+        };
+        sum += Changes {
+            gaps: 1,
+            ..Changes::default()
+        };
         assert_eq!(sum.to_string(), "3 gaps removed, 1 J read as X");
     }
 

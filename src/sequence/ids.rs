@@ -34,7 +34,10 @@ pub struct Ids {
 impl Ids {
     /// No ids yet.
     pub fn new(policy: Duplicates) -> Self {
-        Ids { policy, ..Ids::default() }
+        Ids {
+            policy,
+            ..Ids::default()
+        }
     }
 
     /// The id under which a record goes on: `id` itself, or its numbered form. What this returns is unique within the run.
@@ -43,7 +46,12 @@ impl Ids {
     ///
     /// # Errors
     /// [`Problem::DuplicateId`] under `error` and `first`, [`Problem::NoId`] likewise; [`Problem::ControlInId`].
-    pub fn admit(&mut self, id: &str, raw_id: Option<&[u8]>, record: u64) -> Result<String, Problem> {
+    pub fn admit(
+        &mut self,
+        id: &str,
+        raw_id: Option<&[u8]>,
+        record: u64,
+    ) -> Result<String, Problem> {
         if let Some(c) = id.chars().find(|c| c.is_control()) {
             return Err(Problem::ControlInId { code: c as u32 });
         }
@@ -88,7 +96,10 @@ mod tests {
 
     fn admitted(policy: Duplicates, ids: &[&str]) -> Vec<Result<String, Problem>> {
         let mut all = Ids::new(policy);
-        (1..).zip(ids).map(|(record, id)| all.admit(id, None, record)).collect()
+        (1..)
+            .zip(ids)
+            .map(|(record, id)| all.admit(id, None, record))
+            .collect()
     }
 
     #[test]
@@ -97,17 +108,31 @@ mod tests {
             let got = admitted(policy, &["a", "b", "a", "", "a_2"]);
             let duplicate = Err(Problem::DuplicateId);
             let ok = |id: &str| Ok(id.to_owned());
-            assert_eq!(got, [ok("a"), ok("b"), duplicate, Err(Problem::NoId), ok("a_2")]);
+            assert_eq!(
+                got,
+                [ok("a"), ok("b"), duplicate, Err(Problem::NoId), ok("a_2")]
+            );
         }
     }
 
     #[test]
     fn suffixed_ids_never_meet_a_real_one() {
         let ids = ["a", "a_2", "a", "a", "a_3", "a_2", "", "record_7", ""];
-        let got: Vec<String> =
-            admitted(Duplicates::Suffix, &ids).into_iter().map(Result::unwrap).collect();
-        let want =
-            ["a", "a_2", "a_3", "a_4", "a_3_2", "a_2_2", "record_7", "record_7_2", "record_9"];
+        let got: Vec<String> = admitted(Duplicates::Suffix, &ids)
+            .into_iter()
+            .map(Result::unwrap)
+            .collect();
+        let want = [
+            "a",
+            "a_2",
+            "a_3",
+            "a_4",
+            "a_3_2",
+            "a_2_2",
+            "record_7",
+            "record_7_2",
+            "record_9",
+        ];
         assert_eq!(got, want);
         let distinct: HashSet<&String> = got.iter().collect();
         assert_eq!(distinct.len(), got.len());
@@ -136,6 +161,9 @@ mod tests {
 
     #[test]
     fn control_characters_are_refused() {
-        assert_eq!(admitted(Duplicates::Suffix, &["a\0"]), [Err(Problem::ControlInId { code: 0 })]);
+        assert_eq!(
+            admitted(Duplicates::Suffix, &["a\0"]),
+            [Err(Problem::ControlInId { code: 0 })]
+        );
     }
 }

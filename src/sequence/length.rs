@@ -71,7 +71,10 @@ pub enum Fit {
 
 impl Limit {
     /// Any length.
-    pub const NONE: Limit = Limit { max_length: None, over: Over::Error };
+    pub const NONE: Limit = Limit {
+        max_length: None,
+        over: Over::Error,
+    };
 
     /// At most `max_length` residues, and what becomes of longer sequences.
     ///
@@ -80,10 +83,14 @@ impl Limit {
     pub fn new(max_length: usize, over: Over) -> Result<Self, LimitError> {
         match over {
             _ if max_length == 0 => Err(LimitError::Zero),
-            Over::Chunk { overlap } if overlap > max_length / 2 => {
-                Err(LimitError::Overlap { overlap, max_length })
-            }
-            _ => Ok(Limit { max_length: Some(max_length), over }),
+            Over::Chunk { overlap } if overlap > max_length / 2 => Err(LimitError::Overlap {
+                overlap,
+                max_length,
+            }),
+            _ => Ok(Limit {
+                max_length: Some(max_length),
+                over,
+            }),
         }
     }
 
@@ -149,7 +156,11 @@ pub fn chunks(length: usize, max_length: usize, overlap: usize) -> Vec<Chunk> {
             shared_before: if start == 0 { 0 } else { overlap },
             shared_after: if end == length { 0 } else { overlap },
         });
-        start = if end == length { length } else { start + stride };
+        start = if end == length {
+            length
+        } else {
+            start + stride
+        };
     }
     chunks
 }
@@ -172,7 +183,10 @@ mod tests {
             (21, 10, 5, &[0..10, 5..15, 10..20, 15..21]),
         ];
         for (length, max_length, overlap, want) in table {
-            let got: Vec<_> = chunks(length, max_length, overlap).into_iter().map(|c| c.range).collect();
+            let got: Vec<_> = chunks(length, max_length, overlap)
+                .into_iter()
+                .map(|c| c.range)
+                .collect();
             assert_eq!(got, want, "{length} {max_length} {overlap}");
         }
     }
@@ -212,6 +226,12 @@ mod tests {
         assert_eq!(Limit::NONE.chunks(35_213).len(), 1);
         assert_eq!(Limit::new(0, Over::Error), Err(LimitError::Zero));
         let wide = Limit::new(10, Over::Chunk { overlap: 6 });
-        assert_eq!(wide, Err(LimitError::Overlap { overlap: 6, max_length: 10 }));
+        assert_eq!(
+            wide,
+            Err(LimitError::Overlap {
+                overlap: 6,
+                max_length: 10
+            })
+        );
     }
 }
