@@ -1,7 +1,9 @@
 //! What becomes of damaged inputs: every file in `data/nasty` has its outcome here, and the same table stands in `docs/input.md`.
 
+use std::error::Error;
 use std::fs;
 use std::io::Write;
+use std::iter::successors;
 use std::path::{Path, PathBuf};
 
 use ankh3::io::fasta::InputError;
@@ -105,8 +107,8 @@ fn skipping() -> Options {
 }
 
 fn written(text: &[u8]) -> tempfile::NamedTempFile {
-    let mut file = tempfile::NamedTempFile::new().unwrap();
-    file.write_all(text).unwrap();
+    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+    file.write_all(text).expect("room on the disk");
     file
 }
 
@@ -163,7 +165,7 @@ const NASTY: [Row; 26] = [
     (
         "12_truncated.fasta.gz",
         &[GFP],
-        "after line 8, record 2; if the file is cut short",
+        "after line 7, record 2; if the file is cut short",
         &[GFP],
     ),
     ("13_plain_text_named.fasta.gz", &[GFP], "", &[GFP]),
@@ -443,8 +445,8 @@ impl Random {
         (self.0 >> 33) as usize % n
     }
 
-    fn pick<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
-        &choices[self.below(choices.len())]
+    fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.below(choices.len())]
     }
 }
 
@@ -494,7 +496,7 @@ fn whatever_is_mixed_in_nothing_is_lost() {
         let file = written(&text);
         for duplicates in policies {
             let limit =
-                Limit::new(8, *random.pick(&[Over::Error, Over::Skip, Over::Truncate])).unwrap();
+                Limit::new(8, random.pick(&[Over::Error, Over::Skip, Over::Truncate])).unwrap();
             let options = Options {
                 duplicates,
                 limit,

@@ -199,18 +199,12 @@ mod tests {
     fn a_stream_cut_anywhere_is_an_error() {
         for (format, compress) in FORMATS {
             let two = [compress(TEXT), compress(TEXT)].concat();
-            let boundary = if format == Format::Bgzf {
-                None
-            } else {
-                Some(two.len() / 2)
-            };
             for cut in HEAD..two.len() {
-                // Between two members nothing tells; nor before the end marker's neighbour in bgzf but the marker.
-                if Some(cut) == boundary || (format == Format::Bgzf && cut == two.len() / 2) {
-                    continue;
-                }
-                assert!(
-                    read(&two[..cut]).is_err(),
+                // Only a cut between two whole members leaves a whole file (in bgzf: behind an end marker).
+                let whole = cut == two.len() / 2;
+                assert_eq!(
+                    read(&two[..cut]).is_ok(),
+                    whole,
                     "{format:?} cut at {cut} of {}",
                     two.len()
                 );
@@ -219,15 +213,16 @@ mod tests {
     }
 
     #[test]
-    fn a_flipped_bit_in_the_content_is_an_error() {
-        for (format, compress) in FORMATS {
+    fn a_flipped_bit_is_an_error() {
+        // Not for zstd: its one-shot encoder writes no checksum.
+        for (format, compress) in FORMATS
+            .into_iter()
+            .filter(|(format, _)| *format != Format::Zstd)
+        {
             let mut bytes = compress(TEXT);
             let middle = bytes.len() / 2;
             bytes[middle] ^= 0x10;
-            // zstd's one-shot encoder writes no checksum: there a flip may go unseen, as with zstd itself.
-            if format != Format::Zstd {
-                assert!(read(&bytes).ok().as_deref() != Some(TEXT), "{format:?}");
-            }
+            assert!(read(&bytes).is_err(), "{format:?}");
         }
     }
 

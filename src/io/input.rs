@@ -152,13 +152,16 @@ impl Input {
 
     /// Counts what is left out; gives the error back if it must end the run.
     fn left_out(&mut self, error: InputError) -> Result<(), InputError> {
-        let InputError::Record(record) = &error else {
-            if error.is_fatal() || self.options.on_bad == OnBad::Error {
-                return Err(error);
+        let record = match &error {
+            InputError::Record(record) => record,
+            InputError::Empty { file }
+                if self.options.on_bad == OnBad::Skip && *file != self.names =>
+            {
+                self.counts.empty_files += 1;
+                tracing::warn!("skipped: {error}");
+                return Ok(());
             }
-            self.counts.empty_files += 1;
-            tracing::warn!("skipped: {error}");
-            return Ok(());
+            _ => return Err(error),
         };
         self.counts.records += 1;
         let count = match record.problem {

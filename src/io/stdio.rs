@@ -268,7 +268,7 @@ mod tests {
         let path = folder.path().join("out.tsv");
         fs::write(&path, "old").unwrap();
         let mut output = Output::create(&path, Content::Binary).unwrap();
-        output.write_all(&[0; 100_000]).unwrap();
+        output.write_all(&vec![0; 100_000]).unwrap();
         drop(output);
         assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(names(folder.path()), ["out.tsv"]);

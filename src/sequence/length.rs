@@ -171,21 +171,21 @@ mod tests {
 
     #[test]
     fn chunks_as_drawn() {
-        let table: [(usize, usize, usize, &[Range<usize>]); 9] = [
+        let table: [(usize, usize, usize, &[(usize, usize)]); 9] = [
             (0, 10, 4, &[]),
-            (1, 10, 4, &[0..1]),
-            (10, 10, 4, &[0..10]),
-            (11, 10, 4, &[0..10, 6..11]),
-            (16, 10, 4, &[0..10, 6..16]),
-            (22, 10, 4, &[0..10, 6..16, 12..22]),
-            (25, 10, 0, &[0..10, 10..20, 20..25]),
-            (3, 1, 0, &[0..1, 1..2, 2..3]),
-            (21, 10, 5, &[0..10, 5..15, 10..20, 15..21]),
+            (1, 10, 4, &[(0, 1)]),
+            (10, 10, 4, &[(0, 10)]),
+            (11, 10, 4, &[(0, 10), (6, 11)]),
+            (16, 10, 4, &[(0, 10), (6, 16)]),
+            (22, 10, 4, &[(0, 10), (6, 16), (12, 22)]),
+            (25, 10, 0, &[(0, 10), (10, 20), (20, 25)]),
+            (3, 1, 0, &[(0, 1), (1, 2), (2, 3)]),
+            (21, 10, 5, &[(0, 10), (5, 15), (10, 20), (15, 21)]),
         ];
         for (length, max_length, overlap, want) in table {
-            let got: Vec<_> = chunks(length, max_length, overlap)
-                .into_iter()
-                .map(|c| c.range)
+            let chunks = chunks(length, max_length, overlap).into_iter();
+            let got: Vec<_> = chunks
+                .map(|chunk| (chunk.range.start, chunk.range.end))
                 .collect();
             assert_eq!(got, want, "{length} {max_length} {overlap}");
         }
