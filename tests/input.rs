@@ -31,16 +31,15 @@ impl Outcome {
 
     /// The error with its causes, as `main` prints it.
     fn message(&self) -> String {
-        let mut message = String::new();
-        let mut next = self
+        let first = self
             .error
             .as_ref()
-            .map(|error| error as &dyn std::error::Error);
-        while let Some(error) = next {
-            message += &format!("{error}: ");
-            next = error.source();
-        }
-        message
+            .map(|error| error as &(dyn Error + 'static));
+        let causes = successors(first, |error| (*error).source());
+        causes
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(": ")
     }
 }
 

@@ -12,7 +12,7 @@ use bio::io::fasta::{self, FastaRead};
 use thiserror::Error;
 
 use super::lines::{Line, Lines};
-use super::stdio;
+use super::{not_fasta, stdio};
 use crate::sequence::{Origin, Problem, Record, SequenceError};
 
 /// Characters in one header or one sequence before a record is given up: a thousand times the longest protein known.
@@ -161,7 +161,7 @@ impl Reader {
                     return Err(InputError::NotFasta {
                         file: Arc::clone(&self.file),
                         line: self.lines.number(),
-                        what: instead_of_fasta(other),
+                        what: not_fasta::name(other),
                     });
                 }
             }
@@ -267,58 +267,6 @@ impl Iterator for Reader {
         }
         Some(record)
     }
-}
-
-/// What a first line that is no header may be.
-fn instead_of_fasta(line: &[u8]) -> &'static str {
-    const KNOWN: [(&[u8], &str); 9] = [
-        (
-            b"@",
-            "this looks like FASTQ (nucleotide reads); give FASTA of proteins, whose records begin with '>'",
-        ),
-        (b"\xff\xfe", "this looks like UTF-16; save it as UTF-8"),
-        (b"\xfe\xff", "this looks like UTF-16; save it as UTF-8"),
-        (
-            b"LOCUS ",
-            "this looks like GenBank's flat file; export its proteins as FASTA",
-        ),
-        (
-            b"ID   ",
-            "this looks like UniProt's or EMBL's flat file; export it as FASTA",
-        ),
-        (
-            b"HEADER ",
-            "this looks like a PDB file; export its sequences as FASTA",
-        ),
-        (
-            b"data_",
-            "this looks like an mmCIF file; export its sequences as FASTA",
-        ),
-        (
-            b"# STOCKHOLM",
-            "this looks like a Stockholm alignment; export it as FASTA",
-        ),
-        (
-            b"CLUSTAL",
-            "this looks like a Clustal alignment; export it as FASTA",
-        ),
-    ];
-    match KNOWN.iter().find(|(start, _)| line.starts_with(start)) {
-        Some((_, what)) => what,
-        None if is_binary(line) => {
-            "this is binary data, no FASTA; give text, or text compressed by gzip, zstd, xz or bzip2"
-        }
-        None => "text before the first header; records of FASTA begin with a line '>id'",
-    }
-}
-
-fn is_binary(line: &[u8]) -> bool {
-    let head = &line[..line.len().min(4096)];
-    let control = head
-        .iter()
-        .any(|byte| byte.is_ascii_control() && !byte.is_ascii_whitespace());
-    // A character may be cut at the end of `head`: that is no error of the text.
-    control || std::str::from_utf8(head).is_err_and(|error| error.error_len().is_some())
 }
 
 /// First of the 128 private-use characters that stand for the bytes 0x80 to 0xFF on their way through `bio`, whose lines are `String`s. Unlike

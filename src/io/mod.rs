@@ -6,4 +6,5 @@ pub mod embeddings;
 pub mod fasta;
 pub mod input;
 mod lines;
+mod not_fasta;
 pub mod stdio;

@@ -171,7 +171,8 @@ mod tests {
 
     #[test]
     fn chunks_as_drawn() {
-        let table: [(usize, usize, usize, &[(usize, usize)]); 9] = [
+        type Row = (usize, usize, usize, &'static [(usize, usize)]);
+        let table: [Row; 9] = [
             (0, 10, 4, &[]),
             (1, 10, 4, &[(0, 1)]),
             (10, 10, 4, &[(0, 10)]),
