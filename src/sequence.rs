@@ -1,6 +1,19 @@
 //! Protein sequences: what a record is, which letters are residues, and what becomes of odd ones.
+//!
+//! A [`Record`] is what a file says, a [`Sequence`] is what the tokenizer may see. [`clean`] leads from the one to the
+//! other by a single table and counts what it changed; [`Ids`] keeps ids unique; [`Limit`] says what becomes of a long one.
+
+mod alphabet;
+mod ids;
+mod length;
 
 use std::sync::Arc;
+
+use thiserror::Error;
+
+pub use alphabet::{Changes, Rules, clean, looks_like_nucleotides};
+pub use ids::{Duplicates, Ids};
+pub use length::{Chunk, Fit, Limit, LimitError, Over, chunks};
 
 /// Where a record came from, for messages: `proteins.fasta: record 3 (P12345), line 17`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,8 +29,10 @@ pub struct Origin {
 /// One FASTA record as it was read: the header split at the first blank, the text with line ends and blanks removed, nothing else changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// First word of the header.
+    /// First word of the header; bytes that are no UTF-8 read as U+FFFD. Empty after a bare `>`.
     pub id: String,
+    /// The bytes of the id where `id` could not keep them: two ids that differ only in such bytes stay two.
+    pub raw_id: Option<Vec<u8>>,
     /// The rest of the header, possibly empty.
     pub description: String,
     /// Letters as written: any case, gaps, stops, masks.
@@ -29,12 +44,84 @@ pub struct Record {
 /// A protein ready for the tokenizer: upper-case letters only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sequence {
-    /// Unique within a run (see `--duplicates`).
+    /// Unique within a run (see [`Duplicates`]).
     pub id: String,
     /// The rest of the header, possibly empty.
     pub description: String,
-    /// Upper-case residues, one byte each: the 20 standard ones and `X B U Z O`.
+    /// Upper-case residues, one byte each: the 20 standard ones and `X B U Z O` (and whatever [`Rules`] lets through).
     pub residues: Vec<u8>,
     /// Where it was read.
     pub origin: Origin,
+}
+
+/// One record that cannot be used; the records after it still can.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{}: record {} ({}), line {}: {problem}", .origin.file, .origin.record, shown(.id), .origin.line)]
+pub struct SequenceError {
+    /// The record's id, possibly empty.
+    pub id: String,
+    /// Where it was read.
+    pub origin: Origin,
+    /// What was wrong.
+    pub problem: Problem,
+}
+
+/// What can be wrong with one record. Positions are 1-based and count the characters of the sequence without its blanks.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Problem {
+    /// Nothing is left after gaps, digits and stops are gone.
+    #[error("no residues; give the record its sequence or remove it")]
+    Empty,
+    /// A bare `>`.
+    #[error("no id after '>'; name the record, or let --duplicates suffix make up a name")]
+    NoId,
+    /// A control character in the id would break every output that is keyed by it.
+    #[error("control character U+{code:04X} in the id; rename the record")]
+    ControlInId {
+        /// The character's code point.
+        code: u32,
+    },
+    /// The id was used before in this run.
+    #[error(
+        "its id was used before; rename it, or choose --duplicates suffix (numbers the later ones) \
+         or --duplicates first (keeps the first)"
+    )]
+    DuplicateId,
+    /// `*` before the last residue: two proteins, or a wrong reading frame.
+    #[error("stop '*' inside the sequence at position {position}; split or correct the record")]
+    InnerStop {
+        /// 1-based.
+        position: usize,
+    },
+    /// A character outside the table.
+    #[error(
+        "{character} at position {position} is no residue; correct it, or write X for an unknown residue"
+    )]
+    OddCharacter {
+        /// The character as a message shows it: `'@'`, `'é'`, `byte 0xE9`.
+        character: String,
+        /// 1-based.
+        position: usize,
+    },
+    /// Longer than the limit, and the limit is an error or a skip.
+    #[error(
+        "{length} residues, more than --max-length {max_length}; raise the limit, or choose \
+         --over truncate, chunk or skip"
+    )]
+    TooLong {
+        /// Residues of the sequence.
+        length: usize,
+        /// Residues allowed.
+        max_length: usize,
+    },
+    /// So large that it cannot be a protein; it was not kept in memory.
+    #[error("more than {limit} characters in one record; is this a FASTA file of proteins?")]
+    Oversize {
+        /// Characters allowed.
+        limit: usize,
+    },
+}
+
+fn shown(id: &str) -> &str {
+    if id.is_empty() { "no id" } else { id }
 }

@@ -1,3 +1,10 @@
 //! Bytes to records and embeddings to files. No tensor, no model in here.
 
+mod ahead;
+pub mod compression;
 pub mod embeddings;
+pub mod fasta;
+pub mod input;
+mod lines;
+mod not_fasta;
+pub mod stdio;

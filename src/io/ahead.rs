@@ -1,0 +1,172 @@
+//! An iterator that runs ahead on its own thread, as far as a budget of bytes allows.
+
+use std::panic::resume_unwind;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+
+/// The consumer's end. Items come in the order in which the thread made them.
+pub struct Ahead<T> {
+    items: Receiver<(usize, T)>,
+    budget: Arc<Budget>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl<T: Send + 'static> Ahead<T> {
+    /// Runs `iterator` on a thread, holding at most about `limit` bytes by `weigh`; one item may always be held, however heavy.
+    ///
+    /// # Errors
+    /// The system has no thread left.
+    pub fn spawn(
+        iterator: impl Iterator<Item = T> + Send + 'static,
+        weigh: fn(&T) -> usize,
+        limit: usize,
+    ) -> std::io::Result<Self> {
+        let (sender, items) = channel();
+        let budget = Arc::new(Budget {
+            limit,
+            held: Mutex::default(),
+            changed: Condvar::new(),
+        });
+        let theirs = Arc::clone(&budget);
+        let thread = thread::Builder::new()
+            .name("input".to_owned())
+            .spawn(move || run(iterator, weigh, &sender, &theirs))?;
+        Ok(Ahead {
+            items,
+            budget,
+            thread: Some(thread),
+        })
+    }
+}
+
+fn run<T>(
+    iterator: impl Iterator<Item = T>,
+    weigh: fn(&T) -> usize,
+    sender: &Sender<(usize, T)>,
+    budget: &Budget,
+) {
+    for item in iterator {
+        let weight = weigh(&item);
+        if !budget.take(weight) || sender.send((weight, item)).is_err() {
+            return;
+        }
+    }
+}
+
+impl<T> Iterator for Ahead<T> {
+    type Item = T;
+
+    fn next(&mut self) -> Option<T> {
+        if let Ok((weight, item)) = self.items.recv() {
+            self.budget.give_back(weight);
+            return Some(item);
+        }
+        // The thread is over. If it panicked, the items are not all there: that must not look like the end.
+        if let Some(Err(panic)) = self.thread.take().map(JoinHandle::join) {
+            resume_unwind(panic);
+        }
+        None
+    }
+}
+
+impl<T> Drop for Ahead<T> {
+    fn drop(&mut self) {
+        // The thread may be waiting for the budget, or for input that never comes: wake it, but do not wait for it.
+        self.budget.close();
+    }
+}
+
+struct Budget {
+    limit: usize,
+    /// Bytes held; `None` once the consumer has gone.
+    held: Mutex<Held>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Held {
+    bytes: usize,
+    closed: bool,
+}
+
+impl Budget {
+    /// Waits until there is room; false if nobody wants the item any more.
+    fn take(&self, weight: usize) -> bool {
+        let full =
+            |held: &mut Held| !held.closed && held.bytes > 0 && held.bytes + weight > self.limit;
+        let waited = self.changed.wait_while(self.lock(), full);
+        let mut held = waited.unwrap_or_else(PoisonError::into_inner);
+        held.bytes += weight;
+        !held.closed
+    }
+
+    fn give_back(&self, weight: usize) {
+        self.lock().bytes -= weight;
+        self.changed.notify_one();
+    }
+
+    fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn everything_comes_in_order_whatever_the_budget() {
+        for limit in [0, 1, 7, 1000] {
+            let ahead = Ahead::spawn(0..500_usize, |item| *item, limit).unwrap();
+            assert!(ahead.eq(0..500));
+        }
+    }
+
+    #[test]
+    fn it_runs_no_further_ahead_than_the_budget() {
+        let made = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&made);
+        let endless = std::iter::repeat_with(move || counter.fetch_add(1, Ordering::SeqCst));
+        let mut ahead = Ahead::spawn(endless, |_| 10, 100).unwrap();
+        for taken in 1..=20 {
+            ahead.next();
+            thread::sleep(Duration::from_millis(1));
+            // Ten held, and one made that waits to be held.
+            assert!(made.load(Ordering::SeqCst) <= taken + 11);
+        }
+        drop(ahead);
+    }
+
+    #[test]
+    fn dropping_it_ends_the_thread() {
+        let alive = Arc::new(());
+        let inside = Arc::clone(&alive);
+        let endless = std::iter::repeat_with(move || Arc::strong_count(&inside));
+        let mut ahead = Ahead::spawn(endless, |_| 1, 4).unwrap();
+        ahead.next();
+        drop(ahead);
+        let ended = (0..5000).any(|_| {
+            thread::sleep(Duration::from_millis(1));
+            Arc::strong_count(&alive) == 1
+        });
+        assert!(ended);
+    }
+
+    #[test]
+    fn a_panic_is_no_end() {
+        let items = (0..3).inspect(|item| assert!(*item < 2, "made to panic"));
+        let mut ahead = Ahead::spawn(items, |_| 1, 100).unwrap();
+        assert_eq!((ahead.next(), ahead.next()), (Some(0), Some(1)));
+        assert!(catch_unwind(AssertUnwindSafe(|| ahead.next())).is_err());
+    }
+}

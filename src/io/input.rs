@@ -1,0 +1,323 @@
+//! The sequences of a run: several files or stdin, read ahead on a thread, cleaned, unique, within the length limit.
+//!
+//! Every record that is read ends in exactly one of [`Counts`]' four places, so that nothing is lost in silence:
+//! `records == sequences + failed + repeated + too_long`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::vec;
+
+use serde::{Deserialize, Serialize};
+
+use super::ahead::Ahead;
+use super::fasta::{InputError, Reader};
+use super::stdio;
+use crate::sequence::{
+    Changes, Duplicates, Fit, Ids, Limit, Over, Problem, Record, Rules, Sequence, SequenceError,
+    clean, looks_like_nucleotides,
+};
+
+/// Bytes of records that may wait between the reading thread and the consumer.
+const READ_AHEAD: usize = 4 << 20;
+
+/// What becomes of the run when a record is bad.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnBad {
+    /// It ends with an error.
+    #[default]
+    Error,
+    /// The record is listed, counted and left out; the run goes on.
+    Skip,
+}
+
+/// How an input is read.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Bytes that cleaning lets through (mask characters).
+    pub rules: Rules,
+    /// What becomes of an id's second record.
+    pub duplicates: Duplicates,
+    /// What becomes of the run when a record is bad.
+    pub on_bad: OnBad,
+    /// How long a sequence may be.
+    pub limit: Limit,
+}
+
+/// One sequence of the run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// 0-based place among all items of the run.
+    pub index: u64,
+    /// The sequence, its id unique within the run.
+    pub sequence: Sequence,
+}
+
+/// What was read so far, for the closing lines and the exit code.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Records read.
+    pub records: u64,
+    /// Of them, those given on as items.
+    pub sequences: u64,
+    /// Of them, bad ones left out under `--on-bad skip`.
+    pub failed: u64,
+    /// Of them, repeated ids left out under `--duplicates first`.
+    pub repeated: u64,
+    /// Of them, long ones left out under `--over skip`.
+    pub too_long: u64,
+    /// Files without a record, passed over under `--on-bad skip`.
+    pub empty_files: u64,
+    /// Residues of the items.
+    pub residues: u64,
+    /// Items of 50 or more letters that may all be nucleotides.
+    pub nucleotides: u64,
+    /// What cleaning changed in the items.
+    pub changes: Changes,
+}
+
+impl Counts {
+    /// True if something was left out that the user should hear of by the exit code (3). Repeated ids under `first` are not such: they were asked
+    /// to go, and their id is in the output.
+    pub fn is_partial(&self) -> bool {
+        self.failed + self.too_long + self.empty_files > 0
+    }
+}
+
+/// The items of a run, in input order. After an error it gives nothing more.
+pub struct Input {
+    ahead: Ahead<Parsed>,
+    options: Options,
+    counts: Counts,
+    /// All names, for the message that there is nothing in them.
+    names: Arc<str>,
+    ended: bool,
+}
+
+impl Input {
+    /// Opens files, `-` for stdin; no path at all means stdin. Reading begins at once, on a thread.
+    ///
+    /// # Errors
+    /// A file that does not exist, also if it is not the first; `-` twice.
+    pub fn open(paths: &[PathBuf], options: Options) -> Result<Self, InputError> {
+        let paths = if paths.is_empty() {
+            vec![PathBuf::from("-")]
+        } else {
+            paths.to_vec()
+        };
+        if paths.iter().filter(|path| stdio::is_dash(path)).count() > 1 {
+            return Err(InputError::StdinTwice);
+        }
+        paths.iter().try_for_each(|path| check(path))?;
+        let names: Vec<String> = paths.iter().map(|path| stdio::input_name(path)).collect();
+        let names: Arc<str> = names.join(", ").into();
+        let records = Records::new(paths, &options);
+        let ahead =
+            Ahead::spawn(records, weight, READ_AHEAD).map_err(|source| InputError::Open {
+                file: Arc::clone(&names),
+                source,
+            })?;
+        Ok(Input {
+            ahead,
+            options,
+            counts: Counts::default(),
+            names,
+            ended: false,
+        })
+    }
+
+    /// What was given on and left out so far.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Counts a good sequence and numbers it.
+    fn item(&mut self, sequence: Sequence, changes: Changes) -> Item {
+        let index = self.counts.sequences;
+        self.counts.sequences += 1;
+        self.counts.residues += sequence.residues.len() as u64;
+        self.counts.changes += changes;
+        if looks_like_nucleotides(&sequence.residues) {
+            if self.counts.nucleotides == 0 {
+                let Sequence { id, origin, .. } = &sequence;
+                tracing::warn!(
+                    "{}: {id} looks like nucleotides; read as amino acids",
+                    origin.file
+                );
+            }
+            self.counts.nucleotides += 1;
+        }
+        Item { index, sequence }
+    }
+
+    /// Counts what is left out; gives the error back if it must end the run.
+    fn left_out(&mut self, error: InputError) -> Result<(), InputError> {
+        let record = match &error {
+            InputError::Record(record) => record,
+            InputError::Empty { file }
+                if self.options.on_bad == OnBad::Skip && *file != self.names =>
+            {
+                self.counts.empty_files += 1;
+                tracing::warn!("skipped: {error}");
+                return Ok(());
+            }
+            _ => return Err(error),
+        };
+        self.counts.records += 1;
+        let count = match record.problem {
+            Problem::DuplicateId if self.options.duplicates == Duplicates::First => {
+                &mut self.counts.repeated
+            }
+            Problem::TooLong { .. } if self.options.limit.over() == Over::Skip => {
+                &mut self.counts.too_long
+            }
+            _ if self.options.on_bad == OnBad::Error => return Err(error),
+            _ => &mut self.counts.failed,
+        };
+        *count += 1;
+        tracing::warn!("skipped: {error}");
+        Ok(())
+    }
+}
+
+impl Iterator for Input {
+    type Item = Result<Item, InputError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while !self.ended {
+            match self.ahead.next() {
+                Some(Ok((sequence, changes))) => {
+                    self.counts.records += 1;
+                    return Some(Ok(self.item(sequence, changes)));
+                }
+                Some(Err(error)) => {
+                    if let Err(error) = self.left_out(error) {
+                        self.ended = true;
+                        return Some(Err(error));
+                    }
+                }
+                None => {
+                    self.ended = true;
+                    if self.counts.records == 0 {
+                        return Some(Err(InputError::Empty {
+                            file: Arc::clone(&self.names),
+                        }));
+                    }
+                }
+            }
+        }
+        None
+    }
+}
+
+/// A path that is missing should not show hours later, when its turn comes. It is not opened: a pipe can be opened only once.
+fn check(path: &Path) -> Result<(), InputError> {
+    if stdio::is_dash(path) {
+        return Ok(());
+    }
+    let error = |source| InputError::Open {
+        file: stdio::input_name(path).into(),
+        source,
+    };
+    let meta = std::fs::metadata(path).map_err(error)?;
+    if meta.is_dir() {
+        Err(error(std::io::ErrorKind::IsADirectory.into()))
+    } else {
+        Ok(())
+    }
+}
+
+/// One record's outcome: a sequence with a final id, or why not.
+type Parsed = Result<(Sequence, Changes), InputError>;
+
+/// About how many bytes an outcome holds.
+fn weight(parsed: &Parsed) -> usize {
+    const FIXED: usize = 256;
+    match parsed {
+        Ok((sequence, _)) => {
+            FIXED + sequence.id.len() + sequence.description.len() + sequence.residues.len()
+        }
+        Err(_) => FIXED,
+    }
+}
+
+/// The thread's side: the records of all files, judged one by one.
+struct Records {
+    paths: vec::IntoIter<PathBuf>,
+    reader: Option<Reader>,
+    rules: Rules,
+    limit: Limit,
+    ids: Ids,
+}
+
+impl Records {
+    fn new(paths: Vec<PathBuf>, options: &Options) -> Self {
+        Records {
+            paths: paths.into_iter(),
+            reader: None,
+            rules: options.rules.clone(),
+            limit: options.limit,
+            ids: Ids::new(options.duplicates),
+        }
+    }
+
+    /// Cleans a record, measures it and gives it its final id. Only a record that goes on takes its id.
+    fn judge(&mut self, mut record: Record) -> Parsed {
+        let raw_id = record.raw_id.take();
+        let (mut sequence, mut changes) = clean(record, &self.rules)?;
+        let length = sequence.residues.len();
+        match self.limit.fit(length) {
+            Fit::Whole => {}
+            Fit::First(kept) => {
+                sequence.residues.truncate(kept);
+                changes.truncated += (length - kept) as u64;
+            }
+            Fit::TooLong(max_length) => {
+                let problem = Problem::TooLong { length, max_length };
+                return Err(refused(sequence, problem).into());
+            }
+        }
+        match self
+            .ids
+            .admit(&sequence.id, raw_id.as_deref(), sequence.origin.record)
+        {
+            Ok(id) => Ok((Sequence { id, ..sequence }, changes)),
+            Err(problem) => Err(refused(sequence, problem).into()),
+        }
+    }
+}
+
+impl Iterator for Records {
+    type Item = Parsed;
+
+    fn next(&mut self) -> Option<Parsed> {
+        loop {
+            let Some(reader) = &mut self.reader else {
+                match Reader::open(&self.paths.next()?) {
+                    Ok(reader) => self.reader = Some(reader),
+                    Err(error) => return Some(Err(error)),
+                }
+                continue;
+            };
+            match reader.next() {
+                Some(Ok(record)) => return Some(self.judge(record)),
+                Some(Err(error)) => return Some(Err(error)),
+                None => {
+                    let empty = (reader.records() == 0).then(|| Arc::clone(reader.file()));
+                    self.reader = None;
+                    if let Some(file) = empty {
+                        return Some(Err(InputError::Empty { file }));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn refused(sequence: Sequence, problem: Problem) -> SequenceError {
+    SequenceError {
+        id: sequence.id,
+        origin: sequence.origin,
+        problem,
+    }
+}

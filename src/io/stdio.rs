@@ -1,0 +1,360 @@
+//! The one door to stdin, stdout and named files. `-` is stdin or stdout.
+//!
+//! Files are written beside their name and renamed by [`Output::finish`]: a name never holds half a result. A reader that went away
+//! (`| head`) shows as [`is_stdout_closed`], which `main` takes for a graceful end.
+
+use std::error::Error;
+use std::fs::{self, File};
+use std::io::{
+    self, BufRead, BufReader, BufWriter, ErrorKind, IsTerminal, Seek, SeekFrom, Stdout, Write,
+};
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+use super::compression::decompress;
+
+/// Size of the buffers for reading and writing.
+const BUFFER: usize = 1 << 16;
+
+/// Opens stdin (`-`) or a file and decompresses what is compressed.
+pub fn open(path: &Path) -> io::Result<Box<dyn BufRead + Send>> {
+    if is_dash(path) {
+        let stdin = io::stdin();
+        if stdin.is_terminal() {
+            tracing::info!("reading from the terminal; end with Ctrl-D");
+        }
+        return decompress(Box::new(BufReader::with_capacity(BUFFER, stdin)));
+    }
+    let file = File::open(path)?;
+    if file.metadata()?.is_dir() {
+        return Err(ErrorKind::IsADirectory.into());
+    }
+    decompress(Box::new(BufReader::with_capacity(BUFFER, file)))
+}
+
+/// True for `-`.
+pub fn is_dash(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+/// The name for messages: `stdin` for `-`.
+pub fn input_name(path: &Path) -> String {
+    if is_dash(path) {
+        "stdin".to_owned()
+    } else {
+        path.display().to_string()
+    }
+}
+
+/// Whether an output may be shown on a terminal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// Readable.
+    Text,
+    /// Not meant for eyes: refused on a terminal.
+    Binary,
+}
+
+/// Stdout or a file, buffered. Nothing is done before [`finish`](Output::finish) was.
+#[derive(Debug)]
+pub struct Output {
+    sink: Sink,
+}
+
+#[derive(Debug)]
+enum Sink {
+    Stdout(BufWriter<Stdout>),
+    /// A device or a pipe, which cannot be renamed.
+    Special(BufWriter<File>),
+    File(AtomicFile),
+}
+
+impl Output {
+    /// Opens stdout (`-`) or a file to write.
+    ///
+    /// # Errors
+    /// Binary content on a terminal; a directory; a folder that does not exist or may not be written.
+    pub fn create(path: &Path, content: Content) -> io::Result<Self> {
+        let sink = if is_dash(path) {
+            let stdout = io::stdout();
+            if content == Content::Binary && stdout.is_terminal() {
+                return Err(invalid(
+                    "binary data is not written to a terminal; give a file or pipe it on",
+                ));
+            }
+            Sink::Stdout(BufWriter::with_capacity(BUFFER, stdout))
+        } else if is_special(path) {
+            let file = File::options().write(true).open(path)?;
+            Sink::Special(BufWriter::with_capacity(BUFFER, file))
+        } else {
+            Sink::File(AtomicFile::create(path)?)
+        };
+        Ok(Output { sink })
+    }
+
+    /// Writes what is buffered and gives a file its name.
+    pub fn finish(self) -> io::Result<()> {
+        match self.sink {
+            Sink::Stdout(mut stdout) => stdout.flush().map_err(closed),
+            Sink::Special(mut file) => file.flush(),
+            Sink::File(file) => file.finish(),
+        }
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.sink {
+            Sink::Stdout(stdout) => stdout.write(bytes).map_err(closed),
+            Sink::Special(file) => file.write(bytes),
+            Sink::File(file) => file.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match &mut self.sink {
+            Sink::Stdout(stdout) => stdout.flush().map_err(closed),
+            Sink::Special(file) => file.flush(),
+            Sink::File(file) => file.flush(),
+        }
+    }
+}
+
+/// A file that is written under another name in the same folder and takes its own only in [`finish`](AtomicFile::finish). Dropped before that, it
+/// leaves nothing behind, and an older file of that name stays as it was.
+#[derive(Debug)]
+pub struct AtomicFile {
+    file: BufWriter<NamedTempFile>,
+    target: PathBuf,
+}
+
+impl AtomicFile {
+    /// Begins a file that will be called `path`; a symbolic link keeps pointing to what is then replaced.
+    ///
+    /// # Errors
+    /// `path` is a directory, a device or a pipe; its folder does not exist or may not be written.
+    pub fn create(path: &Path) -> io::Result<Self> {
+        let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        if target.is_dir() {
+            return Err(ErrorKind::IsADirectory.into());
+        }
+        if is_special(&target) {
+            return Err(invalid(
+                "this output must be a regular file, not a device or a pipe",
+            ));
+        }
+        let name = target
+            .file_name()
+            .ok_or_else(|| invalid("the output has no file name"))?;
+        let folder = match target.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        let file = temporary(name, folder).map_err(|error| in_folder(&error, folder))?;
+        Ok(AtomicFile {
+            file: BufWriter::with_capacity(BUFFER, file),
+            target,
+        })
+    }
+
+    /// Where the bytes are until the end, for libraries that write by path.
+    pub fn temporary_path(&self) -> &Path {
+        self.file.get_ref().path()
+    }
+
+    /// Writes what is buffered to the disk and gives the file its name.
+    pub fn finish(self) -> io::Result<()> {
+        let file = self
+            .file
+            .into_inner()
+            .map_err(io::IntoInnerError::into_error)?;
+        file.as_file().sync_all()?;
+        file.persist(&self.target).map_err(|error| error.error)?;
+        Ok(())
+    }
+}
+
+impl Write for AtomicFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Seek for AtomicFile {
+    fn seek(&mut self, position: SeekFrom) -> io::Result<u64> {
+        self.file.seek(position)
+    }
+}
+
+/// True if the error, or one it was made of, is stdout's reader having gone away. Other broken pipes (a network's, a device's) are not meant.
+pub fn is_stdout_closed(error: &(dyn Error + 'static)) -> bool {
+    let inner = error
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::get_ref);
+    error.is::<StdoutClosed>()
+        || inner.is_some_and(|inner| is_stdout_closed(inner))
+        || error.source().is_some_and(is_stdout_closed)
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("stdout was closed by its reader")]
+struct StdoutClosed;
+
+fn closed(error: io::Error) -> io::Error {
+    match error.kind() {
+        ErrorKind::BrokenPipe => io::Error::new(ErrorKind::BrokenPipe, StdoutClosed),
+        _ => error,
+    }
+}
+
+fn temporary(name: &std::ffi::OsStr, folder: &Path) -> io::Result<NamedTempFile> {
+    let mut prefix = std::ffi::OsString::from(".");
+    prefix.push(name);
+    prefix.push(".");
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(&prefix).suffix(".tmp");
+    // Temporary files are private by default; an output is as readable as the user's umask says.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.tempfile_in(folder)
+}
+
+fn is_special(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|meta| !meta.is_file() && !meta.is_dir())
+}
+
+fn invalid(message: &str) -> io::Error {
+    io::Error::new(ErrorKind::InvalidInput, message)
+}
+
+fn in_folder(error: &io::Error, folder: &Path) -> io::Error {
+    io::Error::new(
+        error.kind(),
+        format!("cannot write in the folder {}: {error}", folder.display()),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).unwrap();
+        entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn a_file_has_its_name_only_after_finish() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.tsv");
+        let mut output = Output::create(&path, Content::Text).unwrap();
+        output.write_all(b"new").unwrap();
+        assert!(!path.exists());
+        output.finish().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(names(folder.path()), ["out.tsv"]);
+    }
+
+    #[test]
+    fn dropped_it_leaves_the_older_file_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.tsv");
+        fs::write(&path, "old").unwrap();
+        let mut output = Output::create(&path, Content::Binary).unwrap();
+        output.write_all(&vec![0; 100_000]).unwrap();
+        drop(output);
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(names(folder.path()), ["out.tsv"]);
+    }
+
+    #[test]
+    fn a_library_may_write_by_path_and_seek() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.h5");
+        let mut file = AtomicFile::create(&path).unwrap();
+        assert_eq!(file.temporary_path().parent().unwrap(), folder.path());
+        file.write_all(b"abcd").unwrap();
+        file.seek(SeekFrom::Start(1)).unwrap();
+        file.write_all(b"X").unwrap();
+        file.finish().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"aXcd");
+    }
+
+    #[test]
+    fn what_cannot_be_written_says_why() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = |path: &Path| Output::create(path, Content::Text).unwrap_err();
+        assert_eq!(error(folder.path()).kind(), ErrorKind::IsADirectory);
+        let missing = folder.path().join("no/such/out.tsv");
+        let message = error(&missing).to_string();
+        assert!(message.contains("cannot write in the folder"), "{message}");
+        assert!(message.contains("no/such"), "{message}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn permissions_follow_the_umask_and_links_stay_links() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.tsv");
+        let link = folder.path().join("link.tsv");
+        let plain = folder.path().join("plain");
+        fs::write(&plain, "").unwrap();
+        fs::write(&path, "old").unwrap();
+        symlink(&path, &link).unwrap();
+        let mut output = Output::create(&link, Content::Text).unwrap();
+        output.write_all(b"new").unwrap();
+        output.finish().unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode(&path), mode(&plain));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_device_is_written_and_stays_a_device() {
+        use std::os::unix::fs::FileTypeExt;
+        let null = Path::new("/dev/null");
+        let mut output = Output::create(null, Content::Binary).unwrap();
+        output.write_all(b"gone").unwrap();
+        output.finish().unwrap();
+        assert!(fs::metadata(null).unwrap().file_type().is_char_device());
+        assert!(AtomicFile::create(null).is_err());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_full_disk_is_an_error() {
+        let mut output = Output::create(Path::new("/dev/full"), Content::Binary).unwrap();
+        let written = output.write_all(&[0; 100]).and_then(|()| output.finish());
+        assert_eq!(written.unwrap_err().kind(), ErrorKind::StorageFull);
+    }
+
+    #[test]
+    fn only_stdouts_own_broken_pipe_is_graceful() {
+        let pipe = || io::Error::from(ErrorKind::BrokenPipe);
+        assert!(is_stdout_closed(&closed(pipe())));
+        assert!(is_stdout_closed(&io::Error::other(closed(pipe()))));
+        let wrapped = anyhow::Error::new(closed(pipe())).context("cannot write");
+        assert!(is_stdout_closed(wrapped.as_ref()));
+        assert!(!is_stdout_closed(&pipe()));
+        assert!(!is_stdout_closed(&closed(ErrorKind::StorageFull.into())));
+    }
+
+    #[test]
+    fn a_directory_is_no_input() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(
+            open(folder.path()).err().unwrap().kind(),
+            ErrorKind::IsADirectory
+        );
+    }
+}

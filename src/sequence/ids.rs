@@ -1,0 +1,169 @@
+//! Unique ids in bounded memory: 128 bits of a SHA-256 an id, whatever the id's length.
+//!
+//! By the birthday bound two of 10⁹ ids share their 128 bits with a probability of about 10⁻²¹.
+
+use std::collections::{HashMap, HashSet};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::Problem;
+
+/// What becomes of a record whose id was used before in the run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Duplicates {
+    /// It is an error; so is a record without an id.
+    #[default]
+    Error,
+    /// It is numbered: `P12345_2`, `P12345_3`, …; a record without an id is named `record_N` by its number in the file.
+    Suffix,
+    /// It is left out; the first one stays. A record without an id is an error.
+    First,
+}
+
+/// The ids used so far in a run.
+#[derive(Debug, Default)]
+pub struct Ids {
+    policy: Duplicates,
+    seen: HashSet<u128>,
+    /// Of ids that came more than once: the number to try next.
+    next: HashMap<u128, u64>,
+}
+
+impl Ids {
+    /// No ids yet.
+    pub fn new(policy: Duplicates) -> Self {
+        Ids {
+            policy,
+            ..Ids::default()
+        }
+    }
+
+    /// The id under which a record goes on: `id` itself, or its numbered form. What this returns is unique within the run.
+    ///
+    /// `raw_id` are the header's own bytes where `id` lost some (see [`super::Record::raw_id`]); `record` is its number in its file.
+    ///
+    /// # Errors
+    /// [`Problem::DuplicateId`] under `error` and `first`, [`Problem::NoId`] likewise; [`Problem::ControlInId`].
+    pub fn admit(
+        &mut self,
+        id: &str,
+        raw_id: Option<&[u8]>,
+        record: u64,
+    ) -> Result<String, Problem> {
+        if let Some(c) = id.chars().find(|c| c.is_control()) {
+            return Err(Problem::ControlInId { code: c as u32 });
+        }
+        let id = match (id.is_empty(), self.policy) {
+            (false, _) => id.to_owned(),
+            (true, Duplicates::Suffix) => format!("record_{record}"),
+            (true, _) => return Err(Problem::NoId),
+        };
+        // Other bytes are another id even where both read as U+FFFD, but their names must still differ.
+        let new = raw_id.is_none_or(|raw| self.seen.insert(hash(raw)));
+        let free = self.seen.insert(hash(id.as_bytes()));
+        match (new && free, self.policy) {
+            (true, _) => Ok(id),
+            (false, Duplicates::Suffix) => Ok(self.numbered(&id)),
+            (false, _) if new && raw_id.is_some() => Ok(self.numbered(&id)),
+            (false, _) => Err(Problem::DuplicateId),
+        }
+    }
+
+    fn numbered(&mut self, id: &str) -> String {
+        let next = self.next.entry(hash(id.as_bytes())).or_insert(2);
+        loop {
+            let candidate = format!("{id}_{next}");
+            *next += 1;
+            if self.seen.insert(hash(candidate.as_bytes())) {
+                return candidate;
+            }
+        }
+    }
+}
+
+fn hash(bytes: &[u8]) -> u128 {
+    let digest = Sha256::digest(bytes);
+    let mut head = [0; 16];
+    head.copy_from_slice(&digest[..16]);
+    u128::from_le_bytes(head)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn admitted(policy: Duplicates, ids: &[&str]) -> Vec<Result<String, Problem>> {
+        let mut all = Ids::new(policy);
+        (1..)
+            .zip(ids)
+            .map(|(record, id)| all.admit(id, None, record))
+            .collect()
+    }
+
+    #[test]
+    fn error_and_first_report_the_later_ones() {
+        for policy in [Duplicates::Error, Duplicates::First] {
+            let got = admitted(policy, &["a", "b", "a", "", "a_2"]);
+            let duplicate = Err(Problem::DuplicateId);
+            let ok = |id: &str| Ok(id.to_owned());
+            assert_eq!(
+                got,
+                [ok("a"), ok("b"), duplicate, Err(Problem::NoId), ok("a_2")]
+            );
+        }
+    }
+
+    #[test]
+    fn suffixed_ids_never_meet_a_real_one() {
+        let ids = ["a", "a_2", "a", "a", "a_3", "a_2", "", "record_7", ""];
+        let got: Vec<String> = admitted(Duplicates::Suffix, &ids)
+            .into_iter()
+            .map(Result::unwrap)
+            .collect();
+        let want = [
+            "a",
+            "a_2",
+            "a_3",
+            "a_4",
+            "a_3_2",
+            "a_2_2",
+            "record_7",
+            "record_7_2",
+            "record_9",
+        ];
+        assert_eq!(got, want);
+        let distinct: HashSet<&String> = got.iter().collect();
+        assert_eq!(distinct.len(), got.len());
+    }
+
+    #[test]
+    fn a_million_duplicates_take_no_quadratic_time() {
+        let mut ids = Ids::new(Duplicates::Suffix);
+        for record in 1..=1_000_000 {
+            ids.admit("same", None, record).unwrap();
+        }
+        assert_eq!(ids.admit("same", None, 0).unwrap(), "same_1000001");
+    }
+
+    #[test]
+    fn bytes_that_are_no_utf8_tell_ids_apart() {
+        let mut ids = Ids::new(Duplicates::Error);
+        let mut admit = |raw: &[u8]| {
+            let id = String::from_utf8_lossy(raw).into_owned();
+            ids.admit(&id, Some(raw), 1)
+        };
+        assert_eq!(admit(b"a\xe9").unwrap(), "a\u{fffd}");
+        assert_eq!(admit(b"a\xff").unwrap(), "a\u{fffd}_2");
+        assert_eq!(admit(b"a\xe9"), Err(Problem::DuplicateId));
+    }
+
+    #[test]
+    fn control_characters_are_refused() {
+        assert_eq!(
+            admitted(Duplicates::Suffix, &["a\0"]),
+            [Err(Problem::ControlInId { code: 0 })]
+        );
+    }
+}
