@@ -1,1 +1,41 @@
-//! packing
+//! Which sequences share a batch: consecutive ones, up to a budget of tokens. Nothing is padded, so nothing is gained by sorting them by length, and
+//! results come back in input order by themselves.
+
+use std::ops::Range;
+
+/// Splits `lengths` (tokens a segment) into consecutive batches of at most `max_batch_tokens`; a longer segment makes a batch of its own.
+pub fn by_token_budget(lengths: &[usize], max_batch_tokens: usize) -> Vec<Range<usize>> {
+    let mut batches = Vec::new();
+    let (mut first, mut tokens) = (0, 0);
+    for (i, &length) in lengths.iter().enumerate() {
+        if i > first && tokens + length > max_batch_tokens {
+            batches.push(first..i);
+            (first, tokens) = (i, 0);
+        }
+        tokens += length;
+    }
+    if first < lengths.len() {
+        batches.push(first..lengths.len());
+    }
+    batches
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_are_consecutive_within_the_budget() {
+        let table: [(&[usize], usize, &[Range<usize>]); 6] = [
+            (&[], 10, &[]),
+            (&[3], 10, &[0..1]),
+            (&[3, 7, 1], 10, &[0..2, 2..3]),
+            (&[11, 1], 10, &[0..1, 1..2]),
+            (&[1, 11, 1], 10, &[0..1, 1..2, 2..3]),
+            (&[5, 5, 5, 5], 10, &[0..2, 2..4]),
+        ];
+        for (lengths, budget, expected) in table {
+            assert_eq!(by_token_budget(lengths, budget), expected, "{lengths:?}");
+        }
+    }
+}

@@ -1,1 +1,28 @@
-//! checkpoint
+//! A model is a directory: find, load, fetch, make and save it. The only room that knows memory maps, the hub and pickle.
+//!
+//! - [`Hub`] says where things are: the standard Hugging Face cache, the endpoint, the token, whether the network may be used.
+//! - [`ModelRef`] is what `--model` was given; [`ModelRef::resolve`] turns it into a local directory, never touching the network.
+//! - [`Checkpoint`] is a directory opened: shape, tokenizer, and tensors as mapped bytes.
+//! - [`save`](mod@save) writes one, [`init`] makes a random one, [`fetch`](mod@fetch) downloads one, [`convert`] turns pickle into safetensors.
+
+pub mod convert;
+mod error;
+pub mod fetch;
+mod hash;
+pub mod hub;
+pub mod init;
+pub mod inspect;
+pub mod layout;
+pub mod load;
+mod pickle;
+pub mod resolve;
+pub mod save;
+mod tensor;
+mod transfer;
+mod weights;
+
+pub use error::CheckpointError;
+pub use hub::Hub;
+pub use load::Checkpoint;
+pub use resolve::{KNOWN_MODELS, KnownModel, ModelRef};
+pub use tensor::{StoredDtype, TensorView};

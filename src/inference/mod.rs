@@ -1,1 +1,4 @@
-//! inference
+//! What one can ask of a model.
+
+pub mod embedder;
+pub mod pooling;

@@ -1,0 +1,123 @@
+//! What can be wrong with a checkpoint, each with its way out.
+
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use crate::tokenizer::TokenizerError;
+
+/// Why a checkpoint could not be found, read, or written.
+#[derive(Debug, Error)]
+pub enum CheckpointError {
+    /// What was given is no directory, no known name and no `owner/repo`.
+    #[error(
+        "`{0}` is neither a directory nor a model's name; give a checkpoint's directory, one of {known}, or `owner/repo[@revision]`",
+        known = crate::checkpoint::resolve::known_names()
+    )]
+    UnknownModel(String),
+    /// A file was given where a directory is expected.
+    #[error("{0} is a file; a model is the directory that holds it together with its config.json")]
+    IsAFile(PathBuf),
+    /// The model is not in the cache.
+    #[error(
+        "{name} is not in the cache {cache} (and no directory has this name); run `ankh3 fetch {name}` once, where there is a network"
+    )]
+    NotCached {
+        /// As the user gave it.
+        name: String,
+        /// The cache searched.
+        cache: PathBuf,
+    },
+    /// A file could not be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file of the checkpoint is missing.
+    #[error("{dir} holds no {file}; {way_out}")]
+    MissingFile {
+        /// The checkpoint.
+        dir: PathBuf,
+        /// What was looked for.
+        file: String,
+        /// What to do.
+        way_out: &'static str,
+    },
+    /// A file cannot be what its name says.
+    #[error("{path}: {message}")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and the way out.
+        message: String,
+    },
+    /// The vocabulary cannot be used.
+    #[error("{path}: {source}")]
+    Tokenizer {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: TokenizerError,
+    },
+    /// The checkpoint lacks a tensor.
+    #[error(
+        "{dir} holds no tensor `{name}` (expected with shape {expected:?}); it may be another kind of model or incomplete: see `ankh3 inspect {dir}`, or fetch it again"
+    )]
+    MissingTensor {
+        /// The checkpoint.
+        dir: PathBuf,
+        /// The tensor.
+        name: String,
+        /// The shape that config.json asks for.
+        expected: Vec<usize>,
+    },
+    /// A tensor's shape contradicts the configuration.
+    #[error(
+        "{file}: tensor `{name}` has the shape {found:?}, but config.json asks for {expected:?}; weights and config.json do not belong together"
+    )]
+    WrongShape {
+        /// The file that holds it.
+        file: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Its shape there.
+        found: Vec<usize>,
+        /// The shape that config.json asks for.
+        expected: Vec<usize>,
+    },
+    /// A tensor is stored as a type that is not supported.
+    #[error(
+        "{file}: tensor `{name}` with shape {shape:?} is stored as {dtype}; only F32, F16 and BF16 are read: convert the checkpoint to one of them"
+    )]
+    UnsupportedDtype {
+        /// The file that holds it.
+        file: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Its shape.
+        shape: Vec<usize>,
+        /// Its type there.
+        dtype: String,
+    },
+    /// Saving would overwrite something.
+    #[error("{0} exists and is not empty; choose another directory or remove it first")]
+    Exists(PathBuf),
+}
+
+impl CheckpointError {
+    /// For `map_err` after a file operation.
+    pub(crate) fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.as_ref().to_path_buf();
+        move |source| CheckpointError::Io { path, source }
+    }
+
+    pub(crate) fn damaged(path: impl AsRef<Path>, message: impl Into<String>) -> Self {
+        CheckpointError::Damaged {
+            path: path.as_ref().to_path_buf(),
+            message: message.into(),
+        }
+    }
+}

@@ -1,0 +1,443 @@
+//! A repository of the hub into the standard Hugging Face cache: `ankh3 fetch`, the only command that touches the network.
+//!
+//! What is where follows `huggingface_hub`, so that Python tools share the files: `blobs/<checksum>` hold the bytes,
+//! `snapshots/<commit>/<file>` link to them, `refs/<revision>` names the commit. hf-hub answers which files there are and what their
+//! checksums are; the transfer is our own (see `transfer`). The reference is written last, so that a job never finds half a model.
+//!
+//! Where a repository has pickled weights only, `model.safetensors` is made from them once and linked beside them.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use hf_hub::Cache;
+use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
+use thiserror::Error;
+
+use super::hub::model_repo;
+use super::load::card_licence;
+pub use super::transfer::Patience;
+use super::transfer::{Checksum, Client, Source, place, sha256_of, unfinished_file};
+use super::weights::{self, Format};
+use super::{CheckpointError, Hub, convert, resolve};
+
+/// Everything but the weights that is taken where the repository has it.
+const SMALL_FILES: [&str; 9] = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "spiece.model",
+    "README.md",
+    "LICENSE",
+    "LICENSE.md",
+];
+
+/// In the order of preference.
+const WEIGHTS: [&str; 4] = [
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+];
+
+/// Why a model could not be fetched.
+#[derive(Debug, Error)]
+pub enum FetchError {
+    /// The environment forbids the network.
+    #[error(
+        "HF_HUB_OFFLINE is set, so nothing is fetched; unset it, or copy the cache from a machine that has the model"
+    )]
+    Offline,
+    /// 401 or 403.
+    #[error(
+        "{repo}: the hub refuses access (HTTP {status}); the repository does not exist, is private, or is gated: accept its terms on its page and set HF_TOKEN"
+    )]
+    Denied {
+        /// `owner/repo`.
+        repo: String,
+        /// The answer.
+        status: u16,
+    },
+    /// 404.
+    #[error(
+        "{repo} at revision `{revision}` is not on {endpoint}; check the spelling of the name and of the revision"
+    )]
+    NotFound {
+        /// `owner/repo`.
+        repo: String,
+        /// As asked for.
+        revision: String,
+        /// The hub.
+        endpoint: String,
+    },
+    /// The hub did not answer, or not sensibly.
+    #[error("{url}: {message}; check the network, the proxy, and HF_ENDPOINT")]
+    Unreachable {
+        /// What was asked for.
+        url: String,
+        /// What happened.
+        message: String,
+    },
+    /// The repository is not a model that can be used.
+    #[error("{repo} holds no {file}; it is not a model in Hugging Face's layout")]
+    NotAModel {
+        /// `owner/repo`.
+        repo: String,
+        /// What is missing.
+        file: String,
+    },
+    /// A transfer ended early, again and again.
+    #[error(
+        "{file}: the transfer broke at byte {position} of {size} ({message}); run the same command again"
+    )]
+    Broken {
+        /// The file.
+        file: String,
+        /// Bytes received.
+        position: u64,
+        /// Bytes expected.
+        size: u64,
+        /// What happened.
+        message: String,
+    },
+    /// All bytes came, but other ones.
+    #[error(
+        "{file}: what was received has the checksum {found}, but the hub announced {expected}; nothing was kept, run the same command again"
+    )]
+    Checksum {
+        /// The file.
+        file: String,
+        /// The hub's.
+        expected: String,
+        /// Of what was received.
+        found: String,
+    },
+    /// The ETag is no checksum.
+    #[error(
+        "{file}: the hub announces no checksum (ETag `{etag}`); set HF_ENDPOINT to a faithful mirror or unset it"
+    )]
+    Unverifiable {
+        /// The file.
+        file: String,
+        /// What it announces instead.
+        etag: String,
+    },
+    /// The cache could not be written.
+    #[error("{path}: {source}; the cache is at HF_HUB_CACHE, HF_HOME or ~/.cache/huggingface")]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// What was fetched cannot be used.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+}
+
+impl FetchError {
+    pub(super) fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.as_ref().to_path_buf();
+        move |source| FetchError::Io { path, source }
+    }
+
+    pub(super) fn request(url: &str, error: ureq::Error) -> Self {
+        FetchError::Unreachable {
+            url: url.to_string(),
+            message: error.to_string(),
+        }
+    }
+
+    /// Whether trying again may help.
+    pub(super) fn is_passing(&self) -> bool {
+        matches!(
+            self,
+            FetchError::Broken { .. } | FetchError::Unreachable { .. }
+        )
+    }
+}
+
+/// What happens, for a progress display.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// A file is about to be downloaded.
+    Start {
+        /// Its name.
+        file: &'a str,
+        /// Its bytes.
+        size: u64,
+    },
+    /// So many more bytes of it have arrived (from 0 again where a server cannot resume).
+    Arrived(u64),
+    /// It is in the cache, verified.
+    Done {
+        /// Its name.
+        file: &'a str,
+    },
+    /// Pickled weights are being written as safetensors.
+    Converting,
+}
+
+/// A model that is now in the cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fetched {
+    /// Its directory.
+    pub dir: PathBuf,
+    /// The commit of the revision asked for.
+    pub commit: String,
+    /// The licence of the weights, if its card or the table of known models says.
+    pub licence: Option<String>,
+}
+
+/// Fetches a model, or what of it is not yet in the cache.
+pub fn fetch(
+    hub: &Hub,
+    repo: &str,
+    revision: &str,
+    patience: Patience,
+    on_event: &mut dyn FnMut(Event<'_>),
+) -> Result<Fetched, FetchError> {
+    if hub.offline {
+        return Err(FetchError::Offline);
+    }
+    let session = Session::open(hub, repo, revision, patience)?;
+    let fetched = session.run(on_event)?;
+    session.write_reference(revision)?;
+    Ok(fetched)
+}
+
+/// One repository at one commit.
+struct Session<'a> {
+    hub: &'a Hub,
+    repo: &'a str,
+    commit: String,
+    files: Vec<String>,
+    api: Api,
+    at_commit: ApiRepo,
+    client: Client,
+}
+
+impl<'a> Session<'a> {
+    fn open(
+        hub: &'a Hub,
+        repo: &'a str,
+        revision: &str,
+        patience: Patience,
+    ) -> Result<Self, FetchError> {
+        let refused = |error| api_error(hub, repo, revision, error);
+        let api = ApiBuilder::from_cache(Cache::new(hub.cache.clone()))
+            .with_endpoint(hub.endpoint.clone())
+            .with_token(hub.token.clone())
+            .with_progress(false)
+            .with_user_agent("ankh3", env!("CARGO_PKG_VERSION"))
+            .build()
+            .map_err(refused)?;
+        let info = api
+            .repo(model_repo(repo, revision))
+            .info()
+            .map_err(refused)?;
+        // The commit becomes a path, and a pinned one makes sure that all files belong together.
+        if info.sha.is_empty() || !info.sha.bytes().all(|b| b.is_ascii_alphanumeric()) {
+            return Err(FetchError::Unreachable {
+                url: hub.endpoint.clone(),
+                message: format!("`{}` is no commit", info.sha),
+            });
+        }
+        let files = info
+            .siblings
+            .into_iter()
+            .map(|file| file.rfilename)
+            .collect();
+        Ok(Session {
+            at_commit: api.repo(model_repo(repo, &info.sha)),
+            commit: info.sha,
+            hub,
+            repo,
+            files,
+            api,
+            client: Client::new(hub.token.clone(), patience),
+        })
+    }
+
+    fn run(&self, on_event: &mut dyn FnMut(Event<'_>)) -> Result<Fetched, FetchError> {
+        self.require("config.json")?;
+        for file in SMALL_FILES {
+            if self.files.iter().any(|name| name == file) {
+                self.file(file, on_event)?;
+            }
+        }
+        self.weights(on_event)?;
+        let dir = self.dir();
+        let card = fs::read_to_string(dir.join("README.md")).unwrap_or_default();
+        let known = resolve::KNOWN_MODELS
+            .iter()
+            .any(|model| model.repo == self.repo);
+        Ok(Fetched {
+            licence: card_licence(&card)
+                .or_else(|| known.then(|| resolve::ANKH_LICENCE.to_string())),
+            dir,
+            commit: self.commit.clone(),
+        })
+    }
+
+    fn weights(&self, on_event: &mut dyn FnMut(Event<'_>)) -> Result<(), FetchError> {
+        let found = WEIGHTS
+            .into_iter()
+            .find(|file| self.files.iter().any(|name| name == file));
+        let first = found.ok_or_else(|| FetchError::NotAModel {
+            repo: self.repo.to_string(),
+            file: WEIGHTS.join(" or "),
+        })?;
+        let dir = self.dir();
+        // The repository has no safetensors, so this is the conversion of an earlier run.
+        if first.starts_with("pytorch") && dir.join("model.safetensors").is_file() {
+            return Ok(());
+        }
+        self.file(first, on_event)?;
+        let (format, shards) = weights::locate(&dir)?;
+        for shard in shards {
+            let name = shard
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            if name != first {
+                self.require(&name)?;
+                self.file(&name, on_event)?;
+            }
+        }
+        if format == Format::Pickle {
+            on_event(Event::Converting);
+            self.convert(&dir)?;
+        }
+        Ok(())
+    }
+
+    fn require(&self, file: &str) -> Result<(), FetchError> {
+        if self.files.iter().any(|name| name == file) {
+            return Ok(());
+        }
+        Err(FetchError::NotAModel {
+            repo: self.repo.to_string(),
+            file: file.to_string(),
+        })
+    }
+
+    /// Makes sure that one file is in the cache and linked from the snapshot.
+    fn file(&self, name: &str, on_event: &mut dyn FnMut(Event<'_>)) -> Result<(), FetchError> {
+        let url = self.at_commit.url(name);
+        let metadata = self.api.metadata(&url).map_err(|error| {
+            api_error(
+                self.hub,
+                self.repo,
+                &format!("{} ({name})", self.commit),
+                error,
+            )
+        })?;
+        let checksum = Checksum::from_etag(metadata.etag()).ok_or_else(|| {
+            let (file, etag) = (name.to_string(), metadata.etag().to_string());
+            FetchError::Unverifiable { file, etag }
+        })?;
+        let source = Source {
+            name,
+            url,
+            size: metadata.size() as u64,
+            checksum,
+        };
+        let blob = self.blobs()?.join(source.checksum.as_str());
+        // A blob has its name only once its checksum was right; the length guards against a file cut by a full disk elsewhere.
+        if !fs::metadata(&blob).is_ok_and(|found| found.len() == source.size) {
+            on_event(Event::Start {
+                file: name,
+                size: source.size,
+            });
+            let mut arrived = |count| on_event(Event::Arrived(count));
+            self.client.download(&source, &blob, &mut arrived)?;
+            on_event(Event::Done { file: name });
+        }
+        link(&blob, &self.dir(), name)
+    }
+
+    fn convert(&self, dir: &Path) -> Result<(), FetchError> {
+        let blobs = self.blobs()?;
+        let file = unfinished_file(&blobs).map_err(FetchError::io(&blobs))?;
+        convert::to_safetensors(dir, file.path())?;
+        let checksum = sha256_of(file.path()).map_err(FetchError::io(file.path()))?;
+        let blob = blobs.join(checksum);
+        place(file, &blob)?;
+        link(&blob, dir, "model.safetensors")
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.hub.snapshot_dir(self.repo, &self.commit)
+    }
+
+    fn blobs(&self) -> Result<PathBuf, FetchError> {
+        let blobs = self.hub.repo_dir(self.repo).join("blobs");
+        fs::create_dir_all(&blobs).map_err(FetchError::io(&blobs))?;
+        Ok(blobs)
+    }
+
+    /// `refs/<revision>`; a full commit needs none.
+    fn write_reference(&self, revision: &str) -> Result<(), FetchError> {
+        if revision == self.commit {
+            return Ok(());
+        }
+        let path = self.hub.repo_dir(self.repo).join("refs").join(revision);
+        let dir = path.parent().unwrap_or(Path::new("."));
+        fs::create_dir_all(dir).map_err(FetchError::io(dir))?;
+        let mut file = unfinished_file(dir).map_err(FetchError::io(dir))?;
+        file.write_all(self.commit.as_bytes())
+            .map_err(FetchError::io(&path))?;
+        place(file, &path)
+    }
+}
+
+/// `snapshots/<commit>/<name>` → `../../blobs/<checksum>`, replacing in one step whatever has the name.
+fn link(blob: &Path, snapshot: &Path, name: &str) -> Result<(), FetchError> {
+    let pointer = snapshot.join(name);
+    let blob_name = blob.file_name().unwrap_or_default();
+    let target = Path::new("../../blobs").join(blob_name);
+    if fs::read_link(&pointer).is_ok_and(|found| found == target) {
+        return Ok(());
+    }
+    fs::create_dir_all(snapshot).map_err(FetchError::io(snapshot))?;
+    let builder = tempfile::Builder::new()
+        .prefix(".ankh3-")
+        .make_in(snapshot, |path| {
+            #[cfg(unix)]
+            std::os::unix::fs::symlink(&target, path)?;
+            #[cfg(not(unix))]
+            fs::copy(blob, path)?;
+            Ok(())
+        });
+    let unfinished = builder.map_err(FetchError::io(snapshot))?;
+    unfinished
+        .persist(&pointer)
+        .map_err(|error| FetchError::io(&pointer)(error.error))
+}
+
+fn api_error(hub: &Hub, repo: &str, revision: &str, error: ApiError) -> FetchError {
+    let status = match &error {
+        ApiError::RequestError(request) => match request.as_ref() {
+            ureq::Error::StatusCode(status) => Some(*status),
+            _ => None,
+        },
+        _ => None,
+    };
+    let repo = repo.to_string();
+    match status {
+        Some(status @ (401 | 403)) => FetchError::Denied { repo, status },
+        Some(404) => FetchError::NotFound {
+            repo,
+            revision: revision.to_string(),
+            endpoint: hub.endpoint.clone(),
+        },
+        _ => FetchError::Unreachable {
+            url: format!("{}/{repo}", hub.endpoint),
+            message: error.to_string(),
+        },
+    }
+}

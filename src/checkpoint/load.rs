@@ -1,0 +1,266 @@
+//! A checkpoint directory opened: its shape, its tokenizer, and its tensors as mapped bytes. Nothing is read before it is asked for.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use super::layout::LmHead;
+use super::weights::Weights;
+use super::{CheckpointError, Hub, ModelRef, TensorView, hash, hub, resolve};
+use crate::model::{Config, WeightSource};
+use crate::tokenizer::{Tokenizer, TokenizerError};
+
+/// The embedding table's names: one and the same tensor in every T5.
+const EMBEDDING_TABLES: [&str; 3] = [
+    "shared.weight",
+    "encoder.embed_tokens.weight",
+    "decoder.embed_tokens.weight",
+];
+
+/// T5's own default, where no file says how many sentinels follow SentencePiece's pieces.
+const T5_EXTRA_IDS: u64 = 100;
+
+/// An opened checkpoint.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// The directory.
+    pub dir: PathBuf,
+    /// The network's shape.
+    pub config: Config,
+    /// All of config.json, for what is not about the network.
+    pub raw_config: Map<String, Value>,
+    /// The vocabulary.
+    pub tokenizer: Tokenizer,
+    pub(super) weights: Weights,
+}
+
+impl Checkpoint {
+    /// Opens what `--model` was given: a directory, a known name, or `owner/repo[@revision]` from the cache.
+    pub fn open(model: &str, hub: &Hub) -> Result<Self, CheckpointError> {
+        Checkpoint::load(&ModelRef::parse(model)?.resolve(hub)?)
+    }
+
+    /// Opens a directory.
+    pub fn load(dir: &Path) -> Result<Self, CheckpointError> {
+        let raw_config = read_config(dir)?;
+        let config = parse_config(dir, &raw_config)?;
+        let tokenizer = load_tokenizer(dir, &config)?;
+        let weights = Weights::open(dir)?;
+        let mut checkpoint = Checkpoint {
+            dir: dir.to_path_buf(),
+            config,
+            raw_config,
+            tokenizer,
+            weights,
+        };
+        checkpoint.forget_tied_lm_head();
+        Ok(checkpoint)
+    }
+
+    /// Some files repeat a tied embedding table as `lm_head.weight`. Taken for a head of its own it would go unscaled.
+    fn forget_tied_lm_head(&mut self) {
+        let copy = self.config.tie_word_embeddings && {
+            let view = |name| {
+                let entry = self.weights.entries.get(name)?;
+                self.weights.view(name, entry).ok()
+            };
+            match (view("lm_head.weight"), view("shared.weight")) {
+                (Some(head), Some(table)) => head.bytes == table.bytes,
+                _ => false,
+            }
+        };
+        if copy {
+            self.weights.entries.remove("lm_head.weight");
+        }
+    }
+
+    /// A tensor by its Hugging Face name, with the shape it must have. The embedding table answers to each of its names.
+    pub fn tensor(
+        &self,
+        name: &str,
+        expected_shape: &[usize],
+    ) -> Result<TensorView<'_>, CheckpointError> {
+        self.weights.tensor(self.stored_name(name), expected_shape)
+    }
+
+    /// Whether [`Checkpoint::tensor`] can deliver a name. `lm_head.weight` only where it is not a copy of tied embeddings.
+    pub fn has(&self, name: &str) -> bool {
+        self.weights.entries.contains_key(self.stored_name(name))
+    }
+
+    /// The stored names, sorted, each tensor once.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.weights.entries.keys().map(String::as_str)
+    }
+
+    /// Whether the output projection is a tensor of its own.
+    pub fn lm_head(&self) -> LmHead {
+        if self.has("lm_head.weight") {
+            LmHead::Own
+        } else {
+            LmHead::Tied
+        }
+    }
+
+    fn stored_name<'a>(&'a self, name: &'a str) -> &'a str {
+        let stored = |name: &str| self.weights.entries.contains_key(name);
+        if stored(name) || !EMBEDDING_TABLES.contains(&name) {
+            return name;
+        }
+        EMBEDDING_TABLES
+            .into_iter()
+            .find(|other| stored(other))
+            .unwrap_or(name)
+    }
+
+    /// What provenance calls this model: `owner/repo` for a snapshot of the hub's cache, else the directory's name.
+    pub fn id(&self) -> String {
+        let dir = self.dir.canonicalize().unwrap_or_else(|_| self.dir.clone());
+        match hub::provenance(&dir) {
+            Some((repo, _)) => repo,
+            None => dir
+                .file_name()
+                .unwrap_or(dir.as_os_str())
+                .to_string_lossy()
+                .into_owned(),
+        }
+    }
+
+    /// The commit, for a snapshot of the hub's cache.
+    pub fn revision(&self) -> Option<String> {
+        let dir = self.dir.canonicalize().ok()?;
+        hub::provenance(&dir).map(|(_, commit)| commit)
+    }
+
+    /// The licence of the weights: what the model card says, else what is known of the official models.
+    pub fn licence(&self) -> Option<String> {
+        let card = std::fs::read_to_string(self.dir.join("README.md")).unwrap_or_default();
+        let repo = self.id();
+        let official = resolve::KNOWN_MODELS.iter().any(|model| model.repo == repo);
+        card_licence(&card).or_else(|| official.then(|| resolve::ANKH_LICENCE.to_string()))
+    }
+
+    /// Whether the weights are random numbers, as `ankh3 init` writes them.
+    pub fn is_random(&self) -> bool {
+        self.raw_config.contains_key(super::init::RANDOM_LABEL)
+    }
+
+    /// 64 hex digits that identify configuration, vocabulary and weights, whatever file format holds them. See [`mod@hash`].
+    pub fn model_hash(&self) -> Result<String, CheckpointError> {
+        hash::model_hash(self)
+    }
+}
+
+impl WeightSource for Checkpoint {
+    fn tensor(&self, name: &str, shape: &[usize]) -> candle_core::Result<TensorView<'_>> {
+        Checkpoint::tensor(self, name, shape).map_err(candle_core::Error::wrap)
+    }
+
+    fn has(&self, name: &str) -> bool {
+        Checkpoint::has(self, name)
+    }
+}
+
+fn read_config(dir: &Path) -> Result<Map<String, Value>, CheckpointError> {
+    let path = dir.join("config.json");
+    let text = std::fs::read(&path).map_err(|source| match source.kind() {
+        std::io::ErrorKind::NotFound => CheckpointError::MissingFile {
+            dir: dir.to_path_buf(),
+            file: "config.json".to_string(),
+            way_out: "a model is a directory in Hugging Face's layout: see `ankh3 models`",
+        },
+        _ => CheckpointError::io(&path)(source),
+    })?;
+    serde_json::from_slice(&text)
+        .map_err(|error| CheckpointError::damaged(&path, error.to_string()))
+}
+
+fn parse_config(dir: &Path, raw: &Map<String, Value>) -> Result<Config, CheckpointError> {
+    let path = dir.join("config.json");
+    // A UMT5 or LongT5 has the same tensor names and another arithmetic: it would load and give wrong numbers.
+    let kind = raw
+        .get("model_type")
+        .and_then(Value::as_str)
+        .unwrap_or("t5");
+    if !(["t5", "mt5"].contains(&kind) || kind.to_ascii_lowercase().contains("ankh")) {
+        let message = format!("model_type is `{kind}`; only T5 encoder-decoders (`t5`) can be run");
+        return Err(CheckpointError::damaged(path, message));
+    }
+    serde_json::from_value(Value::Object(raw.clone()))
+        .map_err(|error| CheckpointError::damaged(path, format!("not the shape of a T5: {error}")))
+}
+
+fn load_tokenizer(dir: &Path, config: &Config) -> Result<Tokenizer, CheckpointError> {
+    let json = dir.join("tokenizer.json");
+    let spiece = dir.join("spiece.model");
+    let read = |path: &Path| std::fs::read(path).map_err(CheckpointError::io(path));
+    let (path, tokenizer) = if json.is_file() {
+        let tokenizer = Tokenizer::from_tokenizer_json(&read(&json)?);
+        (json, tokenizer)
+    } else if spiece.is_file() {
+        let tokenizer = Tokenizer::from_spiece(&read(&spiece)?, extra_ids(dir));
+        (spiece, tokenizer)
+    } else {
+        return Err(CheckpointError::MissingFile {
+            dir: dir.to_path_buf(),
+            file: "tokenizer.json or spiece.model".to_string(),
+            way_out: "copy it from the model that this one was made from",
+        });
+    };
+    let tokenizer = tokenizer.map_err(|source: TokenizerError| CheckpointError::Tokenizer {
+        path: path.clone(),
+        source,
+    })?;
+    if tokenizer.vocab_size() > config.vocab_size {
+        let message = format!(
+            "{} ids, but config.json has a vocab_size of {}; tokenizer and weights do not belong together",
+            tokenizer.vocab_size(),
+            config.vocab_size
+        );
+        return Err(CheckpointError::damaged(path, message));
+    }
+    Ok(tokenizer)
+}
+
+/// How many sentinels follow the pieces of `spiece.model`.
+fn extra_ids(dir: &Path) -> usize {
+    let config: Option<Value> = std::fs::read(dir.join("tokenizer_config.json"))
+        .ok()
+        .and_then(|text| serde_json::from_slice(&text).ok());
+    let field = |name| config.as_ref().and_then(|config| config.get(name));
+    let listed = || {
+        let names = field("additional_special_tokens")?.as_array()?;
+        Some(
+            names
+                .iter()
+                .filter(|name| name.to_string().contains("<extra_id_"))
+                .count() as u64,
+        )
+    };
+    let count = field("extra_ids").and_then(Value::as_u64).or_else(listed);
+    count.unwrap_or(T5_EXTRA_IDS) as usize
+}
+
+/// `license:` of a model card's front matter.
+pub(super) fn card_licence(card: &str) -> Option<String> {
+    let front = card.strip_prefix("---")?;
+    let front = &front[..front.find("\n---")?];
+    let licence = front
+        .lines()
+        .find_map(|line| line.strip_prefix("license:"))?
+        .trim();
+    Some(licence.trim_matches(['"', '\'']).to_uppercase()).filter(|licence| !licence.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_card_tells_the_licence() {
+        let card = "---\nlicense: cc-by-nc-sa-4.0\ntags:\n- protein\n---\n# Ankh3\n";
+        assert_eq!(card_licence(card).as_deref(), Some("CC-BY-NC-SA-4.0"));
+        assert_eq!(card_licence("# no front matter\nlicense: mit\n"), None);
+        assert_eq!(card_licence("---\ntags: []\n---\nlicense: mit\n"), None);
+    }
+}

@@ -1,0 +1,178 @@
+//! A checkpoint directory in the exact layout of Hugging Face, written beside its place and renamed when it is whole.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+
+use safetensors::tensor::View;
+use safetensors::{Dtype, serialize_to_file};
+use serde_json::{Map, Value, json};
+
+use super::layout::LmHead;
+use super::{CheckpointError, StoredDtype};
+use crate::model::Config;
+use crate::tokenizer::Tokenizer;
+
+/// A tensor whose bytes are made when it is its turn to be written, so that a model larger than memory can be saved.
+pub struct LazyTensor<'a> {
+    /// Its Hugging Face name.
+    pub name: String,
+    /// Its type in the file.
+    pub dtype: StoredDtype,
+    /// Row-major.
+    pub shape: Vec<usize>,
+    /// Little-endian bytes, `shape.product() * dtype.size()` of them.
+    pub bytes: Box<dyn Fn() -> Cow<'a, [u8]> + 'a>,
+}
+
+/// What a checkpoint is made of.
+pub struct Contents<'a> {
+    /// The network's shape.
+    pub config: &'a Config,
+    /// Further keys of config.json (labels, provenance).
+    pub labels: Map<String, Value>,
+    /// The vocabulary.
+    pub tokenizer: &'a Tokenizer,
+    /// Every tensor, each once.
+    pub tensors: Vec<LazyTensor<'a>>,
+}
+
+impl View for LazyTensor<'_> {
+    fn dtype(&self) -> Dtype {
+        match self.dtype {
+            StoredDtype::F32 => Dtype::F32,
+            StoredDtype::Bf16 => Dtype::BF16,
+            StoredDtype::F16 => Dtype::F16,
+        }
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        (self.bytes)()
+    }
+
+    fn data_len(&self) -> usize {
+        self.shape.iter().product::<usize>() * self.dtype.size()
+    }
+}
+
+/// Writes a checkpoint. `dir` must not exist or be empty.
+pub fn save(dir: &Path, contents: Contents<'_>) -> Result<(), CheckpointError> {
+    if fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) || dir.is_file() {
+        return Err(CheckpointError::Exists(dir.to_path_buf()));
+    }
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    fs::create_dir_all(parent).map_err(CheckpointError::io(parent))?;
+    let unfinished = tempfile::Builder::new()
+        .prefix(".ankh3-saving-")
+        .tempdir_in(parent)
+        .map_err(CheckpointError::io(parent))?;
+    write_files(unfinished.path(), contents)?;
+    fs::rename(unfinished.path(), dir).map_err(CheckpointError::io(dir))?;
+    // It has moved: nothing is left to clean up.
+    let _ = unfinished.keep();
+    Ok(())
+}
+
+fn write_files(dir: &Path, contents: Contents<'_>) -> Result<(), CheckpointError> {
+    let own_head = contents
+        .tensors
+        .iter()
+        .any(|tensor| tensor.name == "lm_head.weight");
+    let lm_head = if own_head { LmHead::Own } else { LmHead::Tied };
+    let dtype = contents
+        .tensors
+        .first()
+        .map_or(StoredDtype::F32, |tensor| tensor.dtype);
+    let config = config_json(contents.config, lm_head, dtype, contents.labels);
+    write(&dir.join("config.json"), &pretty(&config))?;
+    write(
+        &dir.join("generation_config.json"),
+        &pretty(&generation_config(contents.config)),
+    )?;
+    write(
+        &dir.join("tokenizer.json"),
+        &contents.tokenizer.to_tokenizer_json(),
+    )?;
+    write(
+        &dir.join("tokenizer_config.json"),
+        &contents.tokenizer.to_tokenizer_config(),
+    )?;
+    write(
+        &dir.join("special_tokens_map.json"),
+        &contents.tokenizer.to_special_tokens_map(),
+    )?;
+    write_safetensors(&dir.join("model.safetensors"), contents.tensors)
+}
+
+/// Writes tensors one after the other, each made when it is its turn, and waits until they are on disk.
+pub(super) fn write_safetensors(
+    path: &Path,
+    tensors: Vec<LazyTensor<'_>>,
+) -> Result<(), CheckpointError> {
+    // Without this mark transformers refuses the file.
+    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
+    let named = tensors
+        .into_iter()
+        .map(|tensor| (tensor.name.clone(), tensor));
+    serialize_to_file(named, Some(metadata), path)
+        .map_err(|error| CheckpointError::damaged(path, format!("cannot be written: {error}")))?;
+    let written = fs::File::open(path).and_then(|file| file.sync_all());
+    written.map_err(CheckpointError::io(path))
+}
+
+/// config.json. Transformers 4 and 5 both take an untied head, and with it the missing scale of the logits, from
+/// `tie_word_embeddings: false`.
+fn config_json(
+    config: &Config,
+    lm_head: LmHead,
+    dtype: StoredDtype,
+    labels: Map<String, Value>,
+) -> Value {
+    let own = serde_json::to_value(config).expect("numbers and names serialise");
+    let mut json = json!({
+        "architectures": ["T5ForConditionalGeneration"],
+        "model_type": "t5",
+        "is_encoder_decoder": true,
+        "torch_dtype": dtype.as_str(),
+        "initializer_factor": 1.0,
+        "use_cache": true,
+    });
+    let fields = json
+        .as_object_mut()
+        .expect("it was written as an object above");
+    fields.extend(own.as_object().cloned().unwrap_or_default());
+    fields.insert(
+        "num_decoder_layers".to_string(),
+        json!(config.decoder_layers()),
+    );
+    fields.insert(
+        "tie_word_embeddings".to_string(),
+        json!(lm_head == LmHead::Tied),
+    );
+    fields.extend(labels);
+    json
+}
+
+fn generation_config(config: &Config) -> Value {
+    json!({
+        "decoder_start_token_id": config.decoder_start_token_id,
+        "eos_token_id": config.eos_token_id,
+        "pad_token_id": config.pad_token_id,
+    })
+}
+
+fn pretty(value: &Value) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec_pretty(value).expect("a JSON value always serialises");
+    bytes.push(b'\n');
+    bytes
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
+    fs::write(path, bytes).map_err(CheckpointError::io(path))
+}

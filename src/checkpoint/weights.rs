@@ -1,0 +1,295 @@
+//! The weight files of a checkpoint, mapped, and where in them each tensor lies.
+//!
+//! Four layouts, the first that is there: `model.safetensors`, its shards by `model.safetensors.index.json`, `pytorch_model.bin`, its
+//! shards by `pytorch_model.bin.index.json`. Opening reads headers only; a page of weights is read when somebody looks at it.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+use safetensors::{Dtype, SafeTensors};
+use serde::Deserialize;
+
+use super::{CheckpointError, StoredDtype, TensorView, pickle};
+
+/// How weights are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    /// Safetensors.
+    Safetensors,
+    /// A PyTorch pickle, read without executing anything.
+    Pickle,
+}
+
+impl Format {
+    fn single(self) -> &'static str {
+        match self {
+            Format::Safetensors => "model.safetensors",
+            Format::Pickle => "pytorch_model.bin",
+        }
+    }
+
+    fn index(self) -> &'static str {
+        match self {
+            Format::Safetensors => "model.safetensors.index.json",
+            Format::Pickle => "pytorch_model.bin.index.json",
+        }
+    }
+}
+
+/// Where one tensor lies.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Entry {
+    /// Which of the files.
+    pub file: usize,
+    /// Byte at which its storage starts there.
+    pub start: usize,
+    /// Its stored type, or the name of one that is not supported.
+    pub dtype: Result<StoredDtype, String>,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// Strides in values where it is not row-major.
+    pub strides: Option<Vec<usize>>,
+}
+
+/// All weights of a checkpoint.
+#[derive(Debug)]
+pub(super) struct Weights {
+    dir: PathBuf,
+    files: Vec<(PathBuf, Mmap)>,
+    pub entries: BTreeMap<String, Entry>,
+}
+
+/// `*.index.json`: which file holds which tensor.
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+/// Whether all weight files of one of the four layouts are there.
+pub(super) fn are_complete(dir: &Path) -> bool {
+    locate(dir).is_ok_and(|(_, files)| files.iter().all(|file| file.is_file()))
+}
+
+/// The files of the first layout that is there.
+pub(super) fn locate(dir: &Path) -> Result<(Format, Vec<PathBuf>), CheckpointError> {
+    for format in [Format::Safetensors, Format::Pickle] {
+        let single = dir.join(format.single());
+        if single.is_file() {
+            return Ok((format, vec![single]));
+        }
+        let index = dir.join(format.index());
+        if index.is_file() {
+            return Ok((format, shards(dir, &index)?));
+        }
+    }
+    Err(CheckpointError::MissingFile {
+        dir: dir.to_path_buf(),
+        file: "model.safetensors or pytorch_model.bin (or the index of its shards)".to_string(),
+        way_out: "fetch the checkpoint again",
+    })
+}
+
+fn shards(dir: &Path, index: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
+    let text = std::fs::read(index).map_err(CheckpointError::io(index))?;
+    let parsed: Index = serde_json::from_slice(&text)
+        .map_err(|error| CheckpointError::damaged(index, format!("{error}; fetch it again")))?;
+    let names: BTreeSet<String> = parsed.weight_map.into_values().collect();
+    // A shard lies beside its index; anything else would read (or fetch) files from elsewhere.
+    if let Some(name) = names.iter().find(|name| name.contains(['/', '\\'])) {
+        let message = format!("the shard `{name}` does not lie beside its index");
+        return Err(CheckpointError::damaged(index, message));
+    }
+    Ok(names.iter().map(|name| dir.join(name)).collect())
+}
+
+impl Weights {
+    pub(super) fn open(dir: &Path) -> Result<Self, CheckpointError> {
+        let (format, paths) = locate(dir)?;
+        let mut weights = Weights {
+            dir: dir.to_path_buf(),
+            files: Vec::new(),
+            entries: BTreeMap::new(),
+        };
+        let mut lists = Vec::new();
+        for (file, path) in paths.into_iter().enumerate() {
+            let map = map(dir, &path)?;
+            lists.extend(match format {
+                Format::Safetensors => safetensors_entries(file, &path, &map)?,
+                Format::Pickle => pickle::entries(file, &path, &map)?,
+            });
+            weights.files.push((path, map));
+        }
+        weights.entries = without_aliases(lists);
+        Ok(weights)
+    }
+
+    /// The bytes of a tensor that must have this shape.
+    pub(super) fn tensor(
+        &self,
+        name: &str,
+        expected: &[usize],
+    ) -> Result<TensorView<'_>, CheckpointError> {
+        let entry = self
+            .entries
+            .get(name)
+            .ok_or_else(|| CheckpointError::MissingTensor {
+                dir: self.dir.clone(),
+                name: name.to_string(),
+                expected: expected.to_vec(),
+            })?;
+        if entry.shape != expected {
+            return Err(CheckpointError::WrongShape {
+                file: self.files[entry.file].0.clone(),
+                name: name.to_string(),
+                found: entry.shape.clone(),
+                expected: expected.to_vec(),
+            });
+        }
+        self.view(name, entry)
+    }
+
+    /// The bytes of a tensor whatever its shape.
+    pub(super) fn view(
+        &self,
+        name: &str,
+        entry: &Entry,
+    ) -> Result<TensorView<'_>, CheckpointError> {
+        let (path, map) = &self.files[entry.file];
+        let dtype = entry
+            .dtype
+            .clone()
+            .map_err(|dtype| CheckpointError::UnsupportedDtype {
+                file: path.clone(),
+                name: name.to_string(),
+                shape: entry.shape.clone(),
+                dtype,
+            })?;
+        let bytes = match &entry.strides {
+            None => {
+                let length = entry.shape.iter().product::<usize>() * dtype.size();
+                Cow::Borrowed(&map[entry.start..entry.start + length])
+            }
+            Some(strides) => Cow::Owned(gather(
+                &map[entry.start..],
+                dtype.size(),
+                &entry.shape,
+                strides,
+            )),
+        };
+        Ok(TensorView {
+            dtype,
+            shape: entry.shape.clone(),
+            bytes,
+        })
+    }
+
+    /// The weight files with their sizes in bytes.
+    pub(super) fn files(&self) -> impl Iterator<Item = (&Path, u64)> {
+        self.files
+            .iter()
+            .map(|(path, map)| (path.as_path(), map.len() as u64))
+    }
+}
+
+fn map(dir: &Path, path: &Path) -> Result<Mmap, CheckpointError> {
+    let file = File::open(path).map_err(|source| match source.kind() {
+        std::io::ErrorKind::NotFound => CheckpointError::MissingFile {
+            dir: dir.to_path_buf(),
+            file: path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
+            way_out: "its index names it as a shard: fetch the checkpoint again",
+        },
+        _ => CheckpointError::io(path)(source),
+    })?;
+    #[expect(
+        unsafe_code,
+        reason = "mapping is what makes 7 GB load at once. Sound while nobody truncates or rewrites the file: checkpoints are \
+                  written to a temporary name and renamed, by us and by the hub's own tools, and never changed afterwards"
+    )]
+    let map = unsafe { Mmap::map(&file) };
+    map.map_err(CheckpointError::io(path))
+}
+
+fn safetensors_entries(
+    file: usize,
+    path: &Path,
+    map: &Mmap,
+) -> Result<Vec<(String, Entry)>, CheckpointError> {
+    let (header, metadata) = SafeTensors::read_metadata(map).map_err(|error| {
+        let message = format!("not a complete safetensors file ({error}); fetch it again");
+        CheckpointError::damaged(path, message)
+    })?;
+    let entry = |(name, info): (String, &safetensors::tensor::TensorInfo)| {
+        let entry = Entry {
+            file,
+            // Eight bytes hold the header's length.
+            start: 8 + header + info.data_offsets.0,
+            dtype: stored_dtype(info.dtype),
+            shape: info.shape.clone(),
+            strides: None,
+        };
+        (name, entry)
+    };
+    Ok(metadata.tensors().into_iter().map(entry).collect())
+}
+
+fn stored_dtype(dtype: Dtype) -> Result<StoredDtype, String> {
+    match dtype {
+        Dtype::F32 => Ok(StoredDtype::F32),
+        Dtype::BF16 => Ok(StoredDtype::Bf16),
+        Dtype::F16 => Ok(StoredDtype::F16),
+        other => Err(format!("{other:?}")),
+    }
+}
+
+/// A pickle stores a tied tensor once under several names, safetensors under one. Keep one name, `shared.weight` before all others, so
+/// that both forms of a checkpoint hold the same names.
+fn without_aliases(mut list: Vec<(String, Entry)>) -> BTreeMap<String, Entry> {
+    list.sort_by(|(a, _), (b, _)| (a != "shared.weight", a).cmp(&(b != "shared.weight", b)));
+    let mut seen = BTreeSet::new();
+    list.retain(|(_, entry)| {
+        seen.insert((
+            entry.file,
+            entry.start,
+            entry.shape.clone(),
+            entry.strides.clone(),
+        ))
+    });
+    list.into_iter().collect()
+}
+
+/// A strided tensor as row-major bytes.
+fn gather(storage: &[u8], size: usize, shape: &[usize], strides: &[usize]) -> Vec<u8> {
+    let count: usize = shape.iter().product();
+    let mut bytes = Vec::with_capacity(count * size);
+    for index in 0..count {
+        let mut rest = index;
+        let mut position = 0;
+        for (dimension, stride) in shape.iter().zip(strides).rev() {
+            position += rest % dimension * stride;
+            rest /= dimension;
+        }
+        bytes.extend_from_slice(&storage[position * size..(position + 1) * size]);
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gather_transposes() {
+        assert_eq!(
+            gather(&[1, 2, 3, 4, 5, 6], 1, &[3, 2], &[1, 3]),
+            [1, 4, 2, 5, 3, 6]
+        );
+        assert_eq!(gather(&[1, 2, 3, 4], 2, &[2, 1], &[1, 2]), [1, 2, 3, 4]);
+    }
+}

@@ -1,0 +1,360 @@
+//! Residues to token ids and back. The vocabulary is data, read from a checkpoint's `tokenizer.json` or `spiece.model`.
+//!
+//! The reference is SentencePiece's own segmentation of the raw string with the prefix in front (the slow `T5Tokenizer` of Hugging
+//! Face): `[prefix] + one id per residue + </s>`. A sequence of letters needs no search over segmentations, so the whole of it is a
+//! table of 26 entries. Hugging Face's fast tokenizers put a `▁` in front, which these vocabularies lack: it becomes an `<unk>` that
+//! changes every embedding. Ours never does that.
+
+mod read;
+mod vocabulary;
+mod write;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// The task prefix in front of a sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TaskPrefix {
+    /// No prefix token: Ankh v1 and v2, and several published wrappers.
+    None,
+    /// `[NLU]`: masked language modelling, Ankh3's usual prefix for embeddings.
+    Nlu,
+    /// `[S2S]`: sequence completion.
+    S2s,
+}
+
+impl TaskPrefix {
+    /// As written on the command line and in provenance: `none`, `nlu`, `s2s`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            TaskPrefix::None => "none",
+            TaskPrefix::Nlu => "nlu",
+            TaskPrefix::S2s => "s2s",
+        }
+    }
+
+    /// The piece in the vocabulary, if this prefix is a token.
+    fn piece(self) -> Option<&'static str> {
+        match self {
+            TaskPrefix::None => None,
+            TaskPrefix::Nlu => Some("[NLU]"),
+            TaskPrefix::S2s => Some("[S2S]"),
+        }
+    }
+}
+
+/// What the model sees of one sequence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encoding {
+    /// `[prefix] + one id per residue + </s>`.
+    pub token_ids: Vec<u32>,
+    /// Position of the first residue: 1 with a prefix, else 0. Residues are `token_ids[first..token_ids.len() - 1]`.
+    pub first_residue: usize,
+    /// Residues without an id of their own, given the id of `X`.
+    pub replaced: usize,
+}
+
+/// Why a vocabulary could not be read or a sequence not be encoded.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum TokenizerError {
+    /// The bytes are no `tokenizer.json`.
+    #[error("not a tokenizer.json: {0}; fetch the checkpoint again or take its spiece.model")]
+    Json(String),
+    /// The bytes are no SentencePiece model.
+    #[error(
+        "not a SentencePiece model: {0}; fetch the checkpoint again or take its tokenizer.json"
+    )]
+    SentencePiece(String),
+    /// A piece that every T5 vocabulary has is missing.
+    #[error("the vocabulary has no `{0}`; it is not the vocabulary of a T5")]
+    MissingPiece(&'static str),
+    /// The prefix asked for is not in the vocabulary.
+    #[error(
+        "the vocabulary has no `{piece}`, so `--prefix {prefix}` cannot be used with this model; its prefixes: {available}"
+    )]
+    NoPrefix {
+        /// The prefix asked for.
+        prefix: &'static str,
+        /// Its piece.
+        piece: &'static str,
+        /// What may be asked for instead.
+        available: String,
+    },
+    /// A byte that is no letter.
+    #[error(
+        "{} at position {position} is not a residue; strip gaps, stops and digits first", shown(*.byte)
+    )]
+    NotAResidue {
+        /// The byte.
+        byte: u8,
+        /// 1-based position in the sequence.
+        position: usize,
+    },
+    /// A residue without an id in a vocabulary that has no `X` to stand for it.
+    #[error(
+        "residue {} at position {position} has no id and the vocabulary has no `X` to stand for it", shown(*.byte)
+    )]
+    NoUnknownResidue {
+        /// The residue.
+        byte: u8,
+        /// 1-based position in the sequence.
+        position: usize,
+    },
+}
+
+fn shown(byte: u8) -> String {
+    format!("`{}`", byte.escape_ascii())
+}
+
+/// Where a vocabulary came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenizerKind {
+    /// `tokenizer.json`.
+    Json,
+    /// `spiece.model`.
+    SentencePiece,
+    /// Made by this crate.
+    Builtin,
+}
+
+/// A vocabulary, ready to encode.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tokenizer {
+    pieces: Vec<String>,
+    kind: TokenizerKind,
+    residues: [Option<u32>; 26],
+    letters: Vec<Option<u8>>,
+    sentinels: Vec<u32>,
+    nlu: Option<u32>,
+    s2s: Option<u32>,
+    pad: u32,
+    eos: u32,
+    unk: u32,
+}
+
+impl Tokenizer {
+    /// Token ids of one sequence: the prefix if any, one id per residue, `</s>`. Lower case (soft-masked) counts as upper case; a
+    /// letter without an id of its own (often `J`, `U`, `Z`, `O`, `B`) gets the id of `X` and is counted.
+    pub fn encode(&self, residues: &[u8], prefix: TaskPrefix) -> Result<Encoding, TokenizerError> {
+        let mut token_ids = Vec::with_capacity(residues.len() + 2);
+        token_ids.extend(self.require_prefix(prefix)?);
+        let first_residue = token_ids.len();
+        let mut replaced = 0;
+        for (index, &byte) in residues.iter().enumerate() {
+            let id = if let Some(id) = self.residue_id(byte) {
+                id
+            } else {
+                replaced += 1;
+                self.stand_in(byte, index + 1)?
+            };
+            token_ids.push(id);
+        }
+        token_ids.push(self.eos);
+        Ok(Encoding {
+            token_ids,
+            first_residue,
+            replaced,
+        })
+    }
+
+    fn require_prefix(&self, prefix: TaskPrefix) -> Result<Option<u32>, TokenizerError> {
+        let Some(piece) = prefix.piece() else {
+            return Ok(None);
+        };
+        match self.prefix_id(prefix) {
+            Some(id) => Ok(Some(id)),
+            None => Err(TokenizerError::NoPrefix {
+                prefix: prefix.as_str(),
+                piece,
+                available: self.available_prefixes(),
+            }),
+        }
+    }
+
+    fn available_prefixes(&self) -> String {
+        let all = [TaskPrefix::None, TaskPrefix::Nlu, TaskPrefix::S2s];
+        let usable = all
+            .into_iter()
+            .filter(|prefix| *prefix == TaskPrefix::None || self.prefix_id(*prefix).is_some());
+        usable
+            .map(TaskPrefix::as_str)
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+
+    fn stand_in(&self, byte: u8, position: usize) -> Result<u32, TokenizerError> {
+        if !byte.is_ascii_alphabetic() {
+            return Err(TokenizerError::NotAResidue { byte, position });
+        }
+        self.residue_id(b'X')
+            .ok_or(TokenizerError::NoUnknownResidue { byte, position })
+    }
+
+    /// The id of a residue's own letter, of either case.
+    pub fn residue_id(&self, residue: u8) -> Option<u32> {
+        let letter = residue.to_ascii_uppercase();
+        let index = letter.is_ascii_uppercase().then(|| letter - b'A')?;
+        self.residues[usize::from(index)]
+    }
+
+    /// The upper-case letter that an id stands for, if it stands for a residue.
+    pub fn residue(&self, id: u32) -> Option<u8> {
+        self.letters.get(id as usize).copied().flatten()
+    }
+
+    /// The id of `<extra_id_k>`.
+    pub fn sentinel(&self, k: usize) -> Option<u32> {
+        self.sentinels.get(k).copied()
+    }
+
+    /// How many sentinels there are, counted from `<extra_id_0>` without a gap.
+    pub fn num_sentinels(&self) -> usize {
+        self.sentinels.len()
+    }
+
+    /// The id of a prefix token; `None` for [`TaskPrefix::None`] and where the vocabulary lacks it.
+    pub fn prefix_id(&self, prefix: TaskPrefix) -> Option<u32> {
+        match prefix {
+            TaskPrefix::None => None,
+            TaskPrefix::Nlu => self.nlu,
+            TaskPrefix::S2s => self.s2s,
+        }
+    }
+
+    /// `[NLU]` where the vocabulary has it, else none.
+    pub fn default_prefix(&self) -> TaskPrefix {
+        match self.nlu {
+            Some(_) => TaskPrefix::Nlu,
+            None => TaskPrefix::None,
+        }
+    }
+
+    /// The id of `</s>`.
+    pub fn eos(&self) -> u32 {
+        self.eos
+    }
+
+    /// The id of `<pad>`.
+    pub fn pad(&self) -> u32 {
+        self.pad
+    }
+
+    /// The id of `<unk>`, which [`Tokenizer::encode`] never gives.
+    pub fn unk(&self) -> u32 {
+        self.unk
+    }
+
+    /// One more than the largest id. A model's embedding table may have more rows.
+    pub fn vocab_size(&self) -> usize {
+        self.pieces.len()
+    }
+
+    /// The text of a token; empty for an id that the vocabulary leaves out.
+    pub fn piece(&self, id: u32) -> &str {
+        self.pieces.get(id as usize).map_or("", String::as_str)
+    }
+
+    /// All pieces in the order of their ids.
+    pub fn pieces(&self) -> &[String] {
+        &self.pieces
+    }
+
+    /// Where the vocabulary came from.
+    pub fn kind(&self) -> TokenizerKind {
+        self.kind
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn encodes_prefix_residues_and_end() {
+        let ankh3 = Tokenizer::ankh3();
+        let v1 = Tokenizer::ankh_v1();
+        let table: &[(&Tokenizer, &str, TaskPrefix, &[u32], usize, usize)] = &[
+            (
+                &ankh3,
+                "MKAY",
+                TaskPrefix::Nlu,
+                &[4, 24, 18, 8, 22, 1],
+                1,
+                0,
+            ),
+            (
+                &ankh3,
+                "MKAY",
+                TaskPrefix::S2s,
+                &[5, 24, 18, 8, 22, 1],
+                1,
+                0,
+            ),
+            (&ankh3, "MKAY", TaskPrefix::None, &[24, 18, 8, 22, 1], 0, 0),
+            (&ankh3, "mkay", TaskPrefix::None, &[24, 18, 8, 22, 1], 0, 0),
+            (
+                &ankh3,
+                "XUBZO",
+                TaskPrefix::None,
+                &[27, 28, 29, 30, 3, 1],
+                0,
+                0,
+            ),
+            (&ankh3, "MJJ", TaskPrefix::Nlu, &[4, 24, 27, 27, 1], 1, 2),
+            (&ankh3, "", TaskPrefix::Nlu, &[4, 1], 1, 0),
+            (&v1, "ALXUZ", TaskPrefix::None, &[3, 4, 23, 26, 27, 1], 0, 0),
+            (&v1, "AJ", TaskPrefix::None, &[3, 23, 1], 0, 1),
+        ];
+        for (tokenizer, text, prefix, ids, first_residue, replaced) in table {
+            let expected = Encoding {
+                token_ids: ids.to_vec(),
+                first_residue: *first_residue,
+                replaced: *replaced,
+            };
+            let encoding = tokenizer.encode(text.as_bytes(), *prefix).unwrap();
+            assert_eq!(encoding, expected, "{text} {prefix:?}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_it_cannot_say() {
+        let v1 = Tokenizer::ankh_v1();
+        let error = v1.encode(b"MK", TaskPrefix::Nlu).unwrap_err().to_string();
+        assert!(
+            error.contains("[NLU]") && error.ends_with("its prefixes: none"),
+            "{error}"
+        );
+        let error = v1.encode(b"MK*", TaskPrefix::None).unwrap_err();
+        assert_eq!(
+            error,
+            TokenizerError::NotAResidue {
+                byte: b'*',
+                position: 3
+            }
+        );
+        assert!(
+            error.to_string().starts_with("`*` at position 3"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn ids_and_letters_are_inverse() {
+        for tokenizer in [Tokenizer::ankh3(), Tokenizer::ankh_v1()] {
+            for letter in *b"ACDEFGHIKLMNPQRSTVWYXBUZO" {
+                let id = tokenizer.residue_id(letter).unwrap();
+                assert_eq!(tokenizer.residue(id), Some(letter));
+            }
+            assert_eq!(tokenizer.residue_id(b'J'), None);
+            assert_eq!(tokenizer.residue(tokenizer.eos()), None);
+            assert_eq!(tokenizer.residue(100_000), None);
+        }
+    }
+
+    #[test]
+    fn default_prefix_is_what_the_vocabulary_has() {
+        assert_eq!(Tokenizer::ankh3().default_prefix(), TaskPrefix::Nlu);
+        assert_eq!(Tokenizer::ankh_v1().default_prefix(), TaskPrefix::None);
+    }
+}

@@ -1,0 +1,195 @@
+//! Vocabularies from a checkpoint's files: Hugging Face's `tokenizer.json` and SentencePiece's `spiece.model`.
+
+use prost::Message;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::vocabulary::sentinel_pieces;
+use super::{Tokenizer, TokenizerError, TokenizerKind};
+
+/// Ids beyond this are taken for a damaged file rather than for a vocabulary.
+const MAX_ID: usize = 1 << 24;
+
+/// The two fields of `tokenizer.json` that say which id a piece has.
+#[derive(Deserialize)]
+struct TokenizerJson {
+    #[serde(default)]
+    added_tokens: Vec<AddedToken>,
+    model: Model,
+}
+
+#[derive(Deserialize)]
+struct AddedToken {
+    id: usize,
+    content: String,
+}
+
+#[derive(Deserialize)]
+struct Model {
+    vocab: Value,
+}
+
+/// `sentencepiece_model.proto`, message `ModelProto`: only the pieces matter here.
+#[derive(Clone, PartialEq, Message)]
+struct ModelProto {
+    #[prost(message, repeated, tag = "1")]
+    pieces: Vec<SentencePiece>,
+}
+
+/// `ModelProto.SentencePiece`; its score and type decide nothing where every residue is one piece.
+#[derive(Clone, PartialEq, Message)]
+struct SentencePiece {
+    #[prost(string, optional, tag = "1")]
+    piece: Option<String>,
+}
+
+impl Tokenizer {
+    /// Reads the vocabulary of a `tokenizer.json`, whatever its model (Unigram's list, or a map from piece to id).
+    pub fn from_tokenizer_json(bytes: &[u8]) -> Result<Self, TokenizerError> {
+        let json: TokenizerJson = serde_json::from_slice(bytes)
+            .map_err(|error| TokenizerError::Json(error.to_string()))?;
+        let mut pieces = Vec::new();
+        for (id, piece) in model_pieces(&json.model.vocab)? {
+            place(&mut pieces, id, piece)?;
+        }
+        for token in json.added_tokens {
+            place(&mut pieces, token.id, token.content)?;
+        }
+        Tokenizer::from_pieces(pieces, TokenizerKind::Json)
+    }
+
+    /// Reads a SentencePiece model. T5 keeps its sentinels outside of it and numbers them after its pieces, `extra_ids` of them
+    /// (`tokenizer_config.json`), `<extra_id_0>` last; sentinels inside the model are found by name.
+    pub fn from_spiece(bytes: &[u8], extra_ids: usize) -> Result<Self, TokenizerError> {
+        let model = ModelProto::decode(bytes)
+            .map_err(|error| TokenizerError::SentencePiece(error.to_string()))?;
+        if model.pieces.is_empty() {
+            return Err(TokenizerError::SentencePiece(
+                "it holds no pieces".to_string(),
+            ));
+        }
+        let pieces: Vec<String> = model
+            .pieces
+            .into_iter()
+            .map(|piece| piece.piece.unwrap_or_default())
+            .collect();
+        let outside = if pieces.iter().any(|piece| piece == "<extra_id_0>") {
+            0
+        } else {
+            extra_ids
+        };
+        let pieces = pieces.into_iter().chain(sentinel_pieces(outside)).collect();
+        Tokenizer::from_pieces(pieces, TokenizerKind::SentencePiece)
+    }
+}
+
+fn model_pieces(vocab: &Value) -> Result<Vec<(usize, String)>, TokenizerError> {
+    let pieces: Option<Vec<_>> = match vocab {
+        Value::Array(list) => list
+            .iter()
+            .enumerate()
+            .map(|(id, entry)| Some((id, entry.get(0)?.as_str()?.to_string())))
+            .collect(),
+        Value::Object(map) => map
+            .iter()
+            .map(|(piece, id)| Some((usize::try_from(id.as_u64()?).ok()?, piece.clone())))
+            .collect(),
+        _ => None,
+    };
+    pieces.ok_or_else(|| {
+        TokenizerError::Json(
+            "`model.vocab` is neither a list of pieces nor a map to ids".to_string(),
+        )
+    })
+}
+
+fn place(pieces: &mut Vec<String>, id: usize, piece: String) -> Result<(), TokenizerError> {
+    if id > MAX_ID {
+        return Err(TokenizerError::Json(format!(
+            "piece `{piece}` has the id {id}"
+        )));
+    }
+    if id >= pieces.len() {
+        pieces.resize(id + 1, String::new());
+    }
+    pieces[id] = piece;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn spiece(pieces: &[&str]) -> Vec<u8> {
+        let pieces = pieces
+            .iter()
+            .map(|piece| SentencePiece {
+                piece: Some((*piece).to_string()),
+            })
+            .collect();
+        ModelProto { pieces }.encode_to_vec()
+    }
+
+    #[test]
+    fn spiece_numbers_its_sentinels_after_its_pieces() {
+        let reference = Tokenizer::ankh3();
+        let inner: Vec<&str> = reference.pieces()[..31]
+            .iter()
+            .map(String::as_str)
+            .collect();
+        let read = Tokenizer::from_spiece(&spiece(&inner), 225).unwrap();
+        assert_eq!(read.pieces(), reference.pieces());
+        assert_eq!(read.sentinel(0), Some(255));
+    }
+
+    #[test]
+    fn spiece_with_sentinels_inside_gets_no_more() {
+        let bytes = spiece(&[
+            "<pad>",
+            "</s>",
+            "<unk>",
+            "A",
+            "<extra_id_1>",
+            "<extra_id_0>",
+        ]);
+        let read = Tokenizer::from_spiece(&bytes, 100).unwrap();
+        assert_eq!(
+            (read.vocab_size(), read.sentinel(0), read.num_sentinels()),
+            (6, Some(5), 2)
+        );
+    }
+
+    #[test]
+    fn tokenizer_json_of_either_model_gives_the_same_ids() {
+        let added = json!([{"id": 4, "content": "<extra_id_0>", "special": true}]);
+        let list = json!([["<pad>", 0.0], ["</s>", 0.0], ["<unk>", 0.0], ["A", -2.5]]);
+        let map = json!({"A": 3, "<unk>": 2, "</s>": 1, "<pad>": 0});
+        let read = |vocab: &Value| {
+            let file = json!({"added_tokens": added, "model": {"type": "any", "vocab": vocab}});
+            Tokenizer::from_tokenizer_json(&serde_json::to_vec(&file).unwrap()).unwrap()
+        };
+        assert_eq!(read(&list), read(&map));
+        assert_eq!(read(&list).sentinel(0), Some(4));
+    }
+
+    #[test]
+    fn damage_is_named() {
+        for (bytes, expected) in [
+            (&b"{\"model\": "[..], "EOF"),
+            (b"{\"model\": {\"vocab\": 3}}", "neither a list"),
+            (b"{}", "missing field `model`"),
+        ] {
+            let error = Tokenizer::from_tokenizer_json(bytes)
+                .unwrap_err()
+                .to_string();
+            assert!(
+                error.contains(expected) && error.contains("spiece.model"),
+                "{error}"
+            );
+        }
+        let error = Tokenizer::from_spiece(b"", 0).unwrap_err().to_string();
+        assert!(error.contains("no pieces"), "{error}");
+        assert!(Tokenizer::from_spiece(b"version https://git-lfs", 0).is_err());
+    }
+}
