@@ -79,7 +79,7 @@ impl<T> Drop for Ahead<T> {
 
 struct Budget {
     limit: usize,
-    /// Bytes held; `None` once the consumer has gone.
+    /// What waits to be taken.
     held: Mutex<Held>,
     changed: Condvar,
 }

@@ -35,10 +35,11 @@ pub enum Over {
 }
 
 /// How long a sequence may be.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Limit {
     /// Residues; none means any length.
     max_length: Option<usize>,
+    #[serde(flatten)]
     over: Over,
 }
 
@@ -226,6 +227,8 @@ mod tests {
         assert_eq!(limit(Over::Truncate).chunks(11).len(), 1);
         assert_eq!(Limit::NONE.chunks(35_213).len(), 1);
         assert_eq!(Limit::new(0, Over::Error), Err(LimitError::Zero));
+        let told = serde_json::to_string(&limit(chunk)).unwrap();
+        assert_eq!(told, r#"{"max_length":10,"over":"chunk","overlap":5}"#);
         let wide = Limit::new(10, Over::Chunk { overlap: 6 });
         assert_eq!(
             wide,
