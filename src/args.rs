@@ -1,1 +1,277 @@
-//! args
+//! Flag groups that mean the same in every command, and how their words become types.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, ValueEnum};
+
+use crate::device::{Compute, DeviceError, DeviceSpec, Dtype};
+use crate::io::input::{OnBad, Options};
+use crate::sequence::{Duplicates, Limit, LimitError, Over, Rules};
+use crate::tokenizer::TaskPrefix;
+
+/// Which model, and what stands in front of each sequence.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Model")]
+pub struct ModelArgs {
+    /// A checkpoint directory, or the name of a fetched model (`ankh3 models` lists them; `owner/repo@revision` works too).
+    #[arg(long, short, value_name = "DIR|NAME", env = "ANKH3_MODEL")]
+    pub model: String,
+
+    /// Task prefix in front of each sequence [default: nlu where the vocabulary has it, else none].
+    #[arg(long, value_enum, ignore_case = true)]
+    pub prefix: Option<PrefixArg>,
+}
+
+/// [`TaskPrefix`] on the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum PrefixArg {
+    /// No prefix: Ankh v1 and v2, and several published wrappers.
+    None,
+    /// [NLU], masked language modelling.
+    Nlu,
+    /// [S2S], sequence completion: better embeddings for some tasks.
+    S2s,
+}
+
+impl From<PrefixArg> for TaskPrefix {
+    fn from(prefix: PrefixArg) -> Self {
+        match prefix {
+            PrefixArg::None => TaskPrefix::None,
+            PrefixArg::Nlu => TaskPrefix::Nlu,
+            PrefixArg::S2s => TaskPrefix::S2s,
+        }
+    }
+}
+
+/// Where it runs.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Running")]
+pub struct RuntimeArgs {
+    /// cpu, cuda, cuda:N, or auto (a GPU where this build and this machine have one).
+    #[arg(long, default_value = "auto")]
+    pub device: DeviceSpec,
+
+    /// Number type of the matrix products [default: f32 on a CPU, bf16 on a GPU].
+    #[arg(long, value_enum, ignore_case = true)]
+    pub dtype: Option<DtypeArg>,
+
+    /// CPU threads [default: as many as this process may use].
+    #[arg(long, short, value_name = "N", value_parser = at_least_one, env = "ANKH3_THREADS")]
+    pub threads: Option<usize>,
+
+    /// Tokens in a batch. A longer sequence makes a batch of its own.
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub max_batch_tokens: Option<usize>,
+}
+
+/// [`Dtype`] on the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum DtypeArg {
+    /// Single precision.
+    F32,
+    /// bfloat16 weights: half the memory; on a CPU everything else stays f32.
+    Bf16,
+}
+
+impl RuntimeArgs {
+    /// Opens the device.
+    ///
+    /// # Errors
+    /// A device that this build or machine lacks.
+    pub fn compute(&self) -> Result<Compute, DeviceError> {
+        let dtype = self.dtype.map(|dtype| match dtype {
+            DtypeArg::F32 => Dtype::F32,
+            DtypeArg::Bf16 => Dtype::Bf16,
+        });
+        Compute::open(self.device, dtype)
+    }
+
+    /// Tokens in a batch: what was asked for, else what keeps the device busy.
+    pub fn batch_tokens(&self, compute: &Compute) -> usize {
+        self.max_batch_tokens.unwrap_or(if compute.device.is_cpu() {
+            2048
+        } else {
+            32_768
+        })
+    }
+}
+
+/// The sequences to read.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Input")]
+pub struct InputArgs {
+    /// FASTA files, plain or compressed (gzip, bgzip, zstd, xz, bzip2); `-` or none: stdin.
+    #[arg(value_name = "FASTA")]
+    pub files: Vec<PathBuf>,
+
+    /// What becomes of the run at a bad record. Skipped ones are listed, counted, and make the exit code 3.
+    #[arg(long, value_enum, default_value = "error")]
+    pub on_bad: OnBadArg,
+
+    /// What becomes of the second record of an id.
+    #[arg(long, value_enum, default_value = "error")]
+    pub duplicates: DuplicatesArg,
+
+    /// Residues that a sequence may have [default: no limit].
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub max_length: Option<usize>,
+
+    /// What becomes of longer sequences.
+    #[arg(long, value_enum, default_value = "error", requires = "max_length")]
+    pub over: OverArg,
+
+    /// Residues that neighbouring chunks share under `--over chunk` [default: an eighth of --max-length].
+    #[arg(long, value_name = "N", requires = "max_length")]
+    pub overlap: Option<usize>,
+}
+
+/// [`OnBad`] on the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum OnBadArg {
+    /// The run ends with an error.
+    Error,
+    /// The record is left out.
+    Skip,
+}
+
+/// [`Duplicates`] on the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum DuplicatesArg {
+    /// It is a bad record.
+    Error,
+    /// It is called id_2, id_3, …
+    Suffix,
+    /// Only the first is kept.
+    First,
+}
+
+/// [`Over`] on the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum OverArg {
+    /// The run ends with an error.
+    Error,
+    /// Left out, listed and counted.
+    Skip,
+    /// Cut off at the limit and counted.
+    Truncate,
+    /// Computed in overlapping pieces, averaged where they overlap.
+    Chunk,
+}
+
+impl InputArgs {
+    /// How the input is read; `rules` says which letters are let through besides residues.
+    ///
+    /// # Errors
+    /// A length limit that cannot be kept.
+    pub fn options(&self, rules: Rules) -> Result<Options, LimitError> {
+        Ok(Options {
+            rules,
+            duplicates: match self.duplicates {
+                DuplicatesArg::Error => Duplicates::Error,
+                DuplicatesArg::Suffix => Duplicates::Suffix,
+                DuplicatesArg::First => Duplicates::First,
+            },
+            on_bad: match self.on_bad {
+                OnBadArg::Error => OnBad::Error,
+                OnBadArg::Skip => OnBad::Skip,
+            },
+            limit: self.limit()?,
+        })
+    }
+
+    fn limit(&self) -> Result<Limit, LimitError> {
+        let Some(max_length) = self.max_length else {
+            return Ok(Limit::NONE);
+        };
+        let over = match self.over {
+            OverArg::Error => Over::Error,
+            OverArg::Skip => Over::Skip,
+            OverArg::Truncate => Over::Truncate,
+            OverArg::Chunk => Over::Chunk {
+                overlap: self.overlap.unwrap_or(max_length / 8),
+            },
+        };
+        Limit::new(max_length, over)
+    }
+}
+
+/// Working on a share of the input, and finishing what was begun.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "At scale")]
+pub struct ScaleArgs {
+    /// Only every n-th sequence, beginning with the i-th (1-based): i/n. `ankh3 merge` joins the shards' results.
+    #[arg(long, value_name = "I/N")]
+    pub shard: Option<Shard>,
+
+    /// Keep finished results beside the output, in OUTPUT.resume, and go on from there if the run was cut off.
+    #[arg(long, requires = "output")]
+    pub resume: bool,
+}
+
+/// A share of the input: sequences `index`, `index + count`, … of the run, counted from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shard {
+    /// 0-based.
+    pub index: u64,
+    /// Number of shares.
+    pub count: u64,
+}
+
+impl Shard {
+    /// Whether sequence `number` (0-based) of the run is in this share.
+    pub fn has(self, number: u64) -> bool {
+        number % self.count == self.index
+    }
+}
+
+impl fmt::Display for Shard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.index + 1, self.count)
+    }
+}
+
+impl FromStr for Shard {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text
+            .split_once('/')
+            .and_then(|(i, n)| Some((i.parse::<u64>().ok()?, n.parse().ok()?)));
+        match parts {
+            Some((index, count)) if 1 <= index && index <= count => Ok(Shard {
+                index: index - 1,
+                count,
+            }),
+            _ => Err("a shard is I/N with 1 <= I <= N, such as 3/8".to_owned()),
+        }
+    }
+}
+
+/// Parses a count that must not be 0.
+///
+/// # Errors
+/// Anything else.
+pub fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if number > 0 => Ok(number),
+        _ => Err("a whole number of at least 1".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_are_one_based_on_the_command_line() {
+        assert_eq!("1/4".parse(), Ok(Shard { index: 0, count: 4 }));
+        assert_eq!("4/4".parse::<Shard>().unwrap().to_string(), "4/4");
+        for bad in ["0/4", "5/4", "1", "a/b", "1/0", "-1/2", ""] {
+            assert!(bad.parse::<Shard>().is_err(), "{bad}");
+        }
+        let shards: Vec<Shard> = (1..=3).map(|i| format!("{i}/3").parse().unwrap()).collect();
+        assert!((0..20).all(|k| shards.iter().filter(|shard| shard.has(k)).count() == 1));
+    }
+}

@@ -1,1 +1,96 @@
-//! progress
+//! What the user sees meanwhile: a bar on a terminal, milestone lines in a log, and the closing line.
+
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Seconds between milestone lines in a log.
+const MILESTONE: Duration = Duration::from_secs(30);
+
+/// Counts sequences and residues done and shows the rate.
+#[derive(Debug)]
+pub struct Progress {
+    bar: ProgressBar,
+    begun: Instant,
+    told: Instant,
+    sequences: u64,
+    residues: u64,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Progress {
+    /// Begins to count. The bar shows on a terminal only; the total may come later by [`Progress::expect`].
+    pub fn new() -> Self {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(4));
+        bar.set_style(style("{spinner} {pos} residues, {per_sec}, {elapsed}"));
+        let now = Instant::now();
+        Self {
+            bar,
+            begun: now,
+            told: now,
+            sequences: 0,
+            residues: 0,
+        }
+    }
+
+    /// How many residues there will be: from now on a bar with the time left.
+    pub fn expect(&self, residues: u64) {
+        self.bar
+            .set_style(style("{wide_bar} {percent}% {per_sec}, {eta} left"));
+        self.bar.set_length(residues);
+    }
+
+    /// Counts what was done.
+    pub fn add(&mut self, sequences: u64, residues: u64) {
+        self.sequences += sequences;
+        self.residues += residues;
+        self.bar.inc(residues);
+        if self.bar.is_hidden() && self.told.elapsed() >= MILESTONE {
+            self.told = Instant::now();
+            let rate = self.residues as f64 / self.begun.elapsed().as_secs_f64();
+            tracing::info!(
+                "{} sequences, {} residues so far, {rate:.0} residues/s",
+                self.sequences,
+                self.residues
+            );
+        }
+    }
+
+    /// The closing line: `53 sequences, 26430 residues, 4.2 s, 6293 residues/s, peak memory 312 MiB`.
+    pub fn finish(self) {
+        self.bar.finish_and_clear();
+        let seconds = self.begun.elapsed().as_secs_f64();
+        let rate = self.residues as f64 / seconds;
+        let memory = peak_memory()
+            .map(|bytes| format!(", peak memory {} MiB", bytes >> 20))
+            .unwrap_or_default();
+        tracing::info!(
+            "{} sequences, {} residues, {seconds:.2} s, {rate:.0} residues/s{memory}",
+            self.sequences,
+            self.residues
+        );
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("the templates above are well formed")
+}
+
+/// The most memory this process has held, in bytes, where the system says so (Linux).
+pub fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim()
+        .strip_suffix("kB")?
+        .trim()
+        .parse::<u64>()
+        .ok()
+        .map(|kib| kib << 10)
+}
