@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 
 use safetensors::tensor::View;
@@ -115,6 +115,11 @@ pub(super) fn write_safetensors(
     path: &Path,
     tensors: Vec<LazyTensor<'_>>,
 ) -> Result<(), CheckpointError> {
+    // The safetensors crate replaces the file by one that only its owner may read.
+    let permissions = File::create(path).and_then(|file| file.metadata());
+    let permissions = permissions
+        .map_err(CheckpointError::io(path))?
+        .permissions();
     // Without this mark transformers refuses the file.
     let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
     let named = tensors
@@ -122,8 +127,11 @@ pub(super) fn write_safetensors(
         .map(|tensor| (tensor.name.clone(), tensor));
     serialize_to_file(named, Some(metadata), path)
         .map_err(|error| CheckpointError::damaged(path, format!("cannot be written: {error}")))?;
-    let written = fs::File::open(path).and_then(|file| file.sync_all());
-    written.map_err(CheckpointError::io(path))
+    let on_disk = File::open(path).and_then(|file| {
+        file.set_permissions(permissions)?;
+        file.sync_all()
+    });
+    on_disk.map_err(CheckpointError::io(path))
 }
 
 /// config.json. Transformers 4 and 5 both take an untied head, and with it the missing scale of the logits, from
