@@ -1,0 +1,63 @@
+//! Apache Arrow IPC stream: `pyarrow.ipc.open_stream(FILE).read_all()`; made for pipes.
+//!
+//! One row a protein; columns as in [`super::record_batch`], in batches of about 16 MiB.
+
+use std::fs::File;
+use std::io::{self, BufReader};
+use std::path::Path;
+
+use arrow_array::RecordBatch;
+use arrow_ipc::reader::StreamReader;
+use arrow_ipc::writer::StreamWriter;
+
+use super::destination::Output;
+use super::error::from_library;
+use super::reader::Records;
+use super::record_batch::{BatchBuilder, records, schema_of};
+use super::writer::RecordWriter;
+use super::{EmbeddingRecord, Schema};
+
+/// Writes batches as they fill.
+pub(super) struct ArrowWriter {
+    stream: StreamWriter<Output>,
+    batches: BatchBuilder,
+}
+
+impl ArrowWriter {
+    pub(super) fn new(output: Output, schema: &Schema) -> io::Result<Self> {
+        let batches = BatchBuilder::new(schema)?;
+        let stream = StreamWriter::try_new(output, &batches.arrow_schema());
+        Ok(Self {
+            stream: stream.map_err(from_library)?,
+            batches,
+        })
+    }
+
+    fn write_batch(&mut self, batch: &RecordBatch) -> io::Result<()> {
+        self.stream.write(batch).map_err(from_library)
+    }
+}
+
+impl RecordWriter for ArrowWriter {
+    fn write(&mut self, record: &EmbeddingRecord) -> io::Result<()> {
+        match self.batches.add(record)? {
+            Some(batch) => self.write_batch(&batch),
+            None => Ok(()),
+        }
+    }
+
+    fn finish(mut self: Box<Self>) -> io::Result<()> {
+        if let Some(batch) = self.batches.take()? {
+            self.write_batch(&batch)?;
+        }
+        self.stream.into_inner().map_err(from_library)?.commit()
+    }
+}
+
+/// Reads the schema message, then the records batch by batch.
+pub(super) fn open(path: &Path) -> io::Result<(Schema, Records)> {
+    let file = BufReader::with_capacity(1 << 16, File::open(path)?);
+    let stream = StreamReader::try_new(file, None).map_err(from_library)?;
+    let schema = schema_of(&stream.schema())?;
+    Ok((schema.clone(), Box::new(records(stream, schema))))
+}

@@ -1,0 +1,140 @@
+//! What can go wrong with an embedding file, and how an `io::Error` survives other crates' errors.
+
+use std::error::Error;
+use std::io;
+use std::path::PathBuf;
+
+/// Why an embedding file could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum EmbeddingError {
+    /// The file could not be opened, or is not an embedding file that this tool wrote.
+    #[error("{}: {source}", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// What was wrong.
+        source: io::Error,
+    },
+    /// A record could not be read or does not have the shape that the file's schema promises.
+    #[error("{}: record {record}{}: {source}", path.display(), quoted_id(id.as_deref()))]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// Which record, from 1.
+        record: u64,
+        /// Its id, as far as it is known.
+        id: Option<String>,
+        /// What was wrong.
+        source: io::Error,
+    },
+}
+
+fn quoted_id(id: Option<&str>) -> String {
+    id.map(|id| format!(" ({id})")).unwrap_or_default()
+}
+
+/// The data is wrong.
+pub(super) fn invalid_data(what: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+/// The caller asked for something that cannot be.
+pub(super) fn invalid_input(what: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, what)
+}
+
+/// `error` with `context: ` before its message and its kind kept.
+pub(super) fn with_context(error: &io::Error, context: &str) -> io::Error {
+    io::Error::new(error.kind(), format!("{context}: {error}"))
+}
+
+/// The `io::Error` inside another crate's error, so that a broken pipe or a full disk stays visible
+/// by its kind; `InvalidData` with the whole message when there is none inside.
+pub(super) fn from_library(error: impl Into<Box<dyn Error + Send + Sync>>) -> io::Error {
+    let error: Box<dyn Error + Send + Sync> = error.into();
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error.as_ref());
+    while let Some(current) = cause {
+        if let Some(io) = current.downcast_ref::<io::Error>() {
+            if let Some(code) = io.raw_os_error() {
+                return io::Error::from_raw_os_error(code);
+            }
+            if let Some(inner) = io.get_ref().filter(|_| io.kind() == io::ErrorKind::Other) {
+                cause = Some(inner);
+                continue;
+            }
+            return io::Error::new(io.kind(), io.to_string());
+        }
+        cause = current.source();
+    }
+    invalid_data(error.to_string())
+}
+
+/// [`from_library`] for `rust_hdf5`, which keeps its inner error types private: the system's error
+/// number is taken from the message, where the standard library writes `(os error 28)`.
+pub(super) fn from_hdf5(error: rust_hdf5::Hdf5Error) -> io::Error {
+    if let rust_hdf5::Hdf5Error::Io(error) = error {
+        return error;
+    }
+    let message = error.to_string();
+    let code = message
+        .rsplit_once("(os error ")
+        .and_then(|(_, rest)| rest.split_once(')'));
+    match code.and_then(|(code, _)| code.parse().ok()) {
+        Some(code) => io::Error::from_raw_os_error(code),
+        None => invalid_data(message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ::parquet::errors::ParquetError;
+    use arrow_schema::ArrowError;
+
+    fn broken_pipe() -> io::Error {
+        io::Error::from(io::ErrorKind::BrokenPipe)
+    }
+
+    #[test]
+    fn a_broken_pipe_is_seen_through_every_wrapper() {
+        let wrapped: Vec<Box<dyn Error + Send + Sync>> = vec![
+            Box::new(broken_pipe()),
+            Box::new(ArrowError::from(broken_pipe())),
+            Box::new(ParquetError::from(ArrowError::from(broken_pipe()))),
+            Box::new(zip::result::ZipError::Io(broken_pipe())),
+            Box::new(csv::Error::from(broken_pipe())),
+            Box::new(serde_json::Error::io(broken_pipe())),
+            Box::new(io::Error::other(ParquetError::from(broken_pipe()))),
+        ];
+        for error in wrapped {
+            let shown = format!("{error:?}");
+            assert_eq!(
+                from_library(error).kind(),
+                io::ErrorKind::BrokenPipe,
+                "{shown}"
+            );
+        }
+        let hdf5 = rust_hdf5::Hdf5Error::from(broken_pipe());
+        assert_eq!(from_hdf5(hdf5).kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_full_disk_is_seen_through_hdf5() {
+        let write = || -> rust_hdf5::Result<()> {
+            let file = rust_hdf5::H5File::options()
+                .no_locking()
+                .create("/dev/full")?;
+            let dataset = file.new_dataset::<f32>().shape([1 << 20]).create("x")?;
+            dataset.write_raw(&vec![0f32; 1 << 20])?;
+            file.close()
+        };
+        let error = write().unwrap_err();
+        let shown = format!("{error:?}");
+        assert_eq!(
+            from_hdf5(error).kind(),
+            io::ErrorKind::StorageFull,
+            "{shown}"
+        );
+    }
+}

@@ -1,0 +1,128 @@
+//! The formats by name, extension and first bytes.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use super::error::invalid_data;
+
+/// A file format for embeddings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// Tab-separated text: one row a protein, or one row a residue.
+    Tsv,
+    /// JSON lines: one object a protein.
+    Jsonl,
+    /// One NumPy array of all rows, with an index beside it.
+    Npy,
+    /// NumPy archive: one array a protein.
+    Npz,
+    /// HDF5: one dataset a protein, as UniProt ships its embeddings.
+    H5,
+    /// SafeTensors: one tensor a protein.
+    Safetensors,
+    /// Apache Parquet: one row a protein.
+    Parquet,
+    /// Apache Arrow IPC stream: one row a protein.
+    Arrow,
+}
+
+impl Format {
+    /// Every format, in the order of help texts.
+    pub const ALL: [Self; 8] = [
+        Self::Tsv,
+        Self::Jsonl,
+        Self::Npy,
+        Self::Npz,
+        Self::H5,
+        Self::Safetensors,
+        Self::Parquet,
+        Self::Arrow,
+    ];
+
+    /// Its spelling on the command line, which is also its usual extension.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tsv => "tsv",
+            Self::Jsonl => "jsonl",
+            Self::Npy => "npy",
+            Self::Npz => "npz",
+            Self::H5 => "h5",
+            Self::Safetensors => "safetensors",
+            Self::Parquet => "parquet",
+            Self::Arrow => "arrow",
+        }
+    }
+
+    /// The format that a file's extension asks for, in any case; `None` when it is none of ours.
+    pub fn from_extension(path: &Path) -> Option<Self> {
+        let extension = path.extension()?.to_str()?.to_ascii_lowercase();
+        match extension.as_str() {
+            "tsv" | "tab" => Some(Self::Tsv),
+            "jsonl" | "ndjson" => Some(Self::Jsonl),
+            "npy" => Some(Self::Npy),
+            "npz" => Some(Self::Npz),
+            "h5" | "hdf5" => Some(Self::H5),
+            "safetensors" => Some(Self::Safetensors),
+            "parquet" | "pq" => Some(Self::Parquet),
+            "arrow" | "arrows" => Some(Self::Arrow),
+            _ => None,
+        }
+    }
+
+    /// True for formats that would garble a terminal.
+    pub fn is_binary(self) -> bool {
+        !matches!(self, Self::Tsv | Self::Jsonl)
+    }
+
+    /// True for formats whose beginning depends on their end: values wait in an unlinked temporary
+    /// file (beside the destination, or in `TMPDIR` for a stream) as large as the output, and
+    /// nothing leaves before [`Writer::finish`](super::Writer::finish).
+    pub fn needs_seek(self) -> bool {
+        matches!(self, Self::Npy | Self::H5 | Self::Safetensors)
+    }
+
+    /// True for formats without a place for a [`Schema`](super::Schema), which then stands in
+    /// `FILE.json` beside them.
+    pub fn has_manifest(self) -> bool {
+        matches!(self, Self::Tsv | Self::Jsonl | Self::Npy)
+    }
+
+    /// The format of a file by its first bytes; its name does not matter.
+    pub fn detect(path: &Path) -> io::Result<Self> {
+        let mut start = Vec::new();
+        File::open(path)?.take(16).read_to_end(&mut start)?;
+        Self::from_first_bytes(&start).ok_or_else(|| {
+            invalid_data("its first bytes are those of none of the formats written by ankh3".into())
+        })
+    }
+
+    fn from_first_bytes(start: &[u8]) -> Option<Self> {
+        match start {
+            [0x93, b'N', b'U', b'M', b'P', b'Y', ..] => Some(Self::Npy),
+            [b'P', b'K', 3, 4, ..] | [b'P', b'K', 5, 6, ..] => Some(Self::Npz),
+            [0x89, b'H', b'D', b'F', b'\r', b'\n', 0x1a, b'\n', ..] => Some(Self::H5),
+            [b'P', b'A', b'R', b'1', ..] => Some(Self::Parquet),
+            [0xff, 0xff, 0xff, 0xff, ..] => Some(Self::Arrow),
+            [_, _, _, _, _, _, _, _, b'{', ..] if start[7] == 0 => Some(Self::Safetensors),
+            [b'{', ..] | [] => Some(Self::Jsonl),
+            [b'i', b'd', b'\t', ..] => Some(Self::Tsv),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_format_is_found_by_its_own_name() {
+        for format in Format::ALL {
+            let path = format!("run.1/Swiss-Prot.{}", format.name().to_uppercase());
+            assert_eq!(Format::from_extension(Path::new(&path)), Some(format));
+        }
+        assert_eq!(Format::from_extension(Path::new("out.csv")), None);
+        assert_eq!(Format::from_extension(Path::new("npz")), None);
+    }
+}

@@ -1,0 +1,166 @@
+//! JSON lines: `{"id": "P12345", "length": 412, "mean": [0.1, …]}`, one object a protein.
+//!
+//! A per-residue column is a list of lists. Numbers are the shortest that give the same single
+//! back. JSON has no NaN or infinity: such a value is an error. The schema is in `FILE.json`.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::destination::{Output, read_manifest, write_manifest};
+use super::error::invalid_data;
+use super::numbers::rounded;
+use super::reader::Records;
+use super::writer::RecordWriter;
+use super::{Column, EmbeddingRecord, OutDtype, Rows, Schema};
+
+/// Writes lines as they come.
+pub(super) struct JsonlWriter {
+    output: Output,
+    schema: Schema,
+}
+
+impl JsonlWriter {
+    pub(super) fn new(output: Output, schema: &Schema) -> Self {
+        Self {
+            output,
+            schema: schema.clone(),
+        }
+    }
+
+    fn write_block(&mut self, column: usize, values: &[f32]) -> io::Result<()> {
+        let Column { name, width, rows } = &self.schema.columns[column];
+        write!(self.output, ",{}:", serde_json::to_string(name)?)?;
+        if *rows == Rows::PerSequence {
+            return write_row(&mut self.output, values);
+        }
+        for (index, row) in values.chunks(*width).enumerate() {
+            self.output
+                .write_all(if index == 0 { b"[" } else { b"," })?;
+            write_row(&mut self.output, row)?;
+        }
+        self.output.write_all(b"]")
+    }
+}
+
+fn write_row(output: &mut Output, values: &[f32]) -> io::Result<()> {
+    for (index, value) in values.iter().enumerate() {
+        output.write_all(if index == 0 { b"[" } else { b"," })?;
+        write!(output, "{value:?}")?;
+    }
+    output.write_all(b"]")
+}
+
+impl RecordWriter for JsonlWriter {
+    fn write(&mut self, record: &EmbeddingRecord) -> io::Result<()> {
+        let id = serde_json::to_string(&record.id)?;
+        write!(self.output, "{{\"id\":{id},\"length\":{}", record.length)?;
+        for (column, values) in record.values.iter().enumerate() {
+            if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+                return Err(invalid_data(format!(
+                    "JSON cannot hold the value {value}; any other format can"
+                )));
+            }
+            let values = rounded(values, self.schema.dtype)?;
+            self.write_block(column, &values)?;
+        }
+        self.output.write_all(b"}\n")
+    }
+
+    fn finish(self: Box<Self>) -> io::Result<()> {
+        write_manifest(&self.output, &self.schema)?;
+        self.output.commit()
+    }
+}
+
+#[derive(Deserialize)]
+struct Line {
+    id: String,
+    length: usize,
+    #[serde(flatten)]
+    columns: HashMap<String, Block>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Block {
+    Pooled(Vec<f32>),
+    PerResidue(Vec<Vec<f32>>),
+}
+
+/// Reads the schema from `FILE.json`, or what the first line tells of it, and the records.
+pub(super) fn open(path: &Path) -> io::Result<(Schema, Records)> {
+    let schema = match read_manifest(path)? {
+        Some(schema) => schema,
+        None => schema_of_first_line(path)?,
+    };
+    let lines = BufReader::with_capacity(1 << 16, File::open(path)?).lines();
+    let columns = schema.columns.clone();
+    let records = lines.map(move |line| parse_line(&line?, &columns));
+    Ok((schema, Box::new(records)))
+}
+
+fn parse_line(line: &str, columns: &[Column]) -> io::Result<EmbeddingRecord> {
+    let mut line: Line =
+        serde_json::from_str(line).map_err(|error| invalid_data(error.to_string()))?;
+    let values = columns
+        .iter()
+        .map(
+            |Column { name, width, rows }| match (line.columns.remove(name), rows) {
+                (Some(Block::Pooled(values)), Rows::PerSequence) => Ok(values),
+                (Some(Block::PerResidue(rows)), Rows::PerResidue) => {
+                    match rows.iter().position(|row| row.len() != *width) {
+                        None => Ok(rows.concat()),
+                        Some(row) => Err(invalid_data(format!(
+                            "{}: row {row} of {name:?} has not {width} values",
+                            line.id
+                        ))),
+                    }
+                }
+                _ => Err(invalid_data(format!(
+                    "{}: no values for column {name:?}",
+                    line.id
+                ))),
+            },
+        )
+        .collect::<io::Result<_>>()?;
+    Ok(EmbeddingRecord {
+        id: line.id,
+        length: line.length,
+        values,
+    })
+}
+
+/// The columns of the first line, in its order.
+fn schema_of_first_line(path: &Path) -> io::Result<Schema> {
+    let mut line = String::new();
+    BufReader::new(File::open(path)?).read_line(&mut line)?;
+    let not_ours =
+        || invalid_data("it has no FILE.json, and its first line shows no columns".into());
+    let object: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_str(&line).map_err(|_| not_ours())?;
+    let mut columns = Vec::new();
+    for (name, value) in object
+        .iter()
+        .filter(|(name, _)| *name != "id" && *name != "length")
+    {
+        let values = value.as_array().ok_or_else(not_ours)?;
+        let (rows, width) = match values.first().and_then(serde_json::Value::as_array) {
+            Some(row) => (Rows::PerResidue, row.len()),
+            None => (Rows::PerSequence, values.len()),
+        };
+        columns.push(Column {
+            name: name.clone(),
+            width,
+            rows,
+        });
+    }
+    Ok(Schema {
+        columns,
+        dtype: OutDtype::F32,
+        metadata: serde_json::Map::new(),
+    })
+}

@@ -1,0 +1,180 @@
+//! A NumPy archive that needs no pickle: `numpy.load(FILE)["P12345"]`.
+//!
+//! The key is the id, or `id/column` when there are several columns; the array is `(d)` pooled,
+//! `(L, d)` per residue. The archive is a plain zip, stored, written front to back, so that it can
+//! be piped. The schema is the archive's comment, the protein's length that of each entry
+//! (`residues=412`). Two ids `x` and `x.npy` in one file are best avoided: NumPy looks up both
+//! names with and without the extension that each entry has.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::path::Path;
+
+use zip::write::{ExtendedFileOptions, FileOptions, PreparedZipFile, StreamWriter};
+use zip::{CompressionMethod, DateTime, ZipArchive, ZipWriter};
+
+use super::destination::Output;
+use super::error::{from_library, invalid_data, invalid_input};
+use super::npy::{read_header, write_header};
+use super::numbers::{from_bytes, to_bytes};
+use super::reader::Records;
+use super::writer::RecordWriter;
+use super::{Column, EmbeddingRecord, Schema};
+
+/// Writes entries as they come; keeps the zip's directory.
+pub(super) struct NpzWriter {
+    zip: ZipWriter<StreamWriter<Output>>,
+    schema: Schema,
+}
+
+impl NpzWriter {
+    pub(super) fn new(output: Output, schema: &Schema) -> io::Result<Self> {
+        let comment = schema.to_json()?;
+        if comment.len() > usize::from(u16::MAX) {
+            return Err(invalid_input(
+                "the metadata is larger than npz allows (64 KiB)".into(),
+            ));
+        }
+        let mut zip = ZipWriter::new_stream(output);
+        zip.set_comment(comment).map_err(from_library)?;
+        Ok(Self {
+            zip,
+            schema: schema.clone(),
+        })
+    }
+}
+
+impl RecordWriter for NpzWriter {
+    fn write(&mut self, record: &EmbeddingRecord) -> io::Result<()> {
+        for (column, values) in self.schema.columns.iter().zip(&record.values) {
+            let mut array = Vec::new();
+            write_header(&mut array, self.schema.dtype, &column.shape(record.length))?;
+            array.extend(to_bytes(values, self.schema.dtype)?);
+            let name = format!("{}.npy", key(&record.id, column, &self.schema));
+            // Prepared, so that size and checksum precede the data and a stream can be read.
+            let entry = PreparedZipFile::from_data(name, entry_options(record.length), &array)
+                .map_err(from_library)?;
+            self.zip.add_prepared_file(entry).map_err(from_library)?;
+        }
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> io::Result<()> {
+        self.zip
+            .finish()
+            .map_err(from_library)?
+            .into_inner()
+            .commit()
+    }
+}
+
+fn entry_options(length: usize) -> FileOptions<'static, 'static, ExtendedFileOptions> {
+    FileOptions::default()
+        .compression_method(CompressionMethod::Stored)
+        .last_modified_time(DateTime::default())
+        .unix_permissions(0o644)
+        .with_file_comment(format!("residues={length}"))
+}
+
+/// The name of a protein's array: its id, with the column when there are several.
+pub(super) fn key(id: &str, column: &Column, schema: &Schema) -> String {
+    if schema.columns.len() == 1 {
+        id.to_owned()
+    } else {
+        format!("{id}/{}", column.name)
+    }
+}
+
+/// The id in a name made by [`key`].
+pub(super) fn id_of_key<'a>(key: &'a str, column: &Column, schema: &Schema) -> io::Result<&'a str> {
+    if schema.columns.len() == 1 {
+        return Ok(key);
+    }
+    key.strip_suffix(&column.name)
+        .and_then(|rest| rest.strip_suffix('/'))
+        .ok_or_else(|| {
+            invalid_data(format!(
+                "{key:?} is not an array of column {:?}",
+                column.name
+            ))
+        })
+}
+
+/// Reads the schema from the archive's comment, the records in the order of its directory.
+pub(super) fn open(path: &Path) -> io::Result<(Schema, Records)> {
+    let archive = ZipArchive::new(BufReader::new(File::open(path)?)).map_err(from_library)?;
+    let comment = str::from_utf8(archive.comment()).map_err(from_library)?;
+    let schema = Schema::from_json(comment)?;
+    schema.check()?;
+    if archive.len() % schema.columns.len() != 0 {
+        return Err(invalid_data(
+            "it has not the same number of arrays for every column".into(),
+        ));
+    }
+    Ok((
+        schema.clone(),
+        Box::new(NpzRecords {
+            archive,
+            schema,
+            next: 0,
+        }),
+    ))
+}
+
+struct NpzRecords {
+    archive: ZipArchive<BufReader<File>>,
+    schema: Schema,
+    next: usize,
+}
+
+impl NpzRecords {
+    fn read_record(&mut self) -> io::Result<EmbeddingRecord> {
+        let mut record = EmbeddingRecord {
+            id: String::new(),
+            length: 0,
+            values: Vec::new(),
+        };
+        for (index, column) in self.schema.columns.iter().enumerate() {
+            let mut entry = self.archive.by_index(self.next).map_err(from_library)?;
+            self.next += 1;
+            let name = entry.name().map_err(from_library)?.into_owned();
+            let name = name.strip_suffix(".npy").unwrap_or(&name);
+            let id = id_of_key(name, column, &self.schema)?;
+            if index == 0 {
+                id.clone_into(&mut record.id);
+                record.length = residues(entry.comment())?;
+            } else if id != record.id {
+                return Err(invalid_data(format!(
+                    "{}: no {:?} array",
+                    record.id, column.name
+                )));
+            }
+            let shape = read_header(&mut entry, self.schema.dtype)?;
+            if shape != column.shape(record.length) {
+                return Err(invalid_data(format!(
+                    "{}: its shape is {shape:?}",
+                    record.id
+                )));
+            }
+            let mut bytes = Vec::new();
+            entry.read_to_end(&mut bytes)?;
+            record.values.push(from_bytes(&bytes, self.schema.dtype));
+        }
+        Ok(record)
+    }
+}
+
+fn residues(comment: &str) -> io::Result<usize> {
+    comment
+        .strip_prefix("residues=")
+        .and_then(|length| length.parse().ok())
+        .ok_or_else(|| invalid_data("its entry does not tell the protein's length".into()))
+}
+
+impl Iterator for NpzRecords {
+    type Item = io::Result<EmbeddingRecord>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        (self.next < self.archive.len()).then(|| self.read_record())
+    }
+}

@@ -1,0 +1,90 @@
+//! Apache Parquet: `polars.read_parquet(FILE)`, `pyarrow.parquet.read_table(FILE)`.
+//!
+//! One row a protein; columns as in [`super::record_batch`]. Values are compressed with zstd,
+//! without dictionaries or statistics (no two values are alike, and nobody filters by them). Row
+//! groups of about 64 MiB leave as they fill, so the file can be piped.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use ::parquet::arrow::ArrowWriter;
+use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use ::parquet::basic::{Compression, ZstdLevel};
+use ::parquet::file::properties::{EnabledStatistics, WriterProperties};
+use arrow_array::RecordBatch;
+
+use super::destination::Output;
+use super::error::from_library;
+use super::reader::Records;
+use super::record_batch::{BatchBuilder, records, schema_of};
+use super::writer::RecordWriter;
+use super::{EmbeddingRecord, Schema};
+
+/// Bytes of values after which a row group ends.
+const ROW_GROUP_BYTES: usize = 64 << 20;
+/// Rows decoded at a time: a long protein's row is hundreds of megabytes.
+const READ_ROWS: usize = 16;
+
+/// Writes row groups as they fill.
+pub(super) struct ParquetWriter {
+    arrow: ArrowWriter<Output>,
+    batches: BatchBuilder,
+    group_bytes: usize,
+}
+
+impl ParquetWriter {
+    pub(super) fn new(output: Output, schema: &Schema) -> io::Result<Self> {
+        let batches = BatchBuilder::new(schema)?;
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::ZSTD(ZstdLevel::default()))
+            .set_dictionary_enabled(false)
+            .set_statistics_enabled(EnabledStatistics::None)
+            .build();
+        let arrow = ArrowWriter::try_new(output, batches.arrow_schema(), Some(properties))
+            .map_err(from_library)?;
+        Ok(Self {
+            arrow,
+            batches,
+            group_bytes: 0,
+        })
+    }
+
+    fn write_batch(&mut self, batch: &RecordBatch) -> io::Result<()> {
+        self.arrow.write(batch).map_err(from_library)?;
+        self.group_bytes += batch.get_array_memory_size();
+        if self.group_bytes >= ROW_GROUP_BYTES {
+            self.group_bytes = 0;
+            self.arrow.flush().map_err(from_library)?;
+        }
+        Ok(())
+    }
+}
+
+impl RecordWriter for ParquetWriter {
+    fn write(&mut self, record: &EmbeddingRecord) -> io::Result<()> {
+        match self.batches.add(record)? {
+            Some(batch) => self.write_batch(&batch),
+            None => Ok(()),
+        }
+    }
+
+    fn finish(mut self: Box<Self>) -> io::Result<()> {
+        if let Some(batch) = self.batches.take()? {
+            self.write_batch(&batch)?;
+        }
+        self.arrow.into_inner().map_err(from_library)?.commit()
+    }
+}
+
+/// Reads the schema from the footer, the records a few rows at a time.
+pub(super) fn open(path: &Path) -> io::Result<(Schema, Records)> {
+    let builder =
+        ParquetRecordBatchReaderBuilder::try_new(File::open(path)?).map_err(from_library)?;
+    let schema = schema_of(builder.schema())?;
+    let batches = builder
+        .with_batch_size(READ_ROWS)
+        .build()
+        .map_err(from_library)?;
+    Ok((schema.clone(), Box::new(records(batches, schema))))
+}
