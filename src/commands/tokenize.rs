@@ -13,7 +13,7 @@ use crate::tokenizer::{TaskPrefix, Tokenizer};
 /// Tab-separated: id, number of tokens, residues without an id of their own (given the id of X), token ids separated by blanks, pieces.
 #[derive(Args, Clone, Debug)]
 pub struct TokenizeArgs {
-    /// The prefix in front of each sequence; by default [NLU] where the vocabulary has it
+    /// The prefix in front of each sequence; by default `[NLU]` where the vocabulary has it
     #[arg(long, value_enum)]
     pub prefix: Option<PrefixArg>,
 }
@@ -23,9 +23,9 @@ pub struct TokenizeArgs {
 pub enum PrefixArg {
     /// No prefix
     None,
-    /// [NLU]
+    /// `[NLU]`
     Nlu,
-    /// [S2S]
+    /// `[S2S]`
     S2s,
 }
 
