@@ -1,6 +1,8 @@
 //! Checkpoints as they are found: pickles written by PyTorch, shards, wrong and missing tensors, and what `init` writes.
 //! The pickles are made by `checkpoint/make_pickles.py`, which also writes down what PyTorch itself sees in them.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -368,4 +370,46 @@ fn written_files_have_ordinary_permissions() {
     init::init(&dir, Preset::Nano, 0, StoredDtype::Bf16).unwrap();
     let mode = |name: &str| fs::metadata(dir.join(name)).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode("model.safetensors"), mode("config.json"));
+}
+
+/// The ids of SentencePiece itself, from a model that it trained (`checkpoint/make_spiece.py`).
+#[test]
+fn spiece_gives_the_ids_of_sentencepiece() {
+    let read = |name: &str| fs::read(fixtures().join(name)).unwrap();
+    let expected: BTreeMap<String, Vec<u32>> =
+        serde_json::from_slice(&read("spiece_ids.json")).unwrap();
+    let tokenizer = Tokenizer::from_spiece(&read("spiece.model"), 10).unwrap();
+    assert_eq!(expected.len(), 3);
+    for (text, ids) in expected {
+        let (prefix, residues) = match (text.strip_prefix("[NLU]"), text.strip_prefix("[S2S]")) {
+            (Some(rest), _) => (TaskPrefix::Nlu, rest),
+            (_, Some(rest)) => (TaskPrefix::S2s, rest),
+            _ => (TaskPrefix::None, text.as_str()),
+        };
+        let found = tokenizer.encode(residues.as_bytes(), prefix).unwrap();
+        assert_eq!(found.token_ids, ids, "{text}");
+    }
+    let pieces = tokenizer.vocab_size() - 10;
+    assert_eq!(tokenizer.sentinel(9), Some(pieces as u32));
+}
+
+/// A checkpoint with spiece.model alone: the number of sentinels is in `tokenizer_config.json`.
+#[test]
+fn spiece_in_a_checkpoint_takes_its_sentinels_from_the_config() {
+    let dir = checkpoint_of(&[
+        ("tiny.bin", "pytorch_model.bin"),
+        ("spiece.model", "spiece.model"),
+    ]);
+    fs::remove_file(dir.path().join("tokenizer.json")).unwrap();
+    fs::write(
+        dir.path().join("tokenizer_config.json"),
+        r#"{"extra_ids": 5}"#,
+    )
+    .unwrap();
+    let checkpoint = Checkpoint::load(dir.path()).unwrap();
+    assert_eq!(checkpoint.tokenizer.num_sentinels(), 5);
+    let names = r#"{"additional_special_tokens": ["<extra_id_0>", {"content": "<extra_id_1>"}]}"#;
+    fs::write(dir.path().join("tokenizer_config.json"), names).unwrap();
+    let checkpoint = Checkpoint::load(dir.path()).unwrap();
+    assert_eq!(checkpoint.tokenizer.num_sentinels(), 2);
 }

@@ -1,5 +1,7 @@
 //! `fetch` against a small server on loopback that speaks the hub's protocol, and misbehaves where a test asks it to.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "fetch/hub_server.rs"]
 mod hub_server;
 
@@ -215,6 +217,25 @@ fn too_many_bytes_are_as_bad_as_too_few() {
     let cache = tempfile::tempdir().unwrap();
     let error = fetched(&hub(&server, cache.path())).unwrap_err();
     assert!(matches!(error, FetchError::Checksum { .. }), "{error}");
+}
+
+#[test]
+fn a_refusal_of_the_storage_host_is_not_tried_again() {
+    let server = HubServer::start(Repository::safetensors());
+    server.fault("model.safetensors", Fault::Refuse);
+    let cache = tempfile::tempdir().unwrap();
+    let error = fetched(&hub(&server, cache.path())).unwrap_err();
+    assert!(
+        matches!(error, FetchError::Refused { status: 403, .. }),
+        "{error}"
+    );
+    // One request for the size, one for the file.
+    let asked = server
+        .requests()
+        .iter()
+        .filter(|request| request.is_storage())
+        .count();
+    assert_eq!(asked, 2);
 }
 
 #[test]

@@ -19,10 +19,7 @@ pub fn to_safetensors(dir: &Path, file: &Path) -> Result<(), CheckpointError> {
             name: name.clone(),
             dtype,
             shape: entry.shape.clone(),
-            bytes: Box::new(move || {
-                let view = weights.view(name, entry).expect("it was read a moment ago");
-                view.bytes
-            }),
+            bytes: Box::new(move || weights.bytes(entry, dtype)),
         });
     }
     write_safetensors(file, tensors)

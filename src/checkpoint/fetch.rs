@@ -12,14 +12,15 @@ use std::path::{Path, PathBuf};
 
 use hf_hub::Cache;
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
-use thiserror::Error;
 
+pub use super::fetch_error::FetchError;
+use super::fetch_error::api_error;
 use super::hub::model_repo;
 use super::load::card_licence;
 pub use super::transfer::Patience;
 use super::transfer::{Checksum, Client, Source, place, sha256_of, unfinished_file};
 use super::weights::{self, Format};
-use super::{CheckpointError, Hub, convert, resolve};
+use super::{Hub, convert, resolve};
 
 /// Everything but the weights that is taken where the repository has it.
 const SMALL_FILES: [&str; 9] = [
@@ -41,123 +42,6 @@ const WEIGHTS: [&str; 4] = [
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 ];
-
-/// Why a model could not be fetched.
-#[derive(Debug, Error)]
-pub enum FetchError {
-    /// The environment forbids the network.
-    #[error(
-        "HF_HUB_OFFLINE is set, so nothing is fetched; unset it, or copy the cache from a machine that has the model"
-    )]
-    Offline,
-    /// 401 or 403.
-    #[error(
-        "{repo}: the hub refuses access (HTTP {status}); the repository does not exist, is private, or is gated: accept its terms on its page and set HF_TOKEN"
-    )]
-    Denied {
-        /// `owner/repo`.
-        repo: String,
-        /// The answer.
-        status: u16,
-    },
-    /// 404.
-    #[error(
-        "{repo} at revision `{revision}` is not on {endpoint}; check the spelling of the name and of the revision"
-    )]
-    NotFound {
-        /// `owner/repo`.
-        repo: String,
-        /// As asked for.
-        revision: String,
-        /// The hub.
-        endpoint: String,
-    },
-    /// The hub did not answer, or not sensibly.
-    #[error("{url}: {message}; check the network, the proxy, and HF_ENDPOINT")]
-    Unreachable {
-        /// What was asked for.
-        url: String,
-        /// What happened.
-        message: String,
-    },
-    /// The repository is not a model that can be used.
-    #[error("{repo} holds no {file}; it is not a model in Hugging Face's layout")]
-    NotAModel {
-        /// `owner/repo`.
-        repo: String,
-        /// What is missing.
-        file: String,
-    },
-    /// A transfer ended early, again and again.
-    #[error(
-        "{file}: the transfer broke at byte {position} of {size} ({message}); run the same command again"
-    )]
-    Broken {
-        /// The file.
-        file: String,
-        /// Bytes received.
-        position: u64,
-        /// Bytes expected.
-        size: u64,
-        /// What happened.
-        message: String,
-    },
-    /// All bytes came, but other ones.
-    #[error(
-        "{file}: what was received has the checksum {found}, but the hub announced {expected}; nothing was kept, run the same command again"
-    )]
-    Checksum {
-        /// The file.
-        file: String,
-        /// The hub's.
-        expected: String,
-        /// Of what was received.
-        found: String,
-    },
-    /// The ETag is no checksum.
-    #[error(
-        "{file}: the hub announces no checksum (ETag `{etag}`); set HF_ENDPOINT to a faithful mirror or unset it"
-    )]
-    Unverifiable {
-        /// The file.
-        file: String,
-        /// What it announces instead.
-        etag: String,
-    },
-    /// The cache could not be written.
-    #[error("{path}: {source}; the cache is at HF_HUB_CACHE, HF_HOME or ~/.cache/huggingface")]
-    Io {
-        /// Where.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// What was fetched cannot be used.
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
-}
-
-impl FetchError {
-    pub(super) fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
-        let path = path.as_ref().to_path_buf();
-        move |source| FetchError::Io { path, source }
-    }
-
-    pub(super) fn request(url: &str, error: ureq::Error) -> Self {
-        FetchError::Unreachable {
-            url: url.to_string(),
-            message: error.to_string(),
-        }
-    }
-
-    /// Whether trying again may help.
-    pub(super) fn is_passing(&self) -> bool {
-        matches!(
-            self,
-            FetchError::Broken { .. } | FetchError::Unreachable { .. }
-        )
-    }
-}
 
 /// What happens, for a progress display.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -226,7 +110,7 @@ impl<'a> Session<'a> {
         revision: &str,
         patience: Patience,
     ) -> Result<Self, FetchError> {
-        let refused = |error| api_error(hub, repo, revision, error);
+        let refused = |error: ApiError| api_error(hub, repo, revision, &error);
         let api = ApiBuilder::from_cache(Cache::new(hub.cache.clone()))
             .with_endpoint(hub.endpoint.clone())
             .with_token(hub.token.clone())
@@ -333,7 +217,7 @@ impl<'a> Session<'a> {
                 self.hub,
                 self.repo,
                 &format!("{} ({name})", self.commit),
-                error,
+                &error,
             )
         })?;
         let checksum = Checksum::from_etag(metadata.etag()).ok_or_else(|| {
@@ -417,27 +301,4 @@ fn link(blob: &Path, snapshot: &Path, name: &str) -> Result<(), FetchError> {
     unfinished
         .persist(&pointer)
         .map_err(|error| FetchError::io(&pointer)(error.error))
-}
-
-fn api_error(hub: &Hub, repo: &str, revision: &str, error: ApiError) -> FetchError {
-    let status = match &error {
-        ApiError::RequestError(request) => match request.as_ref() {
-            ureq::Error::StatusCode(status) => Some(*status),
-            _ => None,
-        },
-        _ => None,
-    };
-    let repo = repo.to_string();
-    match status {
-        Some(status @ (401 | 403)) => FetchError::Denied { repo, status },
-        Some(404) => FetchError::NotFound {
-            repo,
-            revision: revision.to_string(),
-            endpoint: hub.endpoint.clone(),
-        },
-        _ => FetchError::Unreachable {
-            url: format!("{}/{repo}", hub.endpoint),
-            message: error.to_string(),
-        },
-    }
 }

@@ -80,7 +80,7 @@ mod tests {
         assert_eq!(blocks[BLOCKS - 1], bytes[bytes.len() - BLOCK..]);
         let mut whole = Vec::new();
         sample(&bytes[..WHOLE_TENSOR], |block| {
-            whole.extend_from_slice(block)
+            whole.extend_from_slice(block);
         });
         assert_eq!(whole, bytes[..WHOLE_TENSOR]);
     }

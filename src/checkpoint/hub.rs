@@ -64,6 +64,21 @@ impl Hub {
             .pointer_path(commit)
     }
 
+    /// `owner/repo` of every model folder in the cache that has no short name, sorted; complete or not.
+    pub fn cached_models(&self) -> Vec<String> {
+        let folders = std::fs::read_dir(&self.cache)
+            .into_iter()
+            .flatten()
+            .flatten();
+        let names = folders.filter_map(|folder| folder.file_name().into_string().ok());
+        let repos =
+            names.filter_map(|name| Some(name.strip_prefix("models--")?.replacen("--", "/", 1)));
+        let known = |repo: &String| super::KNOWN_MODELS.iter().any(|model| model.repo == repo);
+        let mut repos: Vec<String> = repos.filter(|repo| !known(repo)).collect();
+        repos.sort();
+        repos
+    }
+
     /// A complete local copy of a repository at a revision (branch, tag or full commit), if there is one.
     pub fn snapshot(&self, repo: &str, revision: &str) -> Option<PathBuf> {
         let reference = self.repo_dir(repo).join("refs").join(revision);

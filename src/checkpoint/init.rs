@@ -1,17 +1,17 @@
 //! Random checkpoints: where training starts, and what tests and benchmarks run on.
 //!
-//! T5's initialisation, as `T5PreTrainedModel._init_weights` of Hugging Face has it (initializer_factor 1): normal with mean 0 and
+//! T5's initialisation, as `T5PreTrainedModel._init_weights` of Hugging Face has it (`initializer_factor` 1): normal with mean 0 and
 //!
 //! | tensor | standard deviation |
 //! |---|---|
 //! | embedding table, `lm_head` | 1 |
-//! | `q` | (d_model · d_kv)^-½ |
-//! | `k`, `v`, `wi`, `wi_0`, `wi_1`, relative_attention_bias | d_model^-½ |
-//! | `o` | (num_heads · d_kv)^-½ |
+//! | `q` | (`d_model` · d_kv)^-½ |
+//! | `k`, `v`, `wi`, `wi_0`, `wi_1`, `relative_attention_bias` | d_model^-½ |
+//! | `o` | (`num_heads` · d_kv)^-½ |
 //! | `wo` | d_ff^-½ |
 //! | norms | all ones |
 //!
-//! Each tensor has its own ChaCha key, hashed from the seed and the tensor's name, and each of its blocks its own stream: no value
+//! Each tensor has its own `ChaCha` key, hashed from the seed and the tensor's name, and each of its blocks its own stream: no value
 //! depends on the order of the work, the number of threads or the type that is stored.
 
 use std::borrow::Cow;
@@ -38,7 +38,7 @@ pub const RANDOM_LABEL: &str = "ankh3_random";
 /// Values a random stream.
 const BLOCK: usize = 1 << 16;
 
-/// A named shape; all are Ankh3's variant: gated SiLU, 64 buckets, 256 ids, an output projection of its own.
+/// A named shape; all are Ankh3's variant: gated `SiLU`, 64 buckets, 256 ids, an output projection of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Preset {
     /// 7.7 million parameters: tests and first steps.
@@ -111,7 +111,7 @@ pub fn init(
     save(dir, contents)
 }
 
-fn lazy<'a>(spec: TensorSpec, config: &'a Config, seed: u64, dtype: StoredDtype) -> LazyTensor<'a> {
+fn lazy(spec: TensorSpec, config: &Config, seed: u64, dtype: StoredDtype) -> LazyTensor<'_> {
     LazyTensor {
         name: spec.name.clone(),
         dtype,

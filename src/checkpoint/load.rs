@@ -145,7 +145,8 @@ impl Checkpoint {
         self.raw_config.contains_key(super::init::RANDOM_LABEL)
     }
 
-    /// 64 hex digits that identify configuration, vocabulary and weights, whatever file format holds them. See [`mod@hash`].
+    /// 64 hex digits that identify configuration, vocabulary and weights, whatever file format holds them. Large
+    /// weights are sampled: the same weights as pickle and as safetensors have the same hash, another revision has another one.
     pub fn model_hash(&self) -> Result<String, CheckpointError> {
         hash::model_hash(self)
     }

@@ -8,6 +8,7 @@
 pub mod convert;
 mod error;
 pub mod fetch;
+mod fetch_error;
 mod hash;
 pub mod hub;
 pub mod init;

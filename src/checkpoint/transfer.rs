@@ -16,7 +16,7 @@ use tempfile::NamedTempFile;
 use ureq::Agent;
 use ureq::config::RedirectAuthHeaders;
 
-use super::fetch::FetchError;
+use super::fetch_error::FetchError;
 use super::hash::hex;
 
 /// How patient a download is.
@@ -37,7 +37,7 @@ impl Default for Patience {
     }
 }
 
-/// What the hub says of a file: its ETag is a checksum of its content.
+/// What the hub says of a file: its `ETag` is a checksum of its content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Checksum {
     /// Large files (LFS, Xet).
@@ -190,7 +190,7 @@ impl Client {
         }
         let response = request
             .call()
-            .map_err(|error| FetchError::request(&source.url, error))?;
+            .map_err(|error| FetchError::request(source.name, &source.url, &error))?;
         if progress.position > 0 && response.status() != 206 {
             start_over(source, progress).map_err(FetchError::io(progress.file.path()))?;
         }

@@ -157,33 +157,29 @@ impl Weights {
         name: &str,
         entry: &Entry,
     ) -> Result<TensorView<'_>, CheckpointError> {
-        let (path, map) = &self.files[entry.file];
         let dtype = entry
             .dtype
             .clone()
             .map_err(|dtype| CheckpointError::UnsupportedDtype {
-                file: path.clone(),
+                file: self.files[entry.file].0.clone(),
                 name: name.to_string(),
                 shape: entry.shape.clone(),
                 dtype,
             })?;
-        let bytes = match &entry.strides {
-            None => {
-                let length = entry.shape.iter().product::<usize>() * dtype.size();
-                Cow::Borrowed(&map[entry.start..entry.start + length])
-            }
-            Some(strides) => Cow::Owned(gather(
-                &map[entry.start..],
-                dtype.size(),
-                &entry.shape,
-                strides,
-            )),
-        };
         Ok(TensorView {
             dtype,
             shape: entry.shape.clone(),
-            bytes,
+            bytes: self.bytes(entry, dtype),
         })
+    }
+
+    /// The bytes of a tensor of a supported type.
+    pub(super) fn bytes(&self, entry: &Entry, dtype: StoredDtype) -> Cow<'_, [u8]> {
+        let storage = &self.files[entry.file].1[entry.start..];
+        match &entry.strides {
+            None => Cow::Borrowed(&storage[..entry.shape.iter().product::<usize>() * dtype.size()]),
+            Some(strides) => Cow::Owned(gather(storage, dtype.size(), &entry.shape, strides)),
+        }
     }
 
     /// The weight files with their sizes in bytes.

@@ -272,9 +272,10 @@ mod tests {
 
     #[test]
     fn encodes_prefix_residues_and_end() {
+        type Case<'a> = (&'a Tokenizer, &'a str, TaskPrefix, &'a [u32], usize, usize);
         let ankh3 = Tokenizer::ankh3();
         let v1 = Tokenizer::ankh_v1();
-        let table: &[(&Tokenizer, &str, TaskPrefix, &[u32], usize, usize)] = &[
+        let table: &[Case<'_>] = &[
             (
                 &ankh3,
                 "MKAY",

@@ -87,7 +87,7 @@ fn ids_by_piece(pieces: &[String]) -> HashMap<&str, u32> {
         .collect()
 }
 
-/// A piece as such, or as a word of its own (`▁A`): ProtT5 was trained on residues separated by blanks.
+/// A piece as such, or as a word of its own (`▁A`): `ProtT5` was trained on residues separated by blanks.
 fn word(ids: &HashMap<&str, u32>, piece: &str) -> Option<u32> {
     let spaced = format!("\u{2581}{piece}");
     ids.get(piece).or_else(|| ids.get(spaced.as_str())).copied()

@@ -1,7 +1,7 @@
 //! The part of the hub's protocol that `fetch` uses, on loopback:
 //!
 //! - `GET /api/models/{repo}/revision/{revision}`: the commit and the names of the files;
-//! - `GET /{repo}/resolve/{commit}/{file}`: small files with their git blob id as ETag, `.bin` and `.safetensors` as a redirect that
+//! - `GET /{repo}/resolve/{commit}/{file}`: small files with their git blob id as `ETag`, `.bin` and `.safetensors` as a redirect that
 //!   carries `x-linked-etag` (SHA-256), as the real hub does for its large files;
 //! - `GET /storage/{file}`: the bytes, by range.
 
@@ -33,6 +33,8 @@ pub enum Fault {
     FlipByte,
     AppendByte,
     StrangeEtag,
+    /// The storage host says 403, as for a link that is too old.
+    Refuse,
     Slow,
 }
 
@@ -43,8 +45,12 @@ pub struct Request {
 }
 
 impl Request {
+    pub fn is_storage(&self) -> bool {
+        self.path.starts_with("/storage/")
+    }
+
     pub fn resumed(&self) -> bool {
-        self.path.starts_with("/storage/") && self.range.is_some_and(|start| start > 0)
+        self.is_storage() && self.range.is_some_and(|start| start > 0)
     }
 }
 
@@ -136,8 +142,16 @@ impl Repository {
                 .finalize()
                 .to_vec()
         };
-        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+        digest
+            .iter()
+            .flat_map(|byte| [byte >> 4, byte & 15])
+            .map(digit)
+            .collect()
     }
+}
+
+fn digit(half_byte: u8) -> char {
+    char::from_digit(u32::from(half_byte), 16).unwrap()
 }
 
 fn is_large(name: &str) -> bool {
@@ -173,7 +187,7 @@ impl HubServer {
                 let state = Arc::clone(&shared);
                 std::thread::spawn(move || {
                     // A client that went away is none of the server's business.
-                    let _ = state.serve(stream, port);
+                    let _ = state.serve(&stream, port);
                 });
             }
         });
@@ -202,7 +216,7 @@ impl HubServer {
 }
 
 impl State {
-    fn serve(&self, stream: TcpStream, port: u16) -> std::io::Result<()> {
+    fn serve(&self, stream: &TcpStream, port: u16) -> std::io::Result<()> {
         let mut lines = BufReader::new(stream.try_clone()?).lines();
         let first = lines.next().unwrap_or_else(|| Ok(String::new()))?;
         let path = first.split(' ').nth(1).unwrap_or_default().to_string();
@@ -214,14 +228,7 @@ impl State {
                 break;
             };
             match name.to_ascii_lowercase().as_str() {
-                "range" => {
-                    range = value["bytes=".len()..]
-                        .split('-')
-                        .next()
-                        .unwrap()
-                        .parse()
-                        .ok()
-                }
+                "range" => range = first_byte(value),
                 "authorization" => token = Some(value.to_string()),
                 _ => {}
             }
@@ -231,19 +238,19 @@ impl State {
             range,
         });
         if path.contains("gated/model") && token.as_deref() != Some("Bearer open sesame") {
-            return head(&stream, "401 Unauthorized", &[], 0);
+            return head(stream, "401 Unauthorized", &[], 0);
         }
         if let Some(rest) = path.strip_prefix("/api/models/") {
-            return self.info(&stream, rest);
+            return self.info(stream, rest);
         }
         if let Some(file) = path.strip_prefix("/storage/") {
-            return self.content(&stream, file, range, &[]);
+            return self.content(stream, file, range, &[]);
         }
         match path.split_once(&format!("/resolve/{COMMIT}/")) {
             Some((_, file)) if self.repository.files.contains_key(file) => {
-                self.resolve(&stream, file, range, port)
+                self.resolve(stream, file, range, port)
             }
-            _ => head(&stream, "404 Not Found", &[], 0),
+            _ => head(stream, "404 Not Found", &[], 0),
         }
     }
 
@@ -322,6 +329,9 @@ impl State {
             return stream.write_all(&content[..1]);
         }
         let fault = self.fault_of(file);
+        if fault == Fault::Refuse {
+            return head(stream, "403 Forbidden", &[], 0);
+        }
         let start = match fault {
             Fault::BreakOnceThenIgnoreRange => 0,
             _ => range.unwrap_or(0),
@@ -355,6 +365,16 @@ impl State {
             .copied()
             .unwrap_or(Fault::None)
     }
+}
+
+/// Of `bytes=START-` or `bytes=START-END`.
+fn first_byte(range: &str) -> Option<usize> {
+    range
+        .strip_prefix("bytes=")?
+        .split('-')
+        .next()?
+        .parse()
+        .ok()
 }
 
 fn head(

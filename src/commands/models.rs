@@ -1,0 +1,91 @@
+//! `ankh3 models`: the known names, and what of the hub is on this machine.
+
+use std::io::{self, Write};
+
+use clap::Args;
+
+use crate::checkpoint::{Hub, KNOWN_MODELS, ModelRef, resolve};
+
+/// List the models with a short name and where they are cached
+///
+/// Tab-separated: name, repository, parameters in millions, licence, directory (`-` where it is not in the cache: `ankh3 fetch NAME`),
+/// note. Any other T5 encoder-decoder of the hub can be fetched and used as `owner/repo`; those in the cache are listed too.
+#[derive(Args, Clone, Debug)]
+pub struct ModelsArgs {}
+
+/// Writes the table to `out`.
+pub fn run(_args: &ModelsArgs, out: &mut dyn Write) -> io::Result<()> {
+    list(&Hub::from_env(), out)
+}
+
+fn list(hub: &Hub, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(
+        out,
+        "name\trepository\tparameters_M\tlicence\tdirectory\tnote"
+    )?;
+    for model in KNOWN_MODELS {
+        let dir = hub.snapshot(model.repo, "main");
+        let dir = dir.map_or_else(|| "-".to_string(), |dir| dir.display().to_string());
+        writeln!(
+            out,
+            "{}\t{}\t{}\t{}\t{dir}\t{}",
+            model.name,
+            model.repo,
+            model.parameters_in_millions,
+            resolve::ANKH_LICENCE,
+            model.note
+        )?;
+    }
+    for repo in hub.cached_models() {
+        if let Ok(dir) = ModelRef::parse_name(&repo).and_then(|model| model.resolve(hub)) {
+            writeln!(out, "{repo}\t{repo}\t-\t-\t{}\tin the cache", dir.display())?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::StoredDtype;
+    use crate::checkpoint::init::{Preset, init};
+
+    #[test]
+    fn lists_known_names_and_other_cached_models() {
+        let cache = tempfile::tempdir().unwrap();
+        let hub = Hub {
+            cache: cache.path().to_path_buf(),
+            endpoint: String::new(),
+            token: None,
+            offline: true,
+        };
+        let repo = cache.path().join("models--some--model");
+        let dir = repo.join("snapshots/abc");
+        init(&dir, Preset::Nano, 0, StoredDtype::Bf16).unwrap();
+        std::fs::create_dir_all(repo.join("refs")).unwrap();
+        std::fs::write(repo.join("refs/main"), "abc").unwrap();
+        // In the cache of Python's tools, but no T5 that could be loaded: not complete.
+        std::fs::create_dir_all(cache.path().join("models--half--model/snapshots/def")).unwrap();
+        let mut out = Vec::new();
+        list(&hub, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let large = text
+            .lines()
+            .find(|line| line.starts_with("ankh3-large\t"))
+            .unwrap();
+        assert!(large.contains("\tCC-BY-NC-SA-4.0\t-\t"), "{large}");
+        let last = text.lines().last().unwrap();
+        assert_eq!(
+            last,
+            format!(
+                "some/model\tsome/model\t-\t-\t{}\tin the cache",
+                dir.display()
+            )
+        );
+        assert!(
+            text.lines().all(|line| line.split('\t').count() == 6),
+            "{text}"
+        );
+        assert!(!text.contains("half"), "{text}");
+    }
+}

@@ -1,0 +1,138 @@
+//! `ankh3 tokenize`: what the model sees of a sequence.
+
+use std::io::Write;
+
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+
+use crate::sequence::Sequence;
+use crate::tokenizer::{TaskPrefix, Tokenizer};
+
+/// Print the token ids that the model sees of each sequence
+///
+/// Tab-separated: id, number of tokens, residues without an id of their own (given the id of X), token ids separated by blanks, pieces.
+#[derive(Args, Clone, Debug)]
+pub struct TokenizeArgs {
+    /// The prefix in front of each sequence; by default `[NLU]` where the vocabulary has it
+    #[arg(long, value_enum)]
+    pub prefix: Option<PrefixArg>,
+}
+
+/// Prefixes on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PrefixArg {
+    /// No prefix
+    None,
+    /// `[NLU]`
+    Nlu,
+    /// `[S2S]`
+    S2s,
+}
+
+impl From<PrefixArg> for TaskPrefix {
+    fn from(arg: PrefixArg) -> Self {
+        match arg {
+            PrefixArg::None => TaskPrefix::None,
+            PrefixArg::Nlu => TaskPrefix::Nlu,
+            PrefixArg::S2s => TaskPrefix::S2s,
+        }
+    }
+}
+
+/// Writes one line a sequence to `out`.
+pub fn run(
+    args: &TokenizeArgs,
+    tokenizer: &Tokenizer,
+    sequences: impl Iterator<Item = Result<Sequence>>,
+    out: &mut dyn Write,
+) -> Result<()> {
+    let prefix = args
+        .prefix
+        .map_or_else(|| tokenizer.default_prefix(), TaskPrefix::from);
+    writeln!(out, "id\ttokens\treplaced\ttoken_ids\tpieces")?;
+    for sequence in sequences {
+        let sequence = sequence?;
+        let line = line(tokenizer, &sequence, prefix)?;
+        writeln!(out, "{line}")?;
+    }
+    Ok(())
+}
+
+fn line(tokenizer: &Tokenizer, sequence: &Sequence, prefix: TaskPrefix) -> Result<String> {
+    let encoding = tokenizer
+        .encode(&sequence.residues, prefix)
+        .with_context(|| {
+            let origin = &sequence.origin;
+            format!(
+                "{}: record {} ({}), line {}",
+                origin.file, origin.record, sequence.id, origin.line
+            )
+        })?;
+    let ids: Vec<String> = encoding.token_ids.iter().map(u32::to_string).collect();
+    let pieces: Vec<&str> = encoding
+        .token_ids
+        .iter()
+        .map(|id| tokenizer.piece(*id))
+        .collect();
+    let (tokens, replaced) = (encoding.token_ids.len(), encoding.replaced);
+    let fields = [
+        sequence.id.clone(),
+        tokens.to_string(),
+        replaced.to_string(),
+        ids.join(" "),
+        pieces.join(" "),
+    ];
+    Ok(fields.join("\t"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sequence::Origin;
+
+    fn sequence(id: &str, residues: &str) -> Sequence {
+        Sequence {
+            id: id.to_string(),
+            description: String::new(),
+            residues: residues.as_bytes().to_vec(),
+            origin: Origin {
+                file: "x.fasta".into(),
+                record: 2,
+                line: 3,
+            },
+        }
+    }
+
+    fn table(prefix: Option<PrefixArg>, residues: &str) -> Result<String> {
+        let mut out = Vec::new();
+        let sequences = [Ok(sequence("a", residues))].into_iter();
+        run(
+            &TokenizeArgs { prefix },
+            &Tokenizer::ankh3(),
+            sequences,
+            &mut out,
+        )?;
+        Ok(String::from_utf8(out)?)
+    }
+
+    #[test]
+    fn prints_ids_and_pieces() {
+        let header = "id\ttokens\treplaced\ttoken_ids\tpieces\n";
+        let nlu = table(None, "MKJ").unwrap();
+        assert_eq!(
+            nlu,
+            format!("{header}a\t5\t1\t4 24 18 27 1\t[NLU] M K X </s>\n")
+        );
+        let none = table(Some(PrefixArg::None), "M").unwrap();
+        assert_eq!(none, format!("{header}a\t2\t0\t24 1\tM </s>\n"));
+    }
+
+    #[test]
+    fn an_error_names_the_record() {
+        let error = format!("{:#}", table(None, "M*").unwrap_err());
+        assert!(
+            error.starts_with("x.fasta: record 2 (a), line 3: `*` at position 2"),
+            "{error}"
+        );
+    }
+}
