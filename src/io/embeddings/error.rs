@@ -64,7 +64,11 @@ pub(super) fn from_library(error: impl Into<Box<dyn Error + Send + Sync>>) -> io
             }
             return io::Error::new(io.kind(), io.to_string());
         }
-        cause = current.source();
+        // The csv crate does not name the cause as its source.
+        cause = match current.downcast_ref::<csv::Error>().map(csv::Error::kind) {
+            Some(csv::ErrorKind::Io(io)) => Some(io),
+            _ => current.source(),
+        };
     }
     invalid_data(error.to_string())
 }

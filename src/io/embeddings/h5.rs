@@ -119,7 +119,7 @@ impl RecordWriter for H5Writer {
                 .datatype(self.datatype.clone())
                 .shape(self.schema.columns[index].shape(record.length))
                 .create(&name)
-                .map_err(from_hdf5)?;
+                .map_err(|error| already(error, &record.id))?;
             let bytes = to_bytes(values, self.schema.dtype)?;
             dataset.write_raw_bytes(&bytes).map_err(from_hdf5)?;
             write_attributes(&dataset, record).map_err(from_hdf5)?;
@@ -135,6 +135,14 @@ impl RecordWriter for H5Writer {
         self.output.append(self.spool)?;
         self.output.commit()
     }
+}
+
+/// Names the id when the library says that its name is taken.
+fn already(error: rust_hdf5::Hdf5Error, id: &str) -> io::Error {
+    if error.to_string().contains("already exists") {
+        return invalid_data(format!("there is a dataset called {id:?} already"));
+    }
+    from_hdf5(error)
 }
 
 fn write_attributes(dataset: &H5Dataset, record: &EmbeddingRecord) -> rust_hdf5::Result<()> {

@@ -145,15 +145,13 @@ struct Sink {
 
 impl Sink {
     fn write(&mut self, file: usize, record: EmbeddingRecord) -> Result<(), MergeError> {
+        if self.ids.contains(&record.id) {
+            return Err(self.duplicate(file, record.id));
+        }
         self.writer.write(&record)?;
         self.of_file[file] += 1;
-        match self.ids.contains(&record.id) {
-            false => {
-                self.ids.insert(record.id);
-                Ok(())
-            }
-            true => Err(self.duplicate(file, record.id)),
-        }
+        self.ids.insert(record.id);
+        Ok(())
     }
 
     /// Looks again for who had the id first: remembering it for all would take memory that only

@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::Path;
 
+use zip::result::ZipError;
 use zip::write::{ExtendedFileOptions, FileOptions, PreparedZipFile, StreamWriter};
 use zip::{CompressionMethod, DateTime, ZipArchive, ZipWriter};
 
@@ -50,11 +51,19 @@ impl RecordWriter for NpzWriter {
             let mut array = Vec::new();
             write_header(&mut array, self.schema.dtype, &column.shape(record.length))?;
             array.extend(to_bytes(values, self.schema.dtype)?);
-            let name = format!("{}.npy", key(&record.id, column, &self.schema));
+            let key = key(&record.id, column, &self.schema);
             // Prepared, so that size and checksum precede the data and a stream can be read.
-            let entry = PreparedZipFile::from_data(name, entry_options(record.length), &array)
+            let options = entry_options(record.length);
+            let entry = PreparedZipFile::from_data(format!("{key}.npy"), options, &array)
                 .map_err(from_library)?;
-            self.zip.add_prepared_file(entry).map_err(from_library)?;
+            self.zip
+                .add_prepared_file(entry)
+                .map_err(|error| match error {
+                    ZipError::InvalidArchive(what) if what.starts_with("Duplicate filename") => {
+                        invalid_data(format!("there is an array called {key:?} already"))
+                    }
+                    other => from_library(other),
+                })?;
         }
         Ok(())
     }

@@ -175,9 +175,12 @@ pub(super) fn records_of(batch: &RecordBatch, schema: &Schema) -> Vec<EmbeddingR
 fn block(array: &ArrayRef, row: usize, column: &Column) -> Vec<f32> {
     let values = match column.rows {
         Rows::PerSequence => array.as_fixed_size_list().value(row),
-        Rows::PerResidue => {
-            array.as_list::<i32>().value(row).as_fixed_size_list().values().clone()
-        }
+        Rows::PerResidue => array
+            .as_list::<i32>()
+            .value(row)
+            .as_fixed_size_list()
+            .values()
+            .clone(),
     };
     match values.as_primitive_opt::<Float32Type>() {
         Some(values) => values.values().to_vec(),
