@@ -57,13 +57,13 @@ const ROOMS: &[(&str, &[&str])] = &[
         &["kernels", "model", "packing", "sequence", "tokenizer"],
     ),
     ("checkpoint", &["device", "model", "sequence", "tokenizer"]),
-    ("model", &["kernels", "packing"]),
+    ("model", &["kernels"]),
     ("packing", &["sequence", "tokenizer"]),
     ("io", &["sequence"]),
     ("tokenizer", &["sequence"]),
     ("kernels", &[]),
     ("sequence", &[]),
-    ("device", &[]),
+    ("device", &["kernels"]),
     ("progress", &[]),
 ];
 

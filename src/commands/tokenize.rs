@@ -3,9 +3,12 @@
 use std::io::Write;
 
 use anyhow::{Context, Result};
-use clap::{Args, ValueEnum};
+use clap::Args;
 
-use crate::sequence::Sequence;
+use crate::args::{InputArgs, ModelArgs};
+use crate::checkpoint::{Checkpoint, Hub};
+use crate::io::input::Input;
+use crate::sequence::{Rules, Sequence};
 use crate::tokenizer::{TaskPrefix, Tokenizer};
 
 /// Print the token ids that the model sees of each sequence
@@ -13,42 +16,37 @@ use crate::tokenizer::{TaskPrefix, Tokenizer};
 /// Tab-separated: id, number of tokens, residues without an id of their own (given the id of X), token ids separated by blanks, pieces.
 #[derive(Args, Clone, Debug)]
 pub struct TokenizeArgs {
-    /// The prefix in front of each sequence; by default `[NLU]` where the vocabulary has it
-    #[arg(long, value_enum)]
-    pub prefix: Option<PrefixArg>,
-}
-
-/// Prefixes on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum PrefixArg {
-    /// No prefix
-    None,
-    /// `[NLU]`
-    Nlu,
-    /// `[S2S]`
-    S2s,
-}
-
-impl From<PrefixArg> for TaskPrefix {
-    fn from(arg: PrefixArg) -> Self {
-        match arg {
-            PrefixArg::None => TaskPrefix::None,
-            PrefixArg::Nlu => TaskPrefix::Nlu,
-            PrefixArg::S2s => TaskPrefix::S2s,
-        }
-    }
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    input: InputArgs,
 }
 
 /// Writes one line a sequence to `out`.
-pub fn run(
-    args: &TokenizeArgs,
+///
+/// # Errors
+/// A model or an input that cannot be read.
+pub fn run(args: &TokenizeArgs, out: &mut dyn Write) -> Result<()> {
+    let tokenizer = Checkpoint::open(&args.model.model, &Hub::from_env())?.tokenizer;
+    let prefix = args
+        .model
+        .prefix
+        .map_or_else(|| tokenizer.default_prefix(), TaskPrefix::from);
+    let input = Input::open(&args.input.files, args.input.options(Rules::default())?)?;
+    write(
+        &tokenizer,
+        prefix,
+        input.map(|item| Ok(item?.sequence)),
+        out,
+    )
+}
+
+fn write(
     tokenizer: &Tokenizer,
+    prefix: TaskPrefix,
     sequences: impl Iterator<Item = Result<Sequence>>,
     out: &mut dyn Write,
 ) -> Result<()> {
-    let prefix = args
-        .prefix
-        .map_or_else(|| tokenizer.default_prefix(), TaskPrefix::from);
     writeln!(out, "id\ttokens\treplaced\ttoken_ids\tpieces")?;
     for sequence in sequences {
         let sequence = sequence?;
@@ -103,33 +101,28 @@ mod tests {
         }
     }
 
-    fn table(prefix: Option<PrefixArg>, residues: &str) -> Result<String> {
+    fn table(prefix: TaskPrefix, residues: &str) -> Result<String> {
         let mut out = Vec::new();
         let sequences = [Ok(sequence("a", residues))].into_iter();
-        run(
-            &TokenizeArgs { prefix },
-            &Tokenizer::ankh3(),
-            sequences,
-            &mut out,
-        )?;
+        write(&Tokenizer::ankh3(), prefix, sequences, &mut out)?;
         Ok(String::from_utf8(out)?)
     }
 
     #[test]
     fn prints_ids_and_pieces() {
         let header = "id\ttokens\treplaced\ttoken_ids\tpieces\n";
-        let nlu = table(None, "MKJ").unwrap();
+        let nlu = table(TaskPrefix::Nlu, "MKJ").unwrap();
         assert_eq!(
             nlu,
             format!("{header}a\t5\t1\t4 24 18 27 1\t[NLU] M K X </s>\n")
         );
-        let none = table(Some(PrefixArg::None), "M").unwrap();
+        let none = table(TaskPrefix::None, "M").unwrap();
         assert_eq!(none, format!("{header}a\t2\t0\t24 1\tM </s>\n"));
     }
 
     #[test]
     fn an_error_names_the_record() {
-        let error = format!("{:#}", table(None, "M*").unwrap_err());
+        let error = format!("{:#}", table(TaskPrefix::Nlu, "M*").unwrap_err());
         assert!(
             error.starts_with("x.fasta: record 2 (a), line 3: `*` at position 2"),
             "{error}"

@@ -8,6 +8,7 @@ use candle_core::{DType, Tensor};
 use thiserror::Error;
 
 use super::pooling::Pooling;
+use super::recent::Recent;
 use crate::model::{Encoder, Packed};
 use crate::packing::by_token_budget;
 use crate::sequence::{Chunk, Limit};
@@ -40,14 +41,6 @@ pub enum EmbedError {
     /// The network failed.
     #[error(transparent)]
     Model(#[from] candle_core::Error),
-    /// The result holds NaN or infinity.
-    #[error(
-        "the model's result for {id} is not finite; the weights or the number type do not bear this sequence (try --dtype f32)"
-    )]
-    NotFinite {
-        /// Whose result.
-        id: String,
-    },
 }
 
 /// The encoder, asked for embeddings.
@@ -55,6 +48,7 @@ pub struct Embedder<'a> {
     encoder: &'a Encoder,
     tokenizer: &'a Tokenizer,
     request: Request,
+    recent: Recent,
 }
 
 /// A chunk of one protein on its way through the network.
@@ -72,6 +66,7 @@ impl<'a> Embedder<'a> {
             encoder,
             tokenizer,
             request,
+            recent: Recent::default(),
         }
     }
 
@@ -80,35 +75,53 @@ impl<'a> Embedder<'a> {
         self.encoder.config().d_model
     }
 
-    /// The columns of every protein `(id, residues)`, in their order; of equal residues only the first is computed.
+    /// The columns of every protein, in order; `None` where the network's result holds NaN or infinity. Equal proteins are computed once.
     ///
     /// # Errors
-    /// The first protein without a finite result, or the network's failure.
-    pub fn embed(&self, proteins: &[(&str, &[u8])]) -> Result<Vec<Arc<Columns>>, EmbedError> {
-        let (unique, places) = without_repeats(proteins);
-        let pieces = self.pieces(&unique)?;
-        let width = self.width();
-        let mut joined: Vec<Vec<Vec<f32>>> = unique
+    /// A sequence that the vocabulary cannot say, or the network's failure.
+    pub fn embed(&mut self, proteins: &[&[u8]]) -> Result<Vec<Option<Arc<Columns>>>, EmbedError> {
+        let mut known: HashMap<&[u8], Option<Arc<Columns>>> = HashMap::new();
+        let mut new = Vec::new();
+        for residues in proteins {
+            known.entry(residues).or_insert_with(|| {
+                let recent = self.recent.get(residues);
+                if recent.is_none() {
+                    new.push(*residues);
+                }
+                recent
+            });
+        }
+        for (residues, columns) in new.iter().zip(self.compute(&new)?) {
+            if let Some(columns) = &columns {
+                self.recent.insert(residues, columns);
+            }
+            known.insert(residues, columns);
+        }
+        Ok(proteins
             .iter()
-            .map(|(_, residues)| vec![vec![0.0; residues.len() * width]; self.request.layers.len()])
-            .collect();
+            .map(|residues| known[residues].clone())
+            .collect())
+    }
+
+    fn compute(&self, proteins: &[&[u8]]) -> Result<Vec<Option<Arc<Columns>>>, EmbedError> {
+        let pieces = self.pieces(proteins)?;
+        let width = self.width();
+        let empty =
+            |residues: &&[u8]| vec![vec![0.0; residues.len() * width]; self.request.layers.len()];
+        let mut joined: Vec<Vec<Vec<f32>>> = proteins.iter().map(empty).collect();
         let lengths: Vec<usize> = pieces.iter().map(|piece| piece.token_ids.len()).collect();
         for batch in by_token_budget(&lengths, self.request.max_batch_tokens) {
             self.run(&pieces[batch], &mut joined)?;
         }
-        let mut results = Vec::with_capacity(unique.len());
-        for ((id, _), layers) in unique.iter().zip(&mut joined) {
-            results.push(Arc::new(self.pool(id, std::mem::take(layers))?));
-        }
-        Ok(places
+        Ok(joined
             .into_iter()
-            .map(|place| results[place].clone())
+            .map(|layers| self.pool(layers).map(Arc::new))
             .collect())
     }
 
-    fn pieces(&self, proteins: &[(&str, &[u8])]) -> Result<Vec<Piece>, EmbedError> {
+    fn pieces(&self, proteins: &[&[u8]]) -> Result<Vec<Piece>, EmbedError> {
         let mut pieces = Vec::new();
-        for (protein, (_, residues)) in proteins.iter().enumerate() {
+        for (protein, residues) in proteins.iter().enumerate() {
             for chunk in self.request.limit.chunks(residues.len()) {
                 let encoding = self
                     .tokenizer
@@ -144,13 +157,13 @@ impl<'a> Embedder<'a> {
         Ok(())
     }
 
-    fn pool(&self, id: &str, layers: Vec<Vec<f32>>) -> Result<Columns, EmbedError> {
+    fn pool(&self, layers: Vec<Vec<f32>>) -> Option<Columns> {
         if layers.iter().flatten().any(|value| !value.is_finite()) {
-            return Err(EmbedError::NotFinite { id: id.to_owned() });
+            return None;
         }
         let poolings = &self.request.poolings;
         if let [Pooling::PerResidue] = poolings.as_slice() {
-            return Ok(layers);
+            return Some(layers);
         }
         let pool = |layer: &Vec<f32>| {
             poolings
@@ -158,24 +171,8 @@ impl<'a> Embedder<'a> {
                 .map(|pooling| pooling.apply(layer, self.width()))
                 .collect::<Vec<_>>()
         };
-        Ok(layers.iter().flat_map(pool).collect())
+        Some(layers.iter().flat_map(pool).collect())
     }
-}
-
-/// The distinct proteins in order of appearance, and for each protein the place of its like among them.
-fn without_repeats<'p>(proteins: &[(&'p str, &'p [u8])]) -> (Vec<(&'p str, &'p [u8])>, Vec<usize>) {
-    let mut unique = Vec::new();
-    let mut seen = HashMap::new();
-    let places = proteins
-        .iter()
-        .map(|&(id, residues)| {
-            *seen.entry(residues).or_insert_with(|| {
-                unique.push((id, residues));
-                unique.len() - 1
-            })
-        })
-        .collect();
-    (unique, places)
 }
 
 fn to_f32(state: &Tensor) -> candle_core::Result<Vec<f32>> {

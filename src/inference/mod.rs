@@ -2,3 +2,4 @@
 
 pub mod embedder;
 pub mod pooling;
+mod recent;

@@ -3,8 +3,11 @@
 mod ahead;
 pub mod compression;
 pub mod embeddings;
+pub mod entry;
 pub mod fasta;
 pub mod input;
+pub mod journal;
 mod lines;
 mod not_fasta;
+pub mod sink;
 pub mod stdio;

@@ -1,0 +1,480 @@
+//! `ankh3 embed`: FASTA in, embeddings out.
+//!
+//! Input (read ahead on a thread) → groups of sequences up to the token budget → embedder → a thread that writes, and keeps the journal.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Args, ValueEnum};
+use serde_json::{Map, Value, json};
+
+use super::Outcome;
+use super::opened::Opened;
+use crate::args::{InputArgs, ModelArgs, RuntimeArgs, ScaleArgs, Shard};
+use crate::inference::embedder::{Columns, Embedder, Request};
+use crate::inference::pooling::Pooling;
+use crate::io::embeddings::{
+    Column, Destination, EmbeddingRecord, Format, OutDtype, Rows, Schema, Writer,
+};
+use crate::io::input::{Counts, Input, Item, OnBad};
+use crate::io::journal::{self, Journal, Replay};
+use crate::io::sink::Sink;
+use crate::io::{entry, stdio};
+use crate::model::Encoder;
+use crate::progress::Progress;
+use crate::sequence::{Rules, Sequence};
+
+/// Embed proteins: FASTA in, one row a residue or one row a protein out
+///
+/// The encoder reads [prefix] + residues + </s>; exactly one row a residue comes out, whatever stands around them. Equal sequences are computed once.
+/// Results come in input order and do not depend on batches, order or threads (on a CPU to the byte).
+#[derive(Args, Clone, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct EmbedArgs {
+    #[command(flatten)]
+    input: InputArgs,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    what: WhatArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    scale: ScaleArgs,
+    #[command(flatten)]
+    runtime: RuntimeArgs,
+}
+
+impl EmbedArgs {
+    /// CPU threads asked for.
+    pub fn threads(&self) -> Option<usize> {
+        self.runtime.threads
+    }
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  zcat proteome.fasta.gz | ankh3 embed --model ankh3-large --pooling mean -o proteome.h5
+  ankh3 embed --model DIR proteins.fasta > per_residue.npz
+  ankh3 embed --model DIR --pooling mean,max --layers -1,24 --out-dtype f16 -o proteins.parquet proteins.fasta
+  ankh3 embed --model DIR --resume --shard 3/8 -o part3.h5 proteome.fasta.zst";
+
+/// What is computed of each protein.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "What")]
+struct WhatArgs {
+    /// One or several, by commas.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "per-residue")]
+    pooling: Vec<PoolingArg>,
+
+    /// Layers, by commas: 0 is the embedding table, k the output of layer k; -1 is the last layer after the final norm (what other tools call the
+    /// last hidden state), -2 the output of the last but one, and so on.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        allow_negative_numbers = true,
+        default_value = "-1",
+        value_name = "N"
+    )]
+    layers: Vec<i64>,
+}
+
+/// [`Pooling`] on the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum PoolingArg {
+    /// One row a residue.
+    PerResidue,
+    /// The mean over residues.
+    Mean,
+    /// The largest value of each dimension.
+    Max,
+    /// The smallest value of each dimension.
+    Min,
+    /// The standard deviation over residues (population form).
+    Std,
+}
+
+impl From<PoolingArg> for Pooling {
+    fn from(pooling: PoolingArg) -> Self {
+        match pooling {
+            PoolingArg::PerResidue => Pooling::PerResidue,
+            PoolingArg::Mean => Pooling::Mean,
+            PoolingArg::Max => Pooling::Max,
+            PoolingArg::Min => Pooling::Min,
+            PoolingArg::Std => Pooling::Std,
+        }
+    }
+}
+
+/// Where the embeddings go.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Output")]
+struct OutputArgs {
+    /// The file to write, `-` for stdout. It appears under its name only when it is complete.
+    #[arg(long, short, value_name = "FILE", default_value = "-")]
+    output: PathBuf,
+
+    /// The format [default: by the file's extension; npz on stdout].
+    #[arg(long, value_enum)]
+    format: Option<FormatArg>,
+
+    /// Number type of the values written.
+    #[arg(long, value_enum, default_value = "f32")]
+    out_dtype: OutDtypeArg,
+}
+
+/// [`Format`] on the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum FormatArg {
+    /// Tab-separated text.
+    Tsv,
+    /// One JSON object a protein.
+    Jsonl,
+    /// One NumPy array of all rows, with FILE.index.tsv beside it.
+    Npy,
+    /// NumPy archive, one array a protein.
+    Npz,
+    /// HDF5 as UniProt ships it: one dataset a protein.
+    H5,
+    /// One tensor a protein.
+    Safetensors,
+    /// One row a protein.
+    Parquet,
+    /// Arrow IPC stream, one row a protein.
+    Arrow,
+}
+
+impl From<FormatArg> for Format {
+    fn from(format: FormatArg) -> Self {
+        match format {
+            FormatArg::Tsv => Format::Tsv,
+            FormatArg::Jsonl => Format::Jsonl,
+            FormatArg::Npy => Format::Npy,
+            FormatArg::Npz => Format::Npz,
+            FormatArg::H5 => Format::H5,
+            FormatArg::Safetensors => Format::Safetensors,
+            FormatArg::Parquet => Format::Parquet,
+            FormatArg::Arrow => Format::Arrow,
+        }
+    }
+}
+
+/// [`OutDtype`] on the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum OutDtypeArg {
+    /// Single precision.
+    F32,
+    /// Half precision.
+    F16,
+    /// bfloat16; safetensors only.
+    Bf16,
+}
+
+/// The format asked for, by flag or extension; npz where neither says.
+pub(super) fn format_of(format: Option<FormatArg>, output: &Path) -> Result<Format> {
+    match (format, Format::from_extension(output)) {
+        (Some(format), _) => Ok(format.into()),
+        (None, Some(format)) => Ok(format),
+        (None, None) if stdio::is_dash(output) => Ok(Format::Npz),
+        (None, None) => {
+            let known = Format::ALL.map(Format::name).join(", ");
+            bail!(
+                "the extension of {} names no format; add --format, one of {known}",
+                output.display()
+            )
+        }
+    }
+}
+
+/// stdout or a file.
+pub(super) fn destination(output: &Path, format: Format) -> Result<Destination> {
+    if !stdio::is_dash(output) {
+        return Ok(Destination::File(output.to_owned()));
+    }
+    let content = if format.is_binary() {
+        stdio::Content::Binary
+    } else {
+        stdio::Content::Text
+    };
+    Ok(Destination::Stream(Box::new(stdio::Output::create(
+        output, content,
+    )?)))
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Everything that keeps the output from being complete.
+pub fn run(args: &EmbedArgs) -> Result<Outcome> {
+    let format = format_of(args.output.format, &args.output.output)?;
+    let options = args.input.options(Rules::default())?;
+    ensure!(
+        !(args.scale.resume && stdio::is_dash(&args.output.output)),
+        "--resume needs a file: add -o FILE"
+    );
+    let opened = Opened::new(&args.model, &args.runtime, |checkpoint| {
+        checkpoint.tokenizer.default_prefix()
+    })?;
+    let layers = resolve_layers(&args.what.layers, opened.checkpoint.config.num_layers)?;
+    let poolings: Vec<Pooling> = args
+        .what
+        .pooling
+        .iter()
+        .copied()
+        .map(Pooling::from)
+        .collect();
+    let mut schema = Schema {
+        columns: columns(&layers, &poolings, opened.checkpoint.config.d_model)?,
+        dtype: match args.output.out_dtype {
+            OutDtypeArg::F32 => OutDtype::F32,
+            OutDtypeArg::F16 => OutDtype::F16,
+            OutDtypeArg::Bf16 => OutDtype::Bf16,
+        },
+        metadata: opened.provenance("embed")?,
+    };
+    describe(
+        &mut schema.metadata,
+        &layers,
+        &poolings,
+        &options.limit,
+        args.scale.shard,
+    )?;
+    let on_bad = options.on_bad;
+    let request = Request {
+        prefix: opened.prefix,
+        layers,
+        poolings,
+        limit: options.limit,
+        max_batch_tokens: args.runtime.batch_tokens(&opened.compute),
+    };
+    let writer = Writer::create(format, &schema, destination(&args.output.output, format)?)
+        .with_context(|| format!("writing {}", args.output.output.display()))?;
+    let (replay, journal) = open_journal(args, &schema)?;
+    let input = Input::open(&args.input.files, options)?;
+    let encoder = opened.load(|loader| Encoder::load(loader, &opened.checkpoint.config))?;
+    let max_tokens = request.max_batch_tokens;
+    let run = Run {
+        embedder: Embedder::new(&encoder, &opened.checkpoint.tokenizer, request),
+        sink: Sink::new(writer, journal)?,
+        replay,
+        progress: Progress::new(),
+        on_bad,
+        shard: args.scale.shard,
+        max_tokens,
+        keeps_journal: args.scale.resume,
+        not_finite: 0,
+    };
+    run.all(input)
+        .with_context(|| format!("writing {}", args.output.output.display()))
+}
+
+/// Layers counted from the end become layers counted from the start.
+fn resolve_layers(layers: &[i64], num_layers: usize) -> Result<Vec<usize>> {
+    let resolve = |layer: &i64| {
+        let counted = if *layer < 0 {
+            layer + num_layers as i64 + 1
+        } else {
+            *layer
+        };
+        let valid = usize::try_from(counted)
+            .ok()
+            .filter(|counted| *counted <= num_layers);
+        valid.with_context(|| {
+            format!(
+                "--layers {layer}: this encoder has layers 0 to {num_layers}, or -1 to -{}",
+                num_layers + 1
+            )
+        })
+    };
+    layers.iter().map(resolve).collect()
+}
+
+/// Names: `mean`, or `layer_12/mean` where there are several layers.
+fn columns(layers: &[usize], poolings: &[Pooling], width: usize) -> Result<Vec<Column>> {
+    let mut columns: Vec<Column> = Vec::new();
+    for layer in layers {
+        for pooling in poolings {
+            let name = match layers {
+                [_] => pooling.column().to_owned(),
+                _ => format!("layer_{layer}/{}", pooling.column()),
+            };
+            ensure!(
+                columns.iter().all(|column| column.name != name),
+                "{name} is asked for twice; name each layer and pooling once"
+            );
+            let rows = if *pooling == Pooling::PerResidue {
+                Rows::PerResidue
+            } else {
+                Rows::PerSequence
+            };
+            columns.push(Column { name, width, rows });
+        }
+    }
+    Ok(columns)
+}
+
+/// What this command adds to the provenance.
+fn describe(
+    metadata: &mut Map<String, Value>,
+    layers: &[usize],
+    poolings: &[Pooling],
+    limit: &crate::sequence::Limit,
+    shard: Option<Shard>,
+) -> Result<()> {
+    metadata.insert("layers".to_owned(), json!(layers));
+    metadata.insert("pooling".to_owned(), serde_json::to_value(poolings)?);
+    if limit.max_length().is_some() {
+        metadata.insert("length_limit".to_owned(), serde_json::to_value(limit)?);
+    }
+    if let Some(shard) = shard {
+        metadata.insert("shard".to_owned(), json!(shard.to_string()));
+    }
+    Ok(())
+}
+
+/// The journal of a run that can be resumed. Its key is the schema: everything that influences the values.
+fn open_journal(args: &EmbedArgs, schema: &Schema) -> Result<(Option<Replay>, Option<Journal>)> {
+    if !args.scale.resume {
+        return Ok((None, None));
+    }
+    let path = journal::path_for(&args.output.output);
+    let (replay, journal) = journal::open(&path, &serde_json::to_string(schema)?)?;
+    if replay.left() > 0 {
+        tracing::info!("resuming: {} sequences are done already", replay.left());
+    }
+    Ok((Some(replay), Some(journal)))
+}
+
+/// The loop's state.
+struct Run<'a> {
+    embedder: Embedder<'a>,
+    sink: Sink,
+    replay: Option<Replay>,
+    progress: Progress,
+    on_bad: OnBad,
+    shard: Option<Shard>,
+    max_tokens: usize,
+    keeps_journal: bool,
+    not_finite: u64,
+}
+
+impl Run<'_> {
+    fn all(mut self, mut input: Input) -> Result<Outcome> {
+        let mut group: Vec<Sequence> = Vec::new();
+        let mut tokens = 0;
+        while let Some(item) = input.next() {
+            let Item { index, sequence } = item?;
+            if self.shard.is_some_and(|shard| !shard.has(index)) {
+                continue;
+            }
+            if let Some(record) = self.replayed(&sequence)? {
+                self.progress.add(1, record.length as u64);
+                self.sink.write(vec![(record, None)])?;
+                continue;
+            }
+            tokens += sequence.residues.len() + 2;
+            group.push(sequence);
+            if tokens >= self.max_tokens {
+                self.compute(std::mem::take(&mut group))?;
+                tokens = 0;
+            }
+        }
+        if !group.is_empty() {
+            self.compute(group)?;
+        }
+        self.sink.finish()?;
+        report(input.counts());
+        self.progress.finish();
+        let partial = input.counts().is_partial() || self.not_finite > 0;
+        Ok(if partial {
+            Outcome::SomeFailed
+        } else {
+            Outcome::Done
+        })
+    }
+
+    /// What an earlier run has of this sequence.
+    fn replayed(&mut self, sequence: &Sequence) -> Result<Option<EmbeddingRecord>> {
+        let Some(replay) = &mut self.replay else {
+            return Ok(None);
+        };
+        let Some(bytes) = replay.next_entry()? else {
+            return Ok(None);
+        };
+        let record = entry::decode(&bytes, sequence).with_context(|| {
+            format!("the input is not the one that the run to be resumed began with (at {}); delete the .resume file or give the same input", sequence.id)
+        })?;
+        Ok(Some(record))
+    }
+
+    fn compute(&mut self, group: Vec<Sequence>) -> Result<()> {
+        let residues: Vec<&[u8]> = group
+            .iter()
+            .map(|sequence| sequence.residues.as_slice())
+            .collect();
+        let results = self.embedder.embed(&residues)?;
+        let mut records = Vec::with_capacity(group.len());
+        for (sequence, result) in group.iter().zip(results) {
+            self.progress.add(1, sequence.residues.len() as u64);
+            match result {
+                Some(columns) => records.push(self.record(sequence, columns)),
+                None => self.refuse(sequence)?,
+            }
+        }
+        if !records.is_empty() {
+            self.sink.write(records)?;
+        }
+        Ok(())
+    }
+
+    fn record(
+        &self,
+        sequence: &Sequence,
+        columns: Arc<Columns>,
+    ) -> (EmbeddingRecord, Option<Vec<u8>>) {
+        let values = Arc::try_unwrap(columns).unwrap_or_else(|shared| (*shared).clone());
+        let record = EmbeddingRecord {
+            id: sequence.id.clone(),
+            length: sequence.residues.len(),
+            values,
+        };
+        let entry = self.keeps_journal.then(|| entry::encode(&record, sequence));
+        (record, entry)
+    }
+
+    /// A result that is not finite: an error, or a skipped record. In a shard it must be an error, since shards are merged by their order.
+    fn refuse(&mut self, sequence: &Sequence) -> Result<()> {
+        let Sequence { id, origin, .. } = sequence;
+        let message = format!(
+            "{}: record {} ({id}), line {}: the model's result holds NaN or infinity; the weights or the number type do not bear this sequence",
+            origin.file, origin.record, origin.line
+        );
+        if self.on_bad == OnBad::Error || self.shard.is_some() {
+            bail!("{message} (try --dtype f32, or leave the record out)");
+        }
+        tracing::warn!("skipped: {message}");
+        self.not_finite += 1;
+        Ok(())
+    }
+}
+
+/// What was changed and left out of the input.
+pub(super) fn report(counts: &Counts) {
+    if !counts.changes.is_empty() {
+        tracing::warn!("input: {}", counts.changes);
+    }
+    let left_out = counts.failed + counts.too_long + counts.repeated;
+    if left_out > 0 {
+        let Counts {
+            records,
+            failed,
+            too_long,
+            repeated,
+            ..
+        } = counts;
+        tracing::warn!(
+            "{left_out} of {records} records left out: {failed} bad, {too_long} too long, {repeated} repeated"
+        );
+    }
+}

@@ -1,0 +1,108 @@
+//! `ankh3 inspect`: what a checkpoint or an embedding file holds.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use serde_json::json;
+
+use crate::checkpoint::Checkpoint;
+use crate::checkpoint::inspect::Summary;
+use crate::io::embeddings::inspect::{self, inspect};
+
+/// Show what a checkpoint directory or an embedding file holds
+///
+/// Of embeddings: proteins, residues, columns, the range of values and how they were made. Of a checkpoint: its shape, number types, files, tokenizer.
+#[derive(Args, Clone, Debug)]
+pub struct InspectArgs {
+    /// A checkpoint directory, or a file written by `ankh3 embed`.
+    #[arg(value_name = "PATH")]
+    path: PathBuf,
+
+    /// Print JSON instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// A path that is neither.
+pub fn run(args: &InspectArgs, out: &mut dyn Write) -> Result<()> {
+    if args.path.is_dir() {
+        let summary = Summary::of(&Checkpoint::load(&args.path)?);
+        if args.json {
+            return Ok(writeln!(
+                out,
+                "{}",
+                serde_json::to_string_pretty(&summary)?
+            )?);
+        }
+        return Ok(writeln!(out, "{summary}")?);
+    }
+    let summary = inspect(&args.path)?;
+    if args.json {
+        as_json(&summary, out)
+    } else {
+        as_text(&summary, out)
+    }
+}
+
+fn as_json(summary: &inspect::Summary, out: &mut dyn Write) -> Result<()> {
+    let value = json!({
+        "format": summary.format.name(),
+        "dtype": summary.dtype,
+        "records": summary.records,
+        "residues": summary.residues,
+        "shortest": summary.lengths.map(|lengths| lengths.0),
+        "longest": summary.lengths.map(|lengths| lengths.1),
+        "columns": summary.columns,
+        "metadata": summary.metadata,
+    });
+    Ok(writeln!(out, "{}", serde_json::to_string_pretty(&value)?)?)
+}
+
+fn as_text(summary: &inspect::Summary, out: &mut dyn Write) -> Result<()> {
+    writeln!(
+        out,
+        "format    {} ({})",
+        summary.format.name(),
+        summary.dtype.name()
+    )?;
+    writeln!(out, "proteins  {}", summary.records)?;
+    let lengths = summary
+        .lengths
+        .map(|(shortest, longest)| format!(" ({shortest} to {longest} a protein)"));
+    writeln!(
+        out,
+        "residues  {}{}",
+        summary.residues,
+        lengths.unwrap_or_default()
+    )?;
+    for column in &summary.columns {
+        let show = |value: Option<f64>| {
+            value.map_or_else(|| "-".to_owned(), |value| format!("{value:.4}"))
+        };
+        let (min, max) = (
+            show(column.min.map(f64::from)),
+            show(column.max.map(f64::from)),
+        );
+        writeln!(
+            out,
+            "column    {}: {} x {}, from {min} to {max}, mean {}, not finite {}",
+            column.column.name,
+            column.rows,
+            column.column.width,
+            show(column.mean),
+            column.non_finite
+        )?;
+    }
+    for (key, value) in &summary.metadata {
+        let text = value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned);
+        writeln!(out, "{key:<15} {text}")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! What every command that runs a model does first: device, checkpoint, prefix; and the provenance that its outputs carry.
+
+use anyhow::{Context, Result};
+use serde_json::{Map, Value, json};
+
+use crate::args::{ModelArgs, RuntimeArgs};
+use crate::checkpoint::{Checkpoint, Hub};
+use crate::device::Compute;
+use crate::model::Loader;
+use crate::tokenizer::TaskPrefix;
+
+/// A device and a checkpoint, ready to load weights from.
+pub struct Opened {
+    /// Where it runs.
+    pub compute: Compute,
+    /// What runs.
+    pub checkpoint: Checkpoint,
+    /// What stands in front of each sequence.
+    pub prefix: TaskPrefix,
+}
+
+impl Opened {
+    /// Opens the device and the checkpoint and says so in the log.
+    ///
+    /// # Errors
+    /// A device or a model that is not there.
+    pub fn new(
+        model: &ModelArgs,
+        runtime: &RuntimeArgs,
+        default_prefix: impl Fn(&Checkpoint) -> TaskPrefix,
+    ) -> Result<Self> {
+        let compute = runtime.compute()?;
+        let checkpoint = Checkpoint::open(&model.model, &Hub::from_env())?;
+        let prefix = model
+            .prefix
+            .map_or_else(|| default_prefix(&checkpoint), TaskPrefix::from);
+        let opened = Opened {
+            compute,
+            checkpoint,
+            prefix,
+        };
+        let Opened {
+            compute,
+            checkpoint,
+            prefix,
+        } = &opened;
+        let threads = rayon::current_num_threads();
+        tracing::info!(
+            "model {} on {} ({}, {threads} threads), {}, prefix {}",
+            checkpoint.id(),
+            compute.name,
+            compute.kernels(),
+            compute.dtype.name(),
+            prefix.as_str()
+        );
+        if checkpoint.is_random() {
+            tracing::warn!("this model is random (made by `ankh3 init`): its results mean nothing");
+        }
+        Ok(opened)
+    }
+
+    /// Runs `load` with a loader of this checkpoint's weights.
+    ///
+    /// # Errors
+    /// What `load` meets.
+    pub fn load<T>(&self, load: impl FnOnce(&Loader<'_>) -> candle_core::Result<T>) -> Result<T> {
+        let Opened {
+            compute,
+            checkpoint,
+            ..
+        } = self;
+        let loader = Loader {
+            source: checkpoint,
+            device: &compute.device,
+            dtype: compute.dtype.into(),
+        };
+        load(&loader).with_context(|| format!("model {}", checkpoint.dir.display()))
+    }
+
+    /// How results are made, for their metadata: everything that influences them, and the licence.
+    ///
+    /// # Errors
+    /// Weights that cannot be read.
+    pub fn provenance(&self, command: &str) -> Result<Map<String, Value>> {
+        let Opened {
+            compute,
+            checkpoint,
+            prefix,
+        } = self;
+        let mut map = Map::new();
+        let mut put = |key: &str, value: Value| map.insert(key.to_owned(), value);
+        put("tool", json!(concat!("ankh3 ", env!("CARGO_PKG_VERSION"))));
+        put("command", json!(command));
+        put("model", json!(checkpoint.id()));
+        if let Some(revision) = checkpoint.revision() {
+            put("revision", json!(revision));
+        }
+        put("model_hash", json!(checkpoint.model_hash()?));
+        if let Some(licence) = checkpoint.licence() {
+            put("model_licence", json!(licence));
+        }
+        if checkpoint.is_random() {
+            put("model_is_random", json!(true));
+        }
+        put("prefix", json!(prefix.as_str()));
+        put("dtype", json!(compute.dtype.name()));
+        put("device", json!(compute.name));
+        put("kernels", json!(compute.kernels()));
+        Ok(map)
+    }
+}

@@ -1,0 +1,53 @@
+//! Results of sequences seen lately, so that equal ones are computed once and fanned out. Bounded by memory, not by count.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use super::embedder::Columns;
+
+/// Bytes of results kept.
+const LIMIT: usize = 256 << 20;
+
+type Key = [u8; 32];
+
+/// First in, first out.
+#[derive(Default)]
+pub(super) struct Recent {
+    results: HashMap<Key, Arc<Columns>>,
+    order: VecDeque<Key>,
+    bytes: usize,
+}
+
+fn key(residues: &[u8]) -> Key {
+    Sha256::digest(residues).into()
+}
+
+fn size(columns: &Columns) -> usize {
+    columns.iter().map(|column| column.len() * 4).sum()
+}
+
+impl Recent {
+    pub(super) fn get(&self, residues: &[u8]) -> Option<Arc<Columns>> {
+        self.results.get(&key(residues)).cloned()
+    }
+
+    pub(super) fn insert(&mut self, residues: &[u8], columns: &Arc<Columns>) {
+        let key = key(residues);
+        if self.results.insert(key, columns.clone()).is_some() {
+            return;
+        }
+        self.order.push_back(key);
+        self.bytes += size(columns);
+        while self.bytes > LIMIT {
+            let Some(oldest) = self.order.pop_front() else {
+                break;
+            };
+            self.bytes -= self
+                .results
+                .remove(&oldest)
+                .map_or(0, |columns| size(&columns));
+        }
+    }
+}

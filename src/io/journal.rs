@@ -1,0 +1,282 @@
+//! What a run has finished, kept beside its output so that a run cut off at any moment goes on from there.
+//!
+//! `OUTPUT.resume` begins with a key, the description of everything that influences the results; then one entry after another, each with its
+//! length and checksum. An entry cut off in the middle is the end: it is dropped and computed again. The final output is always written whole,
+//! from the journal's entries and the new ones, so it has the same bytes as that of a run without interruption.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+const MAGIC: &[u8; 8] = b"ankh3jr1";
+/// Nothing that is written is longer; a larger length is damage.
+const MAX_ENTRY: u64 = 1 << 40;
+
+/// Why a journal cannot be used.
+#[derive(Debug, Error)]
+pub enum JournalError {
+    /// It belongs to another run.
+    #[error(
+        "{} holds results of another run (it was made with {found}); give the command it was made with, delete the file, or run without --resume",
+        .path.display()
+    )]
+    OtherRun {
+        /// The journal.
+        path: PathBuf,
+        /// Its key.
+        found: String,
+    },
+    /// Reading or writing failed.
+    #[error("{}: {source}", .path.display())]
+    Io {
+        /// The journal.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+/// Entries of an earlier run, in order.
+pub struct Replay {
+    reader: BufReader<File>,
+    left: u64,
+}
+
+/// The end of a journal, to write to.
+pub struct Journal {
+    path: PathBuf,
+    writer: BufWriter<File>,
+}
+
+/// The journal of an output file.
+pub fn path_for(output: &Path) -> PathBuf {
+    let mut name = output.file_name().unwrap_or_default().to_owned();
+    name.push(".resume");
+    output.with_file_name(name)
+}
+
+/// Opens the journal at `path`, or begins one. Returns the entries that an earlier run with the same `key` finished, and the end to write to.
+///
+/// # Errors
+/// A journal with another key, or one that cannot be read or written.
+pub fn open(path: &Path, key: &str) -> Result<(Replay, Journal), JournalError> {
+    let io_error = |source| JournalError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .map_err(io_error)?;
+    let mut reader = BufReader::new(file.try_clone().map_err(io_error)?);
+    let found = read_header(&mut reader).map_err(io_error)?;
+    match found {
+        Some(found) if found != key => {
+            return Err(JournalError::OtherRun {
+                path: path.to_owned(),
+                found,
+            });
+        }
+        _ => {}
+    }
+    let (start, end, entries) = match found {
+        Some(_) => scan(&mut reader).map_err(io_error)?,
+        None => (0, 0, 0),
+    };
+    let mut writer = BufWriter::new(file);
+    (|| {
+        writer.get_ref().set_len(end)?;
+        writer.seek(SeekFrom::Start(end))?;
+        if found.is_none() {
+            writer.write_all(MAGIC)?;
+            write_entry(&mut writer, key.as_bytes())?;
+            writer.flush()?;
+        }
+        Ok(())
+    })()
+    .map_err(io_error)?;
+    let mut reader = BufReader::new(File::open(path).map_err(io_error)?);
+    reader.seek(SeekFrom::Start(start)).map_err(io_error)?;
+    Ok((
+        Replay {
+            reader,
+            left: entries,
+        },
+        Journal {
+            path: path.to_owned(),
+            writer,
+        },
+    ))
+}
+
+/// The key, or `None` of a file that ends before a whole one (an empty file, or a run that died at once).
+fn read_header(reader: &mut impl Read) -> io::Result<Option<String>> {
+    let mut magic = [0; 8];
+    match reader.read_exact(&mut magic) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        other => other?,
+    }
+    if &magic != MAGIC {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "not a journal of ankh3; move this file away",
+        ));
+    }
+    let key = read_entry(reader)?;
+    Ok(key.map(|key| String::from_utf8_lossy(&key).into_owned()))
+}
+
+/// Where the entries start, where the last whole one ends, and how many there are. The reader stands after the header.
+fn scan(reader: &mut BufReader<File>) -> io::Result<(u64, u64, u64)> {
+    let start = reader.stream_position()?;
+    let (mut end, mut entries) = (start, 0);
+    while let Some(payload) = read_entry(reader)? {
+        end += payload.len() as u64 + 12;
+        entries += 1;
+    }
+    Ok((start, end, entries))
+}
+
+fn write_entry(writer: &mut impl Write, payload: &[u8]) -> io::Result<()> {
+    writer.write_all(&(payload.len() as u64).to_le_bytes())?;
+    writer.write_all(&crc32fast::hash(payload).to_le_bytes())?;
+    writer.write_all(payload)
+}
+
+/// The next entry; `None` at the end or at the first one that is not whole.
+fn read_entry(reader: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
+    let mut head = [0; 12];
+    let mut have = 0;
+    while have < head.len() {
+        match reader.read(&mut head[have..])? {
+            0 => return Ok(None),
+            n => have += n,
+        }
+    }
+    let length = u64::from_le_bytes(head[..8].try_into().expect("eight bytes"));
+    let checksum = u32::from_le_bytes(head[8..].try_into().expect("four bytes"));
+    if length > MAX_ENTRY {
+        return Ok(None);
+    }
+    let mut payload = Vec::new();
+    reader.take(length).read_to_end(&mut payload)?;
+    let whole = payload.len() as u64 == length && crc32fast::hash(&payload) == checksum;
+    Ok(whole.then_some(payload))
+}
+
+impl Replay {
+    /// The next entry of the earlier run.
+    ///
+    /// # Errors
+    /// Where the file cannot be read any more.
+    pub fn next_entry(&mut self) -> io::Result<Option<Vec<u8>>> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        self.left -= 1;
+        read_entry(&mut self.reader)
+    }
+
+    /// Entries not yet taken.
+    pub fn left(&self) -> u64 {
+        self.left
+    }
+}
+
+impl Journal {
+    /// Adds an entry. It is safe from this process's death once [`Journal::flush`] was.
+    ///
+    /// # Errors
+    /// Where the file cannot be written.
+    pub fn append(&mut self, payload: &[u8]) -> io::Result<()> {
+        write_entry(&mut self.writer, payload)
+    }
+
+    /// Hands everything to the system.
+    ///
+    /// # Errors
+    /// Where the file cannot be written.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+
+    /// Deletes the journal: the output is complete.
+    ///
+    /// # Errors
+    /// Where the file cannot be deleted.
+    pub fn remove(self) -> io::Result<()> {
+        std::fs::remove_file(&self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(path: &Path, key: &str) -> Vec<Vec<u8>> {
+        let (mut replay, _) = open(path, key).unwrap();
+        std::iter::from_fn(|| replay.next_entry().unwrap()).collect()
+    }
+
+    #[test]
+    fn cut_off_at_any_byte_it_keeps_every_whole_entry_and_takes_new_ones() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.npz.resume");
+        let payloads: [&[u8]; 4] = [b"first", b"", b"the third entry", b"4"];
+        let (_, mut journal) = open(&path, "key").unwrap();
+        payloads
+            .iter()
+            .for_each(|payload| journal.append(payload).unwrap());
+        journal.flush().unwrap();
+        drop(journal);
+        let whole = std::fs::read(&path).unwrap();
+        for length in 0..=whole.len() {
+            std::fs::write(&path, &whole[..length]).unwrap();
+            let (mut replay, mut journal) = open(&path, "key").unwrap();
+            let mut found = 0;
+            while let Some(entry) = replay.next_entry().unwrap() {
+                assert_eq!(entry, payloads[found], "cut at {length}");
+                found += 1;
+            }
+            payloads[found..]
+                .iter()
+                .for_each(|payload| journal.append(payload).unwrap());
+            journal.flush().unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), whole, "cut at {length}");
+        }
+    }
+
+    #[test]
+    fn damage_in_the_middle_ends_it_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("j");
+        let (_, mut journal) = open(&path, "key").unwrap();
+        (0..3).for_each(|i| journal.append(&[i; 20]).unwrap());
+        journal.flush().unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        let middle = bytes.len() - 40;
+        bytes[middle] ^= 1;
+        std::fs::write(&path, &bytes).unwrap();
+        assert_eq!(entries(&path, "key"), [[0; 20]]);
+    }
+
+    #[test]
+    fn another_runs_journal_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("j");
+        drop(open(&path, "one").unwrap());
+        let error = open(&path, "two").err().unwrap().to_string();
+        assert!(
+            error.contains("another run") && error.contains("one"),
+            "{error}"
+        );
+        std::fs::write(&path, "a file of the user's own").unwrap();
+        assert!(open(&path, "one").is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), b"a file of the user's own");
+    }
+}
