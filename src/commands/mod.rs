@@ -27,6 +27,7 @@ pub enum Outcome {
 
 /// The sub-commands.
 #[derive(Clone, Debug, Subcommand)]
+#[expect(missing_docs, reason = "a command's help is that of its arguments")]
 pub enum Command {
     Embed(Box<embed::EmbedArgs>),
     Merge(merge::MergeArgs),
