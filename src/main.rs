@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     match result {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::SomeFailed) => ExitCode::from(3),
-        Err(error) if is_stdout_closed(error.as_ref()) => ExitCode::SUCCESS,
+        Err(error) if error.chain().any(is_stdout_closed) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
