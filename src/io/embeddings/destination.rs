@@ -141,17 +141,13 @@ impl Write for Target {
 /// Writes `FILE.json` beside a file whose format has no place for the schema; to the log when the
 /// output is a stream.
 pub(super) fn write_manifest(output: &Output, schema: &Schema) -> io::Result<()> {
-    match output.beside(".json")? {
-        Some(mut manifest) => {
-            manifest.write_all(serde_json::to_string_pretty(schema)?.as_bytes())?;
-            manifest.write_all(b"\n")?;
-            manifest.commit()
-        }
-        None => {
-            tracing::info!("manifest: {}", schema.to_json()?);
-            Ok(())
-        }
-    }
+    let Some(mut manifest) = output.beside(".json")? else {
+        tracing::info!("manifest: {}", schema.to_json()?);
+        return Ok(());
+    };
+    manifest.write_all(serde_json::to_string_pretty(schema)?.as_bytes())?;
+    manifest.write_all(b"\n")?;
+    manifest.commit()
 }
 
 /// The schema in `FILE.json`; `None` when there is no such file.

@@ -64,7 +64,13 @@ pub(super) fn from_library(error: impl Into<Box<dyn Error + Send + Sync>>) -> io
             }
             return io::Error::new(io.kind(), io.to_string());
         }
-        // The csv crate does not name the cause as its source.
+        if let Some(kind) = current
+            .downcast_ref()
+            .and_then(serde_json::Error::io_error_kind)
+        {
+            return io::Error::new(kind, current.to_string());
+        }
+        // Neither serde_json nor csv names the cause as its source.
         cause = match current.downcast_ref::<csv::Error>().map(csv::Error::kind) {
             Some(csv::ErrorKind::Io(io)) => Some(io),
             _ => current.source(),
