@@ -11,9 +11,10 @@ use super::error::invalid_input;
 
 /// Where a [`Writer`](super::Writer) writes.
 pub enum Destination {
-    /// A file. It is written beside its name and renamed by [`Writer::finish`](super::Writer::finish);
-    /// a writer dropped before leaves nothing, and what stood under the name stays. A name that is
-    /// there and is no regular file (a device, a named pipe) is written to directly.
+    /// A file. It is written beside its name and renamed by
+    /// [`Writer::finish`](super::Writer::finish); a writer dropped before leaves nothing, and what
+    /// stood under the name stays. A name that is there and is no regular file (a device, a named
+    /// pipe) is written to directly.
     File(PathBuf),
     /// Bytes in one go, such as standard output. Nothing can stand beside it: npy is refused, and
     /// the manifest of tsv and jsonl goes to the log.

@@ -7,7 +7,7 @@
 //!   Reading a file and writing its records with the same [`Schema`] gives the same bytes.
 //! - The same records and schema give the same bytes: no clock, no hash order, no host name.
 //! - Memory does not grow with the values written. Formats that look values up by id (npz, h5,
-//!   safetensors) keep the ids and a few numbers for each: 0.1 KB a protein, in h5 3 KB.
+//!   safetensors) keep the ids and a few numbers for each: about 0.3 KB a protein, in h5 3 KB.
 //! - A file appears under its name only when it is complete ([`Destination`]).
 //! - The schema travels in the file, or beside it as `FILE.json` for tsv, jsonl and npy.
 //!
