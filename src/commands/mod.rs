@@ -7,8 +7,10 @@ use clap::Subcommand;
 
 use crate::io::stdio::{Content, Output};
 
+pub mod doctor;
 pub mod embed;
 pub mod fetch;
+pub mod generated;
 pub mod init;
 pub mod inspect;
 pub mod merge;
@@ -36,6 +38,9 @@ pub enum Command {
     Fetch(fetch::FetchArgs),
     Models(models::ModelsArgs),
     Init(init::InitArgs),
+    Doctor(doctor::DoctorArgs),
+    Completions(generated::CompletionsArgs),
+    Man(generated::ManArgs),
 }
 
 impl Command {
@@ -43,23 +48,27 @@ impl Command {
     pub fn threads(&self) -> Option<usize> {
         match self {
             Command::Embed(args) => args.threads(),
+            Command::Doctor(args) => args.threads(),
             _ => None,
         }
     }
 
-    /// Runs the command.
+    /// Runs the command; `cli` is the whole command line, for what is generated from it.
     ///
     /// # Errors
     /// Whatever keeps it from being done.
-    pub fn run(&self) -> Result<Outcome> {
+    pub fn run(&self, cli: clap::Command) -> Result<Outcome> {
         match self {
             Command::Embed(args) => embed::run(args),
             Command::Merge(args) => merge::run(args),
             Command::Inspect(args) => to_stdout(|out| inspect::run(args, out)),
-            Command::Tokenize(args) => to_stdout(|out| tokenize::run(args, out)),
+            Command::Tokenize(args) => tokenize::run(args),
             Command::Fetch(args) => to_stdout(|out| fetch::run(args, out)),
             Command::Models(args) => to_stdout(|out| Ok(models::run(args, out)?)),
             Command::Init(args) => to_stdout(|out| init::run(args, out)),
+            Command::Doctor(_) => to_stdout(|out| doctor::run(out)),
+            Command::Completions(args) => to_stdout(|out| generated::completions(args, cli, out)),
+            Command::Man(args) => to_stdout(|out| generated::man(args, cli, out)),
         }
     }
 }

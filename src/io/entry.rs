@@ -32,11 +32,16 @@ pub fn encode(record: &EmbeddingRecord, sequence: &Sequence) -> Vec<u8> {
     bytes
 }
 
-/// The record that [`encode`] was given.
+/// The bytes for `sequence` when its result was refused: no column at all.
+pub fn encode_refusal(sequence: &Sequence) -> Vec<u8> {
+    seal(sequence).to_vec()
+}
+
+/// The record that [`encode`] was given; `None` of a refusal.
 ///
 /// # Errors
 /// Bytes that were computed from another sequence.
-pub fn decode(bytes: &[u8], sequence: &Sequence) -> io::Result<EmbeddingRecord> {
+pub fn decode(bytes: &[u8], sequence: &Sequence) -> io::Result<Option<EmbeddingRecord>> {
     let invalid = |what| io::Error::new(io::ErrorKind::InvalidData, what);
     let (found, mut rest) = bytes
         .split_at_checked(32)
@@ -60,9 +65,9 @@ pub fn decode(bytes: &[u8], sequence: &Sequence) -> io::Result<EmbeddingRecord> 
         );
         rest = after;
     }
-    Ok(EmbeddingRecord {
+    Ok((!values.is_empty()).then(|| EmbeddingRecord {
         id: sequence.id.clone(),
         length: sequence.residues.len(),
         values,
-    })
+    }))
 }

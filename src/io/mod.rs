@@ -1,6 +1,7 @@
 //! Bytes to records and embeddings to files. No tensor, no model in here.
 
 mod ahead;
+pub mod atomic_file;
 pub mod compression;
 pub mod embeddings;
 pub mod entry;
@@ -9,5 +10,7 @@ pub mod input;
 pub mod journal;
 mod lines;
 mod not_fasta;
+pub mod signals;
 pub mod sink;
 pub mod stdio;
+pub mod survey;

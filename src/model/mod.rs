@@ -11,6 +11,7 @@ pub mod encoder;
 pub mod layers;
 pub mod packed;
 pub mod relative_position;
+pub mod self_check;
 pub mod weights;
 
 pub use config::{Config, FeedForward};

@@ -4,6 +4,8 @@ use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 
+use crate::io::stdio::{is_stdout_closed, stdout_closed};
+
 /// Why an embedding file could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum EmbeddingError {
@@ -55,6 +57,9 @@ pub(super) fn from_library(error: impl Into<Box<dyn Error + Send + Sync>>) -> io
     let mut cause: Option<&(dyn Error + 'static)> = Some(error.as_ref());
     while let Some(current) = cause {
         if let Some(io) = current.downcast_ref::<io::Error>() {
+            if is_stdout_closed(io) {
+                return stdout_closed();
+            }
             if let Some(code) = io.raw_os_error() {
                 return io::Error::from_raw_os_error(code);
             }
