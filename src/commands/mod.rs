@@ -13,9 +13,12 @@ pub mod fetch;
 pub mod generated;
 pub mod init;
 pub mod inspect;
+pub mod mask_fill;
 pub mod merge;
 pub mod models;
 mod opened;
+pub mod score;
+mod stream;
 pub mod tokenize;
 
 /// How a command that did not fail ended.
@@ -32,6 +35,8 @@ pub enum Outcome {
 #[expect(missing_docs, reason = "a command's help is that of its arguments")]
 pub enum Command {
     Embed(Box<embed::EmbedArgs>),
+    MaskFill(Box<mask_fill::MaskFillArgs>),
+    Score(Box<score::ScoreArgs>),
     Merge(merge::MergeArgs),
     Inspect(inspect::InspectArgs),
     Tokenize(tokenize::TokenizeArgs),
@@ -49,6 +54,8 @@ impl Command {
         match self {
             Command::Embed(args) => args.threads(),
             Command::Doctor(args) => args.threads(),
+            Command::MaskFill(args) => args.threads(),
+            Command::Score(args) => args.threads(),
             _ => None,
         }
     }
@@ -60,6 +67,8 @@ impl Command {
     pub fn run(&self, cli: clap::Command) -> Result<Outcome> {
         match self {
             Command::Embed(args) => embed::run(args),
+            Command::MaskFill(args) => mask_fill::run(args),
+            Command::Score(args) => score::run(args),
             Command::Merge(args) => merge::run(args),
             Command::Inspect(args) => to_stdout(|out| inspect::run(args, out)),
             Command::Tokenize(args) => tokenize::run(args),
