@@ -1,5 +1,6 @@
 //! The embedding formats: read back by our own reader and by the libraries their users have,
 //! merged, interrupted, sent to full disks and closed pipes.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::io::{self, Write};
@@ -655,7 +656,7 @@ fn a_truncated_file_is_an_error() {
         write(format, &schema, &plain_records(&schema, 10), &path);
         let whole = fs::read(&path).unwrap();
         fs::write(&path, &whole[..whole.len() * 2 / 3]).unwrap();
-        let outcome = Reader::open(&path).and_then(|reader| reader.collect::<Result<Vec<_>, _>>());
+        let outcome = Reader::open(&path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
         let message = outcome.expect_err(format.name()).to_string();
         assert!(
             message.starts_with(&path.display().to_string()),

@@ -78,7 +78,7 @@ fn usage_is_exit_code_2_and_failure_1() {
     let path = folder.path();
     let model = tiny();
     let usage = [
-        "".to_owned(),
+        String::new(),
         "embde".to_owned(),
         "embed in.fasta".to_owned(),
         format!("embed --model {model} --poling mean in.fasta"),

@@ -103,15 +103,32 @@ fn killed_at_any_moment_the_same_command_ends_in_the_same_bytes() {
 }
 
 fn remove(out: &Path) {
-    ["", ".json", ".index.tsv"].iter().for_each(|suffix| {
+    for suffix in ["", ".json", ".index.tsv"] {
         let _ = fs::remove_file(format!("{}{suffix}", out.display()));
-    });
+    }
 }
 
 fn unfinished(folder: &Path) -> Vec<String> {
     let mut names = names(folder);
-    names.retain(|name| name.ends_with(".tmp"));
+    names.retain(|name| Path::new(name).extension().is_some_and(|end| end == "tmp"));
     names
+}
+
+/// Whole entries in a journal: behind its magic and its key, each with eight bytes of length and four of checksum before it.
+fn entries(journal: &Path) -> usize {
+    let bytes = fs::read(journal).unwrap_or_default();
+    let mut rest = bytes.get(8..).unwrap_or_default();
+    let mut found = 0;
+    while let Some((head, after)) = rest.split_first_chunk::<12>() {
+        let length = u64::from_le_bytes(*head.first_chunk().unwrap());
+        let Some(after) = after.get(usize::try_from(length).unwrap()..) else {
+            break;
+        };
+        rest = after;
+        found += 1;
+    }
+    // The first is the key.
+    found.max(1) - 1
 }
 
 /// A run that was killed after it had computed `first`, while it waited for more on stdin; its journal is left.
@@ -128,21 +145,13 @@ fn cut_off(folder: &Path, arguments: &str, first: &str) {
     stdin.write_all(b">next\n").unwrap();
     stdin.flush().unwrap();
     let begun = Instant::now();
-    let grown = || fs::metadata(&journal).map_or(0, |meta| meta.len());
-    let (mut size, mut still) = (grown(), 0);
-    while still < 20 {
+    let wanted = first.matches('>').count();
+    while entries(&journal) < wanted {
         assert!(
             begun.elapsed() < Duration::from_secs(60),
             "no journal grows"
         );
-        sleep(Duration::from_millis(25));
-        let now = grown();
-        still = if now == size && now > 2000 {
-            still + 1
-        } else {
-            0
-        };
-        size = now;
+        sleep(Duration::from_millis(5));
     }
     child.kill().unwrap();
     child.wait().unwrap();
@@ -199,7 +208,11 @@ fn another_runs_journal_is_refused_and_the_way_out_named() {
     )
     .with(0);
     assert!(bytes(&path.join("out.npz")) == bytes(&path.join("whole.npz")));
-    run(path, &format!("embed --model {} --resume in.fasta", tiny()))
+    let to_stdout = format!("embed --model {} --resume", tiny());
+    run(path, &format!("{to_stdout} in.fasta"))
+        .with(2)
+        .saying(&["--output <FILE>"]);
+    run(path, &format!("{to_stdout} -o - in.fasta"))
         .with(1)
         .saying(&["-o FILE"]);
 }

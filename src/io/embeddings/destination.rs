@@ -110,16 +110,13 @@ impl Write for Output {
 /// Writes `FILE.json` beside a file whose format has no place for the schema; to the log when the
 /// output is a stream.
 pub(super) fn write_manifest(output: &Output, schema: &Schema) -> io::Result<()> {
-    match output.beside(MANIFEST)? {
-        Some(mut manifest) => {
-            manifest.write_all(serde_json::to_string_pretty(schema)?.as_bytes())?;
-            manifest.write_all(b"\n")?;
-            manifest.commit()
-        }
-        None => {
-            tracing::info!("manifest: {}", schema.to_json()?);
-            Ok(())
-        }
+    if let Some(mut manifest) = output.beside(MANIFEST)? {
+        manifest.write_all(serde_json::to_string_pretty(schema)?.as_bytes())?;
+        manifest.write_all(b"\n")?;
+        manifest.commit()
+    } else {
+        tracing::info!("manifest: {}", schema.to_json()?);
+        Ok(())
     }
 }
 

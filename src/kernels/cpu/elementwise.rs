@@ -108,7 +108,7 @@ unsafe fn activate_slice<V: Lanes>(
                 // 2 √(2/π) (x + 0.044715 x³)
                 let cubic = x
                     .mul(x)
-                    .mul_add(V::splat(0.044_715 * 1.595_769_1), V::splat(1.595_769_1));
+                    .mul_add(V::splat(0.044_715 * 1.595_769), V::splat(1.595_769));
                 sigmoid_of(x, x.mul(cubic))
             }),
             Activation::Silu => map_slices(gate, up, out, |x: V| sigmoid_of(x, x)),
