@@ -62,6 +62,8 @@ fn start_logging(quiet: u8, verbose: u8) {
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .without_time()
         .with_target(false)
+        // A log that cannot be written must not end the run: tracing would panic.
+        .log_internal_errors(false)
         .init();
 }
 

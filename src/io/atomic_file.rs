@@ -225,9 +225,9 @@ mod tests {
             ".out.npz.abc123.tmp",
             ".other.abc123.tmp",
         ];
-        others
-            .iter()
-            .for_each(|name| fs::write(folder.path().join(name), "").unwrap());
+        for name in others {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
         assert!(left.temporary_path().exists());
         remove_left_over(&path).unwrap();
         assert!(!left.temporary_path().exists());

@@ -243,9 +243,9 @@ mod tests {
         let path = folder.path().join("out.npz.resume");
         let payloads: [&[u8]; 4] = [b"first", b"", b"the third entry", b"4"];
         let (_, mut journal) = open(&path, "key").unwrap();
-        payloads
-            .iter()
-            .for_each(|payload| journal.append(payload).unwrap());
+        for payload in &payloads {
+            journal.append(payload).unwrap();
+        }
         journal.flush().unwrap();
         drop(journal);
         let whole = std::fs::read(&path).unwrap();
@@ -257,9 +257,9 @@ mod tests {
                 assert_eq!(entry, payloads[found], "cut at {length}");
                 found += 1;
             }
-            payloads[found..]
-                .iter()
-                .for_each(|payload| journal.append(payload).unwrap());
+            for payload in &payloads[found..] {
+                journal.append(payload).unwrap();
+            }
             journal.flush().unwrap();
             assert_eq!(std::fs::read(&path).unwrap(), whole, "cut at {length}");
         }
@@ -270,7 +270,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("j");
         let (_, mut journal) = open(&path, "key").unwrap();
-        (0..3).for_each(|i| journal.append(&[i; 20]).unwrap());
+        for i in 0..3 {
+            journal.append(&[i; 20]).unwrap();
+        }
         journal.flush().unwrap();
         let mut bytes = std::fs::read(&path).unwrap();
         let middle = bytes.len() - 40;

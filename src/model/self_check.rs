@@ -87,8 +87,9 @@ fn check_matmul(isa: Isa, precision: Precision) -> Check {
     let (rows, n, k) = (61, 77, 531);
     let (a, mut w) = (random(1, rows * k), random(2, n * k));
     if precision == Precision::Bf16 {
-        w.iter_mut()
-            .for_each(|value| *value = half::bf16::from_f32(*value).to_f32());
+        for value in &mut w {
+            *value = half::bf16::from_f32(*value).to_f32();
+        }
     }
     let weight = PackedWeight::new(n, k, precision, |row, values| {
         values.copy_from_slice(&w[row * k..][..k]);

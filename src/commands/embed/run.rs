@@ -38,7 +38,7 @@ impl Run<'_> {
     pub(super) fn all(mut self, mut input: Input) -> Result<Outcome> {
         let mut group: Vec<Sequence> = Vec::new();
         let mut tokens = 0;
-        while let Some(item) = input.next() {
+        for item in input.by_ref() {
             let Item { index, sequence } = item?;
             if self.shard.is_some_and(|shard| !shard.has(index)) {
                 continue;
@@ -49,12 +49,13 @@ impl Run<'_> {
             tokens += sequence.residues.len() + 2;
             group.push(sequence);
             if tokens >= self.max_tokens {
-                self.compute(std::mem::take(&mut group))?;
+                self.compute(&group)?;
+                group.clear();
                 tokens = 0;
             }
         }
         if !group.is_empty() {
-            self.compute(group)?;
+            self.compute(&group)?;
         }
         let written = self.sink.finish();
         written.with_context(|| writing(self.output))?;
@@ -91,7 +92,7 @@ impl Run<'_> {
         Ok(true)
     }
 
-    fn compute(&mut self, group: Vec<Sequence>) -> Result<()> {
+    fn compute(&mut self, group: &[Sequence]) -> Result<()> {
         let residues: Vec<&[u8]> = group
             .iter()
             .map(|sequence| sequence.residues.as_slice())

@@ -162,7 +162,7 @@ impl Schema {
         let bytes_a_value = match (format, self.dtype) {
             // The shortest digits that give the number back, and a separator.
             (Format::Tsv | Format::Jsonl, OutDtype::F32) => 12,
-            (Format::Tsv | Format::Jsonl, _) => 9,
+            (Format::Tsv | Format::Jsonl, _) => 11,
             (_, dtype) => dtype.size() as u64,
         };
         values * bytes_a_value

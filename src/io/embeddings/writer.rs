@@ -38,9 +38,10 @@ impl Writer {
     pub fn create(format: Format, schema: &Schema, destination: Destination) -> io::Result<Self> {
         schema.check()?;
         check_fit(format, schema)?;
-        let content = match format.is_binary() {
-            true => Content::Binary,
-            false => Content::Text,
+        let content = if format.is_binary() {
+            Content::Binary
+        } else {
+            Content::Text
         };
         let output = Output::open(destination, content)?;
         let schema = schema.clone();

@@ -121,7 +121,7 @@ impl Function for GeluNew {
             // 2 √(2/π) (x + 0.044715 x³)
             let cubic = x
                 .mul(x)
-                .mul_add(V::splat(0.044_715 * 1.595_769_1), V::splat(1.595_769_1));
+                .mul_add(V::splat(0.044_715 * 1.595_769), V::splat(1.595_769));
             sigmoid_of(x, x.mul(cubic))
         }
     }

@@ -367,6 +367,10 @@ unsafe fn tile<V: Lanes, const MR: usize, const NP: usize>(
 /// # Safety
 /// `a` must hold `MR` rows, every pointer of `b` `depth` rows of 32 floats.
 #[inline(always)]
+#[expect(
+    clippy::needless_range_loop,
+    reason = "the row indexes A and the sums alike"
+)]
 pub(super) unsafe fn multiply_f32<V: Lanes, const MR: usize, const NP: usize>(
     sums: &mut [[[V; 2]; NP]; MR],
     a: *const f32,
@@ -394,6 +398,10 @@ pub(super) unsafe fn multiply_f32<V: Lanes, const MR: usize, const NP: usize>(
 
 /// As [`multiply_f32`] over `pairs` pairs of k with B in bf16 pairs.
 #[inline(always)]
+#[expect(
+    clippy::needless_range_loop,
+    reason = "the row indexes A and the sums alike"
+)]
 unsafe fn multiply_bf16<V: Lanes, const MR: usize, const NP: usize>(
     sums: &mut [[[V; 2]; NP]; MR],
     a: *const f32,

@@ -1,5 +1,10 @@
 //! The CPU forms of the kernels: written once over sixteen lanes, compiled per instruction set, chosen at run time.
 
+#![expect(
+    clippy::inline_always,
+    reason = "a kernel uses an instruction set only if it is inlined into the function that enables it"
+)]
+
 pub mod attention;
 pub mod elementwise;
 pub mod gemm;
