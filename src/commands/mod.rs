@@ -7,6 +7,7 @@ use clap::Subcommand;
 
 use crate::io::stdio::{Content, Output};
 
+pub mod complete;
 pub mod embed;
 pub mod fetch;
 pub mod init;
@@ -30,6 +31,7 @@ pub enum Outcome {
 #[expect(missing_docs, reason = "a command's help is that of its arguments")]
 pub enum Command {
     Embed(Box<embed::EmbedArgs>),
+    Complete(Box<complete::CompleteArgs>),
     Merge(merge::MergeArgs),
     Inspect(inspect::InspectArgs),
     Tokenize(tokenize::TokenizeArgs),
@@ -43,6 +45,7 @@ impl Command {
     pub fn threads(&self) -> Option<usize> {
         match self {
             Command::Embed(args) => args.threads(),
+            Command::Complete(args) => args.threads(),
             _ => None,
         }
     }
@@ -54,6 +57,7 @@ impl Command {
     pub fn run(&self) -> Result<Outcome> {
         match self {
             Command::Embed(args) => embed::run(args),
+            Command::Complete(args) => complete::run(args),
             Command::Merge(args) => merge::run(args),
             Command::Inspect(args) => to_stdout(|out| inspect::run(args, out)),
             Command::Tokenize(args) => to_stdout(|out| tokenize::run(args, out)),

@@ -5,6 +5,7 @@ pub mod compression;
 pub mod embeddings;
 pub mod entry;
 pub mod fasta;
+pub mod fasta_writer;
 pub mod input;
 pub mod journal;
 mod lines;
