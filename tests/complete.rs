@@ -111,7 +111,7 @@ fn by_default_the_second_half_is_written_anew_to_the_same_length() {
 #[test]
 fn batches_and_threads_and_shards_change_no_byte() {
     let input = proteins(24);
-    let flags = "--temperature 1.1 --top-p 0.95 --num-samples 2 --seed 5";
+    let flags = "--temperature 30 --top-p 0.95 --num-samples 2 --seed 5";
     let whole = complete(flags, &input);
     assert_eq!(records(&whole).len(), 48);
     assert_eq!(
@@ -129,33 +129,50 @@ fn batches_and_threads_and_shards_change_no_byte() {
     assert_eq!(joined, records(&whole));
 }
 
+/// Where each entry of a journal ends: eight bytes of magic, then length, checksum and payload of each.
+fn entry_ends(journal: &[u8]) -> Vec<usize> {
+    let mut ends = Vec::new();
+    let mut end = 8;
+    while let Some(length) = journal.get(end..end + 8) {
+        end += 12 + u64::from_le_bytes(length.try_into().unwrap()) as usize;
+        ends.push(end);
+    }
+    ends
+}
+
 #[test]
 fn a_run_cut_off_anywhere_goes_on_to_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out.fasta");
     let journal = folder.path().join("out.fasta.resume");
     let flags = format!(
-        "--top-k 10 --num-samples 2 --max-batch-tokens 64 --resume -o {}",
+        "--temperature 30 --num-samples 2 --max-batch-tokens 64 --resume -o {}",
         out.display()
     );
-    let good = proteins(12);
-    let whole = complete("--top-k 10 --num-samples 2", &good);
+    let good = proteins(40);
+    let whole = complete("--temperature 30 --num-samples 2", &good);
     // A record that ends the run, after others are done.
     let bad = format!("{good}>bad\nMK!V\n");
     let (code, error) = failing(&flags, &bad);
     assert_eq!(code, Some(1), "{error}");
     assert!(!out.exists());
     let entries = std::fs::read(&journal).unwrap();
-    let begun = entries.len() - 8;
-    for length in [0, 10, begun / 3, begun / 2, begun, begun + 8] {
+    let ends = entry_ends(&entries);
+    assert!(ends.len() > 10, "only {} entries", ends.len());
+    let middle = ends[5] + 40;
+    for length in [0, 10, ends[0], ends[1] - 1, middle, entries.len()] {
         std::fs::write(&journal, &entries[..length]).unwrap();
         let output = ankh3(&MODEL.1, &flags, &good);
         let error = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(0), "{error}");
-        assert_eq!(
-            length > begun / 2,
-            error.contains("done already") || length <= begun / 2
-        );
+        // The first entry is the key.
+        let done = ends
+            .iter()
+            .filter(|end| **end <= length)
+            .count()
+            .saturating_sub(1);
+        let told = error.contains(&format!("{done} sequences are done already"));
+        assert_eq!(told, done > 0, "cut at {length}: {error}");
         assert_eq!(
             std::fs::read_to_string(&out).unwrap(),
             whole,

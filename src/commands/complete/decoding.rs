@@ -11,7 +11,7 @@ use crate::tokenizer::Tokenizer;
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Decoding")]
 pub struct DecodingArgs {
-    /// Beam search with so many beams, as Hugging Face's generate (early_stopping off).
+    /// Beam search with so many beams, as Hugging Face's generate does it unless told to stop early.
     #[arg(long, value_name = "N", value_parser = at_least_one, conflicts_with_all = ["temperature", "top_k", "top_p"])]
     num_beams: Option<usize>,
 

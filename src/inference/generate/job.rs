@@ -91,7 +91,7 @@ pub(super) struct Search {
 
 #[derive(Debug)]
 enum State {
-    Single(Single),
+    Single(Box<Single>),
     Beams(Beams),
 }
 
@@ -105,10 +105,10 @@ pub(super) enum Advance {
 impl Search {
     fn new(job: u64, number: usize, slots: Vec<usize>, id: &str, settings: &Settings) -> Self {
         let state = match settings.strategy {
-            Strategy::Greedy => State::Single(Single::new(None)),
+            Strategy::Greedy => State::Single(Box::new(Single::new(None))),
             Strategy::Sample(sampling) => {
                 let stream = RandomStream::new(settings.seed, id, number as u64);
-                State::Single(Single::new(Some((sampling, stream))))
+                State::Single(Box::new(Single::new(Some((sampling, stream)))))
             }
             Strategy::Beam(search) => State::Beams(Beams::new(search)),
         };

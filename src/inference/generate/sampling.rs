@@ -58,7 +58,9 @@ fn softmax(scores: &[f64]) -> Vec<f64> {
 
 fn normalized(mut weights: Vec<f64>) -> Vec<f64> {
     let total: f64 = weights.iter().sum();
-    weights.iter_mut().for_each(|weight| *weight /= total);
+    for weight in &mut weights {
+        *weight /= total;
+    }
     weights
 }
 
@@ -124,10 +126,12 @@ mod tests {
         }
     }
 
+    type Case<'a> = (f64, Option<usize>, Option<f64>, &'a [f64]);
+
     #[test]
     fn warpers_in_the_order_of_hugging_face() {
         let log_probs = [0.5f64, 0.25, 0.125, 0.125].map(f64::ln);
-        let table: [(f64, Option<usize>, Option<f64>, &[f64]); 9] = [
+        let table: [Case<'_>; 9] = [
             (1.0, None, None, &[0.5, 0.25, 0.125, 0.125]),
             (
                 0.5,
