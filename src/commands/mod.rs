@@ -7,6 +7,7 @@ use clap::Subcommand;
 
 use crate::io::stdio::{Content, Output};
 
+pub mod complete;
 pub mod doctor;
 pub mod embed;
 pub mod fetch;
@@ -37,6 +38,7 @@ pub enum Command {
     Embed(Box<embed::EmbedArgs>),
     MaskFill(Box<mask_fill::MaskFillArgs>),
     Score(Box<score::ScoreArgs>),
+    Complete(Box<complete::CompleteArgs>),
     Merge(merge::MergeArgs),
     Inspect(inspect::InspectArgs),
     Tokenize(tokenize::TokenizeArgs),
@@ -56,6 +58,7 @@ impl Command {
             Command::Doctor(args) => args.threads(),
             Command::MaskFill(args) => args.threads(),
             Command::Score(args) => args.threads(),
+            Command::Complete(args) => args.threads(),
             _ => None,
         }
     }
@@ -69,6 +72,7 @@ impl Command {
             Command::Embed(args) => embed::run(args),
             Command::MaskFill(args) => mask_fill::run(args),
             Command::Score(args) => score::run(args),
+            Command::Complete(args) => complete::run(args),
             Command::Merge(args) => merge::run(args),
             Command::Inspect(args) => to_stdout(|out| inspect::run(args, out)),
             Command::Tokenize(args) => tokenize::run(args),

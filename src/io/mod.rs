@@ -6,6 +6,7 @@ pub mod compression;
 pub mod embeddings;
 pub mod entry;
 pub mod fasta;
+pub mod fasta_writer;
 pub mod heatmap;
 pub mod input;
 pub mod journal;
