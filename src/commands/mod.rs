@@ -14,6 +14,7 @@ pub mod inspect;
 pub mod merge;
 pub mod models;
 mod opened;
+pub mod pretrain;
 pub mod tokenize;
 
 /// How a command that did not fail ended.
@@ -36,6 +37,7 @@ pub enum Command {
     Fetch(fetch::FetchArgs),
     Models(models::ModelsArgs),
     Init(init::InitArgs),
+    Pretrain(Box<pretrain::PretrainArgs>),
 }
 
 impl Command {
@@ -43,6 +45,7 @@ impl Command {
     pub fn threads(&self) -> Option<usize> {
         match self {
             Command::Embed(args) => args.threads(),
+            Command::Pretrain(args) => args.threads,
             _ => None,
         }
     }
@@ -60,6 +63,7 @@ impl Command {
             Command::Fetch(args) => to_stdout(|out| fetch::run(args, out)),
             Command::Models(args) => to_stdout(|out| Ok(models::run(args, out)?)),
             Command::Init(args) => to_stdout(|out| init::run(args, out)),
+            Command::Pretrain(args) => pretrain::run(args),
         }
     }
 }

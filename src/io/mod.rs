@@ -2,6 +2,7 @@
 
 mod ahead;
 pub mod compression;
+pub mod corpus;
 pub mod embeddings;
 pub mod entry;
 pub mod fasta;

@@ -146,6 +146,8 @@ impl Update<'_> {
         let (correct1, correct2) = (1.0 - beta1.powi(exponent), 1.0 - beta2.powi(exponent));
         let rate = (self.rate * size / correct1) as f32;
         let (inverse2, scale) = ((1.0 / correct2) as f32, self.scale as f32);
+        // 1 − β is rounded after the subtraction: of 0.999 in f32 it would be wrong in its fifth digit.
+        let (rest1, rest2) = ((1.0 - beta1) as f32, (1.0 - beta2) as f32);
         let (beta1, beta2, epsilon) = (beta1 as f32, beta2 as f32, epsilon as f32);
         parameter
             .values
@@ -160,15 +162,16 @@ impl Update<'_> {
                 let moments = first.iter_mut().zip(second);
                 for ((value, g), (m, v)) in values.iter_mut().zip(gradient).zip(moments) {
                     let g = g * scale;
-                    *m = beta1 * *m + (1.0 - beta1) * g;
-                    *v = beta2 * *v + (1.0 - beta2) * g * g;
+                    *m = beta1 * *m + rest1 * g;
+                    *v = beta2 * *v + rest2 * g * g;
                     *value -= rate * *m / ((*v * inverse2).sqrt() + epsilon);
                 }
             });
     }
 
     fn adafactor(&self, parameter: &mut Parameter, gradient: &[f32], moments: &mut Vec<Vec<f32>>) {
-        let beta = (1.0 - (self.step as f64).powf(-0.8)) as f32;
+        let rest = (self.step as f64).powf(-0.8);
+        let (beta, rest) = ((1.0 - rest) as f32, rest as f32);
         let scale = self.scale as f32;
         let square = |g: f32| (g * scale) * (g * scale) + 1e-30;
         let mut update: Vec<f32> = if let [rows, columns] = parameter.shape[..] {
@@ -183,10 +186,10 @@ impl Update<'_> {
                     total += square(*g);
                 }
                 let mean = &mut moments[0][row];
-                *mean = beta * *mean + (1.0 - beta) * total / columns as f32;
+                *mean = beta * *mean + rest * total / columns as f32;
             }
             for (mean, sum) in moments[1].iter_mut().zip(column_sums) {
-                *mean = beta * *mean + (1.0 - beta) * sum / rows as f32;
+                *mean = beta * *mean + rest * sum / rows as f32;
             }
             let mean = moments[0].iter().sum::<f32>() / rows as f32;
             let (row_means, column_means) = (&moments[0], &moments[1]);
@@ -202,7 +205,7 @@ impl Update<'_> {
             let pairs = gradient.iter().zip(&mut moments[0]);
             pairs
                 .map(|(g, v)| {
-                    *v = beta * *v + (1.0 - beta) * square(*g);
+                    *v = beta * *v + rest * square(*g);
                     g * scale / v.sqrt()
                 })
                 .collect()

@@ -146,6 +146,18 @@ pub struct Checkpoints {
     pub every: u64,
     /// How many of the last are kept.
     pub keep: usize,
+    /// The number type of the finished model; checkpoints of the run are f32.
+    pub final_dtype: FinalDtype,
+}
+
+/// The number type of a finished model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FinalDtype {
+    /// Single precision.
+    F32,
+    /// bfloat16: half the size.
+    Bf16,
 }
 
 impl Default for Checkpoints {
@@ -153,6 +165,7 @@ impl Default for Checkpoints {
         Self {
             every: 500,
             keep: 3,
+            final_dtype: FinalDtype::F32,
         }
     }
 }
