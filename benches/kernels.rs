@@ -65,6 +65,7 @@ fn attentions(criterion: &mut Criterion) {
                 keys: 0..length,
                 first_position: 0,
             }],
+            dropout: None,
         };
         let mut out = vec![0.0; length * inner];
         group.throughput(Throughput::Elements(4 * (length * length * inner) as u64));

@@ -31,7 +31,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     start_logging(cli.quiet, cli.verbose);
     tracing::info!("ankh3 {}: {}", env!("CARGO_PKG_VERSION"), command_line());
-    let result = tidy_up_when_told_to_stop()
+    let result = start_signals(&cli.command)
         .map_err(anyhow::Error::from)
         .and_then(|()| start_threads(cli.command.threads()))
         .and_then(|()| cli.command.run(Cli::command()));
@@ -65,6 +65,14 @@ fn start_logging(quiet: u8, verbose: u8) {
         // A log that cannot be written must not end the run: tracing would panic.
         .log_internal_errors(false)
         .init();
+}
+
+/// A training run saves when told to stop; every other command takes its unfinished files away.
+fn start_signals(command: &Command) -> std::io::Result<()> {
+    match command {
+        Command::Pretrain(_) => Ok(()),
+        _ => tidy_up_when_told_to_stop(),
+    }
 }
 
 /// Sizes every pool: rayon's, which our kernels use, and candle's, which reads the environment.

@@ -91,6 +91,44 @@ fn left(expected: u64, done: u64, rate: f64) -> String {
     format!(", {share:.0}%, about {minutes:.0} min left")
 }
 
+/// The steps of a training run: a live line on a terminal; the log has lines of its own.
+#[derive(Debug)]
+pub struct Steps {
+    bar: ProgressBar,
+}
+
+impl Steps {
+    /// A run of `steps`, of which `done` are done.
+    pub fn new(done: u64, steps: u64) -> Self {
+        let bar = ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::stderr_with_hz(4));
+        bar.set_style(style("{wide_bar} {pos}/{len} {msg}, {eta} left"));
+        bar.set_position(done);
+        bar.reset_eta();
+        Self { bar }
+    }
+
+    /// Whether nobody sees it: no terminal.
+    pub fn is_hidden(&self) -> bool {
+        self.bar.is_hidden()
+    }
+
+    /// Shows a step and what is said of it.
+    pub fn show(&self, step: u64, message: String) {
+        self.bar.set_message(message);
+        self.bar.set_position(step);
+    }
+
+    /// Runs `f`, which may write lines, without the live line between them.
+    pub fn suspend<T>(&self, f: impl FnOnce() -> T) -> T {
+        self.bar.suspend(f)
+    }
+
+    /// Clears the line.
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).expect("the templates above are well formed")
 }

@@ -309,6 +309,7 @@ fn run(isa: Isa, case: &Case, q: &[f32], kv: &[f32], bias: &[f32]) -> Vec<f32> {
         }),
         visibility: case.visibility,
         segments: &segments(case),
+        dropout: None,
     };
     let mut out = vec![f32::NAN; q.len()];
     attend(isa, &attention, &mut out);

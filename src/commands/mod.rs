@@ -18,6 +18,7 @@ pub mod mask_fill;
 pub mod merge;
 pub mod models;
 mod opened;
+pub mod pretrain;
 pub mod score;
 mod stream;
 pub mod tokenize;
@@ -48,6 +49,7 @@ pub enum Command {
     Doctor(doctor::DoctorArgs),
     Completions(generated::CompletionsArgs),
     Man(generated::ManArgs),
+    Pretrain(Box<pretrain::PretrainArgs>),
 }
 
 impl Command {
@@ -59,6 +61,7 @@ impl Command {
             Command::MaskFill(args) => args.threads(),
             Command::Score(args) => args.threads(),
             Command::Complete(args) => args.threads(),
+            Command::Pretrain(args) => args.threads,
             _ => None,
         }
     }
@@ -82,6 +85,7 @@ impl Command {
             Command::Doctor(_) => to_stdout(|out| doctor::run(out)),
             Command::Completions(args) => to_stdout(|out| generated::completions(args, cli, out)),
             Command::Man(args) => to_stdout(|out| generated::man(args, cli, out)),
+            Command::Pretrain(args) => pretrain::run(args),
         }
     }
 }

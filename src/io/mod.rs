@@ -3,6 +3,7 @@
 mod ahead;
 pub mod atomic_file;
 pub mod compression;
+pub mod corpus;
 pub mod embeddings;
 pub mod entry;
 pub mod fasta;

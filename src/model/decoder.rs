@@ -12,7 +12,7 @@ use super::layers::{CrossAttention, FeedForwardLayer, Norm, SelfAttention, embed
 use super::relative_position::{Direction, bias_by_distance};
 use super::rows::Rows;
 use super::source::Source;
-use super::{Config, Loader, Packed};
+use super::{Config, Loader, Mode, Packed};
 use crate::kernels::attention::{Plan, Segment, Visibility, attention};
 use crate::kernels::linear::Weight;
 
@@ -129,17 +129,37 @@ impl Decoder {
     /// # Errors
     /// Where a token id is outside the vocabulary or a source does not exist.
     pub fn forward(&self, target: &Packed, sources: &[usize], source: &Source) -> Result<Tensor> {
+        self.forward_in(target, sources, source, Mode::Inference)
+    }
+
+    /// [`Decoder::forward`] in inference or training.
+    ///
+    /// # Errors
+    /// Where a token id is outside the vocabulary or a source does not exist.
+    pub fn forward_in(
+        &self,
+        target: &Packed,
+        sources: &[usize],
+        source: &Source,
+        mode: Mode,
+    ) -> Result<Tensor> {
         let plan = self_plan(&self.config, target, Visibility::Causal);
         let cross_plan = self.cross_plan(target.segments().zip(sources), source)?;
-        let mut x = embed(&self.embedding, &target.token_ids)?;
-        for (layer, keys_values) in self.layers.iter().zip(&source.keys_values) {
-            x = layer.self_attention.forward(&x, &self.bias, &plan)?;
+        let last = self.layers.len();
+        let mut x = mode.drop(last, embed(&self.embedding, &target.token_ids)?)?;
+        for (number, (layer, keys_values)) in
+            self.layers.iter().zip(&source.keys_values).enumerate()
+        {
+            let mode = mode.at(number);
+            x = layer
+                .self_attention
+                .forward(&x, &self.bias, &plan, mode.at(0))?;
             x = layer
                 .cross_attention
-                .forward(&x, keys_values, &cross_plan)?;
-            x = layer.feed_forward.forward(&x)?;
+                .forward(&x, keys_values, &cross_plan, mode.at(1))?;
+            x = layer.feed_forward.forward(&x, mode.at(2))?;
         }
-        self.logits(&x)
+        self.logits(&x, mode.at(last + 1))
     }
 
     /// An empty cache with `slots` open slots of `capacity` positions.
@@ -207,17 +227,17 @@ impl Decoder {
                 let (position, _) = cache.next(input.slot)?;
                 kept.slice_set(&kv.narrow(0, row, 1)?, 0, position)?;
             }
-            let mixed = attention(&q, kept, Some(&self.bias), &plan)?;
+            let mixed = attention(&q, kept, Some(&self.bias), &plan, None)?;
             x = layer.self_attention.finish(&mixed, &x)?;
             x = layer
                 .cross_attention
-                .forward(&x, keys_values, &cross_plan)?;
-            x = layer.feed_forward.forward(&x)?;
+                .forward(&x, keys_values, &cross_plan, Mode::Inference)?;
+            x = layer.feed_forward.forward(&x, Mode::Inference)?;
         }
         for input in inputs {
             cache.slots[input.slot].length += 1;
         }
-        self.logits(&x)
+        self.logits(&x, Mode::Inference)
     }
 
     fn step_plan(&self, inputs: &[StepInput], cache: &DecoderCache) -> Result<Plan> {
@@ -264,8 +284,8 @@ impl Decoder {
         }
     }
 
-    fn logits(&self, x: &Tensor) -> Result<Tensor> {
-        let x = self.final_norm.forward(x)?;
+    fn logits(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
+        let x = mode.drop(0, self.final_norm.forward(x)?)?;
         match self.scale {
             Some(scale) => self.head.forward(&(x * scale)?),
             None => self.head.forward(&x),

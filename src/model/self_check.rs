@@ -153,6 +153,7 @@ fn check_attention(isa: Isa) -> Check {
         }),
         visibility: Visibility::All,
         segments: &segments,
+        dropout: None,
     };
     let mut got = vec![f32::NAN; rows * inner];
     attend(isa, &attention, &mut got);

@@ -6,9 +6,12 @@
 )]
 
 pub mod attention;
+pub mod attention_backward;
 pub mod elementwise;
+pub mod elementwise_backward;
 pub mod gemm;
 pub mod simd;
+pub mod transpose;
 
 pub use simd::Isa;
 
