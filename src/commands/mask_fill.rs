@@ -25,8 +25,8 @@ use crate::sequence::{MASK, Masks, Rules, Sequence};
 
 /// Fill masked residues: FASTA with masks in, FASTA with the most probable residues out
 ///
-/// A mask is written ?, _, #, <mask>, [MASK] or <`extra_id_N`> (any N: masks are numbered anew from the left). Each masked residue is a sentinel of its own. Records
-/// without a mask pass through unchanged.
+/// A mask is written `?`, `_`, `#`, `<mask>`, `[MASK]` or `<extra_id_N>` (any N: masks are numbered anew from the left). Each masked residue is a sentinel
+/// of its own. Records without a mask pass through unchanged.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = NOTES)]
 pub struct MaskFillArgs {
@@ -225,7 +225,7 @@ struct Fill<'a> {
 
 fn num_masks(sequence: &Sequence) -> usize {
     let residues = sequence.residues.iter();
-    residues.filter(|residue| **residue == MASK).count()
+    residues.map(|residue| usize::from(*residue == MASK)).sum()
 }
 
 impl Fill<'_> {
@@ -253,7 +253,9 @@ impl Work for Fill<'_> {
     }
 
     fn compute(&mut self, group: &[Sequence]) -> Result<Vec<Option<Vec<u8>>>> {
-        group.iter().for_each(|sequence| self.tell_rounds(sequence));
+        for sequence in group {
+            self.tell_rounds(sequence);
+        }
         let proteins: Vec<&[u8]> = group
             .iter()
             .map(|sequence| sequence.residues.as_slice())

@@ -232,7 +232,7 @@ pub fn run(args: &ScoreArgs) -> Result<Outcome> {
         .with_context(|| format!("writing {}", output.display()))?;
     let mut input = match task.take_proteins() {
         Some(proteins) => Proteins::Known(proteins.into_iter()),
-        None => Proteins::Read(Input::open(&args.input.files, options)?),
+        None => Proteins::Read(Box::new(Input::open(&args.input.files, options)?)),
     };
     let one = picture.as_ref().map(|_| input.only()).transpose()?;
     let (encoder, decoder) = opened.load(|loader| {
@@ -274,7 +274,7 @@ pub fn run(args: &ScoreArgs) -> Result<Outcome> {
 
 /// Proteins of FASTA files, or those that deep mutational scans brought along.
 enum Proteins {
-    Read(Input),
+    Read(Box<Input>),
     Known(std::vec::IntoIter<Item>),
 }
 

@@ -14,7 +14,8 @@ use super::stdio::{Content, Output};
 
 /// Rows, from the top: like residues lie side by side.
 const ROWS: &[u8; 20] = b"GAVLIMCFYWHKRQNEDSTP";
-const FONT: &str = "DejaVu Sans";
+/// The name under which the embedded font is registered; a viewer of an SVG takes its own font of that name.
+const FONT: &str = "sans-serif";
 /// Pixels a row.
 const ROW: i32 = 16;
 const LEFT: i32 = 50;

@@ -1,6 +1,6 @@
 //! Rows of named cells as tab-separated text with a header line, or as one JSON object a line; and the manifest that says how a file was made.
 //!
-//! Numbers are the shortest decimals that give the same single-precision value back; a number that is not there is `NaN` in text and `null` in JSON.
+//! Numbers have eight significant digits, more than single precision holds; a number that is not there is `NaN` in text and `null` in JSON.
 //! Text with a tab, a line break or a quote is quoted as CSV does.
 
 use std::io::{self, Write};
@@ -40,7 +40,7 @@ pub enum Cell<'a> {
     Residue(u8),
     /// A whole number.
     Count(usize),
-    /// A number, written in single precision.
+    /// A number, written with eight significant digits.
     Number(f64),
 }
 
@@ -50,7 +50,7 @@ impl Cell<'_> {
             Cell::Text(text) => json!(text),
             Cell::Residue(residue) => json!(char::from(residue).to_string()),
             Cell::Count(count) => json!(count),
-            Cell::Number(number) => json!(number as f32),
+            Cell::Number(number) => json!(rounded(number)),
         }
     }
 
@@ -61,10 +61,16 @@ impl Cell<'_> {
             }
             Cell::Text(text) => text.to_owned(),
             Cell::Number(number) if number.is_nan() => "NaN".to_owned(),
+            Cell::Number(number) if number.is_infinite() => number.to_string(),
             Cell::Residue(residue) => char::from(residue).to_string(),
             Cell::Count(_) | Cell::Number(_) => self.to_json().to_string(),
         }
     }
+}
+
+/// To eight significant digits.
+fn rounded(number: f64) -> f64 {
+    format!("{number:.7e}").parse().unwrap_or(number)
 }
 
 /// A table being written.
@@ -174,12 +180,25 @@ mod tests {
             .lines()
             .map(|line| serde_json::from_str(line).unwrap())
             .collect();
-        let number = lines[0]["score"].as_f64().unwrap() as f32;
-        assert_eq!(number, -0.1);
+        assert_eq!(lines[0]["score"], json!(-0.1));
         assert_eq!(
             lines[1],
             json!({"id": "b\t\"c\"", "position": 2, "residue": "K", "score": null})
         );
+    }
+
+    #[test]
+    fn numbers_keep_eight_digits() {
+        let table = [
+            (-234.743_835_449_218_75, "-234.74384"),
+            (0.985_977_053_642_273, "0.98597705"),
+            (0.0, "0.0"),
+            (-123_456_789.0, "-123456790.0"),
+            (f64::INFINITY, "inf"),
+        ];
+        for (number, text) in table {
+            assert_eq!(Cell::Number(number).to_text(), text);
+        }
     }
 
     #[test]

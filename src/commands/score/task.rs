@@ -1,6 +1,7 @@
 //! What `score` was asked for: likelihoods, or which variants of which protein.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt::Write;
 
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
@@ -211,11 +212,9 @@ impl List {
                 hash.update(format!("{id}\t{variant}\t{measured:?}\n"));
             }
         }
-        self.hash = hash
-            .finalize()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        for byte in hash.finalize() {
+            write!(self.hash, "{byte:02x}").expect("a string takes all that is written");
+        }
         Ok(())
     }
 

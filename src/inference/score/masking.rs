@@ -75,7 +75,9 @@ fn groups(
     for (dealt, position) in positions.into_iter().enumerate() {
         groups[dealt % count].push(position);
     }
-    groups.iter_mut().for_each(|group| group.sort_unstable());
+    for group in &mut groups {
+        group.sort_unstable();
+    }
     groups
 }
 

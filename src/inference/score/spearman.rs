@@ -24,7 +24,9 @@ fn ranks(values: &[f64]) -> Vec<f64> {
     let mut first = 0;
     for group in order.chunk_by(|a, b| values[*a] == values[*b]) {
         let shared = first as f64 + (group.len() as f64 - 1.0) / 2.0;
-        group.iter().for_each(|&index| ranks[index] = shared);
+        for &index in group {
+            ranks[index] = shared;
+        }
         first += group.len();
     }
     ranks
