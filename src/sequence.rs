@@ -6,6 +6,7 @@
 mod alphabet;
 mod ids;
 mod length;
+mod mask;
 
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use thiserror::Error;
 pub use alphabet::{Changes, Rules, clean, looks_like_nucleotides};
 pub use ids::{Duplicates, Ids};
 pub use length::{Chunk, Fit, Limit, LimitError, Over, chunks};
+pub use mask::{MASK, Masks};
 
 /// Where a record came from, for messages: `proteins.fasta: record 3 (P12345), line 17`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,6 +103,16 @@ pub enum Problem {
         /// The character as a message shows it: `'@'`, `'é'`, `byte 0xE9`.
         character: String,
         /// 1-based.
+        position: usize,
+    },
+    /// A word in brackets that is no mask, where masks are read.
+    #[error(
+        "`{word}` at position {position} is no mask; write ?, _, #, <mask>, [MASK] or <extra_id_N>"
+    )]
+    MaskWord {
+        /// The word, cut where it is too long for one.
+        word: String,
+        /// 1-based; a mask before it counts as one.
         position: usize,
     },
     /// Longer than the limit, and the limit is an error or a skip.

@@ -1,6 +1,10 @@
 //! What one can ask of a model.
 
 pub mod embedder;
+pub mod fill;
 pub mod generate;
+pub mod masked;
 pub mod pooling;
 mod recent;
+pub mod residues;
+pub mod score;

@@ -1,4 +1,4 @@
-//! An embedding as an entry of the journal: bound to the sequence it was computed from.
+//! Results as entries of the journal, each bound to the sequence it was computed from: embeddings, and any other bytes.
 
 use std::io;
 
@@ -7,8 +7,8 @@ use sha2::{Digest, Sha256};
 use super::embeddings::EmbeddingRecord;
 use crate::sequence::Sequence;
 
-/// What ties an entry of any kind to its sequence: a hash of id and residues.
-pub fn seal(sequence: &Sequence) -> [u8; 32] {
+/// What ties an entry to its sequence: a hash of id and residues.
+fn seal(sequence: &Sequence) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update((sequence.id.len() as u64).to_le_bytes());
     hash.update(&sequence.id);
@@ -23,27 +23,48 @@ pub fn encode(record: &EmbeddingRecord, sequence: &Sequence) -> Vec<u8> {
         .iter()
         .map(|column| 8 + 4 * column.len())
         .sum();
-    let mut bytes = Vec::with_capacity(32 + values);
-    bytes.extend(seal(sequence));
+    let mut bytes = Vec::with_capacity(values);
     for column in &record.values {
         bytes.extend((column.len() as u64).to_le_bytes());
         bytes.extend(column.iter().flat_map(|value| value.to_le_bytes()));
     }
-    bytes
+    sealed(&bytes, sequence)
 }
 
-/// The record that [`encode`] was given.
+/// An entry of any `result` computed from `sequence`.
+pub fn sealed(result: &[u8], sequence: &Sequence) -> Vec<u8> {
+    [&seal(sequence), result].concat()
+}
+
+/// The result that [`sealed`] was given.
 ///
 /// # Errors
 /// Bytes that were computed from another sequence.
-pub fn decode(bytes: &[u8], sequence: &Sequence) -> io::Result<EmbeddingRecord> {
-    let invalid = |what| io::Error::new(io::ErrorKind::InvalidData, what);
-    let (found, mut rest) = bytes
+pub fn unsealed<'a>(bytes: &'a [u8], sequence: &Sequence) -> io::Result<&'a [u8]> {
+    let (found, result) = bytes
         .split_at_checked(32)
         .ok_or_else(|| invalid("a journal entry is too short"))?;
     if found != seal(sequence) {
         return Err(invalid("the journal's entry belongs to another sequence"));
     }
+    Ok(result)
+}
+
+fn invalid(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+/// The bytes for `sequence` when its result was refused: no column at all.
+pub fn encode_refusal(sequence: &Sequence) -> Vec<u8> {
+    seal(sequence).to_vec()
+}
+
+/// The record that [`encode`] was given; `None` of a refusal.
+///
+/// # Errors
+/// Bytes that were computed from another sequence.
+pub fn decode(bytes: &[u8], sequence: &Sequence) -> io::Result<Option<EmbeddingRecord>> {
+    let mut rest = unsealed(bytes, sequence)?;
     let mut values = Vec::new();
     while let Some((length, after)) = rest.split_first_chunk::<8>() {
         let length = usize::try_from(u64::from_le_bytes(*length))
@@ -60,9 +81,9 @@ pub fn decode(bytes: &[u8], sequence: &Sequence) -> io::Result<EmbeddingRecord> 
         );
         rest = after;
     }
-    Ok(EmbeddingRecord {
+    Ok((!values.is_empty()).then(|| EmbeddingRecord {
         id: sequence.id.clone(),
         length: sequence.residues.len(),
         values,
-    })
+    }))
 }

@@ -13,6 +13,7 @@ pub mod layers;
 pub mod packed;
 pub mod relative_position;
 pub mod rows;
+pub mod self_check;
 pub mod source;
 pub mod weights;
 

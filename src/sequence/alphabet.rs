@@ -13,6 +13,7 @@
 use std::fmt;
 use std::ops::AddAssign;
 
+use super::mask::{MASK, Masks, unify};
 use super::{Problem, Record, Sequence, SequenceError};
 
 /// What becomes of one byte.
@@ -42,15 +43,31 @@ fn fate(byte: u8) -> Fate {
 /// Exceptions to the table that a command asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
-    /// Bytes kept exactly as they are, before the table is asked: the mask characters of mask filling.
+    /// Bytes kept exactly as they are, before the table is asked.
     pub keep: Vec<u8>,
+    /// Whether masks are read; each becomes one [`MASK`] before the table is asked.
+    pub masks: Masks,
 }
 
 impl Rules {
     /// The table, but these bytes stay as they are.
     pub fn keeping(bytes: &[u8]) -> Self {
-        let keep = bytes.to_vec();
-        Rules { keep }
+        Rules {
+            keep: bytes.to_vec(),
+            masks: Masks::None,
+        }
+    }
+
+    /// The table, but masks in all their spellings are let through as [`MASK`].
+    pub fn masked(masks: Masks) -> Self {
+        Rules {
+            masks,
+            ..Rules::default()
+        }
+    }
+
+    fn keeps(&self, byte: u8) -> bool {
+        self.keep.contains(&byte) || (self.masks != Masks::None && byte == MASK)
     }
 }
 
@@ -111,9 +128,13 @@ impl fmt::Display for Changes {
 /// Turns a record into a sequence by the table and counts what was changed.
 ///
 /// # Errors
-/// The first inner stop or odd character, with its position; a record without residues.
+/// The first inner stop, odd character or unknown mask word, with its position; a record without residues.
 pub fn clean(record: Record, rules: &Rules) -> Result<(Sequence, Changes), SequenceError> {
-    match clean_text(&record.text, rules) {
+    let cleaned = match rules.masks {
+        Masks::None => clean_text(&record.text, rules),
+        masks => unify(&record.text, masks).and_then(|text| clean_text(&text, rules)),
+    };
+    match cleaned {
         Ok((residues, changes)) => {
             let Record {
                 id,
@@ -147,7 +168,7 @@ fn clean_text(text: &[u8], rules: &Rules) -> Result<(Vec<u8>, Changes), Problem>
     for (index, &byte) in text.iter().enumerate() {
         let position = index + 1 - blanks;
         let residue = match fate(byte) {
-            _ if rules.keep.contains(&byte) => byte,
+            _ if rules.keeps(byte) => byte,
             Fate::Residue(letter) => letter,
             Fate::Ambiguous => {
                 changes.replaced += 1;
@@ -296,6 +317,15 @@ mod tests {
                 ..Changes::default()
             }
         );
+    }
+
+    #[test]
+    fn masks_are_let_through_only_where_they_are_read() {
+        let clean = |text: &[u8], rules: &Rules| clean_text(text, rules).map(|(kept, _)| kept);
+        assert!(clean(b"M?", &Rules::default()).is_err());
+        let rules = Rules::masked(Masks::Words);
+        assert_eq!(clean(b"m?x-j1", &rules).unwrap(), b"M?XX");
+        assert!(clean(b"M*?", &rules).is_err());
     }
 
     #[test]

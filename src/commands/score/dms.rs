@@ -1,0 +1,95 @@
+//! A deep mutational scan of ProteinGym: its variants, what was measured, and the protein they are variants of.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+use super::task::Listed;
+use crate::inference::score::Variant;
+use crate::io::input::OnBad;
+use crate::io::variants::{DmsLine, read_dms};
+use crate::sequence::{Origin, Record, Rules, Sequence, clean};
+
+/// One scan.
+pub(super) struct Scan {
+    /// Named after the file.
+    pub(super) protein: Sequence,
+    pub(super) listed: Vec<Listed>,
+    /// Lines left out.
+    pub(super) left_out: u64,
+}
+
+/// Reads a scan. The protein is what a mutant is when its substitutions are taken back, the same for every line.
+pub(super) fn read(path: &Path, on_bad: OnBad) -> Result<Scan> {
+    let lines = read_dms(path)?;
+    let mut wild_type: Option<Vec<u8>> = None;
+    let mut listed = Vec::with_capacity(lines.len());
+    let mut left_out = 0;
+    for line in lines {
+        let place = format!("{}, line {}", path.display(), line.line);
+        match judge(&line, wild_type.as_deref()) {
+            Ok((variant, protein)) => {
+                wild_type.get_or_insert(protein);
+                listed.push(Listed {
+                    variant,
+                    place,
+                    measured: Some(line.score),
+                });
+            }
+            Err(error) if on_bad == OnBad::Skip => {
+                tracing::warn!("skipped: {place}: {error:#}");
+                left_out += 1;
+            }
+            Err(error) => return Err(error.context(place)),
+        }
+    }
+    let Some(wild_type) = wild_type else {
+        bail!("{}: no variant in it", path.display());
+    };
+    Ok(Scan {
+        protein: protein(path, wild_type)?,
+        listed,
+        left_out,
+    })
+}
+
+/// A line's variant, and the protein that it is one of.
+fn judge(line: &DmsLine, known: Option<&[u8]>) -> Result<(Variant, Vec<u8>)> {
+    let variant: Variant = line.mutant.parse()?;
+    let protein = variant
+        .revert(&line.mutated_sequence)
+        .context("mutated_sequence is not what mutant says")?;
+    if known.is_some_and(|known| known != protein) {
+        bail!(
+            "{}: taken back, it gives another protein than the lines before; a file holds variants of one protein",
+            line.mutant
+        );
+    }
+    Ok((variant, protein))
+}
+
+fn protein(path: &Path, residues: Vec<u8>) -> Result<Sequence> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let id = name.split(".csv").next().unwrap_or_default().to_owned();
+    let origin = Origin {
+        file: path.display().to_string().into(),
+        record: 1,
+        line: 1,
+    };
+    let length = residues.len();
+    let record = Record {
+        id,
+        raw_id: None,
+        description: String::new(),
+        text: residues,
+        origin,
+    };
+    let (sequence, _) = clean(record, &Rules::default())?;
+    if sequence.residues.len() != length {
+        bail!(
+            "{}: mutated_sequence holds gaps, stops or digits; give the plain protein",
+            path.display()
+        );
+    }
+    Ok(sequence)
+}

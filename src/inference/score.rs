@@ -1,0 +1,178 @@
+//! How probable a protein is, residue by residue, and what a substitution does to it.
+//!
+//! ```text
+//! log p(a at i)           log-softmax over the 20 standard residues of the decoder's logits behind the sentinel of position i
+//! Masking::Single         position i alone is masked: the official pseudo-likelihood, one copy of the protein a residue
+//! Masking::Fraction       several positions a copy, each of the protein's in exactly one; the decoder is fed the protein's own residues
+//!                         at the copy's earlier masks (teacher forcing)
+//!
+//! log_likelihood          Σ_i log p(x_i at i), over the protein's standard residues
+//! pseudo_perplexity       exp(-log_likelihood / their number)
+//! ```
+//!
+//! Residues besides the 20 (`X B U Z O`) are never masked and never scored; they stay as context.
+
+mod effects;
+mod masking;
+mod spearman;
+mod variant;
+
+pub use effects::{Effects, Method, full_scan};
+pub use masking::{Masking, standard_positions};
+pub use spearman::spearman;
+pub use variant::{Substitution, Variant, VariantError};
+
+use super::masked::{MaskedError, MaskedModel, Question};
+use super::residues::STANDARD;
+use crate::tokenizer::Encoding;
+
+/// Log-probabilities of the 20 standard residues at one position, in the order of [`STANDARD`].
+pub type Row = Vec<f64>;
+
+/// What is asked of one protein.
+#[derive(Clone, Copy, Debug)]
+pub struct Job<'a> {
+    /// Its id: together with the seed it decides which residues are masked together.
+    pub id: &'a str,
+    /// Its residues, upper case.
+    pub residues: &'a [u8],
+    /// Positions asked about, from 0, rising, all of standard residues.
+    pub positions: &'a [usize],
+}
+
+/// A masked model, asked for scores.
+pub struct Scorer<'a> {
+    pub(super) model: MaskedModel<'a>,
+}
+
+impl<'a> Scorer<'a> {
+    /// Asks `model`, which must choose among the 20 standard residues.
+    ///
+    /// # Panics
+    /// Where `model` chooses among others.
+    pub fn new(model: MaskedModel<'a>) -> Self {
+        assert_eq!(
+            model.residues().letters(),
+            STANDARD,
+            "scores are over the 20 standard residues"
+        );
+        Self { model }
+    }
+
+    /// The model asked.
+    pub fn model(&self) -> &MaskedModel<'a> {
+        &self.model
+    }
+
+    /// A [`Row`] for every position asked about, in order; `None` for a protein where the network's result is NaN or infinite.
+    ///
+    /// # Errors
+    /// A residue that the vocabulary cannot say, or the network's failure.
+    pub fn rows(
+        &self,
+        jobs: &[Job<'_>],
+        masking: Masking,
+    ) -> Result<Vec<Option<Vec<Row>>>, MaskedError> {
+        let encodings: Vec<Encoding> = jobs
+            .iter()
+            .map(|job| self.model.encode(job.residues))
+            .collect::<Result<_, _>>()?;
+        let mut questions = Vec::new();
+        let mut owners = Vec::new();
+        for (owner, (job, encoding)) in jobs.iter().zip(&encodings).enumerate() {
+            for masked in masking.copies(job, self.model.num_sentinels()) {
+                questions.push(Question { encoding, masked });
+                owners.push(owner);
+            }
+        }
+        let mut rows: Vec<Option<Vec<Row>>> = jobs
+            .iter()
+            .map(|job| Some(vec![Row::new(); job.positions.len()]))
+            .collect();
+        let answers = self.model.answer(&questions)?;
+        for ((owner, question), answer) in owners.into_iter().zip(&questions).zip(answers) {
+            let Some(answer) = answer else {
+                rows[owner] = None;
+                continue;
+            };
+            let Some(rows) = &mut rows[owner] else {
+                continue;
+            };
+            for (position, row) in question.masked.iter().zip(answer) {
+                if let Ok(place) = jobs[owner].positions.binary_search(position) {
+                    rows[place] = row;
+                }
+            }
+        }
+        Ok(rows)
+    }
+
+    /// `log p(x_i at i)` of every residue of every protein, NaN for residues besides the 20; `None` as in [`Scorer::rows`].
+    ///
+    /// # Errors
+    /// As [`Scorer::rows`].
+    pub fn log_likelihoods(
+        &self,
+        proteins: &[(&str, &[u8])],
+        masking: Masking,
+    ) -> Result<Vec<Option<Vec<f64>>>, MaskedError> {
+        let positions: Vec<Vec<usize>> = proteins
+            .iter()
+            .map(|(_, residues)| standard_positions(residues))
+            .collect();
+        let jobs: Vec<Job<'_>> = proteins
+            .iter()
+            .zip(&positions)
+            .map(|((id, residues), positions)| Job {
+                id,
+                residues,
+                positions,
+            })
+            .collect();
+        let own = |(job, rows): (&Job<'_>, Option<Vec<Row>>)| {
+            let mut values = vec![f64::NAN; job.residues.len()];
+            for (&position, row) in job.positions.iter().zip(rows?) {
+                values[position] = row[column(job.residues[position])];
+            }
+            Some(values)
+        };
+        let rows = self.rows(&jobs, masking)?;
+        Ok(jobs.iter().zip(rows).map(own).collect())
+    }
+}
+
+/// The column of a standard residue in a [`Row`].
+pub(super) fn column(residue: u8) -> usize {
+    STANDARD
+        .binary_search(&residue)
+        .expect("only standard residues are asked about")
+}
+
+/// Residues scored, and the sum of their log-probabilities.
+pub fn log_likelihood(values: &[f64]) -> (usize, f64) {
+    let scored = values.iter().filter(|value| !value.is_nan());
+    scored.fold((0, 0.0), |(count, sum), value| (count + 1, sum + value))
+}
+
+/// `exp(-log_likelihood / scored)`; NaN where nothing was scored.
+pub fn pseudo_perplexity(scored: usize, log_likelihood: f64) -> f64 {
+    if scored == 0 {
+        f64::NAN
+    } else {
+        (-log_likelihood / scored as f64).exp()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn perplexity_of_a_uniform_guess_is_the_number_of_residues() {
+        let values = [-(20f64.ln()), f64::NAN, -(20f64.ln())];
+        let (scored, sum) = log_likelihood(&values);
+        assert_eq!(scored, 2);
+        assert!((pseudo_perplexity(scored, sum) - 20.0).abs() < 1e-12);
+        assert!(pseudo_perplexity(0, 0.0).is_nan());
+    }
+}

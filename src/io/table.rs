@@ -1,0 +1,197 @@
+//! Rows of named cells as tab-separated text with a header line, or as one JSON object a line; and the manifest that says how a file was made.
+//!
+//! Numbers are the shortest decimals that give the same single-precision value back; a number that is not there is `NaN` in text and `null` in JSON.
+//! Text with a tab, a line break or a quote is quoted as CSV does.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::stdio::{Content, Output, is_dash};
+
+/// How rows are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TableFormat {
+    /// Tab-separated, with a header line.
+    Tsv,
+    /// One JSON object a line.
+    Jsonl,
+}
+
+impl TableFormat {
+    /// By a file's extension: JSON lines for `.jsonl` and `.ndjson`, else tab-separated.
+    pub fn from_extension(path: &Path) -> Self {
+        let extension = path.extension().unwrap_or_default();
+        if extension.eq_ignore_ascii_case("jsonl") || extension.eq_ignore_ascii_case("ndjson") {
+            TableFormat::Jsonl
+        } else {
+            TableFormat::Tsv
+        }
+    }
+}
+
+/// One cell of a row.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Cell<'a> {
+    /// Words.
+    Text(&'a str),
+    /// One residue.
+    Residue(u8),
+    /// A whole number.
+    Count(usize),
+    /// A number, written in single precision.
+    Number(f64),
+}
+
+impl Cell<'_> {
+    fn to_json(self) -> Value {
+        match self {
+            Cell::Text(text) => json!(text),
+            Cell::Residue(residue) => json!(char::from(residue).to_string()),
+            Cell::Count(count) => json!(count),
+            Cell::Number(number) => json!(number as f32),
+        }
+    }
+
+    fn to_text(self) -> String {
+        match self {
+            Cell::Text(text) if text.contains(['\t', '\n', '\r', '"']) => {
+                format!("\"{}\"", text.replace('"', "\"\""))
+            }
+            Cell::Text(text) => text.to_owned(),
+            Cell::Number(number) if number.is_nan() => "NaN".to_owned(),
+            Cell::Residue(residue) => char::from(residue).to_string(),
+            Cell::Count(_) | Cell::Number(_) => self.to_json().to_string(),
+        }
+    }
+}
+
+/// A table being written.
+#[derive(Debug)]
+pub struct Table {
+    output: Output,
+    format: TableFormat,
+    columns: Vec<&'static str>,
+}
+
+impl Table {
+    /// Opens stdout (`-`) or a file, which appears under its name only when finished, and writes the header if the format has one.
+    ///
+    /// # Errors
+    /// An output that cannot be written.
+    pub fn create(path: &Path, format: TableFormat, columns: &[&'static str]) -> io::Result<Self> {
+        let mut output = Output::create(path, Content::Text)?;
+        if format == TableFormat::Tsv {
+            writeln!(output, "{}", columns.join("\t"))?;
+        }
+        Ok(Self {
+            output,
+            format,
+            columns: columns.to_vec(),
+        })
+    }
+
+    /// Writes a row: one cell for every column.
+    ///
+    /// # Errors
+    /// Where the output cannot be written.
+    pub fn row(&mut self, cells: &[Cell<'_>]) -> io::Result<()> {
+        debug_assert_eq!(cells.len(), self.columns.len());
+        let line = match self.format {
+            TableFormat::Tsv => {
+                let texts: Vec<String> = cells.iter().map(|cell| cell.to_text()).collect();
+                texts.join("\t")
+            }
+            TableFormat::Jsonl => {
+                let named = self.columns.iter().zip(cells);
+                let object: Map<String, Value> = named
+                    .map(|(name, cell)| ((*name).to_owned(), cell.to_json()))
+                    .collect();
+                Value::Object(object).to_string()
+            }
+        };
+        writeln!(self.output, "{line}")
+    }
+
+    /// Completes the table.
+    ///
+    /// # Errors
+    /// Where the output cannot be written.
+    pub fn finish(self) -> io::Result<()> {
+        self.output.finish()
+    }
+}
+
+/// Writes how `output` was made to `OUTPUT.json` beside it, or to the log for stdout.
+///
+/// # Errors
+/// Where the file cannot be written.
+pub fn write_manifest(output: &Path, manifest: &Map<String, Value>) -> io::Result<()> {
+    if is_dash(output) {
+        tracing::info!("manifest: {}", serde_json::to_string(manifest)?);
+        return Ok(());
+    }
+    let mut name = output.as_os_str().to_owned();
+    name.push(".json");
+    let mut file = Output::create(Path::new(&name), Content::Text)?;
+    writeln!(file, "{}", serde_json::to_string_pretty(manifest)?)?;
+    file.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(name: &str) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        let format = TableFormat::from_extension(&path);
+        let mut table =
+            Table::create(&path, format, &["id", "position", "residue", "score"]).unwrap();
+        let row = |id, number| {
+            [
+                Cell::Text(id),
+                Cell::Count(2),
+                Cell::Residue(b'K'),
+                Cell::Number(number),
+            ]
+        };
+        table.row(&row("a", -0.1)).unwrap();
+        table.row(&row("b\t\"c\"", f64::NAN)).unwrap();
+        table.row(&row("d", 1e-30)).unwrap();
+        table.finish().unwrap();
+        std::fs::read_to_string(path).unwrap()
+    }
+
+    #[test]
+    fn text_and_json_hold_the_same() {
+        assert_eq!(
+            written("a.tsv"),
+            "id\tposition\tresidue\tscore\na\t2\tK\t-0.1\n\"b\t\"\"c\"\"\"\t2\tK\tNaN\nd\t2\tK\t1e-30\n"
+        );
+        let lines: Vec<Value> = written("a.jsonl")
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let number = lines[0]["score"].as_f64().unwrap() as f32;
+        assert_eq!(number, -0.1);
+        assert_eq!(
+            lines[1],
+            json!({"id": "b\t\"c\"", "position": 2, "residue": "K", "score": null})
+        );
+    }
+
+    #[test]
+    fn the_manifest_lies_beside_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut manifest = Map::new();
+        manifest.insert("tool".to_owned(), json!("ankh3"));
+        write_manifest(&folder.path().join("a.tsv"), &manifest).unwrap();
+        let text = std::fs::read(folder.path().join("a.tsv.json")).unwrap();
+        assert_eq!(
+            serde_json::from_slice::<Map<String, Value>>(&text).unwrap(),
+            manifest
+        );
+    }
+}

@@ -1,0 +1,248 @@
+//! Tables of variants: `id variants` or bare lists, and the deep mutational scans of ProteinGym.
+//!
+//! A table is separated by tabs or commas, whichever its first line has; blank lines and lines that begin with `#` count for nothing.
+
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use csv::StringRecord;
+use thiserror::Error;
+
+use super::stdio;
+
+/// Why a table of variants cannot be read.
+#[derive(Debug, Error)]
+pub enum VariantsError {
+    /// It cannot be opened or read.
+    #[error("{}: {source}", .path.display())]
+    Io {
+        /// The table.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A line is not what it must be.
+    #[error("{}, line {line}: {what}", .path.display())]
+    Line {
+        /// The table.
+        path: PathBuf,
+        /// 1-based.
+        line: u64,
+        /// What was wrong, and the way out.
+        what: String,
+    },
+}
+
+/// One line of a table of variants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VariantLine {
+    /// The protein; none where the table has a single column and means every protein.
+    pub id: Option<String>,
+    /// As written, `A24G:H30L`.
+    pub variant: String,
+    /// 1-based.
+    pub line: u64,
+}
+
+/// One line of a deep mutational scan.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DmsLine {
+    /// As written, `A24G:H30L`.
+    pub mutant: String,
+    /// The whole mutant.
+    pub mutated_sequence: Vec<u8>,
+    /// What was measured.
+    pub score: f64,
+    /// 1-based.
+    pub line: u64,
+}
+
+/// Reads `id variants` lines, with or without the header `id`, or one variant a line.
+///
+/// # Errors
+/// A file that cannot be read, or a line of another number of columns.
+pub fn read_variants(path: &Path) -> Result<Vec<VariantLine>, VariantsError> {
+    let mut lines = Vec::new();
+    for (number, (line, record)) in records(path)?.into_iter().enumerate() {
+        let fields: Vec<&str> = record.iter().collect();
+        let (id, variant) = match fields[..] {
+            ["id", ..] | ["variant" | "variants" | "mutant"] if number == 0 => continue,
+            [variant] => (None, variant),
+            [id, variant] => (Some(id.to_owned()), variant),
+            _ => {
+                let what = format!(
+                    "{} columns; write `id<tab>variant`, or one variant such as A24G:H30L",
+                    fields.len()
+                );
+                return Err(at(path, line, what));
+            }
+        };
+        lines.push(VariantLine {
+            id,
+            variant: variant.to_owned(),
+            line,
+        });
+    }
+    Ok(lines)
+}
+
+/// Reads a deep mutational scan of ProteinGym: columns `mutant`, `mutated_sequence` and `DMS_score` among others.
+///
+/// # Errors
+/// A file that cannot be read, lacks a column, or has a measurement that is no number.
+pub fn read_dms(path: &Path) -> Result<Vec<DmsLine>, VariantsError> {
+    let mut records = records(path)?.into_iter();
+    let Some((_, header)) = records.next() else {
+        return Err(at(path, 1, "the file is empty".to_owned()));
+    };
+    let column = |name: &str| {
+        let found = header.iter().position(|field| field == name);
+        found.ok_or_else(|| {
+            let what = format!("no column `{name}`; a deep mutational scan of ProteinGym has mutant, mutated_sequence and DMS_score");
+            at(path, 1, what)
+        })
+    };
+    let [mutant, sequence, score] = [
+        column("mutant")?,
+        column("mutated_sequence")?,
+        column("DMS_score")?,
+    ];
+    records
+        .map(|(line, record)| {
+            let field = |column: usize, name: &str| {
+                let field = record.get(column).filter(|field| !field.is_empty());
+                field.ok_or_else(|| at(path, line, format!("no {name}")))
+            };
+            let measured = field(score, "DMS_score")?;
+            Ok(DmsLine {
+                mutant: field(mutant, "mutant")?.to_owned(),
+                mutated_sequence: field(sequence, "mutated_sequence")?
+                    .to_ascii_uppercase()
+                    .into_bytes(),
+                score: measured
+                    .parse()
+                    .ok()
+                    .filter(|score: &f64| score.is_finite())
+                    .ok_or_else(|| {
+                        at(
+                            path,
+                            line,
+                            format!("DMS_score `{measured}` is no number; leave the line out"),
+                        )
+                    })?,
+                line,
+            })
+        })
+        .collect()
+}
+
+fn at(path: &Path, line: u64, what: String) -> VariantsError {
+    let path = path.to_owned();
+    VariantsError::Line { path, line, what }
+}
+
+/// All lines that count, each with its number.
+fn records(path: &Path) -> Result<Vec<(u64, StringRecord)>, VariantsError> {
+    let io_error = |source| VariantsError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let mut text = Vec::new();
+    stdio::open(path)
+        .and_then(|mut reader| reader.read_to_end(&mut text))
+        .map_err(io_error)?;
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
+    let mut lines = text.split(|byte| *byte == b'\n');
+    let first = lines.find(|line| !line.trim_ascii().is_empty() && line[0] != b'#');
+    let delimiter = match first {
+        Some(first) if first.contains(&b'\t') => b'\t',
+        _ => b',',
+    };
+    let mut reader = csv::ReaderBuilder::new()
+        .has_headers(false)
+        .flexible(true)
+        .delimiter(delimiter)
+        .comment(Some(b'#'))
+        .trim(csv::Trim::All)
+        .from_reader(text);
+    let mut records = Vec::new();
+    for record in reader.records() {
+        let record = record.map_err(|error| {
+            let line = error.position().map_or(0, csv::Position::line);
+            at(path, line, error.to_string())
+        })?;
+        let line = record.position().map_or(0, csv::Position::line);
+        if record.iter().any(|field| !field.is_empty()) {
+            records.push((line, record));
+        }
+    }
+    Ok(records)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(text: &str) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        file
+    }
+
+    fn variants(text: &str) -> Vec<(Option<String>, String, u64)> {
+        let lines = read_variants(file(text).path()).unwrap();
+        lines
+            .into_iter()
+            .map(|line| (line.id, line.variant, line.line))
+            .collect()
+    }
+
+    #[test]
+    fn tables_with_and_without_header_and_ids() {
+        let a = |line| (Some("a".to_owned()), "A24G:H30L".to_owned(), line);
+        let bare = |line| (None, "A24G:H30L".to_owned(), line);
+        let table = [
+            ("id\tvariants\na\tA24G:H30L\n", vec![a(2)]),
+            ("\u{feff}id,variant\r\na , A24G:H30L\r\n", vec![a(2)]),
+            ("# made by hand\n\na\tA24G:H30L", vec![a(3)]),
+            ("A24G:H30L\n\nA24G:H30L\n", vec![bare(1), bare(3)]),
+            ("variants\nA24G:H30L\n", vec![bare(2)]),
+            ("", vec![]),
+        ];
+        for (text, expected) in table {
+            assert_eq!(variants(text), expected, "{text:?}");
+        }
+        let error = read_variants(file("a\tA1G\tA2G\n").path()).unwrap_err();
+        assert!(error.to_string().contains("line 1: 3 columns"), "{error}");
+    }
+
+    #[test]
+    fn scans_are_read_by_the_names_of_their_columns() {
+        let text = "DMS_score,mutant,other,mutated_sequence\n-1.5,A2G,x,mgk\n0,A2C:K3R,,MCR\n";
+        let lines = read_dms(file(text).path()).unwrap();
+        assert_eq!(lines[0].mutated_sequence, b"MGK");
+        assert_eq!(
+            (lines[1].mutant.as_str(), lines[1].score, lines[1].line),
+            ("A2C:K3R", 0.0, 3)
+        );
+        for (text, what) in [
+            ("", "empty"),
+            ("mutant,DMS_score\nA1G,1\n", "no column `mutated_sequence`"),
+            (
+                "mutant,mutated_sequence,DMS_score\nA1G,G,\n",
+                "line 2: no DMS_score",
+            ),
+            (
+                "mutant,mutated_sequence,DMS_score\nA1G,G,high\n",
+                "`high` is no number",
+            ),
+            (
+                "mutant,mutated_sequence,DMS_score\nA1G,G,NaN\n",
+                "`NaN` is no number",
+            ),
+        ] {
+            let error = read_dms(file(text).path()).unwrap_err().to_string();
+            assert!(error.contains(what), "{text:?}: {error}");
+        }
+    }
+}
