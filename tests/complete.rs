@@ -1,4 +1,5 @@
 //! `ankh3 complete` from the outside, on a random nano model: what is written, that shards, batches and interruptions change no byte, and what is refused.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -257,7 +258,7 @@ fn what_cannot_be_done_is_an_error_that_tells_the_way_out() {
         ("--keep 500", "--keep 500 of a record of 10"),
         ("--min-length 9", "--length max:N or eos"),
         ("--length max:9 --min-length 10", "more than --length max:9"),
-        ("--max-length 5 --over chunk", "chunks"),
+        ("--max-length 5 --over chunk", "--over truncate"),
         ("--resume", "-o"),
         ("--allow ACJ", "no such residue"),
     ];

@@ -20,17 +20,17 @@ use self::run::{Run, Tally};
 use super::Outcome;
 use super::embed::report;
 use super::opened::Opened;
-use crate::args::{InputArgs, ModelArgs, OverArg, RuntimeArgs, ScaleArgs, at_least_one};
+use super::stream::{open_journal, place, refuse_chunks};
+use crate::args::{InputArgs, ModelArgs, RuntimeArgs, ScaleArgs, at_least_one};
 use crate::checkpoint::Checkpoint;
 use crate::inference::generate::{Budget, Generator, Settings};
-use crate::io::fasta_writer::FastaWriter;
+use crate::inference::residues::Residues;
 use crate::io::input::Input;
-use crate::io::journal::{self, Journal, Replay};
-use crate::io::stdio;
+use crate::io::stdio::{self, Content, Output};
 use crate::model::{Decoder, Encoder};
 use crate::progress::Progress;
 use crate::sequence::Rules;
-use crate::tokenizer::{TaskPrefix, Tokenizer};
+use crate::tokenizer::TaskPrefix;
 
 /// Complete proteins: FASTA in, FASTA out
 ///
@@ -156,10 +156,7 @@ pub fn run(args: &CompleteArgs) -> Result<Outcome> {
     let rule = args.what.rule()?;
     args.decoding.strategy()?;
     let options = args.input.options(Rules::default())?;
-    ensure!(
-        args.input.max_length.is_none() || !matches!(args.input.over, OverArg::Chunk),
-        "--over chunk: a prompt cannot be put together from chunks; choose truncate, skip or error"
-    );
+    refuse_chunks(&options.limit)?;
     let output = &args.output.output;
     ensure!(
         !(args.scale.resume && stdio::is_dash(output)),
@@ -167,13 +164,14 @@ pub fn run(args: &CompleteArgs) -> Result<Outcome> {
     );
     let opened = Opened::new(&args.model, &args.runtime, default_prefix)?;
     let tokenizer = &opened.checkpoint.tokenizer;
-    let settings = args.decoding.settings(tokenizer)?;
+    let residues = args.decoding.residues(tokenizer)?;
+    let settings = args.decoding.settings(&residues, tokenizer)?;
     let mut manifest = opened.provenance("complete")?;
-    describe(&mut manifest, args, &settings, tokenizer)?;
+    describe(&mut manifest, args, &settings, &residues)?;
     let on_bad = options.on_bad;
-    let writing = || format!("writing {}", output.display());
-    let (replay, journal) = open_journal(args, &manifest)?;
-    let writer = FastaWriter::create(output, manifest).with_context(writing)?;
+    let (replay, journal) = open_journal(&args.scale, output, &manifest)?;
+    let fasta = Output::create(output, Content::Text)
+        .with_context(|| format!("writing {}", output.display()))?;
     let input = Input::open(&args.input.files, options)?;
     let config = &opened.checkpoint.config;
     let encoder = opened.load(|loader| Encoder::load(loader, config))?;
@@ -187,7 +185,9 @@ pub fn run(args: &CompleteArgs) -> Result<Outcome> {
         rule,
         part: args.output.output_part,
         pending: VecDeque::new(),
-        writer,
+        fasta,
+        output,
+        manifest: &manifest,
         replay,
         journal,
         progress: Progress::new(),
@@ -195,7 +195,7 @@ pub fn run(args: &CompleteArgs) -> Result<Outcome> {
         shard: args.scale.shard,
         tally: Tally::default(),
     };
-    run.all(input).with_context(writing)
+    run.all(input)
 }
 
 /// `[S2S]`, with which completion was trained, where the vocabulary has it.
@@ -223,7 +223,7 @@ fn describe(
     manifest: &mut Map<String, Value>,
     args: &CompleteArgs,
     settings: &Settings,
-    tokenizer: &Tokenizer,
+    residues: &Residues,
 ) -> Result<()> {
     let mut put = |key: &str, value: Value| manifest.insert(key.to_owned(), value);
     put("keep", json!(args.what.keep.to_string()));
@@ -234,10 +234,7 @@ fn describe(
     put("decoding", serde_json::to_value(settings.strategy)?);
     put("num_samples", json!(settings.num_samples));
     put("seed", json!(settings.seed));
-    put(
-        "allow",
-        json!(decoding::letters(&settings.allowed, tokenizer)),
-    );
+    put("allow", json!(String::from_utf8_lossy(residues.letters())));
     let part = match args.output.output_part {
         Part::Full => "full",
         Part::Completion => "completion",
@@ -251,20 +248,4 @@ fn describe(
         put("shard", json!(shard.to_string()));
     }
     Ok(())
-}
-
-/// The journal of a run that can be resumed. Its key is the manifest.
-fn open_journal(
-    args: &CompleteArgs,
-    manifest: &Map<String, Value>,
-) -> Result<(Option<Replay>, Option<Journal>)> {
-    if !args.scale.resume {
-        return Ok((None, None));
-    }
-    let path = journal::path_for(&args.output.output);
-    let (replay, journal) = journal::open(&path, &serde_json::to_string(manifest)?)?;
-    if replay.left() > 0 {
-        tracing::info!("resuming: {} sequences are done already", replay.left());
-    }
-    Ok((Some(replay), Some(journal)))
 }

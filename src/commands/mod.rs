@@ -37,9 +37,9 @@ pub enum Outcome {
 #[expect(missing_docs, reason = "a command's help is that of its arguments")]
 pub enum Command {
     Embed(Box<embed::EmbedArgs>),
+    Complete(Box<complete::CompleteArgs>),
     MaskFill(Box<mask_fill::MaskFillArgs>),
     Score(Box<score::ScoreArgs>),
-    Complete(Box<complete::CompleteArgs>),
     Merge(merge::MergeArgs),
     Inspect(inspect::InspectArgs),
     Tokenize(tokenize::TokenizeArgs),
@@ -57,11 +57,11 @@ impl Command {
     pub fn threads(&self) -> Option<usize> {
         match self {
             Command::Embed(args) => args.threads(),
+            Command::Complete(args) => args.threads(),
             Command::Doctor(args) => args.threads(),
             Command::MaskFill(args) => args.threads(),
-            Command::Score(args) => args.threads(),
-            Command::Complete(args) => args.threads(),
             Command::Pretrain(args) => args.threads,
+            Command::Score(args) => args.threads(),
             _ => None,
         }
     }
@@ -73,9 +73,9 @@ impl Command {
     pub fn run(&self, cli: clap::Command) -> Result<Outcome> {
         match self {
             Command::Embed(args) => embed::run(args),
+            Command::Complete(args) => complete::run(args),
             Command::MaskFill(args) => mask_fill::run(args),
             Command::Score(args) => score::run(args),
-            Command::Complete(args) => complete::run(args),
             Command::Merge(args) => merge::run(args),
             Command::Inspect(args) => to_stdout(|out| inspect::run(args, out)),
             Command::Tokenize(args) => tokenize::run(args),

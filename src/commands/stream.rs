@@ -57,19 +57,7 @@ impl Stream {
         on_bad: OnBad,
         max_batch_tokens: usize,
     ) -> Result<Self> {
-        let (mut replay, mut journal) = (None, None);
-        if scale.resume {
-            ensure!(
-                !stdio::is_dash(output),
-                "--resume needs a file: add -o FILE"
-            );
-            let key = serde_json::to_string(manifest)?;
-            let (done, end) = journal::open(&journal::path_for(output), &key)?;
-            if done.left() > 0 {
-                tracing::info!("resuming: {} sequences are done already", done.left());
-            }
-            (replay, journal) = (Some(done), Some(end));
-        }
+        let (replay, journal) = open_journal(scale, output, manifest)?;
         Ok(Self {
             shard: scale.shard,
             replay,
@@ -180,6 +168,30 @@ impl Stream {
         self.refused += 1;
         Ok(())
     }
+}
+
+/// The journal of a run that can be resumed: what it holds, and its end. Its key is `manifest`.
+///
+/// # Errors
+/// A journal of another run; one for stdout.
+pub(super) fn open_journal(
+    scale: &ScaleArgs,
+    output: &Path,
+    manifest: &Map<String, Value>,
+) -> Result<(Option<Replay>, Option<Journal>)> {
+    if !scale.resume {
+        return Ok((None, None));
+    }
+    ensure!(
+        !stdio::is_dash(output),
+        "--resume needs a file: add -o FILE"
+    );
+    let key = serde_json::to_string(manifest)?;
+    let (done, end) = journal::open(&journal::path_for(output), &key)?;
+    if done.left() > 0 {
+        tracing::info!("resuming: {} sequences are done already", done.left());
+    }
+    Ok((Some(done), Some(end)))
 }
 
 /// `proteins.fasta: record 3 (P12345), line 17`.

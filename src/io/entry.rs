@@ -7,8 +7,8 @@ use sha2::{Digest, Sha256};
 use super::embeddings::EmbeddingRecord;
 use crate::sequence::Sequence;
 
-/// What ties an entry of any kind to its sequence: a hash of id and residues.
-pub fn seal(sequence: &Sequence) -> [u8; 32] {
+/// What ties an entry to its sequence: a hash of id and residues.
+fn seal(sequence: &Sequence) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update((sequence.id.len() as u64).to_le_bytes());
     hash.update(&sequence.id);

@@ -7,7 +7,6 @@ pub mod corpus;
 pub mod embeddings;
 pub mod entry;
 pub mod fasta;
-pub mod fasta_writer;
 pub mod heatmap;
 pub mod input;
 pub mod journal;

@@ -1,10 +1,11 @@
 //! How residues are chosen: the flags, and what they mean together.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 
 use crate::args::at_least_one;
 use crate::inference::generate::{Allowed, BeamSearch, Sampling, Settings, Strategy};
+use crate::inference::residues::{Residues, STANDARD};
 use crate::tokenizer::Tokenizer;
 
 /// Greedy without any of these.
@@ -47,7 +48,7 @@ pub struct DecodingArgs {
     seed: u64,
 
     /// The residues that may be written.
-    #[arg(long, value_name = "LETTERS", default_value = "ACDEFGHIKLMNPQRSTVWY")]
+    #[arg(long, value_name = "LETTERS", default_value_t = String::from_utf8_lossy(STANDARD).into_owned())]
     allow: String,
 }
 
@@ -85,23 +86,20 @@ impl DecodingArgs {
         Ok(strategy)
     }
 
+    /// The residues that may be written.
+    ///
+    /// # Errors
+    /// None, or one that the vocabulary lacks.
+    pub fn residues(&self, tokenizer: &Tokenizer) -> Result<Residues> {
+        Residues::new(self.allow.as_bytes(), tokenizer).context("--allow")
+    }
+
     /// Everything that is the same for all records.
     ///
     /// # Errors
-    /// Flags that mean nothing together, a residue that the vocabulary lacks.
-    pub fn settings(&self, tokenizer: &Tokenizer) -> Result<Settings> {
-        if self.allow.is_empty() {
-            bail!("--allow without a letter allows nothing");
-        }
-        let id = |letter: char| {
-            let id = u8::try_from(letter)
-                .ok()
-                .and_then(|letter| tokenizer.residue_id(letter));
-            id.with_context(|| {
-                format!("--allow {letter}: the model's vocabulary has no such residue")
-            })
-        };
-        let ids = self.allow.chars().map(id).collect::<Result<Vec<u32>>>()?;
+    /// Flags that mean nothing together.
+    pub fn settings(&self, residues: &Residues, tokenizer: &Tokenizer) -> Result<Settings> {
+        let ids = (0..residues.letters().len()).map(|column| residues.token_id(column));
         Ok(Settings {
             strategy: self.strategy()?,
             num_samples: self.num_samples,
@@ -109,14 +107,6 @@ impl DecodingArgs {
             allowed: Allowed::new(ids, tokenizer.eos()),
         })
     }
-}
-
-/// The residues allowed, as letters in the order of the alphabet.
-pub fn letters(allowed: &Allowed, tokenizer: &Tokenizer) -> String {
-    let letter = |id: &u32| tokenizer.residue(*id).map(char::from);
-    let mut letters: Vec<char> = allowed.token_ids().iter().filter_map(letter).collect();
-    letters.sort_unstable();
-    letters.into_iter().collect()
 }
 
 fn positive(text: &str) -> Result<f64, String> {
@@ -147,9 +137,8 @@ mod tests {
 
     fn parse(flags: &str) -> Result<Settings> {
         let flags = std::iter::once("test").chain(flags.split_whitespace());
-        Cli::try_parse_from(flags)?
-            .decoding
-            .settings(&Tokenizer::ankh3())
+        let (flags, tokenizer) = (Cli::try_parse_from(flags)?.decoding, Tokenizer::ankh3());
+        flags.settings(&flags.residues(&tokenizer)?, &tokenizer)
     }
 
     #[test]
@@ -190,20 +179,12 @@ mod tests {
             ("--length-penalty 2", "--num-beams"),
             ("--temperature 0", "above 0"),
             ("--top-p 1.5", "at most 1"),
-            ("--allow ACJ", "--allow J"),
-            ("--allow AC*", "--allow *"),
+            ("--allow ACJ", "--allow: `J`"),
+            ("--allow AC*", "--allow: `*`"),
         ];
         for (flags, expected) in table {
-            let error = parse(flags).unwrap_err().to_string();
+            let error = format!("{:#}", parse(flags).unwrap_err());
             assert!(error.contains(expected), "{flags}: {error}");
         }
-    }
-
-    #[test]
-    fn allowed_letters_are_told_in_the_order_of_the_alphabet() {
-        let tokenizer = Tokenizer::ankh3();
-        let allowed = parse("--allow wXac").unwrap().allowed;
-        assert_eq!(letters(&allowed, &tokenizer), "ACWX");
-        assert_eq!(parse("").unwrap().allowed.token_ids().len(), 20);
     }
 }

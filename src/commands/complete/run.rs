@@ -1,18 +1,22 @@
 //! The loop: records become prompts as long as the generator wants more; what it has finished is written in order.
 
 use std::collections::VecDeque;
+use std::io::Write;
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use serde_json::{Map, Value};
 
 use super::plan::{Plan, Rule};
 use super::text::fasta;
-use super::{Outcome, Part, report};
+use super::{Outcome, Part, place, report};
 use crate::args::Shard;
 use crate::inference::generate::{End, Generator, NotFinite, Outcome as Written, Prompt, Settings};
-use crate::io::entry::seal;
-use crate::io::fasta_writer::FastaWriter;
+use crate::io::entry;
 use crate::io::input::{Input, Item, OnBad};
 use crate::io::journal::{Journal, Replay};
+use crate::io::stdio::Output;
+use crate::io::table::write_manifest;
 use crate::progress::Progress;
 use crate::sequence::Sequence;
 use crate::tokenizer::{TaskPrefix, Tokenizer};
@@ -27,7 +31,10 @@ pub(super) struct Run<'a> {
     pub part: Part,
     /// What the generator has, with the residues of its prompt.
     pub pending: VecDeque<(Sequence, usize)>,
-    pub writer: FastaWriter,
+    pub fasta: Output,
+    pub output: &'a Path,
+    /// How the results are made.
+    pub manifest: &'a Map<String, Value>,
     pub replay: Option<Replay>,
     pub journal: Option<Journal>,
     pub progress: Progress,
@@ -64,7 +71,8 @@ impl Run<'_> {
                 self.finish_one(&sequence, prompt, written)?;
             }
         }
-        self.writer.finish()?;
+        self.fasta.finish()?;
+        write_manifest(self.output, self.manifest)?;
         self.journal.map_or(Ok(()), Journal::remove)?;
         report(input.counts());
         self.tally.tell();
@@ -113,17 +121,17 @@ impl Run<'_> {
         let Some(replay) = &mut self.replay else {
             return Ok(false);
         };
-        let Some(entry) = replay.next_entry()? else {
+        let Some(bytes) = replay.next_entry()? else {
             return Ok(false);
         };
-        let text = entry.strip_prefix(&seal(sequence)).with_context(|| {
+        let text = entry::unsealed(&bytes, sequence).with_context(|| {
             format!("the input is not the one that the run to be resumed began with (at {}); delete the .resume file or give the same input", sequence.id)
         })?;
         if text.is_empty() {
             // It had no result then, and would have none now.
             self.refuse(sequence, &NotFinite.to_string())?;
         } else {
-            self.writer.write(text)?;
+            self.fasta.write_all(text)?;
             self.progress.add(1, 0);
         }
         Ok(true)
@@ -155,14 +163,14 @@ impl Run<'_> {
             self.part,
         );
         self.keep(sequence, &text)?;
-        self.writer.write(&text)?;
+        self.fasta.write_all(&text)?;
         Ok(())
     }
 
     /// Adds a result to the journal.
     fn keep(&mut self, sequence: &Sequence, text: &[u8]) -> Result<()> {
         if let Some(journal) = &mut self.journal {
-            journal.append(&[&seal(sequence)[..], text].concat())?;
+            journal.append(&entry::sealed(text, sequence))?;
             journal.flush()?;
         }
         Ok(())
@@ -178,14 +186,6 @@ impl Run<'_> {
         self.tally.left_out += 1;
         Ok(())
     }
-}
-
-fn place(sequence: &Sequence) -> String {
-    let Sequence { id, origin, .. } = sequence;
-    format!(
-        "{}: record {} ({id}), line {}",
-        origin.file, origin.record, origin.line
-    )
 }
 
 impl Tally {

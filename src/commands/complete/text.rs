@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::Part;
 use crate::inference::generate::{Completion, End, Settings, Strategy};
-use crate::io::fasta_writer;
+use crate::io::write_fasta::write_record;
 use crate::sequence::Sequence;
 use crate::tokenizer::Tokenizer;
 
@@ -25,22 +25,21 @@ pub fn fasta(
         };
         let letter = |id: &u32| tokenizer.residue(*id);
         residues.extend(completion.token_ids.iter().filter_map(letter));
-        let header = header(sequence, sample + 1, prompt, completion, settings);
-        fasta_writer::record(&header, &residues, &mut text);
+        let id = format!("{}/{}", sequence.id, sample + 1);
+        let description = description(sequence, prompt, completion, settings);
+        write_record(&mut text, &id, &description, &residues).expect("a vector takes everything");
     }
     text
 }
 
-fn header(
+fn description(
     sequence: &Sequence,
-    sample: usize,
     prompt: usize,
     completion: &Completion,
     settings: &Settings,
 ) -> String {
-    let mut header = format!(
-        "{}/{sample} log_likelihood={:.4} perplexity={:.4} prompt={prompt} new={} end={}",
-        sequence.id,
+    let mut fields = format!(
+        "log_likelihood={:.4} perplexity={:.4} prompt={prompt} new={} end={}",
         completion.log_likelihood(),
         completion.perplexity(),
         completion.token_ids.len(),
@@ -50,7 +49,7 @@ fn header(
         },
     );
     let mut put = |name: &str, value: &dyn std::fmt::Display| {
-        write!(header, " {name}={value}").expect("a string takes everything");
+        write!(fields, " {name}={value}").expect("a string takes everything");
     };
     match settings.strategy {
         Strategy::Greedy => put("decoding", &"greedy"),
@@ -75,8 +74,8 @@ fn header(
         }
     }
     if !sequence.description.is_empty() {
-        header.push(' ');
-        header.push_str(&sequence.description);
+        fields.push(' ');
+        fields.push_str(&sequence.description);
     }
-    header
+    fields
 }

@@ -3,6 +3,7 @@
 use super::allowed::Allowed;
 use super::sampling::{RandomStream, Sampling};
 use super::{Completion, NotFinite};
+use crate::inference::residues::most_probable;
 
 /// A sequence that is being written.
 #[derive(Debug)]
@@ -40,7 +41,7 @@ impl Single {
         let log_probs: Vec<f64> = choices.iter().map(|choice| choice.log_prob).collect();
         let chosen = match &mut self.random {
             Some((sampling, stream)) => stream.draw(&sampling.probabilities(&log_probs)),
-            None => first_largest(&log_probs),
+            None => most_probable(&log_probs),
         };
         let chosen = choices[chosen];
         if chosen.id == allowed.end() {
@@ -55,16 +56,6 @@ impl Single {
     pub(super) fn into_completion(self) -> Completion {
         self.written
     }
-}
-
-fn first_largest(values: &[f64]) -> usize {
-    let mut best = 0;
-    for (index, value) in values.iter().enumerate() {
-        if *value > values[best] {
-            best = index;
-        }
-    }
-    best
 }
 
 #[cfg(test)]
