@@ -305,14 +305,32 @@ fn what_cannot_work_says_why() {
         "{}",
         stderr(&other)
     );
-    let changed = place.run("small", &["--resume", "--set", "steps=13", "--set", "evaluation.every=100"]);
+    let changed = place.run(
+        "small",
+        &[
+            "--resume",
+            "--set",
+            "steps=13",
+            "--set",
+            "evaluation.every=100",
+        ],
+    );
     assert!(
         changed.status.success(),
         "--set may lengthen a run: {}",
         stderr(&changed)
     );
     fs::write(place.path("train.fasta"), fasta(3, 90)).unwrap();
-    let changed = place.run("small", &["--resume", "--set", "steps=14", "--set", "evaluation.every=100"]);
+    let changed = place.run(
+        "small",
+        &[
+            "--resume",
+            "--set",
+            "steps=14",
+            "--set",
+            "evaluation.every=100",
+        ],
+    );
     assert!(
         stderr(&changed).contains("have changed since"),
         "{}",
