@@ -30,6 +30,9 @@ pub struct RunState<'a> {
 ///
 /// # Errors
 /// What keeps it from being written whole; older checkpoints are then still there, and nothing half-written.
+///
+/// # Panics
+/// Never: a JSON value always serialises.
 pub fn save_step(
     dir: &Path,
     step: u64,

@@ -146,7 +146,7 @@ impl Decoder {
         let plan = self_plan(&self.config, target, Visibility::Causal);
         let cross_plan = self.cross_plan(target.segments().zip(sources), source)?;
         let last = self.layers.len();
-        let mut x = mode.drop(last, embed(&self.embedding, &target.token_ids)?)?;
+        let mut x = mode.drop(last, &embed(&self.embedding, &target.token_ids)?)?;
         for (number, (layer, keys_values)) in
             self.layers.iter().zip(&source.keys_values).enumerate()
         {
@@ -285,7 +285,7 @@ impl Decoder {
     }
 
     fn logits(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
-        let x = mode.drop(0, self.final_norm.forward(x)?)?;
+        let x = mode.drop(0, &self.final_norm.forward(x)?)?;
         match self.scale {
             Some(scale) => self.head.forward(&(x * scale)?),
             None => self.head.forward(&x),

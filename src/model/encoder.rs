@@ -118,14 +118,14 @@ impl Encoder {
     ) -> Result<Tensor> {
         let plan = self_plan(&self.config, packed, Visibility::All);
         let last = self.layers.len();
-        let mut x = mode.drop(last, embed(&self.embedding, &packed.token_ids)?)?;
+        let mut x = mode.drop(last, &embed(&self.embedding, &packed.token_ids)?)?;
         for (number, layer) in self.layers.iter().enumerate() {
             keep(number, &x);
             let mode = mode.at(number);
             x = layer.attention.forward(&x, &self.bias, &plan, mode.at(0))?;
             x = layer.feed_forward.forward(&x, mode.at(1))?;
         }
-        let x = mode.drop(last + 1, self.final_norm.forward(&x)?)?;
+        let x = mode.drop(last + 1, &self.final_norm.forward(&x)?)?;
         keep(last, &x);
         Ok(x)
     }

@@ -157,7 +157,7 @@ impl FeedForwardLayer {
             FeedForward::GatedGelu => gated(Activation::GeluNew, &wide)?,
             FeedForward::GatedSilu => gated(Activation::Silu, &wide)?,
         };
-        mode.branch(1, &self.output, &mode.drop(0, hidden)?, x)
+        mode.branch(1, &self.output, &mode.drop(0, &hidden)?, x)
     }
 }
 

@@ -33,9 +33,9 @@ impl Mode {
     }
 
     /// `x`, dropped by place `n`.
-    pub(super) fn drop(self, n: usize, x: Tensor) -> Result<Tensor> {
+    pub(super) fn drop(self, n: usize, x: &Tensor) -> Result<Tensor> {
         self.dropout(n)
-            .map_or(Ok(x.clone()), |dropout| dropout.apply(&x))
+            .map_or(Ok(x.clone()), |dropout| dropout.apply(x))
     }
 
     /// `residual + weight · x`, the product dropped by place `n`.

@@ -212,7 +212,9 @@ impl Update<'_> {
         };
         let clip = rms(&update).max(1.0);
         let rate = (self.rate * rms(&parameter.values).max(LEAST_RMS) / clip) as f32;
-        update.iter_mut().for_each(|u| *u *= rate);
+        for u in &mut update {
+            *u *= rate;
+        }
         parameter
             .values
             .iter_mut()

@@ -55,7 +55,7 @@ pub struct Position {
 pub struct Order {
     seed: u64,
     position: Position,
-    order: Vec<u32>,
+    numbers: Vec<u32>,
 }
 
 impl Order {
@@ -64,7 +64,7 @@ impl Order {
         Order {
             seed,
             position,
-            order: shuffled(count, seed, position.epoch),
+            numbers: shuffled(count, seed, position.epoch),
         }
     }
 
@@ -75,7 +75,7 @@ impl Order {
 
     /// The next sequence and its random stream.
     pub fn peek(&self) -> (usize, ChaCha8Rng) {
-        let number = self.order[self.position.seen];
+        let number = self.numbers[self.position.seen];
         let purpose = Purpose::Sequence(number);
         (
             number as usize,
@@ -86,12 +86,12 @@ impl Order {
     /// Takes the sequence that [`Order::peek`] shows.
     pub fn advance(&mut self) {
         self.position.seen += 1;
-        if self.position.seen == self.order.len() {
+        if self.position.seen == self.numbers.len() {
             self.position = Position {
                 epoch: self.position.epoch + 1,
                 seen: 0,
             };
-            self.order = shuffled(self.order.len(), self.seed, self.position.epoch);
+            self.numbers = shuffled(self.numbers.len(), self.seed, self.position.epoch);
         }
     }
 }

@@ -237,6 +237,9 @@ impl Recipe {
     }
 
     /// The recipe as TOML, every key written out.
+    ///
+    /// # Panics
+    /// Never: numbers, words and tables of them serialise.
     pub fn to_toml(&self) -> String {
         toml::to_string_pretty(self).expect("numbers, words and tables of them serialise")
     }

@@ -4,6 +4,7 @@ mod begin;
 mod journal;
 mod signals;
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -315,7 +316,6 @@ fn show_examples(begin: &Begin, count: usize) -> Result<Outcome> {
         let purpose = crate::training::order::Purpose::Sequence(item.index as u32);
         let mut rng = crate::training::order::stream(begin.recipe.seed, 0, purpose);
         let example = maker.example(&residues, &mut rng);
-        use std::io::Write;
         writeln!(out, "{}: {}", item.sequence.id, example.task)?;
         writeln!(out, "  encoder: {}", text(&example.source))?;
         writeln!(out, "  target:  {}", text(&example.labels))?;

@@ -5,6 +5,10 @@
 //! `dv = (m p)ᵀ do`, and the bias of a distance gets the sum of `ds` along its diagonal (Dao et al. 2022, arXiv 2205.14135, appendix B.2). One task
 //! is a segment and a head; its sums run in one fixed order, so results do not depend on threads or on the other segments of the batch.
 #![expect(
+    clippy::inline_always,
+    reason = "kernels must be compiled inside the function that enables their instructions"
+)]
+#![expect(
     unsafe_code,
     reason = "vector loads and stores through pointers; each block says why it is in bounds"
 )]

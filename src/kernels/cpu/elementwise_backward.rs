@@ -3,6 +3,10 @@
 //! With `r = 1 / √(mean(x²) + ε)` and `y = x r w`: `dx = r w g − x r³ / width · Σ w g x`, `dw = Σ over rows of g x r`. Sums over rows are made in
 //! chunks of a fixed size that are added in order, so they do not depend on the number of threads.
 #![expect(
+    clippy::inline_always,
+    reason = "kernels must be compiled inside the function that enables their instructions"
+)]
+#![expect(
     unsafe_code,
     reason = "vector loads and stores through pointers; each block says why it is in bounds"
 )]
@@ -13,6 +17,8 @@ use super::elementwise::Activation;
 use super::simd::{LANES, Lanes, exp};
 use super::{Isa, with_isa};
 
+/// `2 √(2/π)` of the tanh approximation of gelu.
+const GELU: f32 = 1.595_769_1;
 /// Values given to one thread at a time.
 const CHUNK: usize = 1 << 14;
 
@@ -198,12 +204,9 @@ unsafe fn value_and_slope<V: Lanes>(activation: Activation, x: V) -> (V, V) {
                 // u = 2 √(2/π) (x + 0.044715 x³); y = x σ(u); y' = σ + x σ (1 − σ) u'
                 let square = x.mul(x);
                 let u = square
-                    .mul_add(V::splat(0.044_715 * 1.595_769_1), V::splat(1.595_769_1))
+                    .mul_add(V::splat(0.044_715 * GELU), V::splat(GELU))
                     .mul(x);
-                let slope = square.mul_add(
-                    V::splat(3.0 * 0.044_715 * 1.595_769_1),
-                    V::splat(1.595_769_1),
-                );
+                let slope = square.mul_add(V::splat(3.0 * 0.044_715 * GELU), V::splat(GELU));
                 let s = sigmoid(u);
                 let rest = x.mul(s).mul(one.sub(s));
                 (x.mul(s), rest.mul_add(slope, s))
