@@ -141,7 +141,7 @@ pub enum OnBadArg {
 pub enum DuplicatesArg {
     /// It is a bad record.
     Error,
-    /// It is called id_2, id_3, …
+    /// It is called `id_2`, `id_3`, …
     Suffix,
     /// Only the first is kept.
     First,

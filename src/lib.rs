@@ -4,7 +4,7 @@
 //!
 //! - [`commands`]: one file a sub-command; opens, loads, runs, writes, reports.
 //! - [`args`]: flag groups that mean the same in every command.
-//! - [`inference`]: what one can ask of a model.
+//! - [`inference`]: what one can ask of a model; [`training`]: how one is made.
 //! - [`checkpoint`]: a model is a directory; find, fetch, load, save it.
 //! - [`packing`]: which sequences share a batch, and their order back.
 //! - [`model`]: the network; [`kernels`]: the few operations that are our own.
@@ -24,3 +24,4 @@ pub mod packing;
 pub mod progress;
 pub mod sequence;
 pub mod tokenizer;
+pub mod training;

@@ -3,8 +3,9 @@
 use std::process::ExitCode;
 
 use ankh3::commands::{Command, Outcome};
+use ankh3::io::signals::tidy_up_when_told_to_stop;
 use ankh3::io::stdio::is_stdout_closed;
-use clap::{ArgAction, Parser};
+use clap::{ArgAction, CommandFactory, Parser};
 use tracing_subscriber::filter::EnvFilter;
 
 /// The protein language model Ankh3 on the command line.
@@ -30,11 +31,14 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     start_logging(cli.quiet, cli.verbose);
     tracing::info!("ankh3 {}: {}", env!("CARGO_PKG_VERSION"), command_line());
-    let result = start_threads(cli.command.threads()).and_then(|()| cli.command.run());
+    let result = start_signals(&cli.command)
+        .map_err(anyhow::Error::from)
+        .and_then(|()| start_threads(cli.command.threads()))
+        .and_then(|()| cli.command.run(Cli::command()));
     match result {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::SomeFailed) => ExitCode::from(3),
-        Err(error) if is_stdout_closed(error.as_ref()) => ExitCode::SUCCESS,
+        Err(error) if error.chain().any(is_stdout_closed) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
@@ -58,7 +62,17 @@ fn start_logging(quiet: u8, verbose: u8) {
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .without_time()
         .with_target(false)
+        // A log that cannot be written must not end the run: tracing would panic.
+        .log_internal_errors(false)
         .init();
+}
+
+/// A training run saves when told to stop; every other command takes its unfinished files away.
+fn start_signals(command: &Command) -> std::io::Result<()> {
+    match command {
+        Command::Pretrain(_) => Ok(()),
+        _ => tidy_up_when_told_to_stop(),
+    }
 }
 
 /// Sizes every pool: rayon's, which our kernels use, and candle's, which reads the environment.

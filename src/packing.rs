@@ -25,6 +25,11 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(
+        clippy::type_complexity,
+        clippy::single_range_in_vec_init,
+        reason = "a table of lengths, budget and batches, some of which are one"
+    )]
     fn batches_are_consecutive_within_the_budget() {
         let table: [(&[usize], usize, &[Range<usize>]); 6] = [
             (&[], 10, &[]),

@@ -15,6 +15,7 @@ pub struct Progress {
     told: Instant,
     sequences: u64,
     residues: u64,
+    expected: Option<u64>,
 }
 
 impl Default for Progress {
@@ -35,11 +36,13 @@ impl Progress {
             told: now,
             sequences: 0,
             residues: 0,
+            expected: None,
         }
     }
 
-    /// How many residues there will be: from now on a bar with the time left.
-    pub fn expect(&self, residues: u64) {
+    /// How many residues there will be: from now on a bar, or lines, with the time left.
+    pub fn expect(&mut self, residues: u64) {
+        self.expected = Some(residues);
         self.bar
             .set_style(style("{wide_bar} {percent}% {per_sec}, {eta} left"));
         self.bar.set_length(residues);
@@ -53,10 +56,14 @@ impl Progress {
         if self.bar.is_hidden() && self.told.elapsed() >= MILESTONE {
             self.told = Instant::now();
             let rate = self.residues as f64 / self.begun.elapsed().as_secs_f64();
+            let left = self
+                .expected
+                .map(|expected| left(expected, self.residues, rate));
             tracing::info!(
-                "{} sequences, {} residues so far, {rate:.0} residues/s",
+                "{} sequences, {} residues so far, {rate:.0} residues/s{}",
                 self.sequences,
-                self.residues
+                self.residues,
+                left.unwrap_or_default()
             );
         }
     }
@@ -77,6 +84,51 @@ impl Progress {
     }
 }
 
+/// How far it is: `, 34%, about 12 min left`.
+fn left(expected: u64, done: u64, rate: f64) -> String {
+    let share = (100.0 * done as f64 / expected.max(1) as f64).min(100.0);
+    let minutes = expected.saturating_sub(done) as f64 / rate.max(1.0) / 60.0;
+    format!(", {share:.0}%, about {minutes:.0} min left")
+}
+
+/// The steps of a training run: a live line on a terminal; the log has lines of its own.
+#[derive(Debug)]
+pub struct Steps {
+    bar: ProgressBar,
+}
+
+impl Steps {
+    /// A run of `steps`, of which `done` are done.
+    pub fn new(done: u64, steps: u64) -> Self {
+        let bar = ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::stderr_with_hz(4));
+        bar.set_style(style("{wide_bar} {pos}/{len} {msg}, {eta} left"));
+        bar.set_position(done);
+        bar.reset_eta();
+        Self { bar }
+    }
+
+    /// Whether nobody sees it: no terminal.
+    pub fn is_hidden(&self) -> bool {
+        self.bar.is_hidden()
+    }
+
+    /// Shows a step and what is said of it.
+    pub fn show(&self, step: u64, message: String) {
+        self.bar.set_message(message);
+        self.bar.set_position(step);
+    }
+
+    /// Runs `f`, which may write lines, without the live line between them.
+    pub fn suspend<T>(&self, f: impl FnOnce() -> T) -> T {
+        self.bar.suspend(f)
+    }
+
+    /// Clears the line.
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).expect("the templates above are well formed")
 }
@@ -93,4 +145,21 @@ pub fn peak_memory() -> Option<u64> {
         .parse::<u64>()
         .ok()
         .map(|kib| kib << 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_left() {
+        let table = [
+            ((1000, 340, 1.0), ", 34%, about 11 min left"),
+            ((1000, 1200, 5.0), ", 100%, about 0 min left"),
+            ((0, 0, 0.0), ", 0%, about 0 min left"),
+        ];
+        for ((expected, done, rate), text) in table {
+            assert_eq!(left(expected, done, rate), text);
+        }
+    }
 }

@@ -1,8 +1,9 @@
 //! The network against Hugging Face transformers: `tests/golden/` holds tiny checkpoints and what that implementation computes with them
 //! (in float64, rounded once). f32 must agree within 2e-5 of the largest magnitude; bf16 within cosine 0.9999 a residue.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ankh3::model::decoder::StepInput;
 use ankh3::model::relative_position::{Direction, relative_position_bucket};
@@ -21,8 +22,8 @@ struct Golden {
     expected: BTreeMap<String, Tensor>,
 }
 
-fn read(path: PathBuf) -> BTreeMap<String, Tensor> {
-    candle_core::safetensors::load(&path, &Device::Cpu)
+fn read(path: &Path) -> BTreeMap<String, Tensor> {
+    candle_core::safetensors::load(path, &Device::Cpu)
         .unwrap_or_else(|error| {
             panic!(
                 "{}: {error}; make it with tests/golden/regenerate",
@@ -40,8 +41,8 @@ fn golden(kind: &str) -> Golden {
     let config = std::fs::read(dir.join("config.json")).expect("goldens are committed");
     Golden {
         config: serde_json::from_slice(&config).unwrap(),
-        weights: read(dir.join("model.safetensors")),
-        expected: read(dir.join("expected.safetensors")),
+        weights: read(&dir.join("model.safetensors")),
+        expected: read(&dir.join("expected.safetensors")),
     }
 }
 

@@ -1,4 +1,5 @@
 //! The CPU kernels against plain f64 arithmetic on odd shapes, for every instruction set this machine has, and their byte-exact invariances.
+#![allow(clippy::print_stdout, reason = "a test says what it ran on")]
 
 use ankh3::kernels::cpu::Isa;
 use ankh3::kernels::cpu::attention::{Attention, Bias, Heads, Segment, Visibility, attend};
@@ -34,7 +35,7 @@ fn error(got: &[f32], expected: &[f64]) -> f64 {
 
 fn pack(w: &[f32], n: usize, k: usize, precision: Precision) -> PackedWeight {
     PackedWeight::new(n, k, precision, |row, values| {
-        values.copy_from_slice(&w[row * k..(row + 1) * k])
+        values.copy_from_slice(&w[row * k..(row + 1) * k]);
     })
 }
 
@@ -308,6 +309,7 @@ fn run(isa: Isa, case: &Case, q: &[f32], kv: &[f32], bias: &[f32]) -> Vec<f32> {
         }),
         visibility: case.visibility,
         segments: &segments(case),
+        dropout: None,
     };
     let mut out = vec![f32::NAN; q.len()];
     attend(isa, &attention, &mut out);

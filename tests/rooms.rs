@@ -74,6 +74,7 @@ const KEPT_IN: &[(&str, &[&str])] = &[
     ("clap_mangen", &["commands"]),
     ("hf_hub", &["checkpoint"]),
     ("memmap2", &["checkpoint"]),
+    ("signal_hook", &["io"]),
     ("candle_core::pickle", &["checkpoint"]),
     (
         "candle_core::safetensors::MmapedSafetensors",

@@ -19,6 +19,7 @@ mod pickle;
 pub mod resolve;
 pub mod save;
 mod tensor;
+pub mod training;
 mod transfer;
 mod weights;
 
@@ -26,4 +27,4 @@ pub use error::CheckpointError;
 pub use hub::Hub;
 pub use load::Checkpoint;
 pub use resolve::{KNOWN_MODELS, KnownModel, ModelRef};
-pub use tensor::{StoredDtype, TensorView};
+pub use tensor::{StoredDtype, TensorView, encode};

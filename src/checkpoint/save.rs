@@ -68,8 +68,12 @@ pub fn save(dir: &Path, contents: Contents<'_>) -> Result<(), CheckpointError> {
     let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
     let parent = parent.unwrap_or(Path::new("."));
     fs::create_dir_all(parent).map_err(CheckpointError::io(parent))?;
-    let unfinished = tempfile::Builder::new()
-        .prefix(".ankh3-saving-")
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".ankh3-saving-");
+    // Temporary directories are private by default; a checkpoint is as readable as the user's umask says.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
+    let unfinished = builder
         .tempdir_in(parent)
         .map_err(CheckpointError::io(parent))?;
     write_files(unfinished.path(), contents)?;

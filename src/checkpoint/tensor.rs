@@ -5,7 +5,7 @@ use half::{bf16, f16};
 pub use crate::model::{StoredDtype, TensorView};
 
 /// Little-endian bytes of values, rounded to nearest even where the type is narrower.
-pub(super) fn encode(values: &[f32], dtype: StoredDtype) -> Vec<u8> {
+pub fn encode(values: &[f32], dtype: StoredDtype) -> Vec<u8> {
     match dtype {
         StoredDtype::F32 => values
             .iter()

@@ -2,28 +2,33 @@
 //!
 //! Input (read ahead on a thread) → groups of sequences up to the token budget → embedder → a thread that writes, and keeps the journal.
 
+mod forecast;
+mod resumed;
+mod run;
+
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
+use forecast::Forecast;
+use resumed::Resumed;
+use run::Run;
+
 use super::Outcome;
 use super::opened::Opened;
 use crate::args::{InputArgs, ModelArgs, RuntimeArgs, ScaleArgs, Shard};
-use crate::inference::embedder::{Columns, Embedder, Request};
+use crate::inference::embedder::{Embedder, Request};
 use crate::inference::pooling::Pooling;
-use crate::io::embeddings::{
-    Column, Destination, EmbeddingRecord, Format, OutDtype, Rows, Schema, Writer,
-};
-use crate::io::input::{Counts, Input, Item, OnBad};
-use crate::io::journal::{self, Journal, Replay};
+use crate::io::embeddings::{Column, Destination, Format, OutDtype, Rows, Schema, Writer};
+use crate::io::input::{Counts, Input};
 use crate::io::sink::Sink;
-use crate::io::{entry, stdio};
+use crate::io::stdio;
+use crate::io::survey::Survey;
 use crate::model::Encoder;
 use crate::progress::Progress;
-use crate::sequence::{Rules, Sequence};
+use crate::sequence::Rules;
 
 /// Embed proteins: FASTA in, one row a residue or one row a protein out
 ///
@@ -187,21 +192,6 @@ pub(super) fn format_of(format: Option<FormatArg>, output: &Path) -> Result<Form
     }
 }
 
-/// stdout or a file.
-pub(super) fn destination(output: &Path, format: Format) -> Result<Destination> {
-    if !stdio::is_dash(output) {
-        return Ok(Destination::File(output.to_owned()));
-    }
-    let content = if format.is_binary() {
-        stdio::Content::Binary
-    } else {
-        stdio::Content::Text
-    };
-    Ok(Destination::Stream(Box::new(stdio::Output::create(
-        output, content,
-    )?)))
-}
-
 /// Runs the command.
 ///
 /// # Errors
@@ -248,25 +238,32 @@ pub fn run(args: &EmbedArgs) -> Result<Outcome> {
         limit: options.limit,
         max_batch_tokens: args.runtime.batch_tokens(&opened.compute),
     };
-    let writer = Writer::create(format, &schema, destination(&args.output.output, format)?)
-        .with_context(|| format!("writing {}", args.output.output.display()))?;
-    let (replay, journal) = open_journal(args, &schema)?;
+    let output = &args.output.output;
+    let resumed = Resumed::open(args.scale.resume, output, &schema)?;
+    let writer = Writer::create(format, &schema, Destination::File(output.clone()))
+        .with_context(|| format!("writing {}", output.display()))?;
     let input = Input::open(&args.input.files, options)?;
+    let forecast = Forecast {
+        survey: Survey::start(&args.input.files),
+        shards: args.scale.shard.map_or(1, |shard| shard.count),
+        format,
+        schema,
+    };
     let encoder = opened.load(|loader| Encoder::load(loader, &opened.checkpoint.config))?;
-    let max_tokens = request.max_batch_tokens;
-    let run = Run {
+    Run {
+        max_tokens: request.max_batch_tokens,
         embedder: Embedder::new(&encoder, &opened.checkpoint.tokenizer, request),
-        sink: Sink::new(writer, journal)?,
-        replay,
+        keeps_journal: args.scale.resume,
+        replay: resumed.replay,
+        sink: Sink::new(writer, resumed.journal)?,
+        output,
         progress: Progress::new(),
+        forecast,
         on_bad,
         shard: args.scale.shard,
-        max_tokens,
-        keeps_journal: args.scale.resume,
         not_finite: 0,
-    };
-    run.all(input)
-        .with_context(|| format!("writing {}", args.output.output.display()))
+    }
+    .all(input)
 }
 
 /// Layers counted from the end become layers counted from the start.
@@ -331,132 +328,6 @@ fn describe(
         metadata.insert("shard".to_owned(), json!(shard.to_string()));
     }
     Ok(())
-}
-
-/// The journal of a run that can be resumed. Its key is the schema: everything that influences the values.
-fn open_journal(args: &EmbedArgs, schema: &Schema) -> Result<(Option<Replay>, Option<Journal>)> {
-    if !args.scale.resume {
-        return Ok((None, None));
-    }
-    let path = journal::path_for(&args.output.output);
-    let (replay, journal) = journal::open(&path, &serde_json::to_string(schema)?)?;
-    if replay.left() > 0 {
-        tracing::info!("resuming: {} sequences are done already", replay.left());
-    }
-    Ok((Some(replay), Some(journal)))
-}
-
-/// The loop's state.
-struct Run<'a> {
-    embedder: Embedder<'a>,
-    sink: Sink,
-    replay: Option<Replay>,
-    progress: Progress,
-    on_bad: OnBad,
-    shard: Option<Shard>,
-    max_tokens: usize,
-    keeps_journal: bool,
-    not_finite: u64,
-}
-
-impl Run<'_> {
-    fn all(mut self, mut input: Input) -> Result<Outcome> {
-        let mut group: Vec<Sequence> = Vec::new();
-        let mut tokens = 0;
-        while let Some(item) = input.next() {
-            let Item { index, sequence } = item?;
-            if self.shard.is_some_and(|shard| !shard.has(index)) {
-                continue;
-            }
-            if let Some(record) = self.replayed(&sequence)? {
-                self.progress.add(1, record.length as u64);
-                self.sink.write(vec![(record, None)])?;
-                continue;
-            }
-            tokens += sequence.residues.len() + 2;
-            group.push(sequence);
-            if tokens >= self.max_tokens {
-                self.compute(std::mem::take(&mut group))?;
-                tokens = 0;
-            }
-        }
-        if !group.is_empty() {
-            self.compute(group)?;
-        }
-        self.sink.finish()?;
-        report(input.counts());
-        self.progress.finish();
-        let partial = input.counts().is_partial() || self.not_finite > 0;
-        Ok(if partial {
-            Outcome::SomeFailed
-        } else {
-            Outcome::Done
-        })
-    }
-
-    /// What an earlier run has of this sequence.
-    fn replayed(&mut self, sequence: &Sequence) -> Result<Option<EmbeddingRecord>> {
-        let Some(replay) = &mut self.replay else {
-            return Ok(None);
-        };
-        let Some(bytes) = replay.next_entry()? else {
-            return Ok(None);
-        };
-        let record = entry::decode(&bytes, sequence).with_context(|| {
-            format!("the input is not the one that the run to be resumed began with (at {}); delete the .resume file or give the same input", sequence.id)
-        })?;
-        Ok(Some(record))
-    }
-
-    fn compute(&mut self, group: Vec<Sequence>) -> Result<()> {
-        let residues: Vec<&[u8]> = group
-            .iter()
-            .map(|sequence| sequence.residues.as_slice())
-            .collect();
-        let results = self.embedder.embed(&residues)?;
-        let mut records = Vec::with_capacity(group.len());
-        for (sequence, result) in group.iter().zip(results) {
-            self.progress.add(1, sequence.residues.len() as u64);
-            match result {
-                Some(columns) => records.push(self.record(sequence, columns)),
-                None => self.refuse(sequence)?,
-            }
-        }
-        if !records.is_empty() {
-            self.sink.write(records)?;
-        }
-        Ok(())
-    }
-
-    fn record(
-        &self,
-        sequence: &Sequence,
-        columns: Arc<Columns>,
-    ) -> (EmbeddingRecord, Option<Vec<u8>>) {
-        let values = Arc::try_unwrap(columns).unwrap_or_else(|shared| (*shared).clone());
-        let record = EmbeddingRecord {
-            id: sequence.id.clone(),
-            length: sequence.residues.len(),
-            values,
-        };
-        let entry = self.keeps_journal.then(|| entry::encode(&record, sequence));
-        (record, entry)
-    }
-
-    /// A result that is not finite: an error, or a skipped record. In a shard it must be an error, since shards are merged by their order.
-    fn refuse(&mut self, sequence: &Sequence) -> Result<()> {
-        let Sequence { id, origin, .. } = sequence;
-        let message = format!(
-            "{}: record {} ({id}), line {}: the model's result holds NaN or infinity; the weights or the number type do not bear this sequence",
-            origin.file, origin.record, origin.line
-        );
-        if self.on_bad == OnBad::Error || self.shard.is_some() {
-            bail!("{message} (try --dtype f32, or leave the record out)");
-        }
-        tracing::warn!("skipped: {message}");
-        self.not_finite += 1;
-        Ok(())
-    }
 }
 
 /// What was changed and left out of the input.

@@ -6,9 +6,9 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use super::Outcome;
-use super::embed::{FormatArg, destination, format_of};
-use crate::io::embeddings::Reader;
+use super::embed::{FormatArg, format_of};
 use crate::io::embeddings::merge::merge;
+use crate::io::embeddings::{Destination, Reader};
 
 /// Join embedding files into one
 ///
@@ -40,7 +40,7 @@ pub fn run(args: &MergeArgs) -> Result<Outcome> {
         .iter()
         .map(|file| Reader::open(file))
         .collect::<Result<Vec<_>, _>>()?;
-    let merged = merge(readers, format, destination(&args.output, format)?)
+    let merged = merge(readers, format, Destination::File(args.output.clone()))
         .with_context(|| format!("merging into {}", args.output.display()))?;
     tracing::info!("{} proteins of {} files", merged.records, args.files.len());
     Ok(Outcome::Done)

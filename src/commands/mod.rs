@@ -7,14 +7,18 @@ use clap::Subcommand;
 
 use crate::io::stdio::{Content, Output};
 
+pub mod complete;
+pub mod doctor;
 pub mod embed;
 pub mod fetch;
+pub mod generated;
 pub mod init;
 pub mod inspect;
 pub mod mask_fill;
 pub mod merge;
 pub mod models;
 mod opened;
+pub mod pretrain;
 pub mod score;
 mod stream;
 pub mod tokenize;
@@ -35,12 +39,17 @@ pub enum Command {
     Embed(Box<embed::EmbedArgs>),
     MaskFill(Box<mask_fill::MaskFillArgs>),
     Score(Box<score::ScoreArgs>),
+    Complete(Box<complete::CompleteArgs>),
     Merge(merge::MergeArgs),
     Inspect(inspect::InspectArgs),
     Tokenize(tokenize::TokenizeArgs),
     Fetch(fetch::FetchArgs),
     Models(models::ModelsArgs),
     Init(init::InitArgs),
+    Doctor(doctor::DoctorArgs),
+    Completions(generated::CompletionsArgs),
+    Man(generated::ManArgs),
+    Pretrain(Box<pretrain::PretrainArgs>),
 }
 
 impl Command {
@@ -48,27 +57,35 @@ impl Command {
     pub fn threads(&self) -> Option<usize> {
         match self {
             Command::Embed(args) => args.threads(),
+            Command::Doctor(args) => args.threads(),
             Command::MaskFill(args) => args.threads(),
             Command::Score(args) => args.threads(),
+            Command::Complete(args) => args.threads(),
+            Command::Pretrain(args) => args.threads,
             _ => None,
         }
     }
 
-    /// Runs the command.
+    /// Runs the command; `cli` is the whole command line, for what is generated from it.
     ///
     /// # Errors
     /// Whatever keeps it from being done.
-    pub fn run(&self) -> Result<Outcome> {
+    pub fn run(&self, cli: clap::Command) -> Result<Outcome> {
         match self {
             Command::Embed(args) => embed::run(args),
             Command::MaskFill(args) => mask_fill::run(args),
             Command::Score(args) => score::run(args),
+            Command::Complete(args) => complete::run(args),
             Command::Merge(args) => merge::run(args),
             Command::Inspect(args) => to_stdout(|out| inspect::run(args, out)),
-            Command::Tokenize(args) => to_stdout(|out| tokenize::run(args, out)),
+            Command::Tokenize(args) => tokenize::run(args),
             Command::Fetch(args) => to_stdout(|out| fetch::run(args, out)),
             Command::Models(args) => to_stdout(|out| Ok(models::run(args, out)?)),
             Command::Init(args) => to_stdout(|out| init::run(args, out)),
+            Command::Doctor(_) => to_stdout(|out| doctor::run(out)),
+            Command::Completions(args) => to_stdout(|out| generated::completions(args, cli, out)),
+            Command::Man(args) => to_stdout(|out| generated::man(args, cli, out)),
+            Command::Pretrain(args) => pretrain::run(args),
         }
     }
 }

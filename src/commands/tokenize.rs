@@ -1,13 +1,17 @@
 //! `ankh3 tokenize`: what the model sees of a sequence.
 
 use std::io::Write;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use clap::Args;
 
+use super::Outcome;
+use super::embed::report;
 use crate::args::{InputArgs, ModelArgs};
 use crate::checkpoint::{Checkpoint, Hub};
 use crate::io::input::Input;
+use crate::io::stdio::{Content, Output};
 use crate::sequence::{Rules, Sequence};
 use crate::tokenizer::{TaskPrefix, Tokenizer};
 
@@ -22,23 +26,27 @@ pub struct TokenizeArgs {
     input: InputArgs,
 }
 
-/// Writes one line a sequence to `out`.
+/// Writes one line a sequence to stdout.
 ///
 /// # Errors
 /// A model or an input that cannot be read.
-pub fn run(args: &TokenizeArgs, out: &mut dyn Write) -> Result<()> {
+pub fn run(args: &TokenizeArgs) -> Result<Outcome> {
     let tokenizer = Checkpoint::open(&args.model.model, &Hub::from_env())?.tokenizer;
     let prefix = args
         .model
         .prefix
         .map_or_else(|| tokenizer.default_prefix(), TaskPrefix::from);
-    let input = Input::open(&args.input.files, args.input.options(Rules::default())?)?;
-    write(
-        &tokenizer,
-        prefix,
-        input.map(|item| Ok(item?.sequence)),
-        out,
-    )
+    let mut input = Input::open(&args.input.files, args.input.options(Rules::default())?)?;
+    let mut out = Output::create(Path::new("-"), Content::Text)?;
+    let sequences = input.by_ref().map(|item| Ok(item?.sequence));
+    write(&tokenizer, prefix, sequences, &mut out)?;
+    out.finish()?;
+    report(input.counts());
+    Ok(if input.counts().is_partial() {
+        Outcome::SomeFailed
+    } else {
+        Outcome::Done
+    })
 }
 
 fn write(

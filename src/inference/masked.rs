@@ -185,7 +185,7 @@ impl<'a> MaskedModel<'a> {
     pub(super) fn source<'t>(
         &self,
         copies: impl Iterator<Item = &'t [u32]>,
-    ) -> Result<crate::model::decoder::Source, MaskedError> {
+    ) -> Result<crate::model::Source, MaskedError> {
         let packed = Packed::from_segments(copies);
         let encoded = self.encoder.forward(&packed)?;
         Ok(self.decoder.source(&encoded, &packed)?)

@@ -2,6 +2,7 @@
 
 pub mod embedder;
 pub mod fill;
+pub mod generate;
 pub mod masked;
 pub mod pooling;
 mod recent;

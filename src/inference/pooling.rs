@@ -61,7 +61,9 @@ fn mean(residues: &[f32], width: usize) -> Vec<f64> {
         }
     }
     let length = (residues.len() / width) as f64;
-    sums.iter_mut().for_each(|sum| *sum /= length);
+    for sum in &mut sums {
+        *sum /= length;
+    }
     sums
 }
 

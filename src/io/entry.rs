@@ -7,8 +7,8 @@ use sha2::{Digest, Sha256};
 use super::embeddings::EmbeddingRecord;
 use crate::sequence::Sequence;
 
-/// What ties an entry to its sequence: a hash of id and residues.
-fn seal(sequence: &Sequence) -> [u8; 32] {
+/// What ties an entry of any kind to its sequence: a hash of id and residues.
+pub fn seal(sequence: &Sequence) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update((sequence.id.len() as u64).to_le_bytes());
     hash.update(&sequence.id);
@@ -54,11 +54,16 @@ fn invalid(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-/// The record that [`encode`] was given.
+/// The bytes for `sequence` when its result was refused: no column at all.
+pub fn encode_refusal(sequence: &Sequence) -> Vec<u8> {
+    seal(sequence).to_vec()
+}
+
+/// The record that [`encode`] was given; `None` of a refusal.
 ///
 /// # Errors
 /// Bytes that were computed from another sequence.
-pub fn decode(bytes: &[u8], sequence: &Sequence) -> io::Result<EmbeddingRecord> {
+pub fn decode(bytes: &[u8], sequence: &Sequence) -> io::Result<Option<EmbeddingRecord>> {
     let mut rest = unsealed(bytes, sequence)?;
     let mut values = Vec::new();
     while let Some((length, after)) = rest.split_first_chunk::<8>() {
@@ -76,9 +81,9 @@ pub fn decode(bytes: &[u8], sequence: &Sequence) -> io::Result<EmbeddingRecord> 
         );
         rest = after;
     }
-    Ok(EmbeddingRecord {
+    Ok((!values.is_empty()).then(|| EmbeddingRecord {
         id: sequence.id.clone(),
         length: sequence.residues.len(),
         values,
-    })
+    }))
 }

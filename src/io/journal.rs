@@ -4,7 +4,7 @@
 //! length and checksum. An entry cut off in the middle is the end: it is dropped and computed again. The final output is always written whole,
 //! from the journal's entries and the new ones, so it has the same bytes as that of a run without interruption.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -27,6 +27,12 @@ pub enum JournalError {
         path: PathBuf,
         /// Its key.
         found: String,
+    },
+    /// Another process writes it.
+    #[error("{} is in use by another run of this command; wait for it, or give this one another output", .path.display())]
+    InUse {
+        /// The journal.
+        path: PathBuf,
     },
     /// Reading or writing failed.
     #[error("{}: {source}", .path.display())]
@@ -73,20 +79,28 @@ pub fn open(path: &Path, key: &str) -> Result<(Replay, Journal), JournalError> {
         .truncate(false)
         .open(path)
         .map_err(io_error)?;
+    // Some network file systems have no locks: then two runs at once are the user's to avoid.
+    if let Err(TryLockError::WouldBlock) = file.try_lock() {
+        return Err(JournalError::InUse {
+            path: path.to_owned(),
+        });
+    }
     let mut reader = BufReader::new(file.try_clone().map_err(io_error)?);
     let found = read_header(&mut reader).map_err(io_error)?;
-    match found {
-        Some(found) if found != key => {
+    let (start, end, entries) = match &found {
+        Some(_) => scan(&mut reader).map_err(io_error)?,
+        None => (0, 0, 0),
+    };
+    let (found, start, end) = match found {
+        Some(found) if found == key => (Some(found), start, end),
+        Some(found) if entries > 0 => {
             return Err(JournalError::OtherRun {
                 path: path.to_owned(),
                 found,
             });
         }
-        _ => {}
-    }
-    let (start, end, entries) = match found {
-        Some(_) => scan(&mut reader).map_err(io_error)?,
-        None => (0, 0, 0),
+        // Nothing is lost by beginning anew.
+        _ => (None, 0, 0),
     };
     let mut writer = BufWriter::new(file);
     (|| {
@@ -229,9 +243,9 @@ mod tests {
         let path = folder.path().join("out.npz.resume");
         let payloads: [&[u8]; 4] = [b"first", b"", b"the third entry", b"4"];
         let (_, mut journal) = open(&path, "key").unwrap();
-        payloads
-            .iter()
-            .for_each(|payload| journal.append(payload).unwrap());
+        for payload in &payloads {
+            journal.append(payload).unwrap();
+        }
         journal.flush().unwrap();
         drop(journal);
         let whole = std::fs::read(&path).unwrap();
@@ -243,9 +257,9 @@ mod tests {
                 assert_eq!(entry, payloads[found], "cut at {length}");
                 found += 1;
             }
-            payloads[found..]
-                .iter()
-                .for_each(|payload| journal.append(payload).unwrap());
+            for payload in &payloads[found..] {
+                journal.append(payload).unwrap();
+            }
             journal.flush().unwrap();
             assert_eq!(std::fs::read(&path).unwrap(), whole, "cut at {length}");
         }
@@ -256,7 +270,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("j");
         let (_, mut journal) = open(&path, "key").unwrap();
-        (0..3).for_each(|i| journal.append(&[i; 20]).unwrap());
+        for i in 0..3 {
+            journal.append(&[i; 20]).unwrap();
+        }
         journal.flush().unwrap();
         let mut bytes = std::fs::read(&path).unwrap();
         let middle = bytes.len() - 40;
@@ -266,10 +282,25 @@ mod tests {
     }
 
     #[test]
+    fn a_journal_has_one_writer() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("j");
+        let first = open(&path, "key").unwrap();
+        let error = open(&path, "key").err().unwrap().to_string();
+        assert!(error.contains("in use"), "{error}");
+        drop(first);
+        assert!(open(&path, "key").is_ok());
+    }
+
+    #[test]
     fn another_runs_journal_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("j");
-        drop(open(&path, "one").unwrap());
+        // Without an entry there is nothing to lose.
+        drop(open(&path, "none").unwrap());
+        let (_, mut journal) = open(&path, "one").unwrap();
+        journal.append(b"an entry").unwrap();
+        drop(journal);
         let error = open(&path, "two").err().unwrap().to_string();
         assert!(
             error.contains("another run") && error.contains("one"),

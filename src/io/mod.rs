@@ -1,17 +1,22 @@
 //! Bytes to records and embeddings to files. No tensor, no model in here.
 
 mod ahead;
+pub mod atomic_file;
 pub mod compression;
+pub mod corpus;
 pub mod embeddings;
 pub mod entry;
 pub mod fasta;
+pub mod fasta_writer;
 pub mod heatmap;
 pub mod input;
 pub mod journal;
 mod lines;
 mod not_fasta;
+pub mod signals;
 pub mod sink;
 pub mod stdio;
+pub mod survey;
 pub mod table;
 pub mod variants;
 pub mod write_fasta;

@@ -10,17 +10,22 @@ use super::journal::Journal;
 /// Groups of records that may wait to be written.
 const WAITING: usize = 2;
 
-/// What the thread gets: records, and for each whether it is new to the journal.
-type Group = Vec<(EmbeddingRecord, Option<Vec<u8>>)>;
+/// A sequence that is done.
+pub struct Done {
+    /// What is written; nothing of a sequence whose result was refused.
+    pub record: Option<EmbeddingRecord>,
+    /// What the journal keeps, if the sequence is new to it.
+    pub entry: Option<Vec<u8>>,
+}
 
 /// A writer on a thread of its own.
 pub struct Sink {
-    groups: Option<SyncSender<Group>>,
+    groups: Option<SyncSender<Vec<Done>>>,
     thread: Option<JoinHandle<io::Result<()>>>,
 }
 
 impl Sink {
-    /// Starts the thread. With a journal, the entry given beside each new record is kept in it.
+    /// Starts the thread. With a journal, the entries of what is new are kept in it.
     ///
     /// # Errors
     /// Where the system has no thread left.
@@ -35,11 +40,11 @@ impl Sink {
         })
     }
 
-    /// Hands on records; each with its journal entry if it is new.
+    /// Hands on what is done, in order.
     ///
     /// # Errors
     /// What an earlier write met.
-    pub fn write(&mut self, group: Group) -> io::Result<()> {
+    pub fn write(&mut self, group: Vec<Done>) -> io::Result<()> {
         let sender = self.groups.as_ref().expect("open until finished");
         if sender.send(group).is_err() {
             return self.join();
@@ -67,11 +72,22 @@ impl Sink {
     }
 }
 
+impl Drop for Sink {
+    /// A run that failed waits until the thread has taken its unfinished file away.
+    fn drop(&mut self) {
+        self.groups = None;
+        if let Some(thread) = self.thread.take() {
+            // Whatever the thread met comes after the error that ended the run.
+            drop(thread.join());
+        }
+    }
+}
+
 /// Writes groups until the empty one, which says that the run is complete. A closed channel without it means that the run failed.
 fn run(
     mut writer: Writer,
     mut journal: Option<Journal>,
-    groups: &Receiver<Group>,
+    groups: &Receiver<Vec<Done>>,
 ) -> io::Result<()> {
     while let Ok(group) = groups.recv() {
         if group.is_empty() {
@@ -81,13 +97,14 @@ fn run(
         if let Some(journal) = &mut journal {
             group
                 .iter()
-                .filter_map(|(_, entry)| entry.as_ref())
+                .filter_map(|done| done.entry.as_ref())
                 .try_for_each(|entry| journal.append(entry))?;
             journal.flush()?;
         }
         group
             .iter()
-            .try_for_each(|(record, _)| writer.write(record))?;
+            .filter_map(|done| done.record.as_ref())
+            .try_for_each(|record| writer.write(record))?;
     }
     Ok(())
 }

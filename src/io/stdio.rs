@@ -4,18 +4,15 @@
 //! (`| head`) shows as [`is_stdout_closed`], which `main` takes for a graceful end.
 
 use std::error::Error;
-use std::fs::{self, File};
-use std::io::{
-    self, BufRead, BufReader, BufWriter, ErrorKind, IsTerminal, Seek, SeekFrom, Stdout, Write,
-};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, IsTerminal, Stdout, Write};
+use std::path::Path;
 
-use tempfile::NamedTempFile;
-
+use super::atomic_file::{AtomicFile, is_special};
 use super::compression::decompress;
 
 /// Size of the buffers for reading and writing.
-const BUFFER: usize = 1 << 16;
+pub(super) const BUFFER: usize = 1 << 16;
 
 /// Opens stdin (`-`) or a file and decompresses what is compressed.
 pub fn open(path: &Path) -> io::Result<Box<dyn BufRead + Send>> {
@@ -93,6 +90,14 @@ impl Output {
         Ok(Output { sink })
     }
 
+    /// The file that this will be; `None` for stdout, a device or a pipe.
+    pub fn file(&self) -> Option<&Path> {
+        match &self.sink {
+            Sink::File(file) => Some(file.target()),
+            Sink::Stdout(_) | Sink::Special(_) => None,
+        }
+    }
+
     /// Writes what is buffered and gives a file its name.
     pub fn finish(self) -> io::Result<()> {
         match self.sink {
@@ -121,76 +126,6 @@ impl Write for Output {
     }
 }
 
-/// A file that is written under another name in the same folder and takes its own only in [`finish`](AtomicFile::finish). Dropped before that, it
-/// leaves nothing behind, and an older file of that name stays as it was.
-#[derive(Debug)]
-pub struct AtomicFile {
-    file: BufWriter<NamedTempFile>,
-    target: PathBuf,
-}
-
-impl AtomicFile {
-    /// Begins a file that will be called `path`; a symbolic link keeps pointing to what is then replaced.
-    ///
-    /// # Errors
-    /// `path` is a directory, a device or a pipe; its folder does not exist or may not be written.
-    pub fn create(path: &Path) -> io::Result<Self> {
-        let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        if target.is_dir() {
-            return Err(ErrorKind::IsADirectory.into());
-        }
-        if is_special(&target) {
-            return Err(invalid(
-                "this output must be a regular file, not a device or a pipe",
-            ));
-        }
-        let name = target
-            .file_name()
-            .ok_or_else(|| invalid("the output has no file name"))?;
-        let folder = match target.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        let file = temporary(name, folder).map_err(|error| in_folder(&error, folder))?;
-        Ok(AtomicFile {
-            file: BufWriter::with_capacity(BUFFER, file),
-            target,
-        })
-    }
-
-    /// Where the bytes are until the end, for libraries that write by path.
-    pub fn temporary_path(&self) -> &Path {
-        self.file.get_ref().path()
-    }
-
-    /// Writes what is buffered to the disk and gives the file its name.
-    pub fn finish(self) -> io::Result<()> {
-        let file = self
-            .file
-            .into_inner()
-            .map_err(io::IntoInnerError::into_error)?;
-        file.as_file().sync_all()?;
-        file.persist(&self.target).map_err(|error| error.error)?;
-        Ok(())
-    }
-}
-
-impl Write for AtomicFile {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
-}
-
-impl Seek for AtomicFile {
-    fn seek(&mut self, position: SeekFrom) -> io::Result<u64> {
-        self.file.seek(position)
-    }
-}
-
 /// True if the error, or one it was made of, is stdout's reader having gone away. Other broken pipes (a network's, a device's) are not meant.
 pub fn is_stdout_closed(error: &(dyn Error + 'static)) -> bool {
     let inner = error
@@ -205,42 +140,26 @@ pub fn is_stdout_closed(error: &(dyn Error + 'static)) -> bool {
 #[error("stdout was closed by its reader")]
 struct StdoutClosed;
 
+/// What [`is_stdout_closed`] knows.
+pub(super) fn stdout_closed() -> io::Error {
+    io::Error::new(ErrorKind::BrokenPipe, StdoutClosed)
+}
+
 fn closed(error: io::Error) -> io::Error {
     match error.kind() {
-        ErrorKind::BrokenPipe => io::Error::new(ErrorKind::BrokenPipe, StdoutClosed),
+        ErrorKind::BrokenPipe => stdout_closed(),
         _ => error,
     }
-}
-
-fn temporary(name: &std::ffi::OsStr, folder: &Path) -> io::Result<NamedTempFile> {
-    let mut prefix = std::ffi::OsString::from(".");
-    prefix.push(name);
-    prefix.push(".");
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(&prefix).suffix(".tmp");
-    // Temporary files are private by default; an output is as readable as the user's umask says.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder.tempfile_in(folder)
-}
-
-fn is_special(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|meta| !meta.is_file() && !meta.is_dir())
 }
 
 fn invalid(message: &str) -> io::Error {
     io::Error::new(ErrorKind::InvalidInput, message)
 }
 
-fn in_folder(error: &io::Error, folder: &Path) -> io::Error {
-    io::Error::new(
-        error.kind(),
-        format!("cannot write in the folder {}: {error}", folder.display()),
-    )
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn names(folder: &Path) -> Vec<String> {
@@ -272,19 +191,6 @@ mod tests {
         drop(output);
         assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(names(folder.path()), ["out.tsv"]);
-    }
-
-    #[test]
-    fn a_library_may_write_by_path_and_seek() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("out.h5");
-        let mut file = AtomicFile::create(&path).unwrap();
-        assert_eq!(file.temporary_path().parent().unwrap(), folder.path());
-        file.write_all(b"abcd").unwrap();
-        file.seek(SeekFrom::Start(1)).unwrap();
-        file.write_all(b"X").unwrap();
-        file.finish().unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"aXcd");
     }
 
     #[test]

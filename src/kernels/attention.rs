@@ -6,7 +6,9 @@ use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tenso
 
 use super::cpu::Isa;
 use super::cpu::attention::{self as cpu, Attention, Bias, Heads};
-use super::{cpu_f32, plain};
+use super::cpu::attention_backward::{self as backward, Gradients, HeadsMut};
+use super::dropout::Dropout;
+use super::{cpu_f32, cpu_tensor, plain};
 
 pub use super::cpu::attention::{Segment, Visibility};
 
@@ -24,11 +26,18 @@ pub struct Plan {
 }
 
 /// Queries `q (rows, heads d_kv)` of each segment attend to its keys and values `kv (rows, 2 heads d_kv)`, keys beside values; columns may be
-/// part of a wider matrix. `bias (2 max_distance + 1, heads)` is added by `key - query`. Scores are not scaled. Returns `(rows of q, heads d_kv)`.
+/// part of a wider matrix. `bias (2 max_distance + 1, heads)` is added by `key - query`. Scores are not scaled. In training, weights are dropped.
+/// Returns `(rows of q, heads d_kv)`.
 ///
 /// # Errors
 /// Where shapes do not fit the plan.
-pub fn attention(q: &Tensor, kv: &Tensor, bias: Option<&Tensor>, plan: &Plan) -> Result<Tensor> {
+pub fn attention(
+    q: &Tensor,
+    kv: &Tensor,
+    bias: Option<&Tensor>,
+    plan: &Plan,
+    dropout: Option<Dropout>,
+) -> Result<Tensor> {
     let inner = plan.heads * plan.d_kv;
     if q.dims2()?.1 != inner || kv.dims2()?.1 != 2 * inner {
         let (q, kv) = (q.shape(), kv.shape());
@@ -39,50 +48,149 @@ pub fn attention(q: &Tensor, kv: &Tensor, bias: Option<&Tensor>, plan: &Plan) ->
         );
     }
     if !q.device().is_cpu() {
-        return plain::attention(q, kv, bias, plan);
+        return plain::attention(q, kv, bias, plan, dropout);
     }
+    let op = PackedAttention {
+        plan: plan.clone(),
+        dropout,
+    };
     match bias {
-        Some(bias) => q.apply_op3_no_bwd(kv, bias, &PackedAttention(plan.clone())),
-        None => q.apply_op2_no_bwd(kv, &PackedAttention(plan.clone())),
+        Some(bias) => q.apply_op3(kv, bias, op),
+        None => q.apply_op2(kv, op),
     }
 }
 
-struct PackedAttention(Plan);
+/// [`attention`] of `qkv (rows, 3 heads d_kv)`, queries beside keys beside values, to itself.
+///
+/// # Errors
+/// Where shapes do not fit the plan.
+pub fn self_attention(
+    qkv: &Tensor,
+    bias: &Tensor,
+    plan: &Plan,
+    dropout: Option<Dropout>,
+) -> Result<Tensor> {
+    let inner = plan.heads * plan.d_kv;
+    // With a gradient, one operation spares the copies that gradients of parts would make; without, the parts cost nothing.
+    if qkv.device().is_cpu() && qkv.dims2()?.1 == 3 * inner {
+        let op = PackedAttention {
+            plan: plan.clone(),
+            dropout,
+        };
+        return qkv.apply_op2(bias, SelfAttention(op));
+    }
+    let (q, kv) = (qkv.narrow(1, 0, inner)?, qkv.narrow(1, inner, 2 * inner)?);
+    attention(&q, &kv, Some(bias), plan, dropout)
+}
+
+#[derive(Clone)]
+struct PackedAttention {
+    plan: Plan,
+    dropout: Option<Dropout>,
+}
+
+/// What the kernel reads, from storage or from tensors.
+#[derive(Clone, Copy)]
+struct Inputs<'a> {
+    q: Heads<'a>,
+    /// Keys; values stand beside them.
+    kv: Heads<'a>,
+    bias: Option<Bias<'a>>,
+}
 
 impl PackedAttention {
-    fn run(
-        &self,
-        q: Heads<'_>,
-        rows: usize,
-        kv: Heads<'_>,
-        bias: Option<Bias<'_>>,
-    ) -> (CpuStorage, Shape) {
-        let Plan {
-            heads,
-            d_kv,
-            visibility,
-            segments,
-        } = &self.0;
-        let inner = heads * d_kv;
-        let v = Heads {
-            offset: kv.offset + inner,
-            ..kv
-        };
-        let (heads, d_kv, visibility) = (*heads, *d_kv, *visibility);
-        let attention = Attention {
-            q,
-            k: kv,
-            v,
-            heads,
-            d_kv,
-            bias,
-            visibility,
-            segments,
-        };
-        let mut out = vec![0.0; rows * inner];
-        cpu::attend(Isa::current(), &attention, &mut out);
-        (CpuStorage::F32(out), Shape::from((rows, inner)))
+    fn inner(&self) -> usize {
+        self.plan.heads * self.plan.d_kv
     }
+
+    fn kernel<'a>(&'a self, inputs: Inputs<'a>) -> Attention<'a> {
+        Attention {
+            q: inputs.q,
+            k: inputs.kv,
+            v: Heads {
+                offset: inputs.kv.offset + self.inner(),
+                ..inputs.kv
+            },
+            heads: self.plan.heads,
+            d_kv: self.plan.d_kv,
+            bias: inputs.bias,
+            visibility: self.plan.visibility,
+            segments: &self.plan.segments,
+            dropout: self.dropout,
+        }
+    }
+
+    fn run(&self, inputs: Inputs<'_>, rows: usize) -> (CpuStorage, Shape) {
+        let mut out = vec![0.0; rows * self.inner()];
+        cpu::attend(Isa::current(), &self.kernel(inputs), &mut out);
+        (CpuStorage::F32(out), Shape::from((rows, self.inner())))
+    }
+
+    /// Gradients of `q`, `kv` and the bias.
+    fn gradients(
+        &self,
+        [q, kv, out, grad]: [&Tensor; 4],
+        bias: Option<&Tensor>,
+    ) -> Result<(Tensor, Tensor, Option<Tensor>)> {
+        let inner = self.inner();
+        let mut dq = vec![0.0; q.elem_count()];
+        let mut dkv = vec![0.0; kv.elem_count()];
+        let [dq_heads] = HeadsMut::split(&mut dq, inner, [0]);
+        let [dk, dv] = HeadsMut::split(&mut dkv, 2 * inner, [0, inner]);
+        let d_bias = with_heads(q, |q| {
+            with_heads(kv, |kv| {
+                self.backward((q, kv), bias, (out, grad), [dq_heads, dk, dv])
+            })
+        })?;
+        Ok((
+            cpu_tensor(dq, q.shape())?,
+            cpu_tensor(dkv, kv.shape())?,
+            d_bias,
+        ))
+    }
+
+    fn backward(
+        &self,
+        (q, kv): (Heads<'_>, Heads<'_>),
+        bias: Option<&Tensor>,
+        (out, grad): (&Tensor, &Tensor),
+        [dq, dk, dv]: [HeadsMut<'_>; 3],
+    ) -> Result<Option<Tensor>> {
+        let run = |bias: Option<Bias<'_>>| {
+            super::on_values([out, &grad.contiguous()?], |[out, grad]| {
+                let gradients = Gradients {
+                    out,
+                    grad,
+                    dq,
+                    dk,
+                    dv,
+                };
+                let attention = self.kernel(Inputs { q, kv, bias });
+                backward::attend(Isa::current(), &attention, &gradients)
+            })
+        };
+        let Some(bias) = bias else {
+            run(None)?;
+            return Ok(None);
+        };
+        let max_distance = bias.dim(0)? / 2;
+        let d_bias = super::on_values([bias], |[by_distance]| {
+            run(Some(Bias {
+                by_distance,
+                max_distance,
+            }))
+        })??;
+        Ok(Some(cpu_tensor(d_bias, bias.shape())?))
+    }
+}
+
+/// Runs `f` on a matrix on the CPU.
+fn with_heads<T>(x: &Tensor, f: impl FnOnce(Heads<'_>) -> Result<T>) -> Result<T> {
+    let (storage, layout) = x.storage_and_layout();
+    let candle_core::Storage::Cpu(storage) = &*storage else {
+        candle_core::bail!("this kernel runs on a CPU");
+    };
+    f(heads(storage, layout)?)
 }
 
 /// A matrix whose rows are contiguous, though other columns may lie between them.
@@ -100,6 +208,13 @@ fn heads<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<Heads<'a>> {
     })
 }
 
+fn bias<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<Bias<'a>> {
+    Ok(Bias {
+        by_distance: cpu_f32(storage, layout)?,
+        max_distance: layout.dims()[0] / 2,
+    })
+}
+
 impl CustomOp2 for PackedAttention {
     fn name(&self) -> &'static str {
         "packed-attention"
@@ -112,12 +227,23 @@ impl CustomOp2 for PackedAttention {
         kv: &CpuStorage,
         kv_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        Ok(self.run(
-            heads(q, q_layout)?,
-            q_layout.dims()[0],
-            heads(kv, kv_layout)?,
-            None,
-        ))
+        let inputs = Inputs {
+            q: heads(q, q_layout)?,
+            kv: heads(kv, kv_layout)?,
+            bias: None,
+        };
+        Ok(self.run(inputs, q_layout.dims()[0]))
+    }
+
+    fn bwd(
+        &self,
+        q: &Tensor,
+        kv: &Tensor,
+        out: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let (dq, dkv, _) = self.gradients([q, kv, out, grad], None)?;
+        Ok((Some(dq), Some(dkv)))
     }
 }
 
@@ -132,19 +258,74 @@ impl CustomOp3 for PackedAttention {
         q_layout: &Layout,
         kv: &CpuStorage,
         kv_layout: &Layout,
-        bias: &CpuStorage,
-        bias_layout: &Layout,
+        b: &CpuStorage,
+        b_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let by_distance = cpu_f32(bias, bias_layout)?;
-        let bias = Bias {
-            by_distance,
-            max_distance: bias_layout.dims()[0] / 2,
+        let inputs = Inputs {
+            q: heads(q, q_layout)?,
+            kv: heads(kv, kv_layout)?,
+            bias: Some(bias(b, b_layout)?),
         };
-        Ok(self.run(
-            heads(q, q_layout)?,
-            q_layout.dims()[0],
-            heads(kv, kv_layout)?,
-            Some(bias),
-        ))
+        Ok(self.run(inputs, q_layout.dims()[0]))
+    }
+
+    fn bwd(
+        &self,
+        q: &Tensor,
+        kv: &Tensor,
+        bias: &Tensor,
+        out: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let (dq, dkv, d_bias) = self.gradients([q, kv, out, grad], Some(bias))?;
+        Ok((Some(dq), Some(dkv), d_bias))
+    }
+}
+
+/// Over one matrix of queries, keys and values.
+struct SelfAttention(PackedAttention);
+
+impl CustomOp2 for SelfAttention {
+    fn name(&self) -> &'static str {
+        "packed-self-attention"
+    }
+
+    fn cpu_fwd(
+        &self,
+        qkv: &CpuStorage,
+        layout: &Layout,
+        b: &CpuStorage,
+        b_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let q = heads(qkv, layout)?;
+        let inputs = Inputs {
+            q,
+            kv: Heads {
+                offset: q.offset + self.0.inner(),
+                ..q
+            },
+            bias: Some(bias(b, b_layout)?),
+        };
+        Ok(self.0.run(inputs, layout.dims()[0]))
+    }
+
+    fn bwd(
+        &self,
+        qkv: &Tensor,
+        bias: &Tensor,
+        out: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let inner = self.0.inner();
+        let mut d_qkv = vec![0.0; qkv.elem_count()];
+        let targets = HeadsMut::split(&mut d_qkv, 3 * inner, [0, inner, 2 * inner]);
+        let d_bias = with_heads(qkv, |q| {
+            let kv = Heads {
+                offset: q.offset + inner,
+                ..q
+            };
+            self.0.backward((q, kv), Some(bias), (out, grad), targets)
+        })?;
+        Ok((Some(cpu_tensor(d_qkv, qkv.shape())?), d_bias))
     }
 }

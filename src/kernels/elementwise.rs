@@ -1,9 +1,9 @@
-//! RMS norm and activations as candle operations.
+//! RMS norm and activations as candle operations, with their gradients.
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
 
-use super::cpu::{Isa, elementwise};
-use super::{cpu_f32, plain, same_as_input};
+use super::cpu::{Isa, elementwise, elementwise_backward};
+use super::{cpu_f32, cpu_tensor, on_values, plain, same_as_input};
 
 pub use super::cpu::elementwise::Activation;
 
@@ -28,6 +28,25 @@ impl CustomOp2 for RmsNorm {
         elementwise::rms_norm(Isa::current(), x, w, self.epsilon, &mut out);
         Ok(same_as_input(out, x_layout))
     }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        _out: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let (dx, dw) = on_values([x, w, &grad.contiguous()?], |[x, w, grad]| {
+            let mut dx = vec![0.0; x.len()];
+            let isa = Isa::current();
+            let dw = elementwise_backward::rms_norm(isa, x, w, self.epsilon, grad, &mut dx);
+            (dx, dw)
+        })?;
+        Ok((
+            Some(cpu_tensor(dx, x.shape())?),
+            Some(cpu_tensor(dw, w.shape())?),
+        ))
+    }
 }
 
 /// T5's layer norm: `x / √(mean(x²) + ε) · weight`; no mean, no bias. `x (tokens, d_model)`, `weight (d_model)`. Equals Hugging Face's `T5LayerNorm`.
@@ -35,9 +54,12 @@ impl CustomOp2 for RmsNorm {
 /// # Errors
 /// Where the tensors are not contiguous f32.
 pub fn rms_norm(x: &Tensor, weight: &Tensor, epsilon: f64) -> Result<Tensor> {
-    x.apply_op2_no_bwd(
+    if !x.device().is_cpu() {
+        return plain::rms_norm(x, weight, epsilon);
+    }
+    x.apply_op2(
         weight,
-        &RmsNorm {
+        RmsNorm {
             epsilon: epsilon as f32,
         },
     )
@@ -57,6 +79,16 @@ impl CustomOp1 for Gated {
         elementwise::gated(Isa::current(), self.0, x, width / 2, &mut out);
         Ok((CpuStorage::F32(out), Shape::from((rows, width / 2))))
     }
+
+    fn bwd(&self, x: &Tensor, _out: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let d_ff = x.dims2()?.1 / 2;
+        let dx = on_values([x, &grad.contiguous()?], |[x, grad]| {
+            let mut dx = vec![0.0; x.len()];
+            elementwise_backward::gated(Isa::current(), self.0, x, d_ff, grad, &mut dx);
+            dx
+        })?;
+        Ok(Some(cpu_tensor(dx, x.shape())?))
+    }
 }
 
 /// `activation(gate) · up` of `x (tokens, 2 d_ff)` = gate beside up; shape `(tokens, d_ff)`.
@@ -67,7 +99,7 @@ pub fn gated(activation: Activation, x: &Tensor) -> Result<Tensor> {
     if !x.device().is_cpu() {
         return plain::gated(activation, x);
     }
-    x.apply_op1_no_bwd(&Gated(activation))
+    x.apply_op1(Gated(activation))
 }
 
 struct Activate(Activation);
@@ -83,6 +115,15 @@ impl CustomOp1 for Activate {
         elementwise::activate(Isa::current(), self.0, x, &mut out);
         Ok(same_as_input(out, layout))
     }
+
+    fn bwd(&self, x: &Tensor, _out: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let dx = on_values([x, &grad.contiguous()?], |[x, grad]| {
+            let mut dx = vec![0.0; x.len()];
+            elementwise_backward::activate(Isa::current(), self.0, x, grad, &mut dx);
+            dx
+        })?;
+        Ok(Some(cpu_tensor(dx, x.shape())?))
+    }
 }
 
 /// `activation(x)`, same shape.
@@ -93,5 +134,5 @@ pub fn activate(activation: Activation, x: &Tensor) -> Result<Tensor> {
     if !x.device().is_cpu() {
         return plain::activate(activation, x);
     }
-    x.apply_op1_no_bwd(&Activate(activation))
+    x.apply_op1(Activate(activation))
 }

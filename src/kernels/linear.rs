@@ -1,12 +1,15 @@
-//! `y = x · Wᵀ (+ residual)`: a linear layer without bias, as a candle operation over weights packed once at load.
+//! `y = x · Wᵀ (+ residual)`: a linear layer without bias, as a candle operation over weights packed once at load, or, in training, at every product.
+//!
+//! Gradients: `dx = dy · W`, `dW = dyᵀ · x`, both by the same matrix product; the residual's is `dy` itself.
 
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 
 use super::cpu::Isa;
-use super::cpu::gemm::{self, PackedWeight};
-use super::cpu_f32;
+use super::cpu::gemm::{self, PackedWeight, Precision};
+use super::cpu::transpose::transpose;
+use super::{cpu_f32, cpu_tensor, on_values};
 
 /// A linear layer's weight `(n, k)`, where and how the device wants it.
 #[derive(Clone, Debug)]
@@ -15,6 +18,8 @@ pub enum Weight {
     Packed(Arc<PackedWeight>),
     /// A plain tensor `(n, k)`, multiplied by candle: CUDA.
     Dense(Tensor),
+    /// A tensor `(n, k)` that learns, on a CPU: packed anew by every product, rounded to that precision.
+    Trained(Tensor, Precision),
 }
 
 impl Weight {
@@ -24,8 +29,9 @@ impl Weight {
     /// Where the shapes do not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self {
-            Weight::Packed(weight) => x.apply_op1_no_bwd(&Product(weight.clone())),
+            Weight::Packed(weight) => x.apply_op1(Product(weight.clone())),
             Weight::Dense(weight) => x.matmul(&weight.t()?),
+            Weight::Trained(weight, precision) => x.apply_op2(weight, Trained(*precision)),
         }
     }
 
@@ -35,8 +41,11 @@ impl Weight {
     /// Where the shapes do not fit.
     pub fn forward_add(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
         match self {
-            Weight::Packed(weight) => x.apply_op2_no_bwd(residual, &Product(weight.clone())),
+            Weight::Packed(weight) => x.apply_op2(residual, Product(weight.clone())),
             Weight::Dense(weight) => residual + x.matmul(&weight.t()?)?,
+            Weight::Trained(weight, precision) => {
+                x.apply_op3(weight, residual, Trained(*precision))
+            }
         }
     }
 }
@@ -84,5 +93,104 @@ impl CustomOp2 for Product {
         r_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         self.run(x, layout, Some(cpu_f32(r, r_layout)?))
+    }
+}
+
+struct Trained(Precision);
+
+impl Trained {
+    fn run(
+        &self,
+        x: (&CpuStorage, &Layout),
+        w: (&CpuStorage, &Layout),
+        residual: Option<&[f32]>,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (rows, k) = x.1.shape().dims2()?;
+        let (n, inputs) = w.1.shape().dims2()?;
+        if k != inputs {
+            candle_core::bail!("a linear layer of {inputs} inputs was given {k}");
+        }
+        let w = cpu_f32(w.0, w.1)?;
+        let packed = PackedWeight::new(n, k, self.0, |row, values| {
+            values.copy_from_slice(&w[row * k..][..k]);
+        });
+        let mut out = vec![0.0; rows * n];
+        let x = cpu_f32(x.0, x.1)?;
+        gemm::matmul(Isa::current(), x, &packed, residual, &mut out);
+        Ok((CpuStorage::F32(out), Shape::from((rows, n))))
+    }
+
+    /// Gradients of input `(rows, k)` and weight `(n, k)`.
+    fn gradients(&self, x: &Tensor, w: &Tensor, grad: &Tensor) -> Result<(Tensor, Tensor)> {
+        let (n, k) = w.dims2()?;
+        let rows = x.dim(0)?;
+        let (dx, dw) = on_values([x, w, &grad.contiguous()?], |[x, w, grad]| {
+            let packed = PackedWeight::from_transposed(k, n, self.0, w);
+            let mut dx = vec![0.0; x.len()];
+            gemm::matmul(Isa::current(), grad, &packed, None, &mut dx);
+            let packed = PackedWeight::from_transposed(k, rows, self.0, x);
+            let mut dw = vec![0.0; w.len()];
+            let turned = transpose(grad, n);
+            gemm::matmul(Isa::current(), &turned, &packed, None, &mut dw);
+            (dx, dw)
+        })?;
+        Ok((cpu_tensor(dx, x.shape())?, cpu_tensor(dw, w.shape())?))
+    }
+}
+
+impl CustomOp2 for Trained {
+    fn name(&self) -> &'static str {
+        "trained-linear"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        w: &CpuStorage,
+        w_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        self.run((x, x_layout), (w, w_layout), None)
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        _out: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let (dx, dw) = self.gradients(x, w, grad)?;
+        Ok((Some(dx), Some(dw)))
+    }
+}
+
+impl CustomOp3 for Trained {
+    fn name(&self) -> &'static str {
+        "trained-linear-add"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        w: &CpuStorage,
+        w_layout: &Layout,
+        r: &CpuStorage,
+        r_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        self.run((x, x_layout), (w, w_layout), Some(cpu_f32(r, r_layout)?))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        _residual: &Tensor,
+        _out: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let (dx, dw) = self.gradients(x, w, grad)?;
+        Ok((Some(dx), Some(dw), Some(grad.clone())))
     }
 }

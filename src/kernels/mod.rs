@@ -1,14 +1,18 @@
 //! The few operations that are our own because speed is what we exist for: each beside its CPU form.
 //!
 //! [`linear`], [`attention`] and [`elementwise`] are what the network calls; they run [`cpu`] on a CPU and [`plain`] elsewhere.
+//! Each has its gradient: candle records an operation only where one of its inputs is a variable, so inference pays nothing for it. [`dropout`] and
+//! [`cross_entropy`] are for training alone.
 
 pub mod attention;
 pub mod cpu;
+pub mod cross_entropy;
+pub mod dropout;
 pub mod elementwise;
 pub mod linear;
 pub mod plain;
 
-use candle_core::{CpuStorage, Layout, Result, Shape};
+use candle_core::{CpuStorage, Layout, Result, Shape, Storage, Tensor};
 
 /// The values of a contiguous f32 tensor.
 fn cpu_f32<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
@@ -20,4 +24,25 @@ fn cpu_f32<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
 
 fn same_as_input(values: Vec<f32>, layout: &Layout) -> (CpuStorage, Shape) {
     (CpuStorage::F32(values), layout.shape().clone())
+}
+
+/// Runs `f` on the values of contiguous f32 tensors on the CPU.
+fn on_values<const N: usize, T>(
+    tensors: [&Tensor; N],
+    f: impl FnOnce([&[f32]; N]) -> T,
+) -> Result<T> {
+    let guards = tensors.map(Tensor::storage_and_layout);
+    let mut slices = [&[][..]; N];
+    for ((storage, layout), slice) in guards.iter().zip(&mut slices) {
+        let Storage::Cpu(storage) = &**storage else {
+            candle_core::bail!("this kernel runs on a CPU");
+        };
+        *slice = cpu_f32(storage, layout)?;
+    }
+    Ok(f(slices))
+}
+
+/// A tensor on the CPU that owns `values`.
+fn cpu_tensor(values: Vec<f32>, shape: &Shape) -> Result<Tensor> {
+    Tensor::from_vec(values, shape, &candle_core::Device::Cpu)
 }

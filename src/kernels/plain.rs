@@ -4,6 +4,7 @@
 use candle_core::{D, DType, Result, Tensor};
 
 use super::attention::{Plan, Visibility};
+use super::dropout::Dropout;
 use super::elementwise::Activation;
 
 /// See [`super::elementwise::rms_norm`]. The mean of squares is f32; the scaled values are rounded to the working type before the weight.
@@ -33,7 +34,13 @@ pub fn gated(activation: Activation, x: &Tensor) -> Result<Tensor> {
 }
 
 /// See [`super::attention::attention`]: segment by segment, each with its whole map of scores.
-pub fn attention(q: &Tensor, kv: &Tensor, bias: Option<&Tensor>, plan: &Plan) -> Result<Tensor> {
+pub fn attention(
+    q: &Tensor,
+    kv: &Tensor,
+    bias: Option<&Tensor>,
+    plan: &Plan,
+    dropout: Option<Dropout>,
+) -> Result<Tensor> {
     let inner = plan.heads * plan.d_kv;
     let mut outputs = Vec::with_capacity(plan.segments.len());
     for segment in plan.segments.iter() {
@@ -57,7 +64,11 @@ pub fn attention(q: &Tensor, kv: &Tensor, bias: Option<&Tensor>, plan: &Plan) ->
         if plan.visibility == Visibility::Causal {
             scores = scores.broadcast_add(&causal_mask(segment, scores.device())?)?;
         }
-        let weights = softmax(&scores)?.to_dtype(v.dtype())?;
+        let mut weights = softmax(&scores)?;
+        if let Some(dropout) = dropout {
+            weights = (weights * kept(dropout, plan, segment, scores.device())?)?;
+        }
+        let weights = weights.to_dtype(v.dtype())?;
         let mixed = weights.matmul(&v)?.transpose(0, 1)?.contiguous()?;
         outputs.push(mixed.reshape((segment.queries.len(), inner))?);
     }
@@ -69,6 +80,24 @@ fn softmax(scores: &Tensor) -> Result<Tensor> {
         .broadcast_sub(&scores.max_keepdim(D::Minus1)?)?
         .exp()?;
     exponentials.broadcast_div(&exponentials.sum_keepdim(D::Minus1)?)
+}
+
+/// Dropout factors `(heads, queries, keys)` of the segment.
+fn kept(
+    dropout: Dropout,
+    plan: &Plan,
+    segment: &super::attention::Segment,
+    device: &candle_core::Device,
+) -> Result<Tensor> {
+    let keys = segment.keys.len();
+    let mut factors = Vec::with_capacity(plan.heads * segment.queries.len() * keys);
+    for head in 0..plan.heads {
+        for query in segment.queries.clone() {
+            let mask = dropout.at((query * plan.heads + head) as u64).mask();
+            factors.extend((0..keys as u32).map(|key| mask.factor(key)));
+        }
+    }
+    Tensor::from_vec(factors, (plan.heads, segment.queries.len(), keys), device)
 }
 
 /// `(heads, queries, keys)` of the segment, in f32.

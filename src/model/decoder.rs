@@ -7,9 +7,12 @@ use std::sync::Arc;
 
 use candle_core::{Result, Tensor};
 
+use super::cache::{DecoderCache, Slot};
 use super::layers::{CrossAttention, FeedForwardLayer, Norm, SelfAttention, embed, self_plan};
 use super::relative_position::{Direction, bias_by_distance};
-use super::{Config, Loader, Packed};
+use super::rows::Rows;
+use super::source::Source;
+use super::{Config, Loader, Mode, Packed};
 use crate::kernels::attention::{Plan, Segment, Visibility, attention};
 use crate::kernels::linear::Weight;
 
@@ -31,87 +34,6 @@ pub struct Decoder {
     head: Weight,
     /// Applied before the head: `d_model^-0.5` where embeddings are tied.
     scale: Option<f64>,
-}
-
-/// Encoded sources as the decoder reads them: keys and values of every layer, computed once.
-#[derive(Debug)]
-pub struct Source {
-    /// One `(source tokens, 2 heads d_kv)` a layer.
-    keys_values: Vec<Tensor>,
-    segments: Vec<std::ops::Range<usize>>,
-}
-
-impl Source {
-    /// Number of encoded sequences.
-    pub fn len(&self) -> usize {
-        self.segments.len()
-    }
-
-    /// True without any.
-    pub fn is_empty(&self) -> bool {
-        self.segments.is_empty()
-    }
-}
-
-/// Keys and values of the positions decoded so far, for sequences that advance together. Preallocated: a step writes its rows in place.
-#[derive(Debug)]
-pub struct DecoderCache {
-    /// One `(slots * capacity, 2 heads d_kv)` a layer; a slot's rows lie together.
-    layers: Vec<Tensor>,
-    capacity: usize,
-    /// Positions filled, by slot.
-    lengths: Vec<usize>,
-}
-
-impl DecoderCache {
-    /// Positions decoded so far in a slot.
-    pub fn len(&self, slot: usize) -> usize {
-        self.lengths[slot]
-    }
-
-    /// True before the first step.
-    pub fn is_empty(&self) -> bool {
-        self.lengths.iter().all(|length| *length == 0)
-    }
-
-    /// Slots.
-    pub fn slots(&self) -> usize {
-        self.lengths.len()
-    }
-
-    /// Frees a slot for another sequence.
-    pub fn clear(&mut self, slot: usize) {
-        self.lengths[slot] = 0;
-    }
-
-    /// Makes slot `i` a copy of what slot `parents[i]` held: beams that continue another beam.
-    ///
-    /// # Errors
-    /// Where the device runs out of memory.
-    pub fn reorder(&mut self, parents: &[usize]) -> Result<()> {
-        let moved: Vec<usize> = (0..parents.len())
-            .filter(|slot| parents[*slot] != *slot)
-            .collect();
-        for layer in &self.layers {
-            let kept = moved
-                .iter()
-                .map(|slot| {
-                    layer
-                        .narrow(
-                            0,
-                            parents[*slot] * self.capacity,
-                            self.lengths[parents[*slot]].max(1),
-                        )?
-                        .copy()
-                })
-                .collect::<Result<Vec<_>>>()?;
-            for (slot, rows) in moved.iter().zip(&kept) {
-                layer.slice_set(rows, 0, slot * self.capacity)?;
-            }
-        }
-        self.lengths = parents.iter().map(|parent| self.lengths[*parent]).collect();
-        Ok(())
-    }
 }
 
 /// One sequence's share of a step.
@@ -186,6 +108,19 @@ impl Decoder {
         Ok(Source {
             keys_values,
             segments: packed.segments().collect(),
+            rows: Rows::default(),
+        })
+    }
+
+    /// Room for encoded sequences of `rows` tokens in all, which come and go.
+    ///
+    /// # Errors
+    /// Where the device runs out of memory.
+    pub fn sources(&self, rows: usize) -> Result<Source> {
+        Ok(Source {
+            keys_values: self.room(rows)?,
+            segments: Vec::new(),
+            rows: Rows::new(rows),
         })
     }
 
@@ -194,35 +129,74 @@ impl Decoder {
     /// # Errors
     /// Where a token id is outside the vocabulary or a source does not exist.
     pub fn forward(&self, target: &Packed, sources: &[usize], source: &Source) -> Result<Tensor> {
-        let plan = self_plan(&self.config, target, Visibility::Causal);
-        let cross_plan = self.cross_plan(target.segments().zip(sources), source)?;
-        let mut x = embed(&self.embedding, &target.token_ids)?;
-        for (layer, keys_values) in self.layers.iter().zip(&source.keys_values) {
-            x = layer.self_attention.forward(&x, &self.bias, &plan)?;
-            x = layer
-                .cross_attention
-                .forward(&x, keys_values, &cross_plan)?;
-            x = layer.feed_forward.forward(&x)?;
-        }
-        self.logits(&x)
+        self.forward_in(target, sources, source, Mode::Inference)
     }
 
-    /// An empty cache for `slots` sequences of at most `capacity` positions.
+    /// [`Decoder::forward`] in inference or training.
+    ///
+    /// # Errors
+    /// Where a token id is outside the vocabulary or a source does not exist.
+    pub fn forward_in(
+        &self,
+        target: &Packed,
+        sources: &[usize],
+        source: &Source,
+        mode: Mode,
+    ) -> Result<Tensor> {
+        let plan = self_plan(&self.config, target, Visibility::Causal);
+        let cross_plan = self.cross_plan(target.segments().zip(sources), source)?;
+        let last = self.layers.len();
+        let mut x = mode.drop(last, embed(&self.embedding, &target.token_ids)?)?;
+        for (number, (layer, keys_values)) in
+            self.layers.iter().zip(&source.keys_values).enumerate()
+        {
+            let mode = mode.at(number);
+            x = layer
+                .self_attention
+                .forward(&x, &self.bias, &plan, mode.at(0))?;
+            x = layer
+                .cross_attention
+                .forward(&x, keys_values, &cross_plan, mode.at(1))?;
+            x = layer.feed_forward.forward(&x, mode.at(2))?;
+        }
+        self.logits(&x, mode.at(last + 1))
+    }
+
+    /// An empty cache with `slots` open slots of `capacity` positions.
     ///
     /// # Errors
     /// Where the device runs out of memory.
     pub fn cache(&self, slots: usize, capacity: usize) -> Result<DecoderCache> {
-        let shape = (slots * capacity, 2 * self.config.inner_dim());
-        let layers = self
-            .layers
+        let mut cache = self.cache_of(slots * capacity)?;
+        cache.rows = Rows::default();
+        cache.slots = (0..slots)
+            .map(|slot| Slot {
+                rows: slot * capacity..(slot + 1) * capacity,
+                length: 0,
+            })
+            .collect();
+        Ok(cache)
+    }
+
+    /// An empty cache of `rows` positions in all, for slots that open and close.
+    ///
+    /// # Errors
+    /// Where the device runs out of memory.
+    pub fn cache_of(&self, rows: usize) -> Result<DecoderCache> {
+        Ok(DecoderCache {
+            layers: self.room(rows)?,
+            slots: Vec::new(),
+            rows: Rows::new(rows),
+        })
+    }
+
+    /// `(rows, 2 heads d_kv)` for every layer.
+    fn room(&self, rows: usize) -> Result<Vec<Tensor>> {
+        let shape = (rows, 2 * self.config.inner_dim());
+        self.layers
             .iter()
             .map(|_| Tensor::zeros(shape, self.embedding.dtype(), self.embedding.device()))
-            .collect::<Result<_>>()?;
-        Ok(DecoderCache {
-            layers,
-            capacity,
-            lengths: vec![0; slots],
-        })
+            .collect()
     }
 
     /// Advances each sequence by one token and returns the logits `(inputs, vocab)` that follow it.
@@ -250,41 +224,34 @@ impl Decoder {
             let (q, kv) = layer.self_attention.project(&x)?;
             let kv = kv.contiguous()?;
             for (row, input) in inputs.iter().enumerate() {
-                let position = input.slot * cache.capacity + cache.lengths[input.slot];
+                let (position, _) = cache.next(input.slot)?;
                 kept.slice_set(&kv.narrow(0, row, 1)?, 0, position)?;
             }
-            let mixed = attention(&q, kept, Some(&self.bias), &plan)?;
+            let mixed = attention(&q, kept, Some(&self.bias), &plan, None)?;
             x = layer.self_attention.finish(&mixed, &x)?;
             x = layer
                 .cross_attention
-                .forward(&x, keys_values, &cross_plan)?;
-            x = layer.feed_forward.forward(&x)?;
+                .forward(&x, keys_values, &cross_plan, Mode::Inference)?;
+            x = layer.feed_forward.forward(&x, Mode::Inference)?;
         }
         for input in inputs {
-            cache.lengths[input.slot] += 1;
+            cache.slots[input.slot].length += 1;
         }
-        self.logits(&x)
+        self.logits(&x, Mode::Inference)
     }
 
     fn step_plan(&self, inputs: &[StepInput], cache: &DecoderCache) -> Result<Plan> {
         let mut seen = vec![false; cache.slots()];
         let mut segments = Vec::with_capacity(inputs.len());
         for (row, input) in inputs.iter().enumerate() {
-            let length = cache.lengths[input.slot];
-            if length == cache.capacity {
-                candle_core::bail!(
-                    "slot {} of the decoder's cache is full after {length} positions",
-                    input.slot
-                );
-            }
+            let (_, keys) = cache.next(input.slot)?;
             if std::mem::replace(&mut seen[input.slot], true) {
                 candle_core::bail!("slot {} occurs twice in one step", input.slot);
             }
-            let first = input.slot * cache.capacity;
             segments.push(Segment {
                 queries: row..row + 1,
-                keys: first..first + length + 1,
-                first_position: length,
+                first_position: keys.len() - 1,
+                keys,
             });
         }
         Ok(self.plan(Visibility::Causal, segments.into()))
@@ -317,8 +284,8 @@ impl Decoder {
         }
     }
 
-    fn logits(&self, x: &Tensor) -> Result<Tensor> {
-        let x = self.final_norm.forward(x)?;
+    fn logits(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
+        let x = mode.drop(0, self.final_norm.forward(x)?)?;
         match self.scale {
             Some(scale) => self.head.forward(&(x * scale)?),
             None => self.head.forward(&x),

@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 
 use super::layers::{FeedForwardLayer, Norm, SelfAttention, embed, self_plan};
 use super::relative_position::{Direction, bias_by_distance};
-use super::{Config, Loader, Packed};
+use super::{Config, Loader, Mode, Packed};
 use crate::kernels::attention::Visibility;
 
 #[derive(Debug)]
@@ -73,8 +73,15 @@ impl Encoder {
     /// # Errors
     /// Where a token id is outside the vocabulary.
     pub fn forward(&self, packed: &Packed) -> Result<Tensor> {
-        let mut states = self.hidden_states(packed, &[self.config.num_layers])?;
-        Ok(states.remove(0))
+        self.forward_in(packed, Mode::Inference)
+    }
+
+    /// [`Encoder::forward`] in inference or training.
+    ///
+    /// # Errors
+    /// Where a token id is outside the vocabulary.
+    pub fn forward_in(&self, packed: &Packed, mode: Mode) -> Result<Tensor> {
+        self.run(packed, mode, |_, _| ())
     }
 
     /// Hidden states `(tokens, d_model)` of the layers asked for, numbered as Hugging Face's `hidden_states`: 0 the embeddings, `i` the output of
@@ -89,9 +96,8 @@ impl Encoder {
                 self.config.num_layers
             );
         }
-        let plan = self_plan(&self.config, packed, Visibility::All);
         let mut found: Vec<Option<Tensor>> = vec![None; wanted.len()];
-        let mut keep = |number: usize, state: &Tensor| {
+        self.run(packed, Mode::Inference, |number, state| {
             for (slot, _) in found
                 .iter_mut()
                 .zip(wanted)
@@ -99,14 +105,28 @@ impl Encoder {
             {
                 *slot = Some(state.clone());
             }
-        };
-        let mut x = embed(&self.embedding, &packed.token_ids)?;
+        })?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    /// Runs all layers, shows each hidden state to `keep`, and returns the last.
+    fn run(
+        &self,
+        packed: &Packed,
+        mode: Mode,
+        mut keep: impl FnMut(usize, &Tensor),
+    ) -> Result<Tensor> {
+        let plan = self_plan(&self.config, packed, Visibility::All);
+        let last = self.layers.len();
+        let mut x = mode.drop(last, embed(&self.embedding, &packed.token_ids)?)?;
         for (number, layer) in self.layers.iter().enumerate() {
             keep(number, &x);
-            x = layer.attention.forward(&x, &self.bias, &plan)?;
-            x = layer.feed_forward.forward(&x)?;
+            let mode = mode.at(number);
+            x = layer.attention.forward(&x, &self.bias, &plan, mode.at(0))?;
+            x = layer.feed_forward.forward(&x, mode.at(1))?;
         }
-        keep(self.layers.len(), &self.final_norm.forward(&x)?);
-        Ok(found.into_iter().flatten().collect())
+        let x = mode.drop(last + 1, self.final_norm.forward(&x)?)?;
+        keep(last, &x);
+        Ok(x)
     }
 }

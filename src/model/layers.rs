@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use candle_core::{Result, Tensor};
 
-use super::{Config, FeedForward, Loader, Packed};
-use crate::kernels::attention::{Plan, Segment, Visibility, attention};
+use super::{Config, FeedForward, Loader, Mode, Packed};
+use crate::kernels::attention::{Plan, Segment, Visibility, attention, self_attention};
 use crate::kernels::elementwise::{Activation, activate, gated, rms_norm};
 use crate::kernels::linear::Weight;
 
@@ -81,9 +81,10 @@ impl SelfAttention {
     }
 
     /// `x + attention(norm(x))`.
-    pub fn forward(&self, x: &Tensor, bias: &Tensor, plan: &Plan) -> Result<Tensor> {
-        let (q, kv) = self.project(x)?;
-        self.finish(&attention(&q, &kv, Some(bias), plan)?, x)
+    pub fn forward(&self, x: &Tensor, bias: &Tensor, plan: &Plan, mode: Mode) -> Result<Tensor> {
+        let qkv = self.qkv.forward(&self.norm.forward(x)?)?;
+        let mixed = self_attention(&qkv, bias, plan, mode.dropout(0))?;
+        mode.branch(1, &self.output, &mixed, x)
     }
 }
 
@@ -115,10 +116,10 @@ impl CrossAttention {
     }
 
     /// `x + attention(norm(x), source)`.
-    pub fn forward(&self, x: &Tensor, source: &Tensor, plan: &Plan) -> Result<Tensor> {
+    pub fn forward(&self, x: &Tensor, source: &Tensor, plan: &Plan, mode: Mode) -> Result<Tensor> {
         let q = self.q.forward(&self.norm.forward(x)?)?;
-        self.output
-            .forward_add(&attention(&q, source, None, plan)?, x)
+        let mixed = attention(&q, source, None, plan, mode.dropout(0))?;
+        mode.branch(1, &self.output, &mixed, x)
     }
 }
 
@@ -149,14 +150,14 @@ impl FeedForwardLayer {
     }
 
     /// `x + wo(act(wi_0 norm(x)) · wi_1 norm(x))`, or without the gate.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
         let wide = self.input.forward(&self.norm.forward(x)?)?;
         let hidden = match self.kind {
             FeedForward::Relu => activate(Activation::Relu, &wide)?,
             FeedForward::GatedGelu => gated(Activation::GeluNew, &wide)?,
             FeedForward::GatedSilu => gated(Activation::Silu, &wide)?,
         };
-        self.output.forward_add(&hidden, x)
+        mode.branch(1, &self.output, &mode.drop(0, hidden)?, x)
     }
 }
 

@@ -5,16 +5,24 @@
 //! Data flows `token_ids → embedding → layers of (norm → attention → add, norm → feed-forward → add) → final norm`; see [`encoder`] and
 //! [`decoder`] for the two stacks, [`layers`] for what they share.
 
+pub mod cache;
 pub mod config;
 pub mod decoder;
 pub mod encoder;
 pub mod layers;
+pub mod mode;
 pub mod packed;
 pub mod relative_position;
+pub mod rows;
+pub mod self_check;
+pub mod source;
 pub mod weights;
 
+pub use cache::DecoderCache;
 pub use config::{Config, FeedForward};
-pub use decoder::{Decoder, DecoderCache, Source};
+pub use decoder::Decoder;
 pub use encoder::Encoder;
+pub use mode::Mode;
 pub use packed::Packed;
+pub use source::Source;
 pub use weights::{Loader, StoredDtype, TensorView, WeightSource};

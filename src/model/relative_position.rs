@@ -70,7 +70,7 @@ mod tests {
 
     /// Distance, then the bucket among 64 in both directions, 64 of the past, 32 in both directions; maximum distance 128.
     const BUCKETS_FROM_TRANSFORMERS: [(i64, usize, usize, usize); 41] = [
-        (-100000, 31, 63, 15),
+        (-100_000, 31, 63, 15),
         (-200, 31, 63, 15),
         (-128, 31, 63, 15),
         (-127, 31, 63, 15),

@@ -117,6 +117,11 @@ pub trait WeightSource: Sync {
 
     /// Whether there is one of that name.
     fn has(&self, name: &str) -> bool;
+
+    /// The variable of that name, f32, in a model that learns: gradients flow to it.
+    fn variable(&self, _name: &str) -> Option<&Tensor> {
+        None
+    }
 }
 
 /// Reads weights into the form that a device computes with.
@@ -152,6 +157,13 @@ impl Loader<'_> {
     /// # Errors
     /// Where a tensor is missing or misshapen.
     pub fn linear(&self, parts: &[(&str, usize)], k: usize) -> Result<Weight> {
+        if let Some(weight) = self.variables(parts, k)? {
+            return Ok(if self.device.is_cpu() {
+                Weight::Trained(weight, self.precision())
+            } else {
+                Weight::Dense(weight.to_dtype(self.dtype)?)
+            });
+        }
         let views = parts
             .iter()
             .map(|(name, n)| self.source.tensor(name, &[*n, k]))
@@ -177,11 +189,33 @@ impl Loader<'_> {
         ))
     }
 
+    /// Variables of a model that learns, one below the other.
+    fn variables(&self, parts: &[(&str, usize)], k: usize) -> Result<Option<Tensor>> {
+        let Some(found) = parts
+            .iter()
+            .map(|(name, n)| Some((self.source.variable(name)?, *n)))
+            .collect::<Option<Vec<_>>>()
+        else {
+            return Ok(None);
+        };
+        let tensors = found
+            .iter()
+            .map(|(tensor, n)| shaped(tensor, &[*n, k]))
+            .collect::<Result<Vec<_>>>()?;
+        match &tensors[..] {
+            [only] => Ok(Some((*only).clone())),
+            several => Tensor::cat(several, 0).map(Some),
+        }
+    }
+
     /// A tensor in the type of activations, its values rounded to the type of the products first.
     ///
     /// # Errors
     /// Where it is missing or misshapen.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        if let Some(variable) = self.source.variable(name) {
+            return shaped(variable, shape)?.to_dtype(self.activation_dtype());
+        }
         let values = self.source.tensor(name, shape)?.to_f32_vec();
         let tensor = Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(self.dtype)?;
         tensor
@@ -194,10 +228,20 @@ impl Loader<'_> {
     /// # Errors
     /// Where it is missing or misshapen.
     pub fn tensor_f32(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        if let Some(variable) = self.source.variable(name) {
+            return shaped(variable, shape).cloned();
+        }
         Tensor::from_vec(
             self.source.tensor(name, shape)?.to_f32_vec(),
             shape,
             self.device,
         )
     }
+}
+
+fn shaped<'a>(variable: &'a Tensor, shape: &[usize]) -> Result<&'a Tensor> {
+    if variable.dims() != shape {
+        candle_core::bail!("a variable of shape {:?}, not {shape:?}", variable.dims());
+    }
+    Ok(variable)
 }

@@ -1,8 +1,8 @@
-"""Reads an embedding file with the libraries its users have and compares it with what was written.
+"""Reads embedding files with the libraries their users have and compares them with what was written.
 
-    read_back.py FORMAT FILE EXPECTED.json
+    read_back.py FORMAT FILE EXPECTED [FILE EXPECTED …]
 
-EXPECTED.json: {"dtype": "f32" | "f16" | "bf16", "metadata": {…}, "columns": [{name, width, rows}],
+EXPECTED is JSON: {"dtype": "f32" | "f16" | "bf16", "metadata": {…}, "columns": [{name, width, rows}],
 "records": [{"id", "length", "values": [[…] a column]}]}, where values are flat, row-major and
 already rounded to the dtype. Exits with 0 when every value is the same to the bit.
 """
@@ -198,9 +198,9 @@ def manifest(path, expected):
     assert found["metadata"] == expected["metadata"] and found["columns"] == expected["columns"]
 
 
-def main():
-    name, path, expected_path = sys.argv[1:]
-    with open(expected_path, encoding="utf-8") as file:
+def load(path):
+    """What was written, its values as arrays."""
+    with open(path, encoding="utf-8") as file:
         expected = json.load(file)
     dtype = "<f2" if expected["dtype"] == "f16" else "<f4"
     for record in expected["records"]:
@@ -209,9 +209,17 @@ def main():
             rows = [record["length"]] if column["rows"] == "per_residue" else []
             shape = [*rows, column["width"]]
             record["arrays"][column["name"]] = np.array(values, dtype=dtype).reshape(shape)
+    return expected
+
+
+def main():
+    name, *paths = sys.argv[1:]
     readers = [npz, npy, h5, safetensors, parquet, arrow, tsv, jsonl]
-    {reader.__name__: reader for reader in readers}[name](path, expected)
-    print(f"{name}: {len(expected['records'])} records read back")
+    read = {reader.__name__: reader for reader in readers}[name]
+    for path, expected_path in zip(paths[::2], paths[1::2], strict=True):
+        expected = load(expected_path)
+        print(f"{name} {expected['dtype']} {expected['columns']}", flush=True)
+        read(path, expected)
 
 
 if __name__ == "__main__":

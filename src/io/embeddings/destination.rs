@@ -7,73 +7,64 @@ use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
 use super::Schema;
-use super::error::invalid_input;
+use crate::io::atomic_file::{remove_left_over, spool, temporary};
+use crate::io::stdio::{self, BUFFER, Content};
+
+/// What stands beside some formats' files, by the suffix of its name.
+const BESIDE: [&str; 2] = [MANIFEST, ".index.tsv"];
+const MANIFEST: &str = ".json";
 
 /// Where a [`Writer`](super::Writer) writes.
 pub enum Destination {
-    /// A file. It is written beside its name and renamed by [`Writer::finish`](super::Writer::finish);
-    /// a writer dropped before leaves nothing, and what stood under the name stays. A name that is
-    /// there and is no regular file (a device, a named pipe) is written to directly.
+    /// A file, or standard output for `-`. A file is written beside its name and renamed by
+    /// [`Writer::finish`](super::Writer::finish); a writer dropped before leaves nothing, and what stood under the name stays. A
+    /// name that is there and is no regular file (a device, a named pipe) is written to directly.
     File(PathBuf),
-    /// Bytes in one go, such as standard output. Nothing can stand beside it: npy is refused, and
-    /// the manifest of tsv and jsonl goes to the log.
+    /// Bytes in one go. Nothing can stand beside them (nor beside standard output): npy is refused,
+    /// and the manifest of tsv and jsonl goes to the log.
     Stream(Box<dyn Write + Send>),
-}
-
-impl Destination {
-    /// Standard output.
-    pub fn stdout() -> Self {
-        Self::Stream(Box::new(io::stdout()))
-    }
 }
 
 /// An open [`Destination`]: a buffered writer that [`Output::commit`] must end.
 pub(super) struct Output {
-    writer: BufWriter<Target>,
+    target: Target,
     /// The final name, of regular files only.
     path: Option<PathBuf>,
 }
 
 enum Target {
-    Temporary(NamedTempFile),
-    Direct(File),
-    Stream(Box<dyn Write + Send>),
+    Named(stdio::Output),
+    Stream(BufWriter<Box<dyn Write + Send>>),
 }
 
 impl Output {
-    pub(super) fn open(destination: Destination) -> io::Result<Self> {
-        let (target, path) = match destination {
-            Destination::Stream(stream) => (Target::Stream(stream), None),
-            Destination::File(path) if is_special(&path) => (
-                Target::Direct(File::options().write(true).open(path)?),
-                None,
-            ),
+    pub(super) fn open(destination: Destination, content: Content) -> io::Result<Self> {
+        Ok(match destination {
+            Destination::Stream(stream) => Self {
+                target: Target::Stream(BufWriter::with_capacity(BUFFER, stream)),
+                path: None,
+            },
             Destination::File(path) => {
-                // Renaming onto a symbolic link would replace the link, not the file it names.
-                let path = fs::canonicalize(&path).unwrap_or(path);
-                (Target::Temporary(temporary(&path)?), Some(path))
+                let output = stdio::Output::create(&path, content)?;
+                Self {
+                    path: output.file().map(Path::to_owned),
+                    target: Target::Named(output),
+                }
             }
-        };
-        Ok(Self {
-            writer: BufWriter::with_capacity(1 << 16, target),
-            path,
         })
     }
 
-    /// A second file beside this one, `suffix` appended to its name; `None` beside a stream.
+    /// A second file of text beside this one, `suffix` appended to its name; `None` beside a stream.
     pub(super) fn beside(&self, suffix: &str) -> io::Result<Option<Self>> {
         let Some(path) = &self.path else {
             return Ok(None);
         };
-        Self::open(Destination::File(beside(path, suffix))).map(Some)
+        Self::open(Destination::File(beside(path, suffix)), Content::Text).map(Some)
     }
 
     /// An unlinked temporary file: on the output's own disk, or in `TMPDIR` for a stream.
     pub(super) fn spool(&self) -> io::Result<File> {
-        match &self.path {
-            Some(path) => tempfile::tempfile_in(directory(path)),
-            None => tempfile::tempfile(),
-        }
+        spool(self.path.as_deref())
     }
 
     /// A temporary file that has a name as long as the value lives, where [`Self::spool`] would be.
@@ -93,47 +84,25 @@ impl Output {
 
     /// Writes out what is buffered and gives the file its name.
     pub(super) fn commit(self) -> io::Result<()> {
-        let target = self
-            .writer
-            .into_inner()
-            .map_err(io::IntoInnerError::into_error)?;
-        match (target, self.path) {
-            (Target::Temporary(file), Some(path)) => {
-                file.as_file().sync_all()?;
-                file.persist(path)?;
-                Ok(())
-            }
-            (Target::Temporary(file), None) => file.as_file().sync_all(),
-            (Target::Direct(mut file), _) => file.flush(),
-            (Target::Stream(mut stream), _) => stream.flush(),
+        match self.target {
+            Target::Named(output) => output.finish(),
+            Target::Stream(mut stream) => stream.flush(),
         }
     }
 }
 
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.writer.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.writer.flush()
-    }
-}
-
-impl Write for Target {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Temporary(file) => file.write(bytes),
-            Self::Direct(file) => file.write(bytes),
-            Self::Stream(stream) => stream.write(bytes),
+        match &mut self.target {
+            Target::Named(output) => output.write(bytes),
+            Target::Stream(stream) => stream.write(bytes),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Self::Temporary(file) => file.flush(),
-            Self::Direct(file) => file.flush(),
-            Self::Stream(stream) => stream.flush(),
+        match &mut self.target {
+            Target::Named(output) => output.flush(),
+            Target::Stream(stream) => stream.flush(),
         }
     }
 }
@@ -141,22 +110,18 @@ impl Write for Target {
 /// Writes `FILE.json` beside a file whose format has no place for the schema; to the log when the
 /// output is a stream.
 pub(super) fn write_manifest(output: &Output, schema: &Schema) -> io::Result<()> {
-    match output.beside(".json")? {
-        Some(mut manifest) => {
-            manifest.write_all(serde_json::to_string_pretty(schema)?.as_bytes())?;
-            manifest.write_all(b"\n")?;
-            manifest.commit()
-        }
-        None => {
-            tracing::info!("manifest: {}", schema.to_json()?);
-            Ok(())
-        }
-    }
+    let Some(mut manifest) = output.beside(MANIFEST)? else {
+        tracing::info!("manifest: {}", schema.to_json()?);
+        return Ok(());
+    };
+    manifest.write_all(serde_json::to_string_pretty(schema)?.as_bytes())?;
+    manifest.write_all(b"\n")?;
+    manifest.commit()
 }
 
 /// The schema in `FILE.json`; `None` when there is no such file.
 pub(super) fn read_manifest(path: &Path) -> io::Result<Option<Schema>> {
-    match fs::read_to_string(beside(path, ".json")) {
+    match fs::read_to_string(beside(path, MANIFEST)) {
         Ok(text) => Schema::from_json(&text).map(Some),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
@@ -170,28 +135,13 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-fn is_special(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir())
-}
-
-fn directory(path: &Path) -> &Path {
-    path.parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."))
-}
-
-fn temporary(path: &Path) -> io::Result<NamedTempFile> {
-    let Some(name) = path.file_name().filter(|_| !path.is_dir()) else {
-        return Err(invalid_input(format!("{} is a directory", path.display())));
-    };
-    let prefix = format!(".{}.", name.to_string_lossy());
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(&prefix).suffix(".tmp");
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // As any other new file, not private as temporary files are.
-        builder.permissions(fs::Permissions::from_mode(0o666));
-    }
-    builder.tempfile_in(directory(path))
+/// Deletes what a killed run left unfinished of the embedding file `path`. Only for who knows that no other process writes it now.
+///
+/// # Errors
+/// What the disk says.
+pub fn remove_unfinished(path: &Path) -> io::Result<()> {
+    remove_left_over(path)?;
+    BESIDE
+        .iter()
+        .try_for_each(|suffix| remove_left_over(&beside(path, suffix)))
 }

@@ -4,6 +4,8 @@ use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 
+use crate::io::stdio::{is_stdout_closed, stdout_closed};
+
 /// Why an embedding file could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum EmbeddingError {
@@ -55,6 +57,9 @@ pub(super) fn from_library(error: impl Into<Box<dyn Error + Send + Sync>>) -> io
     let mut cause: Option<&(dyn Error + 'static)> = Some(error.as_ref());
     while let Some(current) = cause {
         if let Some(io) = current.downcast_ref::<io::Error>() {
+            if is_stdout_closed(io) {
+                return stdout_closed();
+            }
             if let Some(code) = io.raw_os_error() {
                 return io::Error::from_raw_os_error(code);
             }
@@ -64,7 +69,13 @@ pub(super) fn from_library(error: impl Into<Box<dyn Error + Send + Sync>>) -> io
             }
             return io::Error::new(io.kind(), io.to_string());
         }
-        // The csv crate does not name the cause as its source.
+        if let Some(kind) = current
+            .downcast_ref()
+            .and_then(serde_json::Error::io_error_kind)
+        {
+            return io::Error::new(kind, current.to_string());
+        }
+        // Neither serde_json nor csv names the cause as its source.
         cause = match current.downcast_ref::<csv::Error>().map(csv::Error::kind) {
             Some(csv::ErrorKind::Io(io)) => Some(io),
             _ => current.source(),

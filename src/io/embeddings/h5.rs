@@ -5,9 +5,9 @@
 //! `(d)` pooled, `(L, d)` per residue. HDF5 reads `/` in a name as a path and `.` as "here", so in
 //! dataset names `%`, `/` and NUL are written `%25`, `%2F`, `%00` and a name of dots alone begins
 //! with `%2E`: `urllib.parse.unquote` gives the id back. Attributes of each dataset: `original_id`
-//! (the id as it is in the input) and `residues` (L). Attributes of the file: one for each entry of the
-//! metadata (text, or JSON for what is not text), and `ankh3`, the whole schema. Groups remember
-//! their order, so that iterating gives the order of the input.
+//! (the id as it is in the input) and `residues` (L). Attributes of the file: one for each entry of
+//! the metadata (text, or JSON for what is not text), and `ankh3`, the whole schema. Groups
+//! remember their order, so that iterating gives the order of the input.
 //!
 //! The library writes to named files only, so the file grows in a temporary place and is
 //! copied; it keeps about 3 KB a protein in memory.

@@ -7,8 +7,10 @@
 //! names with and without the extension that each entry has.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Read, Write};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use zip::result::ZipError;
 use zip::write::{ExtendedFileOptions, FileOptions, PreparedZipFile, StreamWriter};
@@ -24,7 +26,9 @@ use super::{Column, EmbeddingRecord, Schema};
 
 /// Writes entries as they come; keeps the zip's directory.
 pub(super) struct NpzWriter {
-    zip: ZipWriter<StreamWriter<Output>>,
+    /// `None` once finished.
+    zip: Option<ZipWriter<StreamWriter<Gate>>>,
+    closed: Arc<AtomicBool>,
     schema: Schema,
 }
 
@@ -36,17 +40,67 @@ impl NpzWriter {
                 "the metadata is larger than npz allows (64 KiB)".into(),
             ));
         }
-        let mut zip = ZipWriter::new_stream(output);
+        let closed = Arc::new(AtomicBool::new(false));
+        let mut zip = ZipWriter::new_stream(Gate {
+            output,
+            closed: closed.clone(),
+        });
         zip.set_comment(comment).map_err(from_library)?;
         Ok(Self {
-            zip,
+            zip: Some(zip),
+            closed,
             schema: schema.clone(),
         })
     }
 }
 
+impl Drop for NpzWriter {
+    fn drop(&mut self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A dropped `ZipWriter` completes its archive, and complains on stderr when it cannot: a failed
+/// run would leave what looks like a whole file, and `| head` would end with a complaint. Once
+/// closed, by the first error or by dropping the writer, the gate lets nothing through.
+struct Gate {
+    output: Output,
+    closed: Arc<AtomicBool>,
+}
+
+impl Gate {
+    fn pass<T>(
+        &mut self,
+        blocked: T,
+        pass: impl Fn(&mut Output) -> io::Result<T>,
+    ) -> io::Result<T> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Ok(blocked);
+        }
+        let result = pass(&mut self.output);
+        if result
+            .as_ref()
+            .is_err_and(|error| error.kind() != io::ErrorKind::Interrupted)
+        {
+            self.closed.store(true, Ordering::Relaxed);
+        }
+        result
+    }
+}
+
+impl Write for Gate {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.pass(bytes.len(), |output| output.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.pass((), Output::flush)
+    }
+}
+
 impl RecordWriter for NpzWriter {
     fn write(&mut self, record: &EmbeddingRecord) -> io::Result<()> {
+        let zip = self.zip.as_mut().expect("a writer in use is not finished");
         for (column, values) in self.schema.columns.iter().zip(&record.values) {
             let mut array = Vec::new();
             write_header(&mut array, self.schema.dtype, &column.shape(record.length))?;
@@ -56,23 +110,22 @@ impl RecordWriter for NpzWriter {
             let options = entry_options(record.length);
             let entry = PreparedZipFile::from_data(format!("{key}.npy"), options, &array)
                 .map_err(from_library)?;
-            self.zip
-                .add_prepared_file(entry)
-                .map_err(|error| match error {
-                    ZipError::InvalidArchive(what) if what.starts_with("Duplicate filename") => {
-                        invalid_data(format!("there is an array called {key:?} already"))
-                    }
-                    other => from_library(other),
-                })?;
+            zip.add_prepared_file(entry).map_err(|error| match error {
+                ZipError::InvalidArchive(what) if what.starts_with("Duplicate filename") => {
+                    invalid_data(format!("there is an array called {key:?} already"))
+                }
+                other => from_library(other),
+            })?;
         }
         Ok(())
     }
 
-    fn finish(self: Box<Self>) -> io::Result<()> {
-        self.zip
-            .finish()
+    fn finish(mut self: Box<Self>) -> io::Result<()> {
+        let zip = self.zip.take().expect("a writer in use is not finished");
+        zip.finish()
             .map_err(from_library)?
             .into_inner()
+            .output
             .commit()
     }
 }

@@ -1,8 +1,8 @@
 //! Records as rows of Arrow tables, shared by [`super::parquet`] and [`super::arrow`].
 //!
 //! Columns `id` (text), `length` (int64) and one for each embedding column: a fixed-size list of
-//! `d` float32 or float16 pooled, a list of such lists per residue. Nothing is null. The schema's metadata has
-//! the key `ankh3`.
+//! `d` float32 or float16 pooled, a list of such lists per residue. Nothing is null. The schema's
+//! metadata has the key `ankh3`.
 
 use std::collections::HashMap;
 use std::io;

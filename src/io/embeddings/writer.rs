@@ -6,6 +6,7 @@ use super::destination::{Destination, Output};
 use super::error::{invalid_input, with_context};
 use super::{EmbeddingRecord, Format, OutDtype, Rows, Schema};
 use super::{arrow, h5, jsonl, npy, npz, parquet, safetensors, tsv};
+use crate::io::stdio::Content;
 
 /// What each format implements. Records come in order and have the shapes of the schema.
 pub(super) trait RecordWriter: Send {
@@ -23,6 +24,8 @@ pub struct Writer {
     schema: Schema,
     inner: Box<dyn RecordWriter>,
     records: u64,
+    /// What went wrong first; a file with a hole must never be completed.
+    failure: Option<io::ErrorKind>,
 }
 
 impl Writer {
@@ -35,7 +38,12 @@ impl Writer {
     pub fn create(format: Format, schema: &Schema, destination: Destination) -> io::Result<Self> {
         schema.check()?;
         check_fit(format, schema)?;
-        let output = Output::open(destination)?;
+        let content = if format.is_binary() {
+            Content::Binary
+        } else {
+            Content::Text
+        };
+        let output = Output::open(destination, content)?;
         let schema = schema.clone();
         let inner: Box<dyn RecordWriter> = match format {
             Format::Tsv => Box::new(tsv::TsvWriter::new(output, &schema)?),
@@ -51,6 +59,7 @@ impl Writer {
             schema,
             inner,
             records: 0,
+            failure: None,
         })
     }
 
@@ -59,23 +68,37 @@ impl Writer {
     /// # Errors
     /// `InvalidData` for a record that does not fit the schema or the format (a wrong shape, an
     /// empty id, in npz, h5 and safetensors an id seen before); else what the disk or pipe says.
-    /// After an error the writer can only be dropped.
+    /// After an error every further call fails with the same kind.
     pub fn write(&mut self, record: &EmbeddingRecord) -> io::Result<()> {
+        self.not_failed()?;
         self.records += 1;
-        self.schema
+        let written = self
+            .schema
             .check_record(record)
-            .and_then(|()| self.inner.write(record))
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::InvalidData => {
-                    with_context(&error, &format!("record {} ({})", self.records, record.id))
-                }
-                _ => error,
-            })
+            .and_then(|()| self.inner.write(record));
+        written.map_err(|error| {
+            self.failure = Some(error.kind());
+            if error.kind() != io::ErrorKind::InvalidData {
+                return error;
+            }
+            with_context(&error, &format!("record {} ({})", self.records, record.id))
+        })
     }
 
     /// Completes the file and gives it its name. Without this call nothing remains of it.
     pub fn finish(self) -> io::Result<()> {
+        self.not_failed()?;
         self.inner.finish()
+    }
+
+    fn not_failed(&self) -> io::Result<()> {
+        match self.failure {
+            None => Ok(()),
+            Some(kind) => Err(io::Error::new(
+                kind,
+                format!("record {} could not be written before", self.records),
+            )),
+        }
     }
 }
 

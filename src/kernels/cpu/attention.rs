@@ -17,6 +17,7 @@ use rayon::prelude::*;
 use super::gemm::{DEPTH, PANEL, STRIDE, multiply_f32, write_tile};
 use super::simd::{LANES, Lanes, exp};
 use super::{Isa, SharedMut, with_isa};
+use crate::kernels::dropout::Dropout;
 
 /// Queries in one task.
 const ROWS_PER_TASK: usize = 240;
@@ -35,7 +36,7 @@ pub struct Heads<'a> {
 }
 
 impl Heads<'_> {
-    fn at(&self, row: usize, head: usize, d_kv: usize) -> &[f32] {
+    pub(super) fn at(&self, row: usize, head: usize, d_kv: usize) -> &[f32] {
         &self.data[row * self.stride + self.offset + head * d_kv..][..d_kv]
     }
 }
@@ -88,6 +89,8 @@ pub struct Attention<'a> {
     pub visibility: Visibility,
     /// The segments; their query rows must not overlap.
     pub segments: &'a [Segment],
+    /// Dropout of the weights, in training.
+    pub dropout: Option<Dropout>,
 }
 
 struct Task {
@@ -403,6 +406,17 @@ impl KeyBlock<'_> {
             }
             scratch.totals[row] += total.sum();
             scratch.maxima[row] = maximum;
+        }
+        if let Some(dropout) = self.attention.dropout {
+            let query = self.segment.queries.start + task.queries.start + row;
+            let place = (query * self.attention.heads + self.head) as u64;
+            let mask = dropout.at(place).mask();
+            for (i, weight) in scratch.scores[tile_row * STRIDE..][..visible]
+                .iter_mut()
+                .enumerate()
+            {
+                *weight *= mask.factor((self.keys.start + i) as u32);
+            }
         }
     }
 }

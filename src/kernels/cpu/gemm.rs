@@ -97,6 +97,36 @@ impl PackedWeight {
         }
     }
 
+    /// Packs the transpose of `values (k, n)`, row-major. Its rows are rows of the panels already: no gather.
+    ///
+    /// # Panics
+    /// If `values` does not hold `k` rows of `n`.
+    pub fn from_transposed(n: usize, k: usize, precision: Precision, values: &[f32]) -> Self {
+        assert_eq!(values.len(), n * k, "the matrix must be (k, n)");
+        let panel_lines = panel_floats(k, precision) / LANES;
+        let mut lines = vec![Line([0.0; LANES]); n.div_ceil(PANEL) * panel_lines];
+        let pack = |(panel, lines): (usize, &mut [Line])| {
+            let columns = panel * PANEL..n.min((panel + 1) * PANEL);
+            for row in 0..k {
+                let source = &values[row * n..][columns.clone()];
+                match precision {
+                    Precision::F32 => pack_row_f32(source, row, lines),
+                    Precision::Bf16 => pack_row_bf16(source, row, lines),
+                }
+            }
+        };
+        lines
+            .par_chunks_mut(panel_lines.max(1))
+            .enumerate()
+            .for_each(pack);
+        Self {
+            n,
+            k,
+            precision,
+            lines,
+        }
+    }
+
     /// Output width.
     pub fn n(&self) -> usize {
         self.n
@@ -134,6 +164,22 @@ fn panel_floats(k: usize, precision: Precision) -> usize {
 fn pack_column_f32(row: &[f32], column: usize, lines: &mut [Line]) {
     for (k, &value) in row.iter().enumerate() {
         lines[2 * k + column / LANES].0[column % LANES] = value;
+    }
+}
+
+fn pack_row_f32(values: &[f32], k: usize, lines: &mut [Line]) {
+    for (line, values) in lines[2 * k..].iter_mut().zip(values.chunks(LANES)) {
+        line.0[..values.len()].copy_from_slice(values);
+    }
+}
+
+fn pack_row_bf16(values: &[f32], k: usize, lines: &mut [Line]) {
+    let shift = if k % 2 == 1 { 16 } else { 0 };
+    for (line, values) in lines[k / 2 * 2..].iter_mut().zip(values.chunks(LANES)) {
+        for (slot, value) in line.0.iter_mut().zip(values) {
+            let bits = u32::from(bf16::from_f32(*value).to_bits()) << shift;
+            *slot = f32::from_bits(slot.to_bits() | bits);
+        }
     }
 }
 
@@ -367,6 +413,10 @@ unsafe fn tile<V: Lanes, const MR: usize, const NP: usize>(
 /// # Safety
 /// `a` must hold `MR` rows, every pointer of `b` `depth` rows of 32 floats.
 #[inline(always)]
+#[expect(
+    clippy::needless_range_loop,
+    reason = "the row indexes A and the sums alike"
+)]
 pub(super) unsafe fn multiply_f32<V: Lanes, const MR: usize, const NP: usize>(
     sums: &mut [[[V; 2]; NP]; MR],
     a: *const f32,
@@ -394,6 +444,10 @@ pub(super) unsafe fn multiply_f32<V: Lanes, const MR: usize, const NP: usize>(
 
 /// As [`multiply_f32`] over `pairs` pairs of k with B in bf16 pairs.
 #[inline(always)]
+#[expect(
+    clippy::needless_range_loop,
+    reason = "the row indexes A and the sums alike"
+)]
 unsafe fn multiply_bf16<V: Lanes, const MR: usize, const NP: usize>(
     sums: &mut [[[V; 2]; NP]; MR],
     a: *const f32,

@@ -1,9 +1,17 @@
 //! The CPU forms of the kernels: written once over sixteen lanes, compiled per instruction set, chosen at run time.
 
+#![expect(
+    clippy::inline_always,
+    reason = "a kernel uses an instruction set only if it is inlined into the function that enables it"
+)]
+
 pub mod attention;
+pub mod attention_backward;
 pub mod elementwise;
+pub mod elementwise_backward;
 pub mod gemm;
 pub mod simd;
+pub mod transpose;
 
 pub use simd::Isa;
 

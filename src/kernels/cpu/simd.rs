@@ -97,6 +97,10 @@ impl Isa {
 ///
 /// # Safety
 /// Methods may only run where the implementor's instruction set is available; pointers must be valid for 16 values (no alignment asked).
+#[expect(
+    clippy::missing_safety_doc,
+    reason = "the section above holds for every method"
+)]
 pub unsafe trait Lanes: Copy {
     /// Rows of a matrix tile that fit the registers beside two [`Lanes`] of columns.
     const TILE_ROWS: usize;

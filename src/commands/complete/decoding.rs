@@ -1,0 +1,209 @@
+//! How residues are chosen: the flags, and what they mean together.
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+
+use crate::args::at_least_one;
+use crate::inference::generate::{Allowed, BeamSearch, Sampling, Settings, Strategy};
+use crate::tokenizer::Tokenizer;
+
+/// Greedy without any of these.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Decoding")]
+pub struct DecodingArgs {
+    /// Beam search with so many beams, as Hugging Face's generate does it unless told to stop early.
+    #[arg(long, value_name = "N", value_parser = at_least_one, conflicts_with_all = ["temperature", "top_k", "top_p"])]
+    num_beams: Option<usize>,
+
+    /// A beam's score is its log-probability / length^P: above 0 favours long sequences, below 0 short ones. The length counts </s>; the log-probability
+    /// is over the whole vocabulary.
+    #[arg(
+        long,
+        value_name = "P",
+        requires = "num_beams",
+        allow_negative_numbers = true,
+        default_value_t = 1.0
+    )]
+    length_penalty: f64,
+
+    /// Draw residues at random; logits are divided by T. 1 is the model's own distribution.
+    #[arg(long, value_name = "T", value_parser = positive)]
+    temperature: Option<f64>,
+
+    /// Draw residues at random, from the K most probable ones.
+    #[arg(long, value_name = "K", value_parser = at_least_one)]
+    top_k: Option<usize>,
+
+    /// Draw residues at random, from the most probable ones that together have P; after --temperature and --top-k.
+    #[arg(long, value_name = "P", value_parser = share)]
+    top_p: Option<f64>,
+
+    /// Completions of each record: with sampling independent ones, with beams the best ones.
+    #[arg(long, value_name = "N", value_parser = at_least_one, default_value = "1")]
+    num_samples: usize,
+
+    /// Makes the random numbers of a sample, together with the record's id and the sample's number, and nothing else.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+
+    /// The residues that may be written.
+    #[arg(long, value_name = "LETTERS", default_value = "ACDEFGHIKLMNPQRSTVWY")]
+    allow: String,
+}
+
+impl DecodingArgs {
+    /// The strategy.
+    ///
+    /// # Errors
+    /// Flags that mean nothing together.
+    pub fn strategy(&self) -> Result<Strategy> {
+        let samples = self.num_samples;
+        let strategy = match (self.num_beams, self.temperature, self.top_k, self.top_p) {
+            (None | Some(1), None, None, None) => {
+                ensure!(
+                    samples == 1,
+                    "--num-samples {samples} of a greedy run would all be the same; add --temperature 1 (or --top-k, --top-p) to draw them, or --num-beams {samples}"
+                );
+                Strategy::Greedy
+            }
+            (Some(num_beams), ..) => {
+                ensure!(
+                    samples <= num_beams,
+                    "--num-samples {samples} of --num-beams {num_beams}: there are as many sequences as beams; raise --num-beams"
+                );
+                Strategy::Beam(BeamSearch {
+                    num_beams,
+                    length_penalty: self.length_penalty,
+                })
+            }
+            (None, temperature, top_k, top_p) => Strategy::Sample(Sampling {
+                temperature: temperature.unwrap_or(1.0),
+                top_k,
+                top_p,
+            }),
+        };
+        Ok(strategy)
+    }
+
+    /// Everything that is the same for all records.
+    ///
+    /// # Errors
+    /// Flags that mean nothing together, a residue that the vocabulary lacks.
+    pub fn settings(&self, tokenizer: &Tokenizer) -> Result<Settings> {
+        if self.allow.is_empty() {
+            bail!("--allow without a letter allows nothing");
+        }
+        let id = |letter: char| {
+            let id = u8::try_from(letter)
+                .ok()
+                .and_then(|letter| tokenizer.residue_id(letter));
+            id.with_context(|| {
+                format!("--allow {letter}: the model's vocabulary has no such residue")
+            })
+        };
+        let ids = self.allow.chars().map(id).collect::<Result<Vec<u32>>>()?;
+        Ok(Settings {
+            strategy: self.strategy()?,
+            num_samples: self.num_samples,
+            seed: self.seed,
+            allowed: Allowed::new(ids, tokenizer.eos()),
+        })
+    }
+}
+
+/// The residues allowed, as letters in the order of the alphabet.
+pub fn letters(allowed: &Allowed, tokenizer: &Tokenizer) -> String {
+    let letter = |id: &u32| tokenizer.residue(*id).map(char::from);
+    let mut letters: Vec<char> = allowed.token_ids().iter().filter_map(letter).collect();
+    letters.sort_unstable();
+    letters.into_iter().collect()
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(number) if number > 0.0 && f64::is_finite(number) => Ok(number),
+        _ => Err("a number above 0; for a greedy run leave it out".to_owned()),
+    }
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(number) if 0.0 < number && number <= 1.0 => Ok(number),
+        _ => Err("a number above 0, at most 1".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        decoding: DecodingArgs,
+    }
+
+    fn parse(flags: &str) -> Result<Settings> {
+        let flags = std::iter::once("test").chain(flags.split_whitespace());
+        Cli::try_parse_from(flags)?
+            .decoding
+            .settings(&Tokenizer::ankh3())
+    }
+
+    #[test]
+    fn flags_become_a_strategy() {
+        let sample = |temperature, top_k, top_p| {
+            Strategy::Sample(Sampling {
+                temperature,
+                top_k,
+                top_p,
+            })
+        };
+        let beam = |num_beams, length_penalty| {
+            Strategy::Beam(BeamSearch {
+                num_beams,
+                length_penalty,
+            })
+        };
+        let table = [
+            ("", Strategy::Greedy),
+            ("--num-beams 1", Strategy::Greedy),
+            ("--num-beams 4 --num-samples 4", beam(4, 1.0)),
+            ("--num-beams 2 --length-penalty -0.5", beam(2, -0.5)),
+            ("--temperature 0.7", sample(0.7, None, None)),
+            ("--top-k 5 --num-samples 9", sample(1.0, Some(5), None)),
+            ("--top-p 0.9", sample(1.0, None, Some(0.9))),
+        ];
+        for (flags, strategy) in table {
+            assert_eq!(parse(flags).unwrap().strategy, strategy, "{flags}");
+        }
+    }
+
+    #[test]
+    fn what_means_nothing_is_refused() {
+        let table = [
+            ("--num-samples 3", "would all be the same"),
+            ("--num-beams 2 --num-samples 3", "raise --num-beams"),
+            ("--num-beams 2 --temperature 1", "cannot be used with"),
+            ("--length-penalty 2", "--num-beams"),
+            ("--temperature 0", "above 0"),
+            ("--top-p 1.5", "at most 1"),
+            ("--allow ACJ", "--allow J"),
+            ("--allow AC*", "--allow *"),
+        ];
+        for (flags, expected) in table {
+            let error = parse(flags).unwrap_err().to_string();
+            assert!(error.contains(expected), "{flags}: {error}");
+        }
+    }
+
+    #[test]
+    fn allowed_letters_are_told_in_the_order_of_the_alphabet() {
+        let tokenizer = Tokenizer::ankh3();
+        let allowed = parse("--allow wXac").unwrap().allowed;
+        assert_eq!(letters(&allowed, &tokenizer), "ACWX");
+        assert_eq!(parse("").unwrap().allowed.token_ids().len(), 20);
+    }
+}

@@ -1,0 +1,262 @@
+//! What part of a record is the prompt, and how many residues are to be written.
+
+use std::fmt;
+use std::str::FromStr;
+
+use thiserror::Error;
+
+/// Residues that `--length eos` writes at most: a model need never write `</s>`.
+pub const MAX_NEW: usize = 1024;
+
+/// The part of a record that is the prompt.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Keep {
+    /// This share of its residues, rounded down; between 0 and 1.
+    Share(f64),
+    /// Its first residues.
+    First(usize),
+    /// All of it.
+    All,
+}
+
+/// How long the whole sequence is to be, prompt and completion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Length {
+    /// As long as the record.
+    Same,
+    /// So many residues.
+    Exactly(usize),
+    /// Until `</s>`, at most so many residues.
+    AtMost(usize),
+    /// Until `</s>`, at most [`MAX_NEW`] new residues.
+    Eos,
+}
+
+/// What is asked of every record.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rule {
+    /// The prompt.
+    pub keep: Keep,
+    /// The whole.
+    pub length: Length,
+    /// Residues of the whole before `</s>` may be written.
+    pub min_length: usize,
+}
+
+/// What is asked of one record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Residues of the prompt.
+    pub prompt: usize,
+    /// Residues to write before `</s>` may be.
+    pub min_new: usize,
+    /// Residues to write at most.
+    pub max_new: usize,
+}
+
+/// Why a record cannot be completed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum PlanError {
+    /// Nothing of it is kept.
+    #[error("--keep leaves no residue of {length} as the prompt; keep more")]
+    EmptyPrompt {
+        /// Residues of the record.
+        length: usize,
+    },
+    /// More is to be kept than there is.
+    #[error("--keep {keep} of a record of {length} residues; keep less, or all")]
+    KeepsMore {
+        /// Residues to keep.
+        keep: usize,
+        /// Residues of the record.
+        length: usize,
+    },
+    /// The whole is to be shorter than the prompt, or as long.
+    #[error(
+        "the prompt has {prompt} residues and the whole is to have {length}, so nothing is left to write; give a larger --length or a smaller --keep"
+    )]
+    NothingToWrite {
+        /// Residues of the prompt.
+        prompt: usize,
+        /// Residues of the whole.
+        length: usize,
+    },
+}
+
+impl Rule {
+    /// True where the number of residues is given and `</s>` not needed.
+    pub fn is_exact(&self) -> bool {
+        matches!(self.length, Length::Same | Length::Exactly(_))
+    }
+
+    /// The plan for a record of `length` residues.
+    ///
+    /// # Errors
+    /// No prompt, or nothing to write.
+    pub fn plan(&self, length: usize) -> Result<Plan, PlanError> {
+        let prompt = self.prompt(length)?;
+        let longest = match self.length {
+            Length::Same => length,
+            Length::Exactly(length) | Length::AtMost(length) => length,
+            Length::Eos => (prompt + MAX_NEW).max(self.min_length),
+        };
+        if longest <= prompt {
+            return Err(PlanError::NothingToWrite {
+                prompt,
+                length: longest,
+            });
+        }
+        let max_new = longest - prompt;
+        let min_new = if self.is_exact() {
+            max_new
+        } else {
+            self.min_length.saturating_sub(prompt).clamp(1, max_new)
+        };
+        Ok(Plan {
+            prompt,
+            min_new,
+            max_new,
+        })
+    }
+
+    fn prompt(&self, length: usize) -> Result<usize, PlanError> {
+        let prompt = match self.keep {
+            Keep::Share(share) => (share * length as f64) as usize,
+            Keep::First(keep) if keep > length => {
+                return Err(PlanError::KeepsMore { keep, length });
+            }
+            Keep::First(keep) => keep,
+            Keep::All => length,
+        };
+        if prompt == 0 {
+            return Err(PlanError::EmptyPrompt { length });
+        }
+        Ok(prompt)
+    }
+}
+
+impl FromStr for Keep {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text, text.parse::<usize>(), text.parse::<f64>()) {
+            ("all", _, _) => Ok(Keep::All),
+            (_, Ok(first), _) if first > 0 => Ok(Keep::First(first)),
+            (_, Err(_), Ok(share)) if 0.0 < share && share < 1.0 => Ok(Keep::Share(share)),
+            _ => {
+                Err("a share between 0 and 1 (0.5), a number of residues (100), or all".to_owned())
+            }
+        }
+    }
+}
+
+impl fmt::Display for Keep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Keep::Share(share) => write!(f, "{share}"),
+            Keep::First(first) => write!(f, "{first}"),
+            Keep::All => f.write_str("all"),
+        }
+    }
+}
+
+impl FromStr for Length {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = |text: &str| text.parse().ok().filter(|number| *number > 0);
+        let length = match (text, text.split_once(':')) {
+            ("same", _) => Some(Length::Same),
+            ("eos", _) => Some(Length::Eos),
+            (_, Some(("max", most))) => number(most).map(Length::AtMost),
+            _ => number(text).map(Length::Exactly),
+        };
+        length.ok_or_else(|| "same, a number of residues (300), max:N, or eos".to_owned())
+    }
+}
+
+impl fmt::Display for Length {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Length::Same => f.write_str("same"),
+            Length::Exactly(length) => write!(f, "{length}"),
+            Length::AtMost(length) => write!(f, "max:{length}"),
+            Length::Eos => f.write_str("eos"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(keep: &str, length: &str, min_length: usize, record: usize) -> Result<Plan, PlanError> {
+        let rule = Rule {
+            keep: keep.parse().unwrap(),
+            length: length.parse().unwrap(),
+            min_length,
+        };
+        rule.plan(record)
+    }
+
+    #[test]
+    fn prompt_and_new_residues_of_a_record() {
+        let table = [
+            (("0.5", "same", 0, 10), (5, 5, 5)),
+            (("0.5", "same", 0, 11), (5, 6, 6)),
+            (("0.5", "same", 0, 2), (1, 1, 1)),
+            (("3", "same", 0, 11), (3, 8, 8)),
+            (("all", "30", 0, 11), (11, 19, 19)),
+            (("0.5", "max:30", 0, 10), (5, 1, 25)),
+            (("0.5", "max:30", 20, 10), (5, 15, 25)),
+            (("0.5", "max:30", 3, 10), (5, 1, 25)),
+            (("all", "eos", 0, 10), (10, 1, MAX_NEW)),
+            (("all", "eos", 5000, 10), (10, 4990, 4990)),
+        ];
+        for ((keep, length, min, record), (prompt, min_new, max_new)) in table {
+            let expected = Plan {
+                prompt,
+                min_new,
+                max_new,
+            };
+            let what = format!("{keep} {length} {min} {record}");
+            assert_eq!(plan(keep, length, min, record), Ok(expected), "{what}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_done_says_why() {
+        let table = [
+            (("0.5", "same", 1), "no residue of 1 as the prompt"),
+            (("0.1", "same", 9), "no residue of 9"),
+            (("50", "same", 30), "--keep 50 of a record of 30"),
+            (("30", "same", 30), "nothing is left to write"),
+            (("all", "same", 30), "nothing is left to write"),
+            (
+                ("0.5", "20", 100),
+                "50 residues and the whole is to have 20",
+            ),
+            (("0.5", "max:50", 100), "give a larger --length"),
+        ];
+        for ((keep, length, record), expected) in table {
+            let error = plan(keep, length, 0, record).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn words_of_the_command_line() {
+        for text in ["0.5", "0.25", "3", "all"] {
+            assert_eq!(text.parse::<Keep>().unwrap().to_string(), text);
+        }
+        for text in ["same", "12", "max:12", "eos"] {
+            assert_eq!(text.parse::<Length>().unwrap().to_string(), text);
+        }
+        for bad in ["0", "1.0", "1.5", "-1", "half", "", "NaN"] {
+            assert!(bad.parse::<Keep>().is_err(), "{bad}");
+        }
+        for bad in ["0", "max:", "max:0", "max", "-3", "1.5", "half", ""] {
+            assert!(bad.parse::<Length>().is_err(), "{bad}");
+        }
+    }
+}

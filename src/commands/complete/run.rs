@@ -1,0 +1,214 @@
+//! The loop: records become prompts as long as the generator wants more; what it has finished is written in order.
+
+use std::collections::VecDeque;
+
+use anyhow::{Context, Result, bail};
+
+use super::plan::{Plan, Rule};
+use super::text::fasta;
+use super::{Outcome, Part, report};
+use crate::args::Shard;
+use crate::inference::generate::{End, Generator, NotFinite, Outcome as Written, Prompt, Settings};
+use crate::io::entry::seal;
+use crate::io::fasta_writer::FastaWriter;
+use crate::io::input::{Input, Item, OnBad};
+use crate::io::journal::{Journal, Replay};
+use crate::progress::Progress;
+use crate::sequence::Sequence;
+use crate::tokenizer::{TaskPrefix, Tokenizer};
+
+/// The loop's state.
+pub(super) struct Run<'a> {
+    pub generator: Generator<'a>,
+    pub tokenizer: &'a Tokenizer,
+    pub prefix: TaskPrefix,
+    pub settings: Settings,
+    pub rule: Rule,
+    pub part: Part,
+    /// What the generator has, with the residues of its prompt.
+    pub pending: VecDeque<(Sequence, usize)>,
+    pub writer: FastaWriter,
+    pub replay: Option<Replay>,
+    pub journal: Option<Journal>,
+    pub progress: Progress,
+    pub on_bad: OnBad,
+    pub shard: Option<Shard>,
+    pub tally: Tally,
+}
+
+/// What is told at the end.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    left_out: u64,
+    /// Residues of prompts that the model saw as X.
+    replaced: usize,
+    /// Sequences that could have ended by themselves and did not.
+    unended: u64,
+    /// Records with fewer sequences than asked for.
+    fewer: u64,
+}
+
+impl Run<'_> {
+    pub(super) fn all(mut self, mut input: Input) -> Result<Outcome> {
+        let mut at_end = false;
+        while !(at_end && self.generator.is_idle()) {
+            while !at_end && self.generator.wants_more() {
+                match input.next() {
+                    Some(item) => self.take(item?)?,
+                    None => at_end = true,
+                }
+            }
+            self.generator.advance()?;
+            while let Some(written) = self.generator.pop() {
+                let (sequence, prompt) = self.pending.pop_front().expect("one for each prompt");
+                self.finish_one(&sequence, prompt, written)?;
+            }
+        }
+        self.writer.finish()?;
+        self.journal.map_or(Ok(()), Journal::remove)?;
+        report(input.counts());
+        self.tally.tell();
+        self.progress.finish();
+        Ok(if input.counts().is_partial() || self.tally.left_out > 0 {
+            Outcome::SomeFailed
+        } else {
+            Outcome::Done
+        })
+    }
+
+    /// Makes a prompt of a record, unless it is another shard's or done already.
+    fn take(&mut self, Item { index, sequence }: Item) -> Result<()> {
+        if self.shard.is_some_and(|shard| !shard.has(index)) {
+            return Ok(());
+        }
+        let plan = match self.rule.plan(sequence.residues.len()) {
+            Ok(plan) => plan,
+            Err(error) => return self.refuse(&sequence, &error.to_string()),
+        };
+        if self.replayed(&sequence)? {
+            return Ok(());
+        }
+        let prompt = self.prompt(&sequence, plan)?;
+        self.generator.push(prompt);
+        self.pending.push_back((sequence, plan.prompt));
+        Ok(())
+    }
+
+    fn prompt(&mut self, sequence: &Sequence, plan: Plan) -> Result<Prompt> {
+        let encoding = self
+            .tokenizer
+            .encode(&sequence.residues[..plan.prompt], self.prefix)
+            .with_context(|| place(sequence))?;
+        self.tally.replaced += encoding.replaced;
+        Ok(Prompt {
+            id: sequence.id.clone(),
+            token_ids: encoding.token_ids,
+            min_new: plan.min_new,
+            max_new: plan.max_new,
+        })
+    }
+
+    /// Writes what an earlier run has of this sequence; false if it has nothing.
+    fn replayed(&mut self, sequence: &Sequence) -> Result<bool> {
+        let Some(replay) = &mut self.replay else {
+            return Ok(false);
+        };
+        let Some(entry) = replay.next_entry()? else {
+            return Ok(false);
+        };
+        let text = entry.strip_prefix(&seal(sequence)).with_context(|| {
+            format!("the input is not the one that the run to be resumed began with (at {}); delete the .resume file or give the same input", sequence.id)
+        })?;
+        if text.is_empty() {
+            // It had no result then, and would have none now.
+            self.refuse(sequence, &NotFinite.to_string())?;
+        } else {
+            self.writer.write(text)?;
+            self.progress.add(1, 0);
+        }
+        Ok(true)
+    }
+
+    fn finish_one(&mut self, sequence: &Sequence, prompt: usize, written: Written) -> Result<()> {
+        let completions = match written {
+            Ok(completions) => completions,
+            Err(error) => {
+                self.refuse(sequence, &format!("{error}; the weights or the number type do not bear this sequence (try --dtype f32, or leave the record out)"))?;
+                return self.keep(sequence, &[]);
+            }
+        };
+        let new: usize = completions.iter().map(|c| c.token_ids.len()).sum();
+        self.progress.add(1, new as u64);
+        if completions.len() < self.settings.num_samples {
+            self.tally.fewer += 1;
+        }
+        if !self.rule.is_exact() {
+            let unended = completions.iter().filter(|c| c.end() == End::Length);
+            self.tally.unended += unended.count() as u64;
+        }
+        let text = fasta(
+            sequence,
+            prompt,
+            &completions,
+            &self.settings,
+            self.tokenizer,
+            self.part,
+        );
+        self.keep(sequence, &text)?;
+        self.writer.write(&text)?;
+        Ok(())
+    }
+
+    /// Adds a result to the journal.
+    fn keep(&mut self, sequence: &Sequence, text: &[u8]) -> Result<()> {
+        if let Some(journal) = &mut self.journal {
+            journal.append(&[&seal(sequence)[..], text].concat())?;
+            journal.flush()?;
+        }
+        Ok(())
+    }
+
+    /// A record without a result: an error, or left out.
+    fn refuse(&mut self, sequence: &Sequence, problem: &str) -> Result<()> {
+        let message = format!("{}: {problem}", place(sequence));
+        if self.on_bad == OnBad::Error {
+            bail!("{message}; or --on-bad skip");
+        }
+        tracing::warn!("skipped: {message}");
+        self.tally.left_out += 1;
+        Ok(())
+    }
+}
+
+fn place(sequence: &Sequence) -> String {
+    let Sequence { id, origin, .. } = sequence;
+    format!(
+        "{}: record {} ({id}), line {}",
+        origin.file, origin.record, origin.line
+    )
+}
+
+impl Tally {
+    fn tell(&self) {
+        let Tally {
+            left_out,
+            replaced,
+            unended,
+            fewer,
+        } = self;
+        if *left_out > 0 {
+            tracing::warn!("{left_out} records left out: they cannot be completed");
+        }
+        if *replaced > 0 {
+            tracing::warn!("{replaced} residues of prompts read as X: the vocabulary lacks them");
+        }
+        if *unended > 0 {
+            tracing::info!("{unended} sequences reached the length limit without </s>");
+        }
+        if *fewer > 0 {
+            tracing::warn!(
+                "{fewer} records have fewer sequences than --num-samples: there are no more of that length and those residues"
+            );
+        }
+    }
+}

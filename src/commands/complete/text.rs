@@ -1,0 +1,82 @@
+//! A record's completions as FASTA.
+
+use std::fmt::Write;
+
+use super::Part;
+use crate::inference::generate::{Completion, End, Settings, Strategy};
+use crate::io::fasta_writer;
+use crate::sequence::Sequence;
+use crate::tokenizer::Tokenizer;
+
+/// FASTA of all `completions` of `sequence`, of which the first `prompt` residues were the prompt.
+pub fn fasta(
+    sequence: &Sequence,
+    prompt: usize,
+    completions: &[Completion],
+    settings: &Settings,
+    tokenizer: &Tokenizer,
+    part: Part,
+) -> Vec<u8> {
+    let mut text = Vec::new();
+    for (sample, completion) in completions.iter().enumerate() {
+        let mut residues = match part {
+            Part::Full => sequence.residues[..prompt].to_vec(),
+            Part::Completion => Vec::new(),
+        };
+        let letter = |id: &u32| tokenizer.residue(*id);
+        residues.extend(completion.token_ids.iter().filter_map(letter));
+        let header = header(sequence, sample + 1, prompt, completion, settings);
+        fasta_writer::record(&header, &residues, &mut text);
+    }
+    text
+}
+
+fn header(
+    sequence: &Sequence,
+    sample: usize,
+    prompt: usize,
+    completion: &Completion,
+    settings: &Settings,
+) -> String {
+    let mut header = format!(
+        "{}/{sample} log_likelihood={:.4} perplexity={:.4} prompt={prompt} new={} end={}",
+        sequence.id,
+        completion.log_likelihood(),
+        completion.perplexity(),
+        completion.token_ids.len(),
+        match completion.end() {
+            End::Eos => "eos",
+            End::Length => "length",
+        },
+    );
+    let mut put = |name: &str, value: &dyn std::fmt::Display| {
+        write!(header, " {name}={value}").expect("a string takes everything");
+    };
+    match settings.strategy {
+        Strategy::Greedy => put("decoding", &"greedy"),
+        Strategy::Sample(sampling) => {
+            put("decoding", &"sample");
+            put("seed", &settings.seed);
+            put("temperature", &sampling.temperature);
+            if let Some(top_k) = sampling.top_k {
+                put("top_k", &top_k);
+            }
+            if let Some(top_p) = sampling.top_p {
+                put("top_p", &top_p);
+            }
+        }
+        Strategy::Beam(search) => {
+            put("decoding", &"beam");
+            put("num_beams", &search.num_beams);
+            put("length_penalty", &search.length_penalty);
+            if let Some(score) = completion.score {
+                put("score", &format_args!("{score:.4}"));
+            }
+        }
+    }
+    if !sequence.description.is_empty() {
+        header.push(' ');
+        header.push_str(&sequence.description);
+    }
+    header
+}

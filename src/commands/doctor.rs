@@ -1,0 +1,129 @@
+//! `ankh3 doctor`: what this build sees of the machine, and whether the network computes right on it.
+
+mod machine;
+
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use clap::Args;
+
+use crate::args::at_least_one;
+use crate::checkpoint::Hub;
+use crate::device::{Compute, DeviceSpec, has_driver};
+use crate::kernels::cpu::Isa;
+use crate::model::self_check::{self, Check};
+
+/// Show what this build sees of the machine, and check its arithmetic
+///
+/// CPU, threads, memory, GPUs, the model cache; then every kernel on every instruction set of this CPU, and a small random encoder, against plain
+/// arithmetic in double precision. Exit code 1 if a result is off.
+#[derive(Args, Clone, Debug)]
+pub struct DoctorArgs {
+    /// CPU threads [default: as many as this process may use].
+    #[arg(long, short, value_name = "N", value_parser = at_least_one, env = "ANKH3_THREADS")]
+    threads: Option<usize>,
+}
+
+impl DoctorArgs {
+    /// CPU threads asked for.
+    pub fn threads(&self) -> Option<usize> {
+        self.threads
+    }
+}
+
+/// Largest error of the encoder relative to its largest output. What the goldens hold on a CPU; a GPU adds in another order.
+const CPU_LIMIT: f64 = 2e-5;
+const GPU_LIMIT: f64 = 1e-3;
+
+/// Runs the command.
+///
+/// # Errors
+/// A device that does not open, a result that is off.
+pub fn run(out: &mut dyn Write) -> Result<()> {
+    describe(out)?;
+    let compute = Compute::open(DeviceSpec::Auto, None)?;
+    writeln!(out, "device       {} ({})", compute.name, compute.kernels())?;
+    writeln!(out, "\nself-check, largest error against f64:")?;
+    let mut checks = self_check::kernels();
+    checks.push(self_check::encoder(&candle_core::Device::Cpu, CPU_LIMIT)?);
+    if !compute.device.is_cpu() {
+        checks.push(self_check::encoder(&compute.device, GPU_LIMIT)?);
+    }
+    for check in &checks {
+        show(check, out)?;
+    }
+    let failed = checks.iter().filter(|check| !check.passed()).count();
+    ensure!(
+        failed == 0,
+        "{failed} of {} checks failed: results of this build on this machine cannot be trusted; ANKH3_CPU_ISA=portable avoids vector instructions",
+        checks.len()
+    );
+    Ok(writeln!(out, "all right")?)
+}
+
+fn describe(out: &mut dyn Write) -> Result<()> {
+    let mut line = |name: &str, value: String| writeln!(out, "{name:<12} {value}");
+    let features = if cfg!(feature = "cuda") {
+        "cuda"
+    } else {
+        "none"
+    };
+    line(
+        "version",
+        format!(
+            "ankh3 {}, {}-{}, features: {features}",
+            env!("CARGO_PKG_VERSION"),
+            std::env::consts::ARCH,
+            std::env::consts::OS
+        ),
+    )?;
+    line("cpu", machine::cpu())?;
+    line("cpu has", machine::cpu_features().join(" "))?;
+    let isa = Isa::from_env().map_or_else(|error| error, |isa| isa.name().to_owned());
+    line("cpu kernels", isa)?;
+    let available = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let used = rayon::current_num_threads();
+    line("threads", format!("{used} used, {available} available"))?;
+    line("memory", machine::memory())?;
+    line("gpu driver", driver().to_owned())?;
+    for gpu in machine::gpus() {
+        line("gpu", gpu)?;
+    }
+    let hub = Hub::from_env();
+    let state = cache_state(&hub.cache);
+    line("model cache", format!("{} ({state})", hub.cache.display()))?;
+    Ok(())
+}
+
+fn driver() -> &'static str {
+    match (has_driver(), cfg!(feature = "cuda")) {
+        (true, true) => "found",
+        (true, false) => "found, but this build has no CUDA: build with --features cuda",
+        (false, true) => "none (libcuda.so.1): this build runs on the CPU here",
+        (false, false) => "none",
+    }
+}
+
+/// Whether `ankh3 fetch` could write there; nothing is left behind.
+fn cache_state(cache: &Path) -> String {
+    let Some(existing) = cache.ancestors().find(|folder| folder.is_dir()) else {
+        return "cannot be made; set HF_HOME to a folder that can be written".to_owned();
+    };
+    match tempfile::tempfile_in(existing) {
+        Ok(_) if existing == cache => "writable".to_owned(),
+        Ok(_) => "will be made by `ankh3 fetch`".to_owned(),
+        Err(error) => {
+            format!("not writable: {error}; `ankh3 fetch` needs HF_HOME set to another folder")
+        }
+    }
+}
+
+fn show(check: &Check, out: &mut dyn Write) -> std::io::Result<()> {
+    let Check { name, error, limit } = check;
+    let verdict = if check.passed() { "ok" } else { "WRONG" };
+    writeln!(
+        out,
+        "  {name:<30} {error:.1e} (limit {limit:.0e}) {verdict}"
+    )
+}

@@ -1,0 +1,317 @@
+//! Where a run begins: recipe, data files, shape, vocabulary, weights; from scratch, from a model, or from the run's own last checkpoint.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use clap::ValueEnum;
+use serde_json::{Map, json};
+
+use super::{PretrainArgs, steps};
+use crate::checkpoint::init::{self, Preset};
+use crate::checkpoint::layout::{self, LmHead, TensorSpec};
+use crate::checkpoint::save::{Contents, LazyTensor, save};
+use crate::checkpoint::{Checkpoint, Hub, StoredDtype};
+use crate::commands::init::PresetArg;
+use crate::device::Compute;
+use crate::io::atomic_file::AtomicFile;
+use crate::model::Config;
+use crate::tokenizer::Tokenizer;
+use crate::training::optimizer::Moments;
+use crate::training::recipe::{FinalDtype, Recipe};
+use crate::training::step::Network;
+use crate::training::trainer::{State, Trainer};
+use crate::training::variables::{Parameter, Parameters};
+
+/// What a run is made of, before anything is written.
+pub(super) struct Begin {
+    pub(super) recipe: Recipe,
+    pub(super) tokenizer: Tokenizer,
+    pub(super) train: Vec<PathBuf>,
+    valid: Vec<PathBuf>,
+    config: Config,
+    lm_head: LmHead,
+    /// A checkpoint to take weights from: the run's own or another model.
+    from: Option<Checkpoint>,
+    resumes: bool,
+}
+
+/// An opened run.
+pub(super) struct Run {
+    pub(super) dir: PathBuf,
+    pub(super) recipe: Recipe,
+    pub(super) tokenizer: Tokenizer,
+    pub(super) train: Vec<PathBuf>,
+    pub(super) valid: Vec<PathBuf>,
+    pub(super) config: Config,
+    lm_head: LmHead,
+    from: Option<Checkpoint>,
+    resumes: bool,
+}
+
+impl Begin {
+    /// Reads the recipe and opens what it begins with.
+    pub(super) fn new(args: &PretrainArgs) -> Result<Self> {
+        let recipe = read_recipe(args)?;
+        let last = match &args.output {
+            Some(run) if args.resume => steps::steps(&checkpoints(run)).pop(),
+            _ => None,
+        };
+        let resumes = last.is_some();
+        let from = match (last, &args.init) {
+            (Some((_, place)), _) => Some(Checkpoint::load(&place)?),
+            (None, Some(model)) => Some(Checkpoint::open(model, &Hub::from_env())?),
+            (None, None) => None,
+        };
+        let (config, lm_head, tokenizer) = match &from {
+            Some(checkpoint) => {
+                check_shape(&recipe, checkpoint)?;
+                (
+                    checkpoint.config.clone(),
+                    checkpoint.lm_head(),
+                    checkpoint.tokenizer.clone(),
+                )
+            }
+            None => (shape(&recipe)?, LmHead::Own, Tokenizer::ankh3()),
+        };
+        ensure!(
+            tokenizer.num_sentinels() > 0 || recipe.objectives.masking == 0.0,
+            "the vocabulary has no sentinels (<extra_id_0>), so nothing can be masked; set objectives.masking=0"
+        );
+        let train = files(&recipe.data.train, "data.train")?;
+        ensure!(
+            !train.is_empty(),
+            "data.train names no file; give FASTA files or globs in the recipe, or --set data.train='[\"a.fasta\"]'"
+        );
+        Ok(Begin {
+            valid: files(&recipe.data.valid, "data.valid")?,
+            recipe,
+            tokenizer,
+            train,
+            config,
+            lm_head,
+            from,
+            resumes,
+        })
+    }
+
+    /// Makes the run's directory, or checks that it is the one to go on with.
+    pub(super) fn open_run(self, args: &PretrainArgs) -> Result<Run> {
+        let dir = args.output.clone().context("--output RUN is missing")?;
+        let occupied = fs::read_dir(&dir).is_ok_and(|mut entries| entries.next().is_some());
+        ensure!(
+            args.resume || !occupied,
+            "{} is not empty; go on with it by --resume, or name another directory",
+            dir.display()
+        );
+        let checkpoints = checkpoints(&dir);
+        fs::create_dir_all(&checkpoints).with_context(|| checkpoints.display().to_string())?;
+        let path = dir.join("recipe.toml");
+        let mut file = AtomicFile::create(&path).with_context(|| path.display().to_string())?;
+        std::io::Write::write_all(&mut file, self.recipe.to_toml().as_bytes())?;
+        file.finish().with_context(|| path.display().to_string())?;
+        let Begin {
+            recipe,
+            tokenizer,
+            train,
+            valid,
+            config,
+            lm_head,
+            from,
+            resumes,
+        } = self;
+        Ok(Run {
+            dir,
+            recipe,
+            tokenizer,
+            train,
+            valid,
+            config,
+            lm_head,
+            from,
+            resumes,
+        })
+    }
+}
+
+fn checkpoints(run: &Path) -> PathBuf {
+    run.join("checkpoints")
+}
+
+/// The recipe given, or that of the run that goes on.
+fn read_recipe(args: &PretrainArgs) -> Result<Recipe> {
+    let read = |path: &Path, sets: &[String]| {
+        let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        Recipe::read(&text, sets).with_context(|| path.display().to_string())
+    };
+    let own = args.output.as_ref().map(|run| run.join("recipe.toml"));
+    match (&args.recipe, own.filter(|own| args.resume && own.exists())) {
+        (None, None) => {
+            bail!("give a recipe (docs/pretrain.md has one to start from), or --resume a run")
+        }
+        (Some(recipe), None) => read(recipe, &args.set),
+        (None, Some(own)) => read(&own, &args.set),
+        (Some(recipe), Some(own)) => {
+            let (given, own) = (read(recipe, &args.set)?, read(&own, &args.set)?);
+            ensure!(
+                given == own,
+                "{} differs from the recipe that the run began with; leave it out, or change single values by --set",
+                recipe.display()
+            );
+            Ok(own)
+        }
+    }
+}
+
+/// The files that paths and globs name, each glob's in order.
+fn files(patterns: &[String], key: &str) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for pattern in patterns {
+        let found = glob::glob(pattern).map_err(|error| anyhow!("{key}: {pattern}: {error}"))?;
+        let found = found.collect::<Result<Vec<_>, _>>()?;
+        ensure!(!found.is_empty(), "{key}: there is no file {pattern}");
+        files.extend(found);
+    }
+    Ok(files)
+}
+
+fn shape(recipe: &Recipe) -> Result<Config> {
+    let name = recipe.model.preset.as_deref().unwrap_or("nano");
+    let preset = PresetArg::from_str(name, true).map_err(|_| {
+        anyhow!("model.preset is \"{name}\"; it must be nano, small, base, large or xl")
+    })?;
+    Ok(recipe.model.applied_to(Preset::from(preset).config()))
+}
+
+/// A shape that the recipe asks for must be that of the checkpoint.
+fn check_shape(recipe: &Recipe, checkpoint: &Checkpoint) -> Result<()> {
+    if recipe.model == crate::training::recipe::Shape::default() {
+        return Ok(());
+    }
+    let (asked, found) = (shape(recipe)?, &checkpoint.config);
+    let numbers = |config: &Config| {
+        [
+            ("d_model", config.d_model),
+            ("d_kv", config.d_kv),
+            ("d_ff", config.d_ff),
+            ("num_heads", config.num_heads),
+            ("num_layers", config.num_layers),
+            ("num_decoder_layers", config.decoder_layers()),
+        ]
+    };
+    for ((name, asked), (_, found)) in numbers(&asked).into_iter().zip(numbers(found)) {
+        ensure!(
+            asked == found,
+            "the recipe's {name} is {asked}, that of {} {found}; leave [model] out to take its shape",
+            checkpoint.dir.display()
+        );
+    }
+    Ok(())
+}
+
+impl Run {
+    fn specs(&self) -> Vec<TensorSpec> {
+        layout::tensors(&self.config, self.lm_head)
+    }
+
+    /// The run's weights and state, where it stands.
+    pub(super) fn trainer<'a>(&'a self, compute: &'a Compute) -> Result<Trainer<'a>> {
+        let parameters = self.specs().into_iter().map(|spec| {
+            let values = match &self.from {
+                Some(checkpoint) => checkpoint.tensor(&spec.name, &spec.shape)?.to_f32_vec(),
+                None => init::values(&spec, &self.config, self.recipe.seed),
+            };
+            let parameter = Parameter {
+                shape: spec.shape,
+                values,
+            };
+            Ok((spec.name, parameter))
+        });
+        let parameters = parameters.collect::<Result<Parameters>>()?;
+        let (moments, state) = match &self.from {
+            Some(checkpoint) if self.resumes => resumed(checkpoint)?,
+            _ => (Moments::new(), State::default()),
+        };
+        let network = Network {
+            config: &self.config,
+            device: &compute.device,
+            dtype: compute.dtype.into(),
+            z_loss: self.recipe.z_loss,
+        };
+        Ok(Trainer {
+            network,
+            recipe: &self.recipe,
+            parameters,
+            moments,
+            state,
+        })
+    }
+
+    fn contents<'a>(&'a self, trainer: &'a Trainer<'_>, dtype: StoredDtype) -> Contents<'a> {
+        let tensors = self.specs().into_iter().map(|spec| {
+            let values = &trainer.parameters[&spec.name].values;
+            LazyTensor {
+                name: spec.name,
+                dtype,
+                shape: spec.shape,
+                bytes: Box::new(move || crate::checkpoint::encode(values, dtype).into()),
+            }
+        });
+        let State { step, tokens, .. } = &trainer.state;
+        let label = json!({ "steps": step, "tokens": tokens, "tool": concat!("ankh3 ", env!("CARGO_PKG_VERSION")) });
+        Contents {
+            config: &self.config,
+            labels: Map::from_iter([("ankh3_pretrain".to_owned(), label)]),
+            tokenizer: &self.tokenizer,
+            tensors: tensors.collect(),
+        }
+    }
+
+    /// Saves a checkpoint and deletes old ones.
+    pub(super) fn save(&self, trainer: &Trainer<'_>) -> Result<PathBuf> {
+        let mut moments = BTreeMap::new();
+        for (name, values) in &trainer.moments {
+            for (number, values) in values.iter().enumerate() {
+                moments.insert(format!("{number}.{name}"), &values[..]);
+            }
+        }
+        let state = serde_json::to_value(&trainer.state)?;
+        let dir = checkpoints(&self.dir);
+        let contents = self.contents(trainer, StoredDtype::F32);
+        let run = steps::RunState { moments, state };
+        let place = steps::save_step(&dir, trainer.state.step, contents, &run)?;
+        steps::prune(&dir, self.recipe.checkpoints.keep)?;
+        Ok(place)
+    }
+
+    /// Writes the finished model.
+    pub(super) fn export(&self, trainer: &Trainer<'_>) -> Result<PathBuf> {
+        let place = self.dir.join("model");
+        if place.exists() {
+            fs::remove_dir_all(&place).with_context(|| place.display().to_string())?;
+        }
+        let dtype = match self.recipe.checkpoints.final_dtype {
+            FinalDtype::F32 => StoredDtype::F32,
+            FinalDtype::Bf16 => StoredDtype::Bf16,
+        };
+        save(&place, self.contents(trainer, dtype))?;
+        Ok(place)
+    }
+}
+
+/// The optimizer's memory and the state of a checkpoint of the run.
+fn resumed(checkpoint: &Checkpoint) -> Result<(Moments, State)> {
+    let (tensors, state) = steps::load_state(&checkpoint.dir)?;
+    let state = serde_json::from_value(state)
+        .with_context(|| format!("{}: training/state.json", checkpoint.dir.display()))?;
+    let mut moments = Moments::new();
+    // Sorted by their numbers first: `0.name`, then `1.name`.
+    for (name, values) in tensors {
+        let (_, name) = name
+            .split_once('.')
+            .context("an unknown tensor among the moments")?;
+        moments.entry(name.to_owned()).or_default().push(values);
+    }
+    Ok((moments, state))
+}

@@ -1,0 +1,325 @@
+//! `ankh3 pretrain`: a model from sequences. Recipe → corpus → steps → checkpoints; the loop itself is [`run`].
+
+mod begin;
+mod journal;
+mod signals;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+
+use super::Outcome;
+use crate::args::{DtypeArg, at_least_one};
+use crate::checkpoint::training as steps;
+use crate::device::{Compute, DeviceSpec, Dtype};
+use crate::io::corpus::Corpus;
+use crate::io::stdio::{Content, Output};
+use crate::progress::Steps;
+use crate::tokenizer::{TaskPrefix, Tokenizer};
+use crate::training::batch::{Batch, Maker};
+use crate::training::evaluation::{Figures, evaluate, examples};
+use crate::training::order::{Order, Position};
+use crate::training::recipe::Recipe;
+use crate::training::trainer::{Report, Trainer};
+use crate::training::variables::Variables;
+
+use begin::{Begin, Run};
+use journal::Journal;
+use signals::Signals;
+
+/// Train a model from scratch or go on with one: masked language modelling and sequence completion together
+///
+/// The recipe (TOML) says everything that decides what is computed; RUN gets its resolved copy, log.jsonl, checkpoints/step-N (each a model that every
+/// command and Hugging Face transformers load) and, at the end, model/. The same recipe gives the same bytes on a CPU, whatever the threads and however
+/// often the run was interrupted. SIGUSR1 saves a checkpoint, SIGTERM saves one and ends the run.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct PretrainArgs {
+    /// The recipe; with --resume that of RUN.
+    #[arg(value_name = "RECIPE.toml")]
+    recipe: Option<PathBuf>,
+
+    /// The directory of the run.
+    #[arg(
+        long,
+        short,
+        value_name = "RUN",
+        required_unless_present = "show_examples"
+    )]
+    output: Option<PathBuf>,
+
+    /// Go on from the last checkpoint in RUN, or begin if there is none.
+    #[arg(long)]
+    resume: bool,
+
+    /// Goes over the recipe, as in `--set optimizer.learning_rate=0.005`; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+
+    /// Begin with the weights of this model instead of random ones (a directory or a fetched model's name).
+    #[arg(long, value_name = "DIR|NAME")]
+    init: Option<String>,
+
+    /// Print what the model would see of the first N sequences, and train nothing.
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    show_examples: Option<usize>,
+
+    /// cpu, cuda, cuda:N, or auto (a GPU where this build and this machine have one).
+    #[arg(long, default_value = "auto", help_heading = "Running")]
+    device: DeviceSpec,
+
+    /// Number type of the matrix products [default: f32 on a CPU, bf16 on a GPU]; master weights are f32 always.
+    #[arg(long, value_enum, ignore_case = true, help_heading = "Running")]
+    dtype: Option<DtypeArg>,
+
+    /// CPU threads [default: as many as this process may use].
+    #[arg(long, short, value_name = "N", value_parser = at_least_one, env = "ANKH3_THREADS", help_heading = "Running")]
+    pub(super) threads: Option<usize>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  ankh3 pretrain recipe.toml --show-examples 5
+  ankh3 pretrain recipe.toml -o runs/nano --resume
+  ankh3 pretrain recipe.toml -o runs/try --set steps=200 --set optimizer.learning_rate=0.005
+  ankh3 pretrain family.toml -o runs/family --init ankh3-large";
+
+/// Runs the command.
+///
+/// # Errors
+/// A recipe, a corpus or a checkpoint that cannot be used; a full disk; a loss that stays not finite.
+pub fn run(args: &PretrainArgs) -> Result<Outcome> {
+    let begin = Begin::new(args)?;
+    if let Some(count) = args.show_examples {
+        return show_examples(&begin, count);
+    }
+    let compute = Compute::open(args.device, args.dtype.map(Dtype::from))?;
+    let signals = Signals::register()?;
+    let run = begin.open_run(args)?;
+    let mut corpus = open_corpus(&run)?;
+    let held_out = held_out(&run)?;
+    let mut trainer = run.trainer(&compute)?;
+    let mut order = Order::new(corpus.len(), run.recipe.seed, trainer.state.position);
+    let mut journal = Journal::open(&run.dir, trainer.state.step)?;
+    describe(&run, &corpus, &trainer, &compute);
+    if trainer.state.step == 0 {
+        check_gradients(&run, &trainer, &mut corpus)?;
+    }
+    let line = Steps::new(trainer.state.step, run.recipe.steps);
+    let begun = (Instant::now(), trainer.state.tokens);
+    while trainer.state.step < run.recipe.steps {
+        let batches = next_batches(&run, &mut order, &mut corpus)?;
+        let report = trainer.step(&batches)?;
+        trainer.state.position = order.position();
+        judge(&report, &trainer)?;
+        let rate = (trainer.state.tokens - begun.1) as f64 / begun.0.elapsed().as_secs_f64();
+        tell(&run, &report, rate, &line, &mut journal)?;
+        let step = report.step;
+        let last = step == run.recipe.steps;
+        if !held_out.is_empty() && (last || step.is_multiple_of(run.recipe.evaluation.every)) {
+            let figures = measure(&run, &trainer, &held_out)?;
+            line.suspend(|| journal.evaluation(step, &figures))?;
+        }
+        let ends = signals.ends();
+        if last || ends || signals.saves() || step.is_multiple_of(run.recipe.checkpoints.every) {
+            journal.flush()?;
+            let place = run.save(&trainer)?;
+            line.suspend(|| tracing::debug!("saved {}", place.display()));
+        }
+        if ends && !last {
+            line.finish();
+            bail!("ended by a signal after step {step}, which is saved; go on with --resume");
+        }
+    }
+    line.finish();
+    journal.finish()?;
+    let place = run.export(&trainer)?;
+    tracing::info!(
+        "{} steps, {} tokens, {} steps skipped; the model is {}",
+        trainer.state.step,
+        trainer.state.tokens,
+        trainer.state.skipped,
+        place.display()
+    );
+    Ok(Outcome::Done)
+}
+
+impl From<DtypeArg> for Dtype {
+    fn from(arg: DtypeArg) -> Self {
+        match arg {
+            DtypeArg::F32 => Dtype::F32,
+            DtypeArg::Bf16 => Dtype::Bf16,
+        }
+    }
+}
+
+/// Residues as the objectives take them: one token each.
+fn tokens(tokenizer: &Tokenizer, residues: &[u8]) -> Result<Vec<u32>> {
+    let mut tokens = tokenizer.encode(residues, TaskPrefix::None)?.token_ids;
+    tokens.pop();
+    Ok(tokens)
+}
+
+fn maker<'a>(recipe: &'a Recipe, tokenizer: &'a Tokenizer) -> Maker<'a> {
+    Maker {
+        mixture: &recipe.objectives,
+        tokenizer,
+        max_residues: recipe.data.max_residues,
+    }
+}
+
+fn open_corpus(run: &Run) -> Result<Corpus> {
+    let corpus = Corpus::open(&run.dir, &run.train).context("the training data")?;
+    let least = (run.recipe.batch.tokens * run.recipe.batch.accumulation / 2) as u64;
+    ensure!(
+        corpus.residues() >= least,
+        "the training data has {} residues, less than one step takes (about {least}); lower batch.tokens or add data",
+        corpus.residues()
+    );
+    if corpus.left_out > 0 {
+        tracing::warn!(
+            "{} bad records of the training data were left out",
+            corpus.left_out
+        );
+    }
+    Ok(corpus)
+}
+
+/// The held-out sequences, as tokens, cropped at their beginnings.
+fn held_out(run: &Run) -> Result<Vec<Vec<u32>>> {
+    if run.valid.is_empty() {
+        return Ok(Vec::new());
+    }
+    let options = crate::io::corpus::options();
+    let input = crate::io::input::Input::open(&run.valid, options).context("the held-out data")?;
+    let kept = input.take(run.recipe.evaluation.sequences).map(|item| {
+        let mut tokens = tokens(&run.tokenizer, &item?.sequence.residues)?;
+        tokens.truncate(run.recipe.data.max_residues);
+        Ok(tokens)
+    });
+    kept.collect()
+}
+
+fn next_batches(run: &Run, order: &mut Order, corpus: &mut Corpus) -> Result<Vec<Batch>> {
+    let maker = maker(&run.recipe, &run.tokenizer);
+    let batch = |_| {
+        let examples = maker.next(order, run.recipe.batch.tokens, |number| {
+            tokens(&run.tokenizer, &corpus.read(number)?)
+        })?;
+        Ok(Batch::new(&examples, &run.config))
+    };
+    (0..run.recipe.batch.accumulation).map(batch).collect()
+}
+
+/// Before the first step: every weight must get a gradient, or it would never learn.
+fn check_gradients(run: &Run, trainer: &Trainer<'_>, corpus: &mut Corpus) -> Result<()> {
+    let mut order = Order::new(corpus.len(), run.recipe.seed, Position::default());
+    let batches = next_batches(run, &mut order, corpus)?;
+    let dead = trainer.dead_weights(&batches)?;
+    ensure!(
+        dead.is_empty(),
+        "these weights get no gradient, or none that is finite: {}",
+        dead.join(", ")
+    );
+    Ok(())
+}
+
+fn judge(report: &Report, trainer: &Trainer<'_>) -> Result<()> {
+    if report.not_finite.is_empty() {
+        return Ok(());
+    }
+    let names = report.not_finite.join(", ");
+    tracing::warn!("step {} skipped: not finite: {names}", report.step);
+    let in_a_row = trainer.state.skipped_in_a_row;
+    ensure!(
+        in_a_row < trainer.recipe.max_skipped,
+        "{in_a_row} steps in a row are not finite, the last in {names}; lower optimizer.learning_rate and go on from an earlier checkpoint"
+    );
+    Ok(())
+}
+
+fn tell(run: &Run, report: &Report, rate: f64, line: &Steps, journal: &mut Journal) -> Result<()> {
+    let message = format!("loss {:.4}, {rate:.0} tokens/s", report.loss);
+    line.show(report.step, message);
+    let evaluation = &run.recipe.evaluation;
+    let due = report.step == 1 || report.step.is_multiple_of(evaluation.log_every);
+    if !due && report.not_finite.is_empty() {
+        return Ok(());
+    }
+    journal.step(report, rate)?;
+    if line.is_hidden() {
+        let Report {
+            step,
+            loss,
+            gradient_norm,
+            rate: learning_rate,
+            ..
+        } = report;
+        tracing::info!(
+            "step {step}/{}: loss {loss:.4}, gradient {gradient_norm:.3}, rate {learning_rate:.2e}, {rate:.0} tokens/s",
+            run.recipe.steps
+        );
+    }
+    Ok(())
+}
+
+fn measure(run: &Run, trainer: &Trainer<'_>, held_out: &[Vec<u32>]) -> Result<Vec<Figures>> {
+    let variables = Variables::plain(&trainer.parameters, trainer.network.device)?;
+    let mixture = &run.recipe.objectives;
+    let judged = mixture.tasks().into_iter().map(|task| {
+        let examples = examples(held_out, task, mixture, &run.tokenizer);
+        let tokens = run.recipe.batch.tokens;
+        evaluate(
+            &trainer.network,
+            &variables,
+            &examples,
+            &run.tokenizer,
+            tokens,
+        )
+    });
+    Ok(judged.collect::<candle_core::Result<_>>()?)
+}
+
+fn describe(run: &Run, corpus: &Corpus, trainer: &Trainer<'_>, compute: &Compute) {
+    let weights: usize = trainer.parameters.values().map(|p| p.values.len()).sum();
+    tracing::info!(
+        "{weights} parameters on {} ({}, {} threads), {}",
+        compute.name,
+        compute.kernels(),
+        rayon::current_num_threads(),
+        compute.dtype.name()
+    );
+    tracing::info!(
+        "{} sequences, {} residues; step {} of {}",
+        corpus.len(),
+        corpus.residues(),
+        trainer.state.step,
+        run.recipe.steps
+    );
+}
+
+/// Prints examples as pieces.
+fn show_examples(begin: &Begin, count: usize) -> Result<Outcome> {
+    let mut out = Output::create(&PathBuf::from("-"), Content::Text)?;
+    let input = crate::io::input::Input::open(&begin.train, crate::io::corpus::options())?;
+    let maker = maker(&begin.recipe, &begin.tokenizer);
+    let text = |ids: &[u32]| {
+        let pieces: Vec<&str> = ids.iter().map(|id| begin.tokenizer.piece(*id)).collect();
+        pieces.join(" ")
+    };
+    for item in input.take(count) {
+        let item = item?;
+        let residues = tokens(&begin.tokenizer, &item.sequence.residues)?;
+        let purpose = crate::training::order::Purpose::Sequence(item.index as u32);
+        let mut rng = crate::training::order::stream(begin.recipe.seed, 0, purpose);
+        let example = maker.example(&residues, &mut rng);
+        use std::io::Write;
+        writeln!(out, "{}: {}", item.sequence.id, example.task)?;
+        writeln!(out, "  encoder: {}", text(&example.source))?;
+        writeln!(out, "  target:  {}", text(&example.labels))?;
+    }
+    out.finish()?;
+    Ok(Outcome::Done)
+}

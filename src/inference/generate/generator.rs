@@ -1,0 +1,240 @@
+//! Continuous batching: live sequences step together; one that ends leaves, and a waiting one takes its room at once.
+//!
+//! Prompts go in by [`Generator::push`] while it [`Generator::wants_more`], results come out in the same order by [`Generator::pop`], and between the two
+//! [`Generator::advance`] writes one token of every live sequence. What it keeps is bounded by [`Budget::rows`].
+
+use std::collections::{BTreeMap, VecDeque};
+
+use candle_core::{DType, Result};
+
+use super::job::{Advance, Job, Search, slots};
+use super::room::Room;
+use super::{Budget, NotFinite, Outcome, Prompt, Settings};
+use crate::model::decoder::StepInput;
+use crate::model::{Decoder, Encoder};
+
+/// Prompts that may be between [`Generator::push`] and [`Generator::pop`]: results wait for those before them.
+const WINDOW: u64 = 4096;
+
+/// Writes sequences.
+pub struct Generator<'a> {
+    encoder: &'a Encoder,
+    decoder: &'a Decoder,
+    settings: Settings,
+    budget: Budget,
+    room: Room,
+    jobs: BTreeMap<u64, Job>,
+    /// Jobs of which not every search has begun.
+    waiting: VecDeque<u64>,
+    waiting_rows: usize,
+    live: Vec<Search>,
+    finished: BTreeMap<u64, Outcome>,
+    pushed: u64,
+    popped: u64,
+}
+
+impl<'a> Generator<'a> {
+    /// A generator without prompts.
+    ///
+    /// # Errors
+    /// Where the device has no memory for the budget.
+    pub fn new(
+        encoder: &'a Encoder,
+        decoder: &'a Decoder,
+        settings: Settings,
+        budget: Budget,
+    ) -> Result<Self> {
+        Ok(Self {
+            encoder,
+            decoder,
+            settings,
+            budget,
+            room: Room::new(decoder, budget)?,
+            jobs: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            waiting_rows: 0,
+            live: Vec::new(),
+            finished: BTreeMap::new(),
+            pushed: 0,
+            popped: 0,
+        })
+    }
+
+    /// True where another prompt should be pushed before the next step.
+    pub fn wants_more(&self) -> bool {
+        self.waiting_rows < self.budget.rows && self.pushed - self.popped < WINDOW
+    }
+
+    /// True without anything left to write.
+    pub fn is_idle(&self) -> bool {
+        self.jobs.is_empty()
+    }
+
+    /// Takes a prompt in.
+    ///
+    /// # Panics
+    /// Where the prompt is to get no token.
+    pub fn push(&mut self, prompt: Prompt) {
+        assert!(prompt.max_new > 0, "a prompt gets at least one token");
+        self.waiting_rows += prompt.rows();
+        self.waiting.push_back(self.pushed);
+        self.jobs
+            .insert(self.pushed, Job::new(prompt, &self.settings));
+        self.pushed += 1;
+    }
+
+    /// The next result, in the order of the prompts, if it is there.
+    pub fn pop(&mut self) -> Option<Outcome> {
+        let outcome = self.finished.remove(&self.popped)?;
+        self.popped += 1;
+        Some(outcome)
+    }
+
+    /// All results of `prompts`, in order.
+    ///
+    /// # Errors
+    /// The network's failure.
+    pub fn run(&mut self, prompts: impl IntoIterator<Item = Prompt>) -> Result<Vec<Outcome>> {
+        let mut prompts = prompts.into_iter();
+        let mut results = Vec::new();
+        loop {
+            while self.wants_more() {
+                let Some(prompt) = prompts.next() else { break };
+                self.push(prompt);
+            }
+            if self.is_idle() {
+                return Ok(results);
+            }
+            self.advance()?;
+            results.extend(std::iter::from_fn(|| self.pop()));
+        }
+    }
+
+    /// Lets in what has room, and writes one token of every live sequence.
+    ///
+    /// # Errors
+    /// The network's failure.
+    pub fn advance(&mut self) -> Result<()> {
+        self.admit()?;
+        if self.live.is_empty() {
+            return Ok(());
+        }
+        let logits = self.step()?;
+        let vocab = self.decoder.config().vocab_size;
+        let mut parents: Vec<usize> = (0..self.room.cache.slots()).collect();
+        let mut rest = logits.as_slice();
+        for mut search in std::mem::take(&mut self.live) {
+            let (mine, others) = rest.split_at(search.rows() * vocab);
+            rest = others;
+            let prompt = &self.jobs[&search.job].prompt;
+            match search.advance(mine, vocab, prompt, &self.settings) {
+                Ok(Advance::On(from)) => {
+                    for (row, parent) in from.into_iter().enumerate() {
+                        parents[search.slots[row]] = search.slots[parent];
+                    }
+                    self.live.push(search);
+                }
+                Ok(Advance::Complete) => self.end(search, Ok(())),
+                Err(error) => self.end(search, Err(error)),
+            }
+        }
+        self.room.cache.reorder(&parents)?;
+        self.drop_failed();
+        Ok(())
+    }
+
+    /// The logits `(rows, vocab)` of all live rows.
+    fn step(&mut self) -> Result<Vec<f32>> {
+        let start = self.decoder.config().decoder_start_token_id;
+        let mut inputs = Vec::new();
+        for search in &self.live {
+            let source = self.jobs[&search.job].source;
+            let source = source.expect("a job with a live search has its source");
+            let tokens = search.last_tokens(start).into_iter();
+            inputs.extend(tokens.zip(&search.slots).map(|(token_id, slot)| StepInput {
+                token_id,
+                slot: *slot,
+                source,
+            }));
+        }
+        let Room { sources, cache, .. } = &mut self.room;
+        let logits = self.decoder.step(&inputs, cache, sources)?;
+        logits.to_dtype(DType::F32)?.flatten_all()?.to_vec1()
+    }
+
+    /// Closes a search; the last one of a job makes its outcome.
+    fn end(&mut self, search: Search, result: std::result::Result<(), NotFinite>) {
+        self.room.close(&search.slots);
+        let (number, place) = (search.job, search.number);
+        let job = self.jobs.get_mut(&number).expect("it has a search");
+        let written = result.map(|()| search.into_completions(self.settings.num_samples));
+        job.ended(place, written);
+        if job.is_complete() {
+            let job = self.jobs.remove(&number).expect("just found");
+            if self.waiting.front() == Some(&number) {
+                self.waiting.pop_front();
+                self.waiting_rows -= job.prompt.rows();
+            }
+            self.room.sources.remove(job.source.expect("it was read"));
+            self.finished.insert(number, job.into_outcome());
+        }
+    }
+
+    /// Ends what is left of jobs of which one search has failed.
+    fn drop_failed(&mut self) {
+        for search in std::mem::take(&mut self.live) {
+            if self.jobs[&search.job].failed {
+                self.end(search, Err(NotFinite));
+            } else {
+                self.live.push(search);
+            }
+        }
+    }
+
+    /// Begins searches as long as there is room, in order, and encodes their prompts.
+    fn admit(&mut self) -> Result<()> {
+        let mut new = Vec::new();
+        while let Some(&number) = self.waiting.front() {
+            let mut job = self.jobs.remove(&number).expect("it waits");
+            let all_begun = self.begin(number, &mut job, &mut new)?;
+            if all_begun {
+                self.waiting.pop_front();
+                self.waiting_rows -= job.prompt.rows();
+            }
+            self.jobs.insert(number, job);
+            if !all_begun {
+                break;
+            }
+        }
+        let prompt = |number| {
+            let job: &Job = &self.jobs[number];
+            (job.source.expect("just reserved"), &job.prompt)
+        };
+        let prompts: Vec<_> = new.iter().map(prompt).collect();
+        let batch_tokens = self.budget.batch_tokens;
+        self.room
+            .encode(self.encoder, self.decoder, &prompts, batch_tokens)
+    }
+
+    /// Begins what has room of one job. True where nothing of it is left to begin.
+    fn begin(&mut self, number: u64, job: &mut Job, new: &mut Vec<u64>) -> Result<bool> {
+        let slots = slots(&self.settings);
+        if self.live.is_empty() {
+            self.room.enlarge(self.decoder, &job.prompt, slots)?;
+        }
+        if job.source.is_none() {
+            job.source = self.room.sources.reserve(job.prompt.token_ids.len());
+            if job.source.is_none() {
+                return Ok(false);
+            }
+            new.push(number);
+        }
+        while !job.all_begun() {
+            let Some(slots) = self.room.open(slots, job.prompt.max_new) else {
+                return Ok(false);
+            };
+            self.live.push(job.begin(number, slots, &self.settings));
+        }
+        Ok(true)
+    }
+}

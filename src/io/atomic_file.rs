@@ -1,0 +1,247 @@
+//! A file that is written under another name in the same folder and takes its own when it is complete: a name never holds half a result.
+//!
+//! Unfinished files are known to the whole process, so that a signal that ends it can take them away ([`remove_unfinished`]). Only a process that
+//! is killed outright leaves one behind; `--resume` removes it ([`remove_left_over`]).
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, ErrorKind, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tempfile::NamedTempFile;
+
+use super::stdio::BUFFER;
+
+/// Random letters in the name of an unfinished file.
+const RANDOM: usize = 6;
+
+/// A file that takes its name only in [`finish`](AtomicFile::finish). Dropped before that, it leaves nothing behind, and an older file of that name
+/// stays as it was.
+#[derive(Debug)]
+pub struct AtomicFile {
+    file: BufWriter<NamedTempFile>,
+    target: PathBuf,
+    _listed: Listed,
+}
+
+impl AtomicFile {
+    /// Begins a file that will be called `path`; a symbolic link keeps pointing to what is then replaced.
+    ///
+    /// # Errors
+    /// `path` is a directory, a device or a pipe; its folder does not exist or may not be written.
+    pub fn create(path: &Path) -> io::Result<Self> {
+        let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        if target.is_dir() {
+            return Err(ErrorKind::IsADirectory.into());
+        }
+        if is_special(&target) {
+            return Err(invalid(
+                "this output must be a regular file, not a device or a pipe",
+            ));
+        }
+        let file = temporary(&target)?;
+        let listed = Listed::new(file.path());
+        Ok(AtomicFile {
+            file: BufWriter::with_capacity(BUFFER, file),
+            target,
+            _listed: listed,
+        })
+    }
+
+    /// The name that the file will have.
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// Where the bytes are until the end, for libraries that write by path.
+    pub fn temporary_path(&self) -> &Path {
+        self.file.get_ref().path()
+    }
+
+    /// Writes what is buffered to the disk and gives the file its name.
+    pub fn finish(self) -> io::Result<()> {
+        let file = self
+            .file
+            .into_inner()
+            .map_err(io::IntoInnerError::into_error)?;
+        file.as_file().sync_all()?;
+        file.persist(&self.target).map_err(|error| error.error)?;
+        Ok(())
+    }
+}
+
+impl Write for AtomicFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Seek for AtomicFile {
+    fn seek(&mut self, position: SeekFrom) -> io::Result<u64> {
+        self.file.seek(position)
+    }
+}
+
+/// Every unfinished file of this process.
+static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+fn unfinished() -> MutexGuard<'static, Vec<PathBuf>> {
+    UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A place in [`UNFINISHED`], given back on drop.
+#[derive(Debug)]
+struct Listed(PathBuf);
+
+impl Listed {
+    fn new(path: &Path) -> Self {
+        unfinished().push(path.to_owned());
+        Listed(path.to_owned())
+    }
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        unfinished().retain(|path| *path != self.0);
+    }
+}
+
+/// Deletes every unfinished file of this process, which is about to end.
+pub fn remove_unfinished() {
+    for path in unfinished().iter() {
+        if let Err(error) = fs::remove_file(path) {
+            tracing::debug!("{}: {error}", path.display());
+        }
+    }
+}
+
+/// Deletes unfinished files of that name that a killed process left. Only for who knows that no other process writes `path` now.
+///
+/// # Errors
+/// A folder that cannot be read, a file that cannot be deleted.
+pub fn remove_left_over(path: &Path) -> io::Result<()> {
+    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let Some(name) = target.file_name().map(|name| name.to_string_lossy()) else {
+        return Ok(());
+    };
+    let entries = match fs::read_dir(folder_of(&target)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let found = entry.file_name();
+        let random = found
+            .to_str()
+            .and_then(|found| found.strip_prefix('.')?.strip_prefix(&*name))
+            .and_then(|rest| rest.strip_prefix('.')?.strip_suffix(".tmp"));
+        if random.is_some_and(|random| random.len() == RANDOM && !random.contains('.')) {
+            tracing::debug!("removing {}", entry.path().display());
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// A new file `.NAME.XXXXXX.tmp` beside `target`.
+pub(super) fn temporary(target: &Path) -> io::Result<NamedTempFile> {
+    let name = target
+        .file_name()
+        .ok_or_else(|| invalid("the output has no file name"))?;
+    let mut prefix = std::ffi::OsString::from(".");
+    prefix.push(name);
+    prefix.push(".");
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(&prefix).rand_bytes(RANDOM).suffix(".tmp");
+    // Temporary files are private by default; an output is as readable as the user's umask says.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let folder = folder_of(target);
+    builder
+        .tempfile_in(folder)
+        .map_err(|error| in_folder(&error, folder))
+}
+
+/// A nameless file on the disk of `target`, or in `TMPDIR`.
+pub(super) fn spool(target: Option<&Path>) -> io::Result<File> {
+    match target.map(folder_of) {
+        Some(folder) => tempfile::tempfile_in(folder).map_err(|error| in_folder(&error, folder)),
+        None => tempfile::tempfile(),
+    }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."))
+}
+
+/// A device or a pipe.
+pub(super) fn is_special(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|meta| !meta.is_file() && !meta.is_dir())
+}
+
+fn invalid(message: &str) -> io::Error {
+    io::Error::new(ErrorKind::InvalidInput, message)
+}
+
+fn in_folder(error: &io::Error, folder: &Path) -> io::Error {
+    io::Error::new(
+        error.kind(),
+        format!("cannot write in the folder {}: {error}", folder.display()),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_library_may_write_by_path_and_seek() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.h5");
+        let mut file = AtomicFile::create(&path).unwrap();
+        assert_eq!(file.temporary_path().parent().unwrap(), folder.path());
+        file.write_all(b"abcd").unwrap();
+        file.seek(SeekFrom::Start(1)).unwrap();
+        file.write_all(b"X").unwrap();
+        file.finish().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"aXcd");
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_told_from_everything_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out");
+        let left = AtomicFile::create(&path).unwrap();
+        let others = [
+            "out",
+            "out.resume",
+            ".out.tmp",
+            ".out.npz.abc123.tmp",
+            ".other.abc123.tmp",
+        ];
+        for name in others {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        assert!(left.temporary_path().exists());
+        remove_left_over(&path).unwrap();
+        assert!(!left.temporary_path().exists());
+        assert!(others.iter().all(|name| folder.path().join(name).exists()));
+        remove_left_over(&folder.path().join("no/such/folder")).unwrap();
+    }
+
+    #[test]
+    fn unfinished_files_are_listed_as_long_as_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = AtomicFile::create(&folder.path().join("out")).unwrap();
+        let path = file.temporary_path().to_owned();
+        assert!(unfinished().contains(&path));
+        file.finish().unwrap();
+        assert!(!unfinished().contains(&path));
+    }
+}

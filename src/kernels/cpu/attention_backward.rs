@@ -1,0 +1,578 @@
+//! Gradients of packed attention on the CPU. Probabilities are computed again, [`QUERIES`] queries of one segment and head at a time: no L × L map in
+//! memory.
+//!
+//! With `p = softmax(q kᵀ + bias)`, dropout factors `m` and `o = (m p) v`: `dp = m (do vᵀ)`, `ds = p (dp − Σ do·o)`, `dq = ds k`, `dk = dsᵀ q`,
+//! `dv = (m p)ᵀ do`, and the bias of a distance gets the sum of `ds` along its diagonal (Dao et al. 2022, arXiv 2205.14135, appendix B.2). One task
+//! is a segment and a head; its sums run in one fixed order, so results do not depend on threads or on the other segments of the batch.
+#![expect(
+    unsafe_code,
+    reason = "vector loads and stores through pointers; each block says why it is in bounds"
+)]
+
+use std::cell::RefCell;
+
+use rayon::prelude::*;
+
+use super::attention::{Attention, MAX_HEAD, Segment, Visibility};
+use super::gemm::{DEPTH, PANEL, STRIDE, write_tile};
+use super::simd::{LANES, Lanes, exp};
+use super::{Isa, SharedMut, with_isa};
+
+/// Queries whose probabilities are held at a time; a multiple of every tile height.
+const QUERIES: usize = 96;
+
+/// Where gradients of heads go: row `r`, head `h` at `r * stride + offset + h * d_kv`.
+#[derive(Clone, Copy)]
+pub struct HeadsMut<'a> {
+    target: SharedMut,
+    stride: usize,
+    offset: usize,
+    len: usize,
+    matrix: std::marker::PhantomData<&'a mut [f32]>,
+}
+
+impl<'a> HeadsMut<'a> {
+    /// Columns of `matrix`, whose rows are `stride` long, from each `offset` on. The parts must not overlap.
+    pub fn split<const N: usize>(
+        matrix: &'a mut [f32],
+        stride: usize,
+        offsets: [usize; N],
+    ) -> [Self; N] {
+        let (target, len) = (SharedMut(matrix.as_mut_ptr()), matrix.len());
+        offsets.map(|offset| HeadsMut {
+            target,
+            stride,
+            offset,
+            len,
+            matrix: std::marker::PhantomData,
+        })
+    }
+
+    /// Writes one head of a row.
+    ///
+    /// # Safety
+    /// No other thread may write the same row and head.
+    unsafe fn write(&self, row: usize, head: usize, values: &[f32]) {
+        let first = row * self.stride + self.offset + head * values.len();
+        assert!(first + values.len() <= self.len, "rows of the gradient");
+        // SAFETY: in bounds as just checked, and ours alone as the caller promises.
+        unsafe {
+            let target = self.target.get().add(first);
+            std::ptr::copy_nonoverlapping(values.as_ptr(), target, values.len());
+        }
+    }
+}
+
+/// What the backward pass reads and writes beside the inputs of the forward pass.
+pub struct Gradients<'a> {
+    /// The result of the forward pass, `(rows of Q, heads * d_kv)`.
+    pub out: &'a [f32],
+    /// Its gradient.
+    pub grad: &'a [f32],
+    /// Gradient of the queries. Rows outside every segment are left as they are.
+    pub dq: HeadsMut<'a>,
+    /// Gradient of the keys.
+    pub dk: HeadsMut<'a>,
+    /// Gradient of the values.
+    pub dv: HeadsMut<'a>,
+}
+
+/// Room for one task.
+#[derive(Default)]
+struct Scratch {
+    /// `[key / 32][d][key % 32]`.
+    key_panels: Vec<f32>,
+    value_panels: Vec<f32>,
+    /// Rows of `padded_d`.
+    key_rows: Vec<f32>,
+    /// Rows of [`STRIDE`].
+    queries: Vec<f32>,
+    grads: Vec<f32>,
+    /// `[key / DEPTH][query][STRIDE]`: scores, then probabilities after dropout.
+    weights: Vec<f32>,
+    /// The same of their gradients.
+    slopes: Vec<f32>,
+    dq: Vec<f32>,
+    dk: Vec<f32>,
+    dv: Vec<f32>,
+    /// By `key - query + last query`.
+    bias: Vec<f32>,
+    diagonals: Vec<f32>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::default());
+}
+
+/// Writes the gradients of queries, keys and values and returns that of the bias, `(2 max_distance + 1, heads)`, empty without one.
+///
+/// # Panics
+/// If shapes do not fit, or two segments share keys.
+pub fn attend(isa: Isa, attention: &Attention<'_>, gradients: &Gradients<'_>) -> Vec<f32> {
+    assert!(
+        attention.d_kv <= MAX_HEAD,
+        "heads are at most {MAX_HEAD} wide"
+    );
+    assert!(
+        keys_are_disjoint(attention.segments),
+        "segments must not share keys"
+    );
+    let heads = attention.heads;
+    let tasks: Vec<(usize, usize)> = (0..attention.segments.len())
+        .flat_map(|segment| (0..heads).map(move |head| (segment, head)))
+        .collect();
+    let distances = attention.bias.map_or(0, |bias| 2 * bias.max_distance + 1);
+    let biases: Vec<Vec<f32>> = tasks
+        .par_iter()
+        .with_max_len(1)
+        .map(|&(segment, head)| {
+            let task = Task { attention, gradients, segment: &attention.segments[segment], head };
+            let mut bias = vec![0.0; distances];
+            SCRATCH.with_borrow_mut(|scratch| {
+                // SAFETY: `isa` is available; a task writes only rows and columns of its own segment and head.
+                unsafe {
+                    with_isa!(isa, run(task: &Task<'_>, scratch: &mut Scratch, bias: &mut [f32])(&task, scratch, &mut bias));
+                }
+            });
+            bias
+        })
+        .collect();
+    let mut sum = vec![0.0; distances * heads];
+    for ((_, head), bias) in tasks.iter().zip(biases) {
+        for (distance, value) in bias.into_iter().enumerate() {
+            sum[distance * heads + head] += value;
+        }
+    }
+    sum
+}
+
+fn keys_are_disjoint(segments: &[Segment]) -> bool {
+    let mut ranges: Vec<_> = segments.iter().map(|segment| &segment.keys).collect();
+    ranges.sort_by_key(|range| range.start);
+    ranges.windows(2).all(|pair| pair[0].end <= pair[1].start)
+}
+
+struct Task<'a> {
+    attention: &'a Attention<'a>,
+    gradients: &'a Gradients<'a>,
+    segment: &'a Segment,
+    head: usize,
+}
+
+/// Some queries of a task and the keys they may see.
+struct Block {
+    first: usize,
+    rows: usize,
+    seen: usize,
+}
+
+impl Block {
+    /// Blocks of up to [`DEPTH`] keys: number, keys.
+    fn key_blocks(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let seen = self.seen;
+        (0..seen.div_ceil(DEPTH)).map(move |block| (block, DEPTH.min(seen - block * DEPTH)))
+    }
+}
+
+#[inline(always)]
+unsafe fn run<V: Lanes>(task: &Task<'_>, scratch: &mut Scratch, bias: &mut [f32]) {
+    let (d_kv, segment) = (task.attention.d_kv, task.segment);
+    let padded_d = d_kv.next_multiple_of(PANEL);
+    task.prepare(scratch, padded_d);
+    let mut dq_row = [0.0; MAX_HEAD];
+    for first in (0..segment.queries.len()).step_by(QUERIES) {
+        let rows = QUERIES.min(segment.queries.len() - first);
+        let seen = match task.attention.visibility {
+            Visibility::All => segment.keys.len(),
+            Visibility::Causal => segment
+                .keys
+                .len()
+                .min(segment.first_position + first + rows),
+        };
+        let block = Block { first, rows, seen };
+        task.copy_queries(&block, scratch, padded_d);
+        task.spread_bias(&block, &mut scratch.bias);
+        // SAFETY: `prepare` made every buffer as large as these shapes need.
+        unsafe {
+            scores::<V>(
+                &block,
+                d_kv,
+                &scratch.queries,
+                &scratch.key_panels,
+                &mut scratch.weights,
+            );
+            scores::<V>(
+                &block,
+                d_kv,
+                &scratch.grads,
+                &scratch.value_panels,
+                &mut scratch.slopes,
+            );
+            scratch.diagonals.fill(0.0);
+            for row in 0..rows {
+                task.soften::<V>(&block, row, scratch);
+            }
+            query_gradient::<V>(&block, padded_d, scratch);
+            let Scratch {
+                weights,
+                slopes,
+                queries,
+                grads,
+                dk,
+                dv,
+                ..
+            } = scratch;
+            key_gradient::<V>(&block, padded_d, slopes, queries, dk);
+            key_gradient::<V>(&block, padded_d, weights, grads, dv);
+            for row in 0..rows {
+                dq_row[..d_kv].copy_from_slice(&scratch.dq[row * padded_d..][..d_kv]);
+                let target = segment.queries.start + first + row;
+                task.gradients.dq.write(target, task.head, &dq_row[..d_kv]);
+            }
+        }
+        task.fold_diagonals(&block, &scratch.diagonals, bias);
+    }
+    for key in 0..segment.keys.len() {
+        let (row, at) = (segment.keys.start + key, key * padded_d);
+        // SAFETY: keys of segments are disjoint, so this row and head are this task's.
+        unsafe {
+            task.gradients
+                .dk
+                .write(row, task.head, &scratch.dk[at..][..d_kv]);
+            task.gradients
+                .dv
+                .write(row, task.head, &scratch.dv[at..][..d_kv]);
+        }
+    }
+}
+
+impl Task<'_> {
+    /// Sizes the buffers and copies keys and values.
+    #[inline(always)]
+    fn prepare(&self, scratch: &mut Scratch, padded_d: usize) {
+        let (d_kv, keys) = (self.attention.d_kv, self.segment.keys.len());
+        let panels = keys.next_multiple_of(PANEL) * d_kv;
+        let maps = keys.div_ceil(DEPTH) * QUERIES * STRIDE;
+        let resize = |buffer: &mut Vec<f32>, len: usize| {
+            buffer.clear();
+            buffer.resize(len, 0.0);
+        };
+        resize(&mut scratch.key_panels, panels);
+        resize(&mut scratch.value_panels, panels);
+        resize(&mut scratch.key_rows, keys * padded_d);
+        resize(&mut scratch.dk, keys * padded_d);
+        resize(&mut scratch.dv, keys * padded_d);
+        resize(&mut scratch.diagonals, QUERIES + keys + LANES);
+        resize(&mut scratch.bias, QUERIES + keys + LANES);
+        // These are written before they are read.
+        scratch.weights.resize(maps, 0.0);
+        scratch.slopes.resize(maps, 0.0);
+        scratch.queries.resize(QUERIES * STRIDE, 0.0);
+        scratch.grads.resize(QUERIES * STRIDE, 0.0);
+        scratch.dq.resize(QUERIES * padded_d, 0.0);
+        for key in 0..keys {
+            let row = self.segment.keys.start + key;
+            let (k, v) = (
+                self.attention.k.at(row, self.head, d_kv),
+                self.attention.v.at(row, self.head, d_kv),
+            );
+            scratch.key_rows[key * padded_d..][..d_kv].copy_from_slice(k);
+            let at = key / PANEL * d_kv * PANEL + key % PANEL;
+            for d in 0..d_kv {
+                scratch.key_panels[at + d * PANEL] = k[d];
+                scratch.value_panels[at + d * PANEL] = v[d];
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn copy_queries(&self, block: &Block, scratch: &mut Scratch, padded_d: usize) {
+        let d_kv = self.attention.d_kv;
+        let inner = self.attention.heads * d_kv;
+        for row in 0..block.rows {
+            let source = self.segment.queries.start + block.first + row;
+            let at = row * STRIDE;
+            scratch.queries[at..][..d_kv]
+                .copy_from_slice(self.attention.q.at(source, self.head, d_kv));
+            scratch.queries[at + d_kv..at + padded_d].fill(0.0);
+            let grad = &self.gradients.grad[source * inner + self.head * d_kv..][..d_kv];
+            scratch.grads[at..][..d_kv].copy_from_slice(grad);
+            scratch.grads[at + d_kv..at + padded_d].fill(0.0);
+        }
+    }
+
+    /// Distance of key 0 from the block's last query.
+    fn first_distance(&self, block: &Block) -> isize {
+        -((self.segment.first_position + block.first + block.rows - 1) as isize)
+    }
+
+    #[inline(always)]
+    fn spread_bias(&self, block: &Block, target: &mut [f32]) {
+        let Some(bias) = self.attention.bias else {
+            return;
+        };
+        let (limit, first) = (bias.max_distance as isize, self.first_distance(block));
+        for (i, target) in target[..block.rows + block.seen - 1].iter_mut().enumerate() {
+            let distance = (first + i as isize).clamp(-limit, limit);
+            *target =
+                bias.by_distance[(distance + limit) as usize * self.attention.heads + self.head];
+        }
+    }
+
+    fn fold_diagonals(&self, block: &Block, diagonals: &[f32], target: &mut [f32]) {
+        let Some(bias) = self.attention.bias else {
+            return;
+        };
+        let (limit, first) = (bias.max_distance as isize, self.first_distance(block));
+        for (i, value) in diagonals[..block.rows + block.seen - 1].iter().enumerate() {
+            let distance = (first + i as isize).clamp(-limit, limit);
+            target[(distance + limit) as usize] += value;
+        }
+    }
+
+    /// One query: scores become probabilities, `do vᵀ` becomes the gradient of the scores.
+    #[inline(always)]
+    unsafe fn soften<V: Lanes>(&self, block: &Block, row: usize, scratch: &mut Scratch) {
+        let position = self.segment.first_position + block.first + row;
+        let visible = match self.attention.visibility {
+            Visibility::All => block.seen,
+            Visibility::Causal => block.seen.min(position + 1),
+        };
+        let query = self.segment.queries.start + block.first + row;
+        let inner = self.attention.heads * self.attention.d_kv;
+        let head = query * inner + self.head * self.attention.d_kv..;
+        let dot: f32 = self.gradients.out[head.clone()][..self.attention.d_kv]
+            .iter()
+            .zip(&self.gradients.grad[head])
+            .map(|(o, g)| o * g)
+            .sum();
+        let mask = self.attention.dropout.map(|dropout| {
+            let place = (query * self.attention.heads + self.head) as u64;
+            dropout.at(place).mask()
+        });
+        // Columns of each block of keys that hold visible keys, rounded up to whole vectors.
+        let columns = |block: usize| DEPTH.min(visible.saturating_sub(block * DEPTH));
+        // SAFETY: rows of STRIDE hold DEPTH + LANES values; bias and diagonals hold queries + keys + LANES.
+        unsafe {
+            let mut maximum = V::splat(f32::NEG_INFINITY);
+            for (number, keys) in block.key_blocks() {
+                let at = (number * QUERIES + row) * STRIDE;
+                let scores = &mut scratch.weights[at..][..STRIDE];
+                let visible = columns(number);
+                let lanes = visible.next_multiple_of(LANES);
+                let end = keys.next_multiple_of(LANES).max(lanes);
+                let bias = scratch
+                    .bias
+                    .as_ptr()
+                    .add(block.rows - 1 - row + number * DEPTH);
+                if self.attention.bias.is_some() {
+                    for i in (0..lanes).step_by(LANES) {
+                        let score = V::load(scores.as_ptr().add(i)).add(V::load(bias.add(i)));
+                        score.store(scores.as_mut_ptr().add(i));
+                    }
+                }
+                scores[visible..end].fill(f32::NEG_INFINITY);
+                for i in (0..lanes).step_by(LANES) {
+                    maximum = maximum.max(V::load(scores.as_ptr().add(i)));
+                }
+            }
+            let maximum = V::splat(maximum.maximum());
+            let mut total = V::splat(0.0);
+            for (number, keys) in block.key_blocks() {
+                let scores = &mut scratch.weights[(number * QUERIES + row) * STRIDE..][..STRIDE];
+                let visible = columns(number);
+                for i in (0..visible).step_by(LANES) {
+                    let weight = exp(V::load(scores.as_ptr().add(i)).sub(maximum));
+                    weight.store(scores.as_mut_ptr().add(i));
+                }
+                scores[visible..keys.next_multiple_of(LANES)].fill(0.0);
+                for i in (0..visible).step_by(LANES) {
+                    total = total.add(V::load(scores.as_ptr().add(i)));
+                }
+            }
+            let (scale, dot) = (V::splat(1.0 / total.sum()), V::splat(dot));
+            for (number, keys) in block.key_blocks() {
+                let at = (number * QUERIES + row) * STRIDE;
+                let weights = scratch.weights[at..].as_mut_ptr();
+                let slopes = scratch.slopes[at..].as_mut_ptr();
+                let diagonals =
+                    scratch.diagonals[block.rows - 1 - row + number * DEPTH..].as_mut_ptr();
+                for i in (0..keys).step_by(LANES) {
+                    let p = V::load(weights.add(i)).mul(scale);
+                    let mut dp = V::load(slopes.add(i));
+                    if let Some(mask) = mask {
+                        let first = (number * DEPTH + i) as u32;
+                        let factors: [f32; LANES] =
+                            std::array::from_fn(|j| mask.factor(first + j as u32));
+                        let factors = V::load(factors.as_ptr());
+                        dp = dp.mul(factors);
+                        p.mul(factors).store(weights.add(i));
+                    } else {
+                        p.store(weights.add(i));
+                    }
+                    let ds = p.mul(dp.sub(dot));
+                    ds.store(slopes.add(i));
+                    V::load(diagonals.add(i)).add(ds).store(diagonals.add(i));
+                }
+            }
+        }
+    }
+}
+
+/// `target[key / DEPTH][query][key % DEPTH] = rows · panels`.
+#[inline(always)]
+unsafe fn scores<V: Lanes>(
+    block: &Block,
+    d_kv: usize,
+    rows: &[f32],
+    panels: &[f32],
+    target: &mut [f32],
+) {
+    for panel in 0..block.seen.div_ceil(PANEL) {
+        let (number, column) = (panel * PANEL / DEPTH, panel * PANEL % DEPTH);
+        for row in (0..block.rows).step_by(V::TILE_ROWS) {
+            let count = V::TILE_ROWS.min(block.rows - row);
+            // SAFETY: `rows` holds QUERIES rows of STRIDE, `panels` whole panels, the target whole maps.
+            unsafe {
+                let a = rows.as_ptr().add(row * STRIDE);
+                let b = panels.as_ptr().add(panel * d_kv * PANEL);
+                let c = target
+                    .as_mut_ptr()
+                    .add((number * QUERIES + row) * STRIDE + column);
+                product::<V, STRIDE, 1>(count, a, (b, PANEL), d_kv, (c, STRIDE), Sum::New);
+            }
+        }
+    }
+}
+
+/// `dq = ds · k`.
+#[inline(always)]
+unsafe fn query_gradient<V: Lanes>(block: &Block, padded_d: usize, scratch: &mut Scratch) {
+    for (number, keys) in block.key_blocks() {
+        let sum = if number == 0 { Sum::New } else { Sum::Add };
+        for row in (0..block.rows).step_by(V::TILE_ROWS) {
+            let count = V::TILE_ROWS.min(block.rows - row);
+            for column in (0..padded_d).step_by(PANEL) {
+                // SAFETY: maps hold QUERIES rows a block of keys, keys and dq rows of padded_d.
+                unsafe {
+                    let a = scratch
+                        .slopes
+                        .as_ptr()
+                        .add((number * QUERIES + row) * STRIDE);
+                    let b = scratch
+                        .key_rows
+                        .as_ptr()
+                        .add(number * DEPTH * padded_d + column);
+                    let c = scratch.dq.as_mut_ptr().add(row * padded_d + column);
+                    product::<V, STRIDE, 1>(count, a, (b, padded_d), keys, (c, padded_d), sum);
+                }
+            }
+        }
+    }
+}
+
+/// `target += mapᵀ · rows`: gradients of keys or values.
+#[inline(always)]
+unsafe fn key_gradient<V: Lanes>(
+    block: &Block,
+    padded_d: usize,
+    map: &[f32],
+    rows: &[f32],
+    target: &mut [f32],
+) {
+    for (number, keys) in block.key_blocks() {
+        for key in (0..keys).step_by(V::TILE_ROWS) {
+            let count = V::TILE_ROWS.min(keys - key);
+            for column in (0..padded_d).step_by(PANEL) {
+                // SAFETY: as in `query_gradient`; the target holds a row of padded_d a key.
+                unsafe {
+                    let a = map.as_ptr().add(number * QUERIES * STRIDE + key);
+                    let b = rows.as_ptr().add(column);
+                    let c = target
+                        .as_mut_ptr()
+                        .add((number * DEPTH + key) * padded_d + column);
+                    product::<V, 1, STRIDE>(
+                        count,
+                        a,
+                        (b, STRIDE),
+                        block.rows,
+                        (c, padded_d),
+                        Sum::Add,
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Whether a product replaces its target.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sum {
+    New,
+    Add,
+}
+
+/// `c[rows × 32] (+)= a · b`; value (row, k) of A lies at `row * ROW + k * STEP`; B and C are given with the floats between their rows.
+#[inline(always)]
+unsafe fn product<V: Lanes, const ROW: usize, const STEP: usize>(
+    rows: usize,
+    a: *const f32,
+    b: (*const f32, usize),
+    depth: usize,
+    c: (*mut f32, usize),
+    sum: Sum,
+) {
+    // SAFETY: passed on from the caller.
+    unsafe {
+        match rows {
+            1 => tile::<V, 1, ROW, STEP>(a, b, depth, c, sum),
+            2 => tile::<V, 2, ROW, STEP>(a, b, depth, c, sum),
+            3 => tile::<V, 3, ROW, STEP>(a, b, depth, c, sum),
+            _ if V::TILE_ROWS == 3 => unreachable!("tiles have up to three rows"),
+            4 => tile::<V, 4, ROW, STEP>(a, b, depth, c, sum),
+            _ if V::TILE_ROWS == 4 => unreachable!("tiles have up to four rows"),
+            5 => tile::<V, 5, ROW, STEP>(a, b, depth, c, sum),
+            6 => tile::<V, 6, ROW, STEP>(a, b, depth, c, sum),
+            7 => tile::<V, 7, ROW, STEP>(a, b, depth, c, sum),
+            8 => tile::<V, 8, ROW, STEP>(a, b, depth, c, sum),
+            9 => tile::<V, 9, ROW, STEP>(a, b, depth, c, sum),
+            10 => tile::<V, 10, ROW, STEP>(a, b, depth, c, sum),
+            11 => tile::<V, 11, ROW, STEP>(a, b, depth, c, sum),
+            _ => tile::<V, 12, ROW, STEP>(a, b, depth, c, sum),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn tile<V: Lanes, const MR: usize, const ROW: usize, const STEP: usize>(
+    a: *const f32,
+    (b, b_stride): (*const f32, usize),
+    depth: usize,
+    (c, c_stride): (*mut f32, usize),
+    sum: Sum,
+) {
+    // SAFETY: the caller's A has MR × depth values, B `depth` rows of 32, C MR rows of 32.
+    unsafe {
+        let mut sums = [[[V::splat(0.0); 2]; 1]; MR];
+        if sum == Sum::Add {
+            for (r, row) in sums.iter_mut().enumerate() {
+                let c = c.add(r * c_stride);
+                row[0] = [V::load(c), V::load(c.add(LANES))];
+            }
+        }
+        for k in 0..depth {
+            let (left, right) = (
+                V::load(b.add(k * b_stride)),
+                V::load(b.add(k * b_stride + LANES)),
+            );
+            for (r, row) in sums.iter_mut().enumerate() {
+                let value = V::splat(*a.add(r * ROW + k * STEP));
+                row[0] = [
+                    value.mul_add(left, row[0][0]),
+                    value.mul_add(right, row[0][1]),
+                ];
+            }
+        }
+        write_tile(&sums, c, c_stride, PANEL);
+    }
+}

@@ -1,0 +1,224 @@
+//! Gradients of RMS norm and activations on the CPU.
+//!
+//! With `r = 1 / √(mean(x²) + ε)` and `y = x r w`: `dx = r w g − x r³ / width · Σ w g x`, `dw = Σ over rows of g x r`. Sums over rows are made in
+//! chunks of a fixed size that are added in order, so they do not depend on the number of threads.
+#![expect(
+    unsafe_code,
+    reason = "vector loads and stores through pointers; each block says why it is in bounds"
+)]
+
+use rayon::prelude::*;
+
+use super::elementwise::Activation;
+use super::simd::{LANES, Lanes, exp};
+use super::{Isa, with_isa};
+
+/// Values given to one thread at a time.
+const CHUNK: usize = 1 << 14;
+
+fn rows_per_chunk(width: usize) -> usize {
+    (CHUNK / width.max(1)).max(1)
+}
+
+/// Gradients of [`super::elementwise::rms_norm`]: writes `dx (rows, width)` and returns `dw (width)`.
+pub fn rms_norm(
+    isa: Isa,
+    x: &[f32],
+    weight: &[f32],
+    epsilon: f32,
+    grad: &[f32],
+    dx: &mut [f32],
+) -> Vec<f32> {
+    let width = weight.len();
+    let chunk = rows_per_chunk(width) * width;
+    let partial: Vec<Vec<f32>> = x
+        .par_chunks(chunk)
+        .zip(grad.par_chunks(chunk))
+        .zip(dx.par_chunks_mut(chunk))
+        .map(|((x, grad), dx)| {
+            let mut dw = vec![0.0; width];
+            let rows = x.chunks_exact(width).zip(grad.chunks_exact(width));
+            for ((x, grad), dx) in rows.zip(dx.chunks_exact_mut(width)) {
+                let row = NormRow { x, weight, epsilon, grad };
+                // SAFETY: `isa` is available; all slices hold `width` values.
+                unsafe {
+                    with_isa!(isa, rms_norm_row(row: &NormRow<'_>, dx: &mut [f32], dw: &mut [f32])(&row, dx, &mut dw));
+                }
+            }
+            dw
+        })
+        .collect();
+    let mut dw = vec![0.0; width];
+    for partial in partial {
+        dw.iter_mut()
+            .zip(partial)
+            .for_each(|(sum, value)| *sum += value);
+    }
+    dw
+}
+
+struct NormRow<'a> {
+    x: &'a [f32],
+    weight: &'a [f32],
+    epsilon: f32,
+    grad: &'a [f32],
+}
+
+#[inline(always)]
+unsafe fn rms_norm_row<V: Lanes>(row: &NormRow<'_>, dx: &mut [f32], dw: &mut [f32]) {
+    let NormRow {
+        x,
+        weight,
+        epsilon,
+        grad,
+    } = *row;
+    let width = x.len();
+    let whole = width - width % LANES;
+    // SAFETY: vector reads and writes end at `whole`; all slices are equally long.
+    unsafe {
+        let load = |slice: &[f32], i: usize| V::load(slice.as_ptr().add(i));
+        let (mut squares, mut dots) = (V::splat(0.0), V::splat(0.0));
+        for i in (0..whole).step_by(LANES) {
+            let value = load(x, i);
+            squares = value.mul_add(value, squares);
+            dots = load(weight, i).mul(load(grad, i)).mul_add(value, dots);
+        }
+        let (mut squares, mut dot) = (squares.sum(), dots.sum());
+        for i in whole..width {
+            squares += x[i] * x[i];
+            dot += weight[i] * grad[i] * x[i];
+        }
+        let r = 1.0 / (squares / width as f32 + epsilon).sqrt();
+        let back = r * r * r * dot / width as f32;
+        for i in (0..whole).step_by(LANES) {
+            let scaled = load(grad, i).mul(V::splat(r));
+            let d = scaled
+                .mul(load(weight, i))
+                .sub(load(x, i).mul(V::splat(back)));
+            d.store(dx.as_mut_ptr().add(i));
+            scaled
+                .mul_add(load(x, i), load(dw, i))
+                .store(dw.as_mut_ptr().add(i));
+        }
+        for i in whole..width {
+            dx[i] = grad[i] * r * weight[i] - x[i] * back;
+            dw[i] += grad[i] * r * x[i];
+        }
+    }
+}
+
+/// Gradient of [`super::elementwise::gated`]: `dx (rows, 2 d_ff)` from `grad (rows, d_ff)`.
+pub fn gated(
+    isa: Isa,
+    activation: Activation,
+    x: &[f32],
+    d_ff: usize,
+    grad: &[f32],
+    dx: &mut [f32],
+) {
+    let rows = rows_per_chunk(2 * d_ff);
+    x.par_chunks(rows * 2 * d_ff)
+        .zip(grad.par_chunks(rows * d_ff))
+        .zip(dx.par_chunks_mut(rows * 2 * d_ff))
+        .for_each(|((x, grad), dx)| {
+            let rows = x.chunks_exact(2 * d_ff).zip(grad.chunks_exact(d_ff));
+            for ((x, grad), dx) in rows.zip(dx.chunks_exact_mut(2 * d_ff)) {
+                let (gate, up) = x.split_at(d_ff);
+                let (d_gate, d_up) = dx.split_at_mut(d_ff);
+                run(isa, activation, gate, Some((up, d_up)), grad, d_gate);
+            }
+        });
+}
+
+/// Gradient of [`super::elementwise::activate`].
+pub fn activate(isa: Isa, activation: Activation, x: &[f32], grad: &[f32], dx: &mut [f32]) {
+    x.par_chunks(CHUNK)
+        .zip(grad.par_chunks(CHUNK))
+        .zip(dx.par_chunks_mut(CHUNK))
+        .for_each(|((x, grad), dx)| run(isa, activation, x, None, grad, dx));
+}
+
+fn run(
+    isa: Isa,
+    activation: Activation,
+    gate: &[f32],
+    up: Option<(&[f32], &mut [f32])>,
+    grad: &[f32],
+    d_gate: &mut [f32],
+) {
+    // SAFETY: `isa` is available; the slices are equally long.
+    unsafe {
+        with_isa!(isa, slices(activation: Activation, gate: &[f32], up: Option<(&[f32], &mut [f32])>, grad: &[f32], d_gate: &mut [f32])(activation, gate, up, grad, d_gate));
+    }
+}
+
+#[inline(always)]
+unsafe fn slices<V: Lanes>(
+    activation: Activation,
+    gate: &[f32],
+    mut up: Option<(&[f32], &mut [f32])>,
+    grad: &[f32],
+    d_gate: &mut [f32],
+) {
+    // SAFETY: each step reads and writes up to sixteen values through a padded buffer or in place.
+    unsafe {
+        for i in (0..gate.len()).step_by(LANES) {
+            let count = LANES.min(gate.len() - i);
+            let read = |slice: &[f32]| {
+                let mut padded = [0.0; LANES];
+                padded[..count].copy_from_slice(&slice[i..i + count]);
+                V::load(padded.as_ptr())
+            };
+            let (value, slope) = value_and_slope::<V>(activation, read(gate));
+            let grad = read(grad);
+            let d = if let Some((up, d_up)) = &mut up {
+                let d = grad.mul(value).to_array();
+                d_up[i..i + count].copy_from_slice(&d[..count]);
+                grad.mul(read(up)).mul(slope)
+            } else {
+                grad.mul(slope)
+            };
+            d_gate[i..i + count].copy_from_slice(&d.to_array()[..count]);
+        }
+    }
+}
+
+/// An activation and its derivative.
+#[inline(always)]
+unsafe fn value_and_slope<V: Lanes>(activation: Activation, x: V) -> (V, V) {
+    // SAFETY: passed on from `run`.
+    unsafe {
+        let one = V::splat(1.0);
+        match activation {
+            Activation::Relu => {
+                let slope = x.to_array().map(|x| if x > 0.0 { 1.0 } else { 0.0 });
+                (V::splat(0.0).max(x), V::load(slope.as_ptr()))
+            }
+            Activation::GeluNew => {
+                // u = 2 √(2/π) (x + 0.044715 x³); y = x σ(u); y' = σ + x σ (1 − σ) u'
+                let square = x.mul(x);
+                let u = square
+                    .mul_add(V::splat(0.044_715 * 1.595_769_1), V::splat(1.595_769_1))
+                    .mul(x);
+                let slope = square.mul_add(
+                    V::splat(3.0 * 0.044_715 * 1.595_769_1),
+                    V::splat(1.595_769_1),
+                );
+                let s = sigmoid(u);
+                let rest = x.mul(s).mul(one.sub(s));
+                (x.mul(s), rest.mul_add(slope, s))
+            }
+            Activation::Silu => {
+                let s = sigmoid(x);
+                (x.mul(s), s.mul(x.mul_add(one.sub(s), one)))
+            }
+        }
+    }
+}
+
+/// `1 / (1 + e^-y)`.
+#[inline(always)]
+unsafe fn sigmoid<V: Lanes>(y: V) -> V {
+    // SAFETY: passed on from the caller.
+    unsafe { V::splat(1.0).div(V::splat(1.0).add(exp(V::splat(0.0).sub(y)))) }
+}

@@ -1,0 +1,147 @@
+//! In which order sequences are seen, and the random stream of each: both depend on the seed, the epoch and the sequence's number alone, so a run can
+//! go on where it stopped.
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+/// The numbers `0..count` in the order of an epoch.
+pub fn shuffled(count: usize, seed: u64, epoch: u64) -> Vec<u32> {
+    let mut order: Vec<u32> = (0..count as u32).collect();
+    let mut rng = stream(seed, epoch, Purpose::Order);
+    for i in (1..count).rev() {
+        order.swap(i, rng.random_range(0..=i));
+    }
+    order
+}
+
+/// What a stream is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// The order of an epoch.
+    Order,
+    /// Cropping and corrupting a sequence.
+    Sequence(u32),
+    /// Dropout of a micro-batch.
+    Dropout(u32),
+}
+
+/// The random stream of a purpose within an epoch (or, for dropout, a step).
+pub fn stream(seed: u64, epoch: u64, purpose: Purpose) -> ChaCha8Rng {
+    let (kind, number) = match purpose {
+        Purpose::Order => (0u32, 0),
+        Purpose::Sequence(number) => (1, number),
+        Purpose::Dropout(number) => (2, number),
+    };
+    let mut key = [0; 32];
+    key[..8].copy_from_slice(&seed.to_le_bytes());
+    key[8..16].copy_from_slice(&epoch.to_le_bytes());
+    key[16..20].copy_from_slice(&kind.to_le_bytes());
+    key[20..24].copy_from_slice(&number.to_le_bytes());
+    ChaCha8Rng::from_seed(key)
+}
+
+/// Where a run stands in its data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// Passes over the data that are done.
+    pub epoch: u64,
+    /// Sequences of this pass that were seen.
+    pub seen: usize,
+}
+
+/// The endless order of sequences.
+#[derive(Clone, Debug)]
+pub struct Order {
+    seed: u64,
+    position: Position,
+    order: Vec<u32>,
+}
+
+impl Order {
+    /// Goes on at `position`. `count` must not be 0.
+    pub fn new(count: usize, seed: u64, position: Position) -> Self {
+        Order {
+            seed,
+            position,
+            order: shuffled(count, seed, position.epoch),
+        }
+    }
+
+    /// Where it stands: before the sequence that [`Order::peek`] shows.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// The next sequence and its random stream.
+    pub fn peek(&self) -> (usize, ChaCha8Rng) {
+        let number = self.order[self.position.seen];
+        let purpose = Purpose::Sequence(number);
+        (
+            number as usize,
+            stream(self.seed, self.position.epoch, purpose),
+        )
+    }
+
+    /// Takes the sequence that [`Order::peek`] shows.
+    pub fn advance(&mut self) {
+        self.position.seen += 1;
+        if self.position.seen == self.order.len() {
+            self.position = Position {
+                epoch: self.position.epoch + 1,
+                seen: 0,
+            };
+            self.order = shuffled(self.order.len(), self.seed, self.position.epoch);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_is_a_permutation_of_its_own() {
+        let (a, b) = (shuffled(1000, 1, 0), shuffled(1000, 1, 1));
+        let sorted = |order: &[u32]| {
+            let mut order = order.to_vec();
+            order.sort_unstable();
+            order
+        };
+        assert_eq!(sorted(&a), (0..1000).collect::<Vec<_>>());
+        assert_eq!(sorted(&b), sorted(&a));
+        assert_ne!(a, b);
+        assert_ne!(a, shuffled(1000, 2, 0));
+        assert_eq!(a, shuffled(1000, 1, 0));
+        assert_eq!(shuffled(1, 1, 0), [0]);
+    }
+
+    #[test]
+    fn it_goes_on_where_it_stopped() {
+        let mut order = Order::new(7, 3, Position::default());
+        let mut all = Vec::new();
+        let mut positions = Vec::new();
+        for _ in 0..20 {
+            positions.push(order.position());
+            let (number, mut rng) = order.peek();
+            all.push((number, rng.random::<u64>()));
+            order.advance();
+        }
+        for (i, position) in positions.into_iter().enumerate() {
+            let mut order = Order::new(7, 3, position);
+            let again: Vec<_> = (i..20)
+                .map(|_| {
+                    let (number, mut rng) = order.peek();
+                    order.advance();
+                    (number, rng.random::<u64>())
+                })
+                .collect();
+            assert_eq!(again, all[i..], "{position:?}");
+        }
+        // The same sequence has another stream in another epoch.
+        assert!(
+            all.iter()
+                .all(|(_, first)| all.iter().filter(|(_, other)| other == first).count() == 1)
+        );
+    }
+}

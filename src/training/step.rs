@@ -1,0 +1,93 @@
+//! The loss of a batch and its gradients. Must equal Hugging Face's `T5ForConditionalGeneration(labels=…).loss` and PyTorch's gradients of it, which
+//! `tests/gradients.rs` checks.
+
+use std::collections::BTreeMap;
+
+use candle_core::{DType, Device, Result, Tensor};
+
+use super::batch::Batch;
+use super::variables::{Parameters, Variables};
+use crate::kernels::cross_entropy::cross_entropy;
+use crate::kernels::dropout::Dropout;
+use crate::model::{Config, Decoder, Encoder, Loader, Mode};
+
+/// Where and how a network in training computes.
+#[derive(Clone, Debug)]
+pub struct Network<'a> {
+    /// Its shape.
+    pub config: &'a Config,
+    /// Where.
+    pub device: &'a Device,
+    /// The type of matrix products.
+    pub dtype: DType,
+    /// Weight of the z-loss.
+    pub z_loss: f64,
+}
+
+/// Losses of each label of a batch, in the order of its labels, and where asked for the gradient of their sum.
+pub type Gradients = BTreeMap<String, Vec<f32>>;
+
+impl Network<'_> {
+    /// Logits `(labels, vocab)` of a batch.
+    ///
+    /// # Errors
+    /// Where weights or tokens do not fit the shape.
+    pub fn logits(
+        &self,
+        variables: &Variables,
+        batch: &Batch,
+        dropout: Option<Dropout>,
+    ) -> Result<Tensor> {
+        let loader = Loader {
+            source: variables,
+            device: self.device,
+            dtype: self.dtype,
+        };
+        let mode =
+            |stack| dropout.map_or(Mode::Inference, |dropout| Mode::Training(dropout.at(stack)));
+        let encoder = Encoder::load(&loader, self.config)?;
+        let decoder = Decoder::load(&loader, self.config)?;
+        let encoded = encoder.forward_in(&batch.source, mode(0))?;
+        let source = decoder.source(&encoded, &batch.source)?;
+        let numbers: Vec<usize> = (0..batch.tasks.len()).collect();
+        decoder.forward_in(&batch.target, &numbers, &source, mode(1))
+    }
+
+    /// The loss of every label, and the gradient of their sum with respect to every weight.
+    ///
+    /// # Errors
+    /// Where weights or tokens do not fit the shape.
+    pub fn gradients(
+        &self,
+        parameters: &Parameters,
+        batch: &Batch,
+        dropout: Option<Dropout>,
+    ) -> Result<(Vec<f32>, Gradients)> {
+        let variables = Variables::recorded(parameters, self.device)?;
+        let logits = self.logits(&variables, batch, dropout)?;
+        let losses = cross_entropy(&logits, &batch.labels, self.z_loss)?;
+        let mut store = losses.sum_all()?.backward()?;
+        let losses = losses.to_vec1()?;
+        let gradients = variables
+            .iter()
+            .map(|(name, variable)| {
+                let gradient = match store.remove(variable) {
+                    Some(gradient) => gradient.flatten_all()?.to_vec1()?,
+                    None => vec![0.0; variable.elem_count()],
+                };
+                Ok((name.to_owned(), gradient))
+            })
+            .collect::<Result<_>>()?;
+        Ok((losses, gradients))
+    }
+
+    /// The loss of every label and the most likely token in its place, without dropout.
+    ///
+    /// # Errors
+    /// Where weights or tokens do not fit the shape.
+    pub fn evaluate(&self, variables: &Variables, batch: &Batch) -> Result<(Vec<f32>, Vec<u32>)> {
+        let logits = self.logits(variables, batch, None)?;
+        let losses = cross_entropy(&logits, &batch.labels, 0.0)?;
+        Ok((losses.to_vec1()?, logits.argmax(1)?.to_vec1()?))
+    }
+}

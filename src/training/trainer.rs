@@ -1,0 +1,198 @@
+//! The state of a run and one step of it: gradients of several micro-batches, clipped, applied; or skipped where they are not finite.
+
+use std::collections::BTreeMap;
+
+use candle_core::Result;
+use rand::RngExt;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::batch::Batch;
+use super::optimizer::{Moments, Update, global_norm};
+use super::order::{Position, Purpose, stream};
+use super::recipe::Recipe;
+use super::step::{Gradients, Network};
+use super::variables::Parameters;
+use crate::kernels::dropout::Dropout;
+
+/// What a run knows besides its weights.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Steps done, skipped ones included.
+    pub step: u64,
+    /// Where the run stands in its data.
+    pub position: Position,
+    /// Tokens seen, of encoder and decoder.
+    pub tokens: u64,
+    /// Steps whose loss or gradient was not finite.
+    pub skipped: u64,
+    /// Of them, those since the last good step.
+    pub skipped_in_a_row: u64,
+}
+
+/// A run.
+pub struct Trainer<'a> {
+    /// Where and how it computes.
+    pub network: Network<'a>,
+    /// What it does.
+    pub recipe: &'a Recipe,
+    /// Master weights.
+    pub parameters: Parameters,
+    /// The optimizer's memory.
+    pub moments: Moments,
+    /// Where it stands.
+    pub state: State,
+}
+
+/// What one step was like.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// Number of the step; the first is 1.
+    pub step: u64,
+    /// Mean loss of a label.
+    pub loss: f64,
+    /// Norm of the gradient of that mean, before clipping.
+    pub gradient_norm: f64,
+    /// Learning rate.
+    pub rate: f64,
+    /// Tokens of encoder and decoder.
+    pub tokens: usize,
+    /// Labels.
+    pub labels: usize,
+    /// Mean loss by task.
+    pub by_task: BTreeMap<String, f64>,
+    /// Weights whose gradient is not finite, if that is why the step was skipped; `loss` if already the loss is not.
+    pub not_finite: Vec<String>,
+}
+
+impl Trainer<'_> {
+    /// Gradients of the sum of all losses, the losses, and what they add up to by task.
+    fn accumulate(&self, batches: &[Batch], dropout: f64) -> Result<(Gradients, Losses)> {
+        let mut sum = Gradients::new();
+        let mut losses = Losses::default();
+        for (number, batch) in batches.iter().enumerate() {
+            let purpose = Purpose::Dropout(number as u32);
+            let key = stream(self.recipe.seed, self.state.step, purpose).random();
+            let dropout = (dropout > 0.0).then(|| Dropout::new(dropout, key));
+            let (values, gradients) = self.network.gradients(&self.parameters, batch, dropout)?;
+            losses.add(batch, &values);
+            if sum.is_empty() {
+                sum = gradients;
+                continue;
+            }
+            for (name, gradient) in gradients {
+                let sum = sum
+                    .get_mut(&name)
+                    .expect("every batch has the same weights");
+                sum.par_iter_mut()
+                    .zip(gradient)
+                    .for_each(|(sum, g)| *sum += g);
+            }
+        }
+        Ok((sum, losses))
+    }
+
+    /// One step on its micro-batches.
+    ///
+    /// # Errors
+    /// Where the batches do not fit the network.
+    pub fn step(&mut self, batches: &[Batch]) -> Result<Report> {
+        let (gradients, losses) = self.accumulate(batches, self.recipe.dropout)?;
+        let labels = losses.labels.max(1) as f64;
+        let norm = global_norm(&gradients) / labels;
+        let settings = &self.recipe.optimizer;
+        let factor = self
+            .recipe
+            .schedule
+            .factor(self.state.step, self.recipe.steps);
+        let rate = settings.learning_rate * factor;
+        let not_finite = not_finite(losses.sum, &gradients);
+        self.state.step += 1;
+        self.state.tokens += losses.tokens as u64;
+        if not_finite.is_empty() {
+            let clip = if settings.clip_norm > 0.0 {
+                (settings.clip_norm / norm).min(1.0)
+            } else {
+                1.0
+            };
+            let step = self.state.step - self.state.skipped;
+            let update = Update {
+                settings,
+                rate,
+                step,
+                scale: clip / labels,
+            };
+            update.apply(&mut self.parameters, &gradients, &mut self.moments);
+            self.state.skipped_in_a_row = 0;
+        } else {
+            self.state.skipped += 1;
+            self.state.skipped_in_a_row += 1;
+        }
+        Ok(Report {
+            step: self.state.step,
+            loss: losses.sum / labels,
+            gradient_norm: norm,
+            rate,
+            tokens: losses.tokens,
+            labels: losses.labels,
+            by_task: losses.means(),
+            not_finite,
+        })
+    }
+
+    /// Weights that get no gradient, or none that is finite, from these batches without dropout: such a weight would never learn.
+    ///
+    /// # Errors
+    /// Where the batches do not fit the network.
+    pub fn dead_weights(&self, batches: &[Batch]) -> Result<Vec<String>> {
+        let (gradients, _) = self.accumulate(batches, 0.0)?;
+        let dead = |gradient: &[f32]| {
+            gradient.iter().all(|g| *g == 0.0) || gradient.iter().any(|g| !g.is_finite())
+        };
+        let dead = gradients.into_iter().filter(|(_, gradient)| dead(gradient));
+        Ok(dead.map(|(name, _)| name).collect())
+    }
+}
+
+/// Losses of a step, added up.
+#[derive(Default)]
+struct Losses {
+    sum: f64,
+    labels: usize,
+    tokens: usize,
+    by_task: BTreeMap<String, (f64, usize)>,
+}
+
+impl Losses {
+    fn add(&mut self, batch: &Batch, losses: &[f32]) {
+        for (task, rows) in batch.tasks.iter().zip(batch.target.segments()) {
+            let sum: f64 = losses[rows.clone()]
+                .iter()
+                .map(|loss| f64::from(*loss))
+                .sum();
+            let entry = self.by_task.entry(task.to_string()).or_default();
+            *entry = (entry.0 + sum, entry.1 + rows.len());
+            self.sum += sum;
+        }
+        self.labels += losses.len();
+        self.tokens += batch.tokens();
+    }
+
+    fn means(&self) -> BTreeMap<String, f64> {
+        let means = self
+            .by_task
+            .iter()
+            .map(|(task, (sum, count))| (task.clone(), sum / *count as f64));
+        means.collect()
+    }
+}
+
+fn not_finite(loss: f64, gradients: &Gradients) -> Vec<String> {
+    let bad = gradients
+        .iter()
+        .filter(|(_, g)| g.par_iter().any(|g| !g.is_finite()));
+    let loss = (!loss.is_finite()).then(|| "loss".to_owned());
+    loss.into_iter()
+        .chain(bad.map(|(name, _)| name.clone()))
+        .collect()
+}
