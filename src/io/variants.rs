@@ -141,6 +141,21 @@ fn at(path: &Path, line: u64, what: String) -> VariantsError {
     VariantsError::Line { path, line, what }
 }
 
+/// Every line end as LF.
+fn unix_lines(text: &[u8]) -> Vec<u8> {
+    let mut unix = Vec::with_capacity(text.len());
+    let mut bytes = text.iter().copied().peekable();
+    while let Some(byte) = bytes.next() {
+        if byte == b'\r' {
+            bytes.next_if_eq(&b'\n');
+            unix.push(b'\n');
+        } else {
+            unix.push(byte);
+        }
+    }
+    unix
+}
+
 /// All lines that count, each with its number.
 fn records(path: &Path) -> Result<Vec<(u64, StringRecord)>, VariantsError> {
     let io_error = |source| VariantsError::Io {
@@ -151,32 +166,36 @@ fn records(path: &Path) -> Result<Vec<(u64, StringRecord)>, VariantsError> {
     stdio::open(path)
         .and_then(|mut reader| reader.read_to_end(&mut text))
         .map_err(io_error)?;
-    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
-    let mut lines = text.split(|byte| *byte == b'\n');
-    let first = lines.find(|line| !line.trim_ascii().is_empty() && line[0] != b'#');
-    let delimiter = match first {
-        Some(first) if first.contains(&b'\t') => b'\t',
+    let text = unix_lines(text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text));
+    // Line by line, as `csv` leaves blank lines and comments out of its count.
+    let lines = (1..).zip(text.split(|byte| *byte == b'\n'));
+    let lines: Vec<(u64, &[u8])> = lines
+        .filter(|(_, line)| !line.trim_ascii().is_empty() && line[0] != b'#')
+        .collect();
+    let delimiter = match lines.first() {
+        Some((_, first)) if first.contains(&b'\t') => b'\t',
         _ => b',',
     };
-    let mut reader = csv::ReaderBuilder::new()
-        .has_headers(false)
-        .flexible(true)
-        .delimiter(delimiter)
-        .comment(Some(b'#'))
-        .trim(csv::Trim::All)
-        .from_reader(text);
-    let mut records = Vec::new();
-    for record in reader.records() {
-        let record = record.map_err(|error| {
-            let line = error.position().map_or(0, csv::Position::line);
-            at(path, line, error.to_string())
-        })?;
-        let line = record.position().map_or(0, csv::Position::line);
+    let mut records = Vec::with_capacity(lines.len());
+    for (line, text) in lines {
+        let record = parse(text, delimiter).map_err(|error| at(path, line, error.to_string()))?;
         if record.iter().any(|field| !field.is_empty()) {
             records.push((line, record));
         }
     }
     Ok(records)
+}
+
+fn parse(line: &[u8], delimiter: u8) -> Result<StringRecord, csv::Error> {
+    let mut record = StringRecord::new();
+    csv::ReaderBuilder::new()
+        .has_headers(false)
+        .delimiter(delimiter)
+        .trim(csv::Trim::All)
+        .buffer_capacity(line.len())
+        .from_reader(line)
+        .read_record(&mut record)?;
+    Ok(record)
 }
 
 #[cfg(test)]
@@ -204,6 +223,7 @@ mod tests {
         let table = [
             ("id\tvariants\na\tA24G:H30L\n", vec![a(2)]),
             ("\u{feff}id,variant\r\na , A24G:H30L\r\n", vec![a(2)]),
+            ("id,variant\r\ra,A24G:H30L", vec![a(3)]),
             ("# made by hand\n\na\tA24G:H30L", vec![a(3)]),
             ("A24G:H30L\n\nA24G:H30L\n", vec![bare(1), bare(3)]),
             ("variants\nA24G:H30L\n", vec![bare(2)]),

@@ -311,7 +311,7 @@ fn a_run_is_resumed_where_it_was_cut_off() {
     stderr(&resume, &bad, 1);
     let message = stderr(&[&resume[..], &["--seed", "1"]].concat(), INPUT, 1);
     assert!(message.contains("another run"), "{message}");
-    let message = stderr(&[&base[..], &["--resume"]].concat(), INPUT, 1);
+    let message = stderr(&[&base[..], &["--resume", "-o", "-"]].concat(), INPUT, 1);
     assert!(message.contains("--resume needs a file"), "{message}");
 }
 
