@@ -27,7 +27,7 @@ fn products(criterion: &mut Criterion) {
         group.throughput(Throughput::Elements(2 * (m * n * k) as u64));
         for precision in [Precision::F32, Precision::Bf16] {
             let weight = PackedWeight::new(n, k, precision, |row, out| {
-                out.copy_from_slice(&w[row * k..][..k])
+                out.copy_from_slice(&w[row * k..][..k]);
             });
             group.bench_function(format!("{m}x{n}x{k} {precision:?}"), |bench| {
                 bench.iter(|| matmul(Isa::current(), &a, &weight, None, &mut c));

@@ -214,7 +214,7 @@ fn dropout_has_the_gradient_of_its_own_loss() {
             for (name, parameter) in &mut moved {
                 let values = parameter.values.iter_mut().zip(&gradients[name]);
                 values.for_each(|(value, g)| {
-                    *value += (step / squares.sqrt() * f64::from(*g)) as f32
+                    *value += (step / squares.sqrt() * f64::from(*g)) as f32;
                 });
             }
             total(&moved)

@@ -18,7 +18,7 @@ use super::simd::{LANES, Lanes, exp};
 use super::{Isa, with_isa};
 
 /// `2 √(2/π)` of the tanh approximation of gelu.
-const GELU: f32 = 1.595_769_1;
+const GELU: f32 = 1.595_769;
 /// Values given to one thread at a time.
 const CHUNK: usize = 1 << 14;
 
