@@ -1,5 +1,7 @@
 //! `ankh3 pretrain` as a process: runs that are killed and go on give the same bytes, and what cannot work says why.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,8 +29,8 @@ impl Place {
              [schedule]\nwarmup_steps = 10\n\
              [checkpoints]\nevery = 37\nkeep = 2\n\
              [evaluation]\nevery = 50\nlog_every = 1\n",
-            place.path("train.fast*"),
-            place.path("valid.fasta")
+            place.path("train.fast*").display(),
+            place.path("valid.fasta").display()
         );
         fs::write(place.path("recipe.toml"), recipe).unwrap();
         place

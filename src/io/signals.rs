@@ -1,8 +1,10 @@
-//! Ctrl-C and a queue's SIGTERM end a run, but do not leave its unfinished files.
+//! What the system tells a run: Ctrl-C and a queue's SIGTERM end it, but do not leave its unfinished files; a training run saves first.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 
@@ -40,4 +42,36 @@ fn ignored() -> u64 {
         .find_map(|line| line.strip_prefix("SigIgn:"))
         .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
         .unwrap_or(0)
+}
+
+/// What a queue said to a training run since it was last asked for: SIGUSR1 (Slurm's warning) saves, SIGTERM saves and ends.
+pub struct Said {
+    save: Arc<AtomicBool>,
+    end: Arc<AtomicBool>,
+}
+
+impl Said {
+    /// Begins to listen.
+    ///
+    /// # Errors
+    /// Where the system does not let it.
+    pub fn register() -> io::Result<Self> {
+        let said = Said {
+            save: Arc::default(),
+            end: Arc::default(),
+        };
+        signal_hook::flag::register(SIGUSR1, Arc::clone(&said.save))?;
+        signal_hook::flag::register(SIGTERM, Arc::clone(&said.end))?;
+        Ok(said)
+    }
+
+    /// Whether a checkpoint was asked for; asking forgets it.
+    pub fn saves(&self) -> bool {
+        self.save.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether the run must end.
+    pub fn ends(&self) -> bool {
+        self.end.load(Ordering::Relaxed)
+    }
 }

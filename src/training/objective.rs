@@ -369,7 +369,11 @@ mod tests {
         let spans: Vec<_> = (0..2000)
             .flat_map(|_| masked_spans(200, 0.15, 3, 225, &mut rng))
             .collect();
-        let mean = spans.iter().map(std::iter::ExactSizeIterator::len).sum::<usize>() as f64 / spans.len() as f64;
+        let mean = spans
+            .iter()
+            .map(std::iter::ExactSizeIterator::len)
+            .sum::<usize>() as f64
+            / spans.len() as f64;
         // A little less than 3, by runs cut at the end.
         assert!((2.7..3.0).contains(&mean), "{mean}");
     }

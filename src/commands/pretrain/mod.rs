@@ -2,7 +2,6 @@
 
 mod begin;
 mod journal;
-mod signals;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -16,6 +15,7 @@ use crate::args::{DtypeArg, at_least_one};
 use crate::checkpoint::training as steps;
 use crate::device::{Compute, DeviceSpec, Dtype};
 use crate::io::corpus::Corpus;
+use crate::io::signals::Said;
 use crate::io::stdio::{Content, Output};
 use crate::progress::Steps;
 use crate::tokenizer::{TaskPrefix, Tokenizer};
@@ -28,7 +28,6 @@ use crate::training::variables::Variables;
 
 use begin::{Begin, Run};
 use journal::Journal;
-use signals::Signals;
 
 /// Train a model from scratch or go on with one: masked language modelling and sequence completion together
 ///
@@ -97,7 +96,7 @@ pub fn run(args: &PretrainArgs) -> Result<Outcome> {
         return show_examples(&begin, count);
     }
     let compute = Compute::open(args.device, args.dtype.map(Dtype::from))?;
-    let signals = Signals::register()?;
+    let signals = Said::register()?;
     let run = begin.open_run(args)?;
     let mut corpus = open_corpus(&run)?;
     let held_out = held_out(&run)?;
