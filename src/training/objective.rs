@@ -251,6 +251,10 @@ pub fn cut_at(length: usize, split: Split, rng: &mut impl Rng) -> usize {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::single_range_in_vec_init,
+    reason = "tables of spans, some of one span"
+)]
 mod tests {
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;

@@ -98,7 +98,7 @@ fn everything_but_the_masks_stays() {
                     assert!(before == after || *before == b'?', "{masked:?}");
                     assert_ne!(*after, b'?');
                 }
-                let masks = masked.iter().filter(|residue| **residue == b'?').count();
+                let masks = masked.split(|residue| *residue == b'?').count() - 1;
                 assert_eq!(filled.sites.len(), masks);
                 for site in filled.sites {
                     let sum: f64 = site.log_probs.iter().map(|log_prob| log_prob.exp()).sum();

@@ -1,5 +1,6 @@
 //! `ankh3 score`.
 
+use std::fmt::Write as _;
 use std::fs;
 
 use serde_json::Value;
@@ -200,7 +201,7 @@ fn dms() -> (tempfile::TempDir, String) {
         let mutated = String::from_utf8(mutated).unwrap();
         let (position, mutant) = (number + 1, char::from(*mutant));
         let measured = (number * 7 % 10) as f64 / 4.0;
-        text += &format!("{wild_type}{position}{mutant},{mutated},{measured},0\n");
+        writeln!(text, "{wild_type}{position}{mutant},{mutated},{measured},0").unwrap();
     }
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("TOY_2020.csv");
