@@ -1,8 +1,9 @@
 //! What the user sees meanwhile: a bar on a terminal, milestone lines in a log, and the closing line.
 
+use std::fmt::Write;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 /// Seconds between milestone lines in a log.
 const MILESTONE: Duration = Duration::from_secs(30);
@@ -28,7 +29,7 @@ impl Progress {
     /// Begins to count. The bar shows on a terminal only; the total may come later by [`Progress::expect`].
     pub fn new() -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(4));
-        bar.set_style(style("{spinner} {pos} residues, {per_sec}, {elapsed}"));
+        bar.set_style(style("{spinner} {pos} residues, {rate}, {elapsed}"));
         let now = Instant::now();
         Self {
             bar,
@@ -44,7 +45,7 @@ impl Progress {
     pub fn expect(&mut self, residues: u64) {
         self.expected = Some(residues);
         self.bar
-            .set_style(style("{wide_bar} {percent}% {per_sec}, {eta} left"));
+            .set_style(style("{wide_bar} {percent}% {rate}, {eta} left"));
         self.bar.set_length(residues);
     }
 
@@ -92,7 +93,13 @@ fn left(expected: u64, done: u64, rate: f64) -> String {
 }
 
 fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).expect("the templates above are well formed")
+    let rate = |state: &ProgressState, text: &mut dyn Write| {
+        // A bar that cannot be drawn is no reason to stop.
+        let _ = write!(text, "{:.0} residues/s", state.per_sec());
+    };
+    ProgressStyle::with_template(template)
+        .expect("the templates above are well formed")
+        .with_key("rate", rate)
 }
 
 /// The most memory this process has held, in bytes, where the system says so (Linux).

@@ -274,6 +274,7 @@ mod tests {
             journal.append(&[i; 20]).unwrap();
         }
         journal.flush().unwrap();
+        drop(journal);
         let mut bytes = std::fs::read(&path).unwrap();
         let middle = bytes.len() - 40;
         bytes[middle] ^= 1;

@@ -161,6 +161,27 @@ fn stdout_carries_the_bytes_of_the_file() {
     }
 }
 
+#[test]
+fn merge_turns_one_format_into_another() {
+    let folder = folder_with(&proteins(&[9, 70, 4]));
+    let path = folder.path();
+    let embed = |name: &str| {
+        run(
+            path,
+            &format!("embed --model {} -o {name} in.fasta", tiny()),
+        )
+        .with(0)
+    };
+    embed("from.npz");
+    for format in Format::ALL {
+        let name = format.name();
+        embed(&format!("made.{name}"));
+        run(path, &format!("merge -o merged.{name} from.npz")).with(0);
+        let file = |stem: &str| bytes(&path.join(format!("{stem}.{name}")));
+        assert!(file("merged") == file("made"), "{format:?}");
+    }
+}
+
 /// A megabyte of residues' embeddings is a megabyte: what is announced before a large run is true.
 #[test]
 fn sizes_are_as_estimated() {

@@ -99,7 +99,7 @@ const NASTY: [Row; 26] = [
     ("20_multi_member.fasta.gz", 0, &[], 0, 2),
     ("21_long_header.fasta", 0, &[], 0, 1),
     ("22_comment_lines.fasta", 0, &[], 0, 2),
-    ("23_cr_only.fasta", 0, &[], 0, 2),
+    ("23_cr_only.fasta", 0, &[], 0, 1),
     ("24_one_residue.fasta", 0, &[], 0, 3),
     (
         "25_odd_letters.fasta",
