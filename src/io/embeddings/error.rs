@@ -53,7 +53,11 @@ pub(super) fn with_context(error: &io::Error, context: &str) -> io::Error {
 /// The `io::Error` inside another crate's error, so that a broken pipe or a full disk stays visible
 /// by its kind; `InvalidData` with the whole message when there is none inside.
 pub(super) fn from_library(error: impl Into<Box<dyn Error + Send + Sync>>) -> io::Error {
-    let error: Box<dyn Error + Send + Sync> = error.into();
+    let error: Box<dyn Error + Send + Sync> = match error.into().downcast::<serde_json::Error>() {
+        // serde_json does not name an `io::Error` as its source, but gives it back.
+        Ok(json) => io::Error::from(*json).into(),
+        Err(error) => error,
+    };
     let mut cause: Option<&(dyn Error + 'static)> = Some(error.as_ref());
     while let Some(current) = cause {
         if let Some(io) = current.downcast_ref::<io::Error>() {
@@ -110,24 +114,30 @@ mod tests {
         io::Error::from(io::ErrorKind::BrokenPipe)
     }
 
+    /// What the libraries make of an error.
+    fn wrapped(inner: fn() -> io::Error) -> Vec<Box<dyn Error + Send + Sync>> {
+        vec![
+            Box::new(inner()),
+            Box::new(ArrowError::from(inner())),
+            Box::new(ParquetError::from(ArrowError::from(inner()))),
+            Box::new(zip::result::ZipError::Io(inner())),
+            Box::new(csv::Error::from(inner())),
+            Box::new(serde_json::Error::io(inner())),
+            Box::new(io::Error::other(ParquetError::from(inner()))),
+        ]
+    }
+
     #[test]
     fn a_broken_pipe_is_seen_through_every_wrapper() {
-        let wrapped: Vec<Box<dyn Error + Send + Sync>> = vec![
-            Box::new(broken_pipe()),
-            Box::new(ArrowError::from(broken_pipe())),
-            Box::new(ParquetError::from(ArrowError::from(broken_pipe()))),
-            Box::new(zip::result::ZipError::Io(broken_pipe())),
-            Box::new(csv::Error::from(broken_pipe())),
-            Box::new(serde_json::Error::io(broken_pipe())),
-            Box::new(io::Error::other(ParquetError::from(broken_pipe()))),
-        ];
-        for error in wrapped {
+        for error in wrapped(broken_pipe) {
             let shown = format!("{error:?}");
-            assert_eq!(
-                from_library(error).kind(),
-                io::ErrorKind::BrokenPipe,
-                "{shown}"
-            );
+            let error = from_library(error);
+            assert_eq!(error.kind(), io::ErrorKind::BrokenPipe, "{shown}");
+            assert!(!is_stdout_closed(&error), "{shown}");
+        }
+        for error in wrapped(stdout_closed) {
+            let shown = format!("{error:?}");
+            assert!(is_stdout_closed(&from_library(error)), "{shown}");
         }
         let hdf5 = rust_hdf5::Hdf5Error::from(broken_pipe());
         assert_eq!(from_hdf5(hdf5).kind(), io::ErrorKind::BrokenPipe);
