@@ -1,5 +1,7 @@
 //! What becomes of damaged inputs: every file in `data/nasty` has its outcome here, and the same table stands in `docs/input.md`.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::error::Error;
 use std::fs;
 use std::io::Write;

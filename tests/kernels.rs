@@ -1,5 +1,6 @@
 //! The CPU kernels against plain f64 arithmetic on odd shapes, for every instruction set this machine has, and their byte-exact invariances.
 #![allow(clippy::print_stdout, reason = "a test says what it ran on")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use ankh3::kernels::cpu::Isa;
 use ankh3::kernels::cpu::attention::{Attention, Bias, Heads, Segment, Visibility, attend};
