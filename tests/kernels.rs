@@ -337,6 +337,11 @@ fn attention_equals_f64_on_ragged_segments() {
         case(1, 64, &[1100], &[1100], Visibility::Causal, 0, true),
         case(3, 8, &[5, 1, 30], &[700, 9, 513], Visibility::All, 0, false),
         case(2, 64, &[1, 1], &[31, 31], Visibility::Causal, 30, true),
+        // One query alone, over several blocks of keys, of heads that fill no vector, or several and a rest.
+        case(2, 64, &[1, 1], &[1500, 3], Visibility::All, 0, false),
+        case(3, 8, &[1], &[1100], Visibility::Causal, 1099, true),
+        case(2, 83, &[1, 2, 1], &[520, 9, 20], Visibility::All, 0, true),
+        case(1, 128, &[1], &[700], Visibility::Causal, 5, true),
         case(2, 64, &[3, 3], &[600, 600], Visibility::Causal, 597, true),
     ];
     let mut rng = ChaCha8Rng::seed_from_u64(4);

@@ -69,18 +69,21 @@ const PREFIX_HELP: &str =
     "Task prefix in front of each prompt [default: s2s where the vocabulary has it, else none]";
 
 const DETAILS: &str = "\
-Headers: >ID/SAMPLE log_likelihood=… perplexity=… prompt=… new=… end=length|eos decoding=…, the settings, the record's description.
-  log_likelihood  Σ ln p(residue | prompt, residues before) over the residues written; p is the softmax of the model's logits over what may be written
-                  there: the residues of --allow, and </s> where the sequence may end. Temperature, top-k and top-p do not enter, nor does </s> itself.
+Headers: >ID/SAMPLE log_likelihood=… perplexity=… prompt=… new=… end=… decoding=… DESCRIPTION
+  log_likelihood  Σ ln p(residue | prompt, residues before) over the residues written; p is the
+                  softmax of the model's logits over what may be written there: the residues of
+                  --allow, and </s> where the sequence may end. Temperature, top-k and top-p do
+                  not enter, nor does </s> itself.
   perplexity      exp(-log_likelihood / residues written)
   prompt, new     residues of the prompt, residues written
   end             eos: the model ended the sequence; length: it was as long as it may be
-  decoding        greedy | sample, with seed, temperature, top_k, top_p | beam, with num_beams, length_penalty, score
+  decoding        greedy; sample, with seed, temperature, top_k, top_p; beam, with num_beams,
+                  length_penalty, score
 
 Examples:
   ankh3 complete --model ankh3-large proteins.fasta > completed.fasta
-  ankh3 complete --model DIR --keep all --length max:300 --top-p 0.9 --num-samples 8 --seed 1 -o new.fasta beginnings.fasta
-  ankh3 complete --model DIR --keep 30 --num-beams 4 --num-samples 4 --output-part completion proteins.fasta";
+  ankh3 complete --model DIR --keep all --length max:300 --top-p 0.9 --num-samples 8 starts.fasta
+  ankh3 complete --model DIR --keep 30 --num-beams 4 --num-samples 4 -o best.fasta proteins.fasta";
 
 /// What is completed.
 #[derive(Args, Clone, Debug)]

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use super::atomic_file::is_special;
 use super::stdio::{Content, Output, is_dash};
 
 /// How rows are written.
@@ -129,12 +130,12 @@ impl Table {
     }
 }
 
-/// Writes how `output` was made to `OUTPUT.json` beside it, or to the log for stdout.
+/// Writes how `output` was made to `OUTPUT.json` beside it, or to the log for stdout, a device or a pipe.
 ///
 /// # Errors
 /// Where the file cannot be written.
 pub fn write_manifest(output: &Path, manifest: &Map<String, Value>) -> io::Result<()> {
-    if is_dash(output) {
+    if is_dash(output) || is_special(output) {
         tracing::info!("manifest: {}", serde_json::to_string(manifest)?);
         return Ok(());
     }

@@ -16,6 +16,7 @@ use rayon::prelude::*;
 
 use super::gemm::{DEPTH, PANEL, STRIDE, multiply_f32, write_tile};
 use super::simd::{LANES, Lanes, exp};
+use super::single_query::{self, SingleQuery};
 use super::{Isa, SharedMut, with_isa};
 use crate::kernels::dropout::Dropout;
 
@@ -93,9 +94,18 @@ pub struct Attention<'a> {
     pub dropout: Option<Dropout>,
 }
 
+impl Attention<'_> {
+    /// Whether a segment takes the form for one query.
+    fn is_single(&self, segment: &Segment) -> bool {
+        segment.queries.len() == 1 && self.dropout.is_none()
+    }
+}
+
 struct Task {
     segment: usize,
     head: usize,
+    /// One, but for single queries.
+    num_heads: usize,
     /// Queries relative to the segment's first.
     queries: Range<usize>,
 }
@@ -152,19 +162,7 @@ pub fn attend(isa: Isa, attention: &Attention<'_>, out: &mut [f32]) {
         out.len() >= last_row * width,
         "the result must hold every query's row"
     );
-    let mut tasks = Vec::new();
-    for (segment, Segment { queries, .. }) in attention.segments.iter().enumerate() {
-        for head in 0..attention.heads {
-            for first in (0..queries.len()).step_by(ROWS_PER_TASK) {
-                let queries = first..(first + ROWS_PER_TASK).min(queries.len());
-                tasks.push(Task {
-                    segment,
-                    head,
-                    queries,
-                });
-            }
-        }
-    }
+    let tasks = tasks(attention);
     let out = SharedMut(out.as_mut_ptr());
     let run = |task: &Task| {
         SCRATCH.with_borrow_mut(|scratch| {
@@ -182,6 +180,35 @@ pub fn attend(isa: Isa, attention: &Attention<'_>, out: &mut [f32]) {
     }
 }
 
+fn tasks(attention: &Attention<'_>) -> Vec<Task> {
+    let singles = attention.segments.iter().filter(|s| attention.is_single(s));
+    // Heads that lie together are read together, as long as every thread has something to do.
+    let wanted = (2 * rayon::current_num_threads()).div_ceil(singles.count().max(1));
+    let together = match rayon::current_num_threads() {
+        1 => attention.heads,
+        _ => attention.heads.div_ceil(wanted),
+    };
+    let mut tasks = Vec::new();
+    for (number, segment) in attention.segments.iter().enumerate() {
+        let together = if attention.is_single(segment) {
+            together.clamp(1, single_query::MAX_HEADS)
+        } else {
+            1
+        };
+        for head in (0..attention.heads).step_by(together) {
+            for first in (0..segment.queries.len()).step_by(ROWS_PER_TASK) {
+                tasks.push(Task {
+                    segment: number,
+                    head,
+                    num_heads: together.min(attention.heads - head),
+                    queries: first..(first + ROWS_PER_TASK).min(segment.queries.len()),
+                });
+            }
+        }
+    }
+    tasks
+}
+
 #[inline(always)]
 unsafe fn attend_task<V: Lanes>(
     attention: &Attention<'_>,
@@ -192,9 +219,6 @@ unsafe fn attend_task<V: Lanes>(
     let segment = &attention.segments[task.segment];
     let (d_kv, rows) = (attention.d_kv, task.queries.len());
     let padded_d = d_kv.next_multiple_of(PANEL);
-    scratch.sums[..rows * padded_d].fill(0.0);
-    scratch.maxima[..rows].fill(f32::NEG_INFINITY);
-    scratch.totals[..rows].fill(0.0);
     let seen = match attention.visibility {
         Visibility::All => segment.keys.len(),
         Visibility::Causal => segment
@@ -202,6 +226,25 @@ unsafe fn attend_task<V: Lanes>(
             .len()
             .min(segment.first_position + task.queries.end),
     };
+    if attention.is_single(segment) {
+        let query = SingleQuery {
+            attention,
+            segment,
+            heads: task.head..task.head + task.num_heads,
+            seen,
+        };
+        let target = segment.queries.start * attention.heads + task.head;
+        // SAFETY: this row and these heads of `out` belong to this task alone.
+        unsafe {
+            let out = out.get().add(target * d_kv);
+            let out = std::slice::from_raw_parts_mut(out, task.num_heads * d_kv);
+            query.run::<V>(&mut scratch.scores, out);
+        }
+        return;
+    }
+    scratch.sums[..rows * padded_d].fill(0.0);
+    scratch.maxima[..rows].fill(f32::NEG_INFINITY);
+    scratch.totals[..rows].fill(0.0);
     for first_key in (0..seen).step_by(DEPTH) {
         let block = KeyBlock {
             attention,

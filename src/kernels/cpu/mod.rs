@@ -11,6 +11,7 @@ pub mod elementwise;
 pub mod elementwise_backward;
 pub mod gemm;
 pub mod simd;
+mod single_query;
 pub mod transpose;
 
 pub use simd::Isa;

@@ -1,0 +1,192 @@
+//! Attention of one query on the CPU: a step of decoding. Keys and values are read once, where they lie and in the order in which they lie: all heads of
+//! one key, then those of the next. Nothing is packed, as nothing is used twice.
+//!
+//! Up to [`BLOCK`] keys at a time, with the online softmax of [`super::attention`]. A head's result is the same chain of operations whatever other
+//! heads share its task; and which form a segment takes depends on its own number of queries alone.
+#![expect(
+    unsafe_code,
+    reason = "vector loads and stores through pointers; each block says why it is in bounds"
+)]
+
+use std::ops::Range;
+
+use super::attention::{Attention, Segment};
+use super::simd::{LANES, Lanes, exp};
+
+/// Keys whose scores are held at once.
+pub(super) const BLOCK: usize = 128;
+/// Heads in one task, at most.
+pub(super) const MAX_HEADS: usize = 32;
+/// Keys whose values are added at once.
+const KEYS: usize = 4;
+
+/// One query's task.
+pub(super) struct SingleQuery<'a> {
+    pub attention: &'a Attention<'a>,
+    pub segment: &'a Segment,
+    /// At most [`MAX_HEADS`].
+    pub heads: Range<usize>,
+    /// How many of the segment's keys it sees, from the first.
+    pub seen: usize,
+}
+
+impl SingleQuery<'_> {
+    /// `out (heads, d_kv) = softmax(q·kᵀ + bias)·v`; `scores` is room for [`BLOCK`] of each head.
+    ///
+    /// # Safety
+    /// The instruction set of `V` is available.
+    #[inline(always)]
+    pub(super) unsafe fn run<V: Lanes>(&self, scores: &mut [f32], out: &mut [f32]) {
+        let d_kv = self.attention.d_kv;
+        let (mut maxima, mut totals) = ([f32::NEG_INFINITY; MAX_HEADS], [0.0; MAX_HEADS]);
+        out.fill(0.0);
+        for first in (0..self.seen).step_by(BLOCK) {
+            let keys = first..(first + BLOCK).min(self.seen);
+            // SAFETY: passed on from the caller; see each callee.
+            unsafe {
+                self.scores::<V>(keys.clone(), scores);
+                for head in 0..self.heads.len() {
+                    let old = maxima[head];
+                    let scores = &mut scores[head * BLOCK..][..keys.len()];
+                    let total = soften::<V>(scores, &mut maxima[head]);
+                    if first > 0 && old < maxima[head] {
+                        let scale = (old - maxima[head]).exp();
+                        totals[head] *= scale;
+                        scaled(&mut out[head * d_kv..][..d_kv], scale);
+                    }
+                    totals[head] += total;
+                }
+                self.add_values::<V>(keys, scores, out);
+            }
+        }
+        for (head, out) in out.chunks_exact_mut(d_kv).enumerate() {
+            scaled(out, 1.0 / totals[head]);
+        }
+    }
+
+    /// `scores[head][i] = q · keys[i] + bias`.
+    #[inline(always)]
+    unsafe fn scores<V: Lanes>(&self, keys: Range<usize>, scores: &mut [f32]) {
+        let Attention { q, k, d_kv, .. } = *self.attention;
+        for (i, key) in keys.enumerate() {
+            for (h, head) in self.heads.clone().enumerate() {
+                let q = q.at(self.segment.queries.start, head, d_kv);
+                let k = k.at(self.segment.keys.start + key, head, d_kv);
+                // SAFETY: both hold d_kv values.
+                let score = unsafe { dot::<V>(q, k) };
+                scores[h * BLOCK + i] = score + self.bias(key, head);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn bias(&self, key: usize, head: usize) -> f32 {
+        let Some(bias) = self.attention.bias else {
+            return 0.0;
+        };
+        let limit = bias.max_distance as isize;
+        let distance = (key as isize - self.segment.first_position as isize).clamp(-limit, limit);
+        bias.by_distance[(distance + limit) as usize * self.attention.heads + head]
+    }
+
+    /// `out[head] += Σ weights[head][i] · values[i]`, keys in order.
+    #[inline(always)]
+    unsafe fn add_values<V: Lanes>(&self, keys: Range<usize>, weights: &[f32], out: &mut [f32]) {
+        let whole = keys.len() - keys.len() % KEYS;
+        // SAFETY: passed on from the caller.
+        unsafe {
+            for i in (0..whole).step_by(KEYS) {
+                self.add_keys::<V, KEYS>(keys.start + i, &weights[i..], out);
+            }
+            for i in whole..keys.len() {
+                self.add_keys::<V, 1>(keys.start + i, &weights[i..], out);
+            }
+        }
+    }
+
+    /// The values of `N` keys from `key` on; `weights[head * BLOCK]` is that of the first.
+    #[inline(always)]
+    unsafe fn add_keys<V: Lanes, const N: usize>(
+        &self,
+        key: usize,
+        weights: &[f32],
+        out: &mut [f32],
+    ) {
+        let Attention { v, d_kv, .. } = *self.attention;
+        let row = self.segment.keys.start + key;
+        for (h, head) in self.heads.clone().enumerate() {
+            let weights = &weights[h * BLOCK..][..N];
+            let out = &mut out[h * d_kv..][..d_kv];
+            let whole = d_kv - d_kv % LANES;
+            // What the pointer below reads ends within the last of the N rows.
+            assert!(v.at(row + N - 1, head, d_kv).len() == out.len());
+            let values = v.at(row, head, d_kv).as_ptr();
+            let mut column = 0;
+            while column < whole {
+                // SAFETY: these lanes end at `whole`, within `out` and the values of each of the N rows.
+                unsafe {
+                    let mut sum = V::load(out.as_ptr().add(column));
+                    for (n, weight) in weights.iter().enumerate() {
+                        let value = V::load(values.add(n * v.stride + column));
+                        sum = value.mul_add(V::splat(*weight), sum);
+                    }
+                    sum.store(out.as_mut_ptr().add(column));
+                }
+                column += LANES;
+            }
+            for (n, weight) in weights.iter().enumerate() {
+                let rest = &v.at(row + n, head, d_kv)[whole..];
+                for (value, v) in out[whole..].iter_mut().zip(rest) {
+                    *value += weight * v;
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn scaled(values: &mut [f32], scale: f32) {
+    for value in values {
+        *value *= scale;
+    }
+}
+
+#[inline(always)]
+unsafe fn dot<V: Lanes>(a: &[f32], b: &[f32]) -> f32 {
+    let whole = a.len() - a.len() % LANES;
+    let mut i = 0;
+    // SAFETY: vector reads end at `whole`; both slices are equally long.
+    let sum = unsafe {
+        let mut sum = V::splat(0.0);
+        while i < whole {
+            sum = V::load(a.as_ptr().add(i)).mul_add(V::load(b.as_ptr().add(i)), sum);
+            i += LANES;
+        }
+        sum.sum()
+    };
+    let rest = a[whole..].iter().zip(&b[whole..]);
+    rest.fold(sum, |sum, (a, b)| sum + a * b)
+}
+
+/// Scores become weights `exp(score - maximum)`, `maximum` that of these and earlier ones; returns their sum.
+#[inline(always)]
+unsafe fn soften<V: Lanes>(scores: &mut [f32], maximum: &mut f32) -> f32 {
+    for score in scores.iter() {
+        *maximum = maximum.max(*score);
+    }
+    let mut total = 0.0;
+    for chunk in scores.chunks_mut(LANES) {
+        let mut lanes = [f32::NEG_INFINITY; LANES];
+        lanes[..chunk.len()].copy_from_slice(chunk);
+        // SAFETY: `lanes` holds a vector.
+        unsafe {
+            let weights = exp(V::load(lanes.as_ptr()).sub(V::splat(*maximum)));
+            weights.store(lanes.as_mut_ptr());
+        }
+        chunk.copy_from_slice(&lanes[..chunk.len()]);
+        for weight in chunk.iter() {
+            total += weight;
+        }
+    }
+    total
+}
