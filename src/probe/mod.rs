@@ -6,11 +6,13 @@
 pub mod blind;
 pub mod convbert;
 mod dense;
+pub mod description;
 pub mod head;
 pub mod logistic;
 pub mod loss;
 pub mod metrics;
 pub mod native;
 pub mod parameters;
+pub mod report;
 pub mod settings;
 pub mod train;

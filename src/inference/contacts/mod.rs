@@ -11,8 +11,10 @@
 pub mod attention;
 pub mod jacobian;
 mod rounds;
+mod select;
 
 pub use rounds::{Round, rounds};
+pub use select::{Top, select};
 
 /// A number for every pair of residues: row-major `(length, length)`.
 #[derive(Clone, Debug, PartialEq)]
