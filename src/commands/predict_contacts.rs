@@ -353,11 +353,7 @@ fn draw(
     let native = native.transpose()?;
     // Neighbours would outshine everything: the scale is that of pairs worth telling.
     let far = select(map, what.min_separation, None, Top::Count(1));
-    let highest = if value == "probability" {
-        1.0
-    } else {
-        far.first().map_or(1.0, |pair| pair.2)
-    };
+    let highest = far.first().map_or(1.0, |pair| pair.2);
     let mut shown = map.clone();
     let n = shown.length();
     for i in 0..n {

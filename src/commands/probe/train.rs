@@ -81,9 +81,13 @@ struct WhatArgs {
     #[arg(long, value_name = "NAME")]
     mask_column: Option<String>,
 
-    /// Learn from the first N rows only.
+    /// Learn from at most N rows, evenly spaced in the table.
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     limit: Option<usize>,
+
+    /// Be judged by at most N rows of each table, evenly spaced.
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    limit_judged: Option<usize>,
 
     /// How residues become a protein [default: max, as in the paper].
     #[arg(long, value_enum)]
@@ -137,7 +141,22 @@ impl WhatArgs {
             .unwrap_or_else(|| self.task.label().to_owned())
     }
 
+    /// All sets, cut down as asked.
     fn sets(&self) -> Result<Sets> {
+        let mut sets = self.whole_sets()?;
+        if let Some(limit) = self.limit {
+            sets.train.thin(limit);
+        }
+        if let Some(limit) = self.limit_judged {
+            let judged = sets.judged.iter_mut().map(|(_, set)| set);
+            judged
+                .chain(&mut sets.valid)
+                .for_each(|set| set.thin(limit));
+        }
+        Ok(sets)
+    }
+
+    fn whole_sets(&self) -> Result<Sets> {
         let [train] = &self.train[..] else {
             bail!("--train takes one table");
         };
@@ -151,9 +170,6 @@ impl WhatArgs {
             valid: None,
             judged: Vec::new(),
         };
-        if let Some(limit) = self.limit {
-            sets.train.truncate(limit);
-        }
         if self.split_column.is_some() {
             sets.valid = Some(Set::read(train, &self.columns(part("valid")))?);
             let test = Set::read(train, &self.columns(part("test")))?;
