@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from published import CONTACTS, SECONDARY_STRUCTURE
-from tasks import GB1_SPLITS, SIZES, Input, jobs
+from tasks import GB1_SPLITS, SIZES, SSP_TESTS, Input, jobs
 
 HERE = Path(__file__).resolve().parent
 ANKH3 = os.environ.get("ANKH3", "ankh3")
@@ -116,11 +116,11 @@ def write_page(arguments, size, inputs, rows):
     part = lambda name, task: rows.get((name, task), {}).get("metrics", {})
     out = ["# Downstream tasks", ""]
     out += [f"Made by `bench/downstream/run`, size `{size.name}`. Measured here: value and 95 % interval (1000 bootstrap draws over proteins) in brackets.", ""]
-    tests = ("casp12.csv", "ts115.csv", "casp14.csv")
+    tests = [test for test in SSP_TESTS if Path(f"{arguments.data}/ssp/{test}.csv").is_file()]
     for task, title in (("ssp3", "Q3"), ("ssp8", "Q8")):
         if task in arguments.tasks:
-            body = [[name, *(shown(part(name, task).get(test, {}).get("accuracy")) for test in tests)] for name in names]
-            out += [f"## Secondary structure, {title}, %", "", table(["", "CASP12", "TS115", "CASP14"], body), ""]
+            body = [[name, *(shown(part(name, task).get(f"{test}.csv", {}).get("accuracy")) for test in tests)] for name in names]
+            out += [f"## Secondary structure, {title}, %", "", table(["", *(test.upper() for test in tests)], body), ""]
     if "fluorescence" in arguments.tasks:
         body = [[name, *(shown(part(name, "fluorescence").get("test", {}).get(m), False) for m in ("spearman", "pearson", "mse"))] for name in names]
         out += ["## Fluorescence, TAPE's split", "", table(["", "Spearman", "Pearson", "MSE"], body), ""]

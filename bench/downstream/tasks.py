@@ -1,7 +1,10 @@
 """The jobs of the page: which command makes each head, from which tables, of which size. Standard library only."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
+# Those that are there.
+SSP_TESTS = ("casp12", "ts115", "casp14")
 GB1_SPLITS = ("one_vs_rest", "two_vs_rest", "three_vs_rest", "low_vs_high")
 # Training rows of the GB1 splits: few rows need more epochs to come to the same number of steps.
 GB1_ROWS = {"one_vs_rest": 25, "two_vs_rest": 381, "three_vs_rest": 2691, "low_vs_high": 4580}
@@ -25,7 +28,7 @@ class Size:
 
 SIZES = {
     "quick": Size("quick", 40, 60, 40, 60, 40, 8, 2, 2, judged=15),
-    "medium": Size("medium", 1000, 2000, 1000, 2000, 1000, None, 20, 5),
+    "medium": Size("medium", 1000, 1000, 500, 1000, 500, None, 20, 5),
     "full": Size("full", None, None, None, None, None, None, 20, 5),
 }
 
@@ -71,8 +74,9 @@ def jobs(data, size, source, width, only):
 
     for task in ("ssp3", "ssp8"):
         tables = ["--train", f"{data}/ssp/netsurfp2_train.csv.gz", "--valid", f"{data}/ssp/netsurfp2_valid.csv.gz"]
-        for test in ("casp12", "ts115", "casp14"):
-            tables += ["--test", f"{data}/ssp/{test}.csv"]
+        for test in SSP_TESTS:
+            if Path(f"{data}/ssp/{test}.csv").is_file():
+                tables += ["--test", f"{data}/ssp/{test}.csv"]
         judged = size.judged or (None if size.ssp is None else 300)
         add(task, ["probe", "train", "--task", task, *tables, "--epochs", str(size.epochs), *limits(size.ssp, judged), *features])
     table = ["--train", f"{data}/fluorescence/gfp_tape.csv.gz", "--split-column", "split"]
@@ -80,7 +84,7 @@ def jobs(data, size, source, width, only):
     add("fluorescence", ["probe", "train", "--task", "fluorescence", *table, "--epochs", str(size.epochs), *cut, *features])
     for split in GB1_SPLITS:
         rows = min(GB1_ROWS[split], size.gb1 or GB1_ROWS[split])
-        epochs = size.epochs if size.name == "quick" else min(60, max(size.epochs, -(-8000 // rows)))
+        epochs = size.epochs if size.name == "quick" else min(60, max(size.epochs, -(-3000 // rows)))
         table = ["--train", f"{data}/gb1/gb1_flip.csv.gz", "--split-column", split]
         cut = limits(size.gb1, size.gb1_judged)
         add(f"gb1 {split}", ["probe", "train", "--task", "gb1", *table, "--epochs", str(epochs), *cut, *features], f"{epochs} epochs")
@@ -91,5 +95,6 @@ def jobs(data, size, source, width, only):
     add("contacts head", ["contacts", "fit", "--method", "head", *known, *learning, *cut, *features], " ".join(learning))
     if model:
         few = ["--limit", str(min(20, size.contacts or 20))]
-        add("contacts attention", ["contacts", "fit", "--method", "attention", *known, *few, *features], "20 structures")
+        count = f"{few[1]} structures"
+        add("contacts attention", ["contacts", "fit", "--method", "attention", *known, *few, *features], count)
     return made

@@ -330,9 +330,9 @@ fn scale(pairs: &mut [(usize, usize, f32)]) {
         .first()
         .map_or(1.0, |pair| pair.2)
         .max(f32::MIN_POSITIVE);
-    pairs
-        .iter_mut()
-        .for_each(|pair| pair.2 = (pair.2 / highest).clamp(0.0, 1.0));
+    for pair in pairs {
+        pair.2 = (pair.2 / highest).clamp(0.0, 1.0);
+    }
 }
 
 fn draw(

@@ -16,7 +16,7 @@ use super::stdio;
 #[derive(Debug, Error)]
 pub enum LabelledError {
     /// It cannot be opened or read.
-    #[error("{}: {source}", .path.display())]
+    #[error("{} cannot be read", .path.display())]
     Io {
         /// The table.
         path: PathBuf,

@@ -21,7 +21,7 @@ const GAP: isize = 200;
 #[derive(Debug, Error)]
 pub enum StructureError {
     /// It cannot be opened or read.
-    #[error("{}: {source}", .path.display())]
+    #[error("{} cannot be read", .path.display())]
     Io {
         /// The file.
         path: PathBuf,

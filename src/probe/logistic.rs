@@ -75,7 +75,7 @@ pub fn fit(samples: &Samples, penalty: f64, tolerance: f64, steps: usize) -> Fit
         let grown = if uphill > 0.0 {
             1.0
         } else {
-            (1.0 + (1.0 + 4.0 * momentum * momentum).sqrt()) / 2.0
+            f64::midpoint(1.0, (1.0 + 4.0 * momentum * momentum).sqrt())
         };
         let lead = if uphill > 0.0 {
             0.0
@@ -192,7 +192,9 @@ fn gradient(samples: &Samples, scale: &Scale, w: &[f64]) -> Vec<f64> {
             .for_each(|(sum, x)| *sum += residual * x);
         sums[width] += residual;
     });
-    all.iter_mut().for_each(|value| *value /= n);
+    for value in &mut all {
+        *value /= n;
+    }
     all
 }
 
@@ -216,7 +218,9 @@ fn lipschitz(samples: &Samples, scale: &Scale) -> f64 {
     let mut largest = 1.0;
     for _ in 0..20 {
         let norm = v.iter().map(|x| x * x).sum::<f64>().sqrt();
-        v.iter_mut().for_each(|x| *x /= norm);
+        for x in &mut v {
+            *x /= norm;
+        }
         let product = sums(samples, |row, _, sums| {
             let mut x = vec![0.0; width];
             scale.apply(row, &mut x);

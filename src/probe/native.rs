@@ -18,7 +18,7 @@ pub fn virtual_cb(n: [f32; 3], ca: [f32; 3], c: [f32; 3]) -> [f32; 3] {
         b[2] * c[0] - b[0] * c[2],
         b[0] * c[1] - b[1] * c[0],
     ];
-    std::array::from_fn(|k| -0.582_734_3 * a[k] + 0.568_028_27 * b[k] - 0.540_674_66 * c[k] + ca[k])
+    std::array::from_fn(|k| -0.582_734_3 * a[k] + 0.568_028_3 * b[k] - 0.540_674_7 * c[k] + ca[k])
 }
 
 /// A structure's contacts.

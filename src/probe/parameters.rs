@@ -65,6 +65,9 @@ pub(super) fn stream(seed: u64, name: &str) -> ChaCha8Rng {
     ChaCha8Rng::from_seed(hash.finalize().into())
 }
 
+/// Name, shape and values of a weight, row-major.
+pub type Values = (String, Vec<usize>, Vec<f32>);
+
 /// The weights of a head, by name.
 #[derive(Clone, Debug)]
 pub struct Parameters {
@@ -162,7 +165,7 @@ impl Parameters {
     ///
     /// # Errors
     /// Where the device fails.
-    pub fn values(&self) -> Result<Vec<(String, Vec<usize>, Vec<f32>)>> {
+    pub fn values(&self) -> Result<Vec<Values>> {
         let each = self.variables.iter().map(|(name, variable)| {
             let tensor = variable.as_tensor();
             let values = tensor.flatten_all()?.to_vec1()?;

@@ -1,3 +1,4 @@
+use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
@@ -18,7 +19,8 @@ fn labelled() -> TempDir {
         let states: String = protein.residues.chars().map(state).collect();
         let a = states.matches('a').count() as f64 / states.len() as f64;
         let split = ["train", "train", "train", "valid", "test"][number % 5];
-        table += &format!("p{number},{},{states},{a},{split}\n", protein.residues);
+        let residues = &protein.residues;
+        writeln!(table, "p{number},{residues},{states},{a},{split}").unwrap();
     }
     fs::write(folder.path().join("t.csv"), table).unwrap();
     fs::write(folder.path().join("in.fasta"), fasta(&made[..3])).unwrap();
@@ -124,7 +126,7 @@ fn one_hot_needs_no_model_and_learns_what_the_residue_tells() {
     let folder = folder.path();
     train(
         folder,
-        "--features onehot --feature-width 20 --body linear --learning-rate 0.1 --epochs 20",
+        "--features onehot --feature-width 20 --body linear --learning-rate 0.1",
     );
     let head = json(&folder.join("head/head.json"));
     let accuracy = head["metrics"]["test"]["accuracy"]["value"]
@@ -250,10 +252,9 @@ fn chains(folder: &Path, count: usize) {
             [8.0 * angle.cos(), 8.0 * angle.sin(), i as f64 * 0.4]
         };
         let xyz: Vec<[f64; 3]> = (0..40).map(place).collect();
-        text += &format!(
-            "{}\n",
-            serde_json::json!({"id": format!("c{number}"), "seq": protein.residues, "xyz": xyz})
-        );
+        let id = format!("c{number}");
+        let line = serde_json::json!({"id": id, "seq": protein.residues, "xyz": xyz});
+        writeln!(text, "{line}").unwrap();
     }
     fs::write(folder.join("c.jsonl"), text).unwrap();
     fs::write(folder.join("one.fasta"), fasta(&made[..1])).unwrap();

@@ -221,7 +221,7 @@ fn head(
     };
     let train = proteins(&sets.train);
     let epochs = trainer.run(&source.rows(&train), &targets, measure, |epoch: &Epoch| {
-        tell(epoch, MEASURE)
+        tell(epoch, MEASURE);
     })?;
     let mut description = Description {
         format: FORMAT.to_owned(),

@@ -90,12 +90,12 @@ pub(crate) struct Predictor {
 
 enum Ready {
     Head {
-        source: Source,
-        head: Head,
+        source: Box<Source>,
+        head: Box<Head>,
     },
     Attention {
-        opened: Opened,
-        encoder: Encoder,
+        opened: Box<Opened>,
+        encoder: Box<Encoder>,
         weights: Vec<f64>,
         bias: f64,
     },
@@ -167,7 +167,13 @@ impl Predictor {
                     Parameters::from_bytes(&stored.weights, &shape.specs(0.0), device)?;
                 let head = Head::new(*shape, &parameters)?;
                 let manifest = source.provenance(command)?;
-                (Ready::Head { source, head }, manifest)
+                (
+                    Ready::Head {
+                        source: Box::new(source),
+                        head: Box::new(head),
+                    },
+                    manifest,
+                )
             }
             Method::Attention { weights, bias, .. } => {
                 let opened = open_for(&stored, &dir, features, runtime)?;
@@ -183,8 +189,8 @@ impl Predictor {
                 let (weights, bias) = (weights.clone(), *bias);
                 (
                     Ready::Attention {
-                        opened,
-                        encoder,
+                        opened: Box::new(opened),
+                        encoder: Box::new(encoder),
                         weights,
                         bias,
                     },

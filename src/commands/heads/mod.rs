@@ -77,7 +77,7 @@ pub struct TrainFeatureArgs {
     #[arg(long, value_enum, default_value = "model")]
     pub(super) features: FeaturesArg,
 
-    /// Values a row of onehot and blosum62, filled up with zeros: a model's d_model gives a head of the same size.
+    /// Values a row of onehot and blosum62, filled up with zeros: a model's width gives a head of the same size.
     #[arg(long, value_name = "N", default_value = "256", value_parser = at_least_one)]
     pub(super) feature_width: usize,
 

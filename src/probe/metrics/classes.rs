@@ -112,9 +112,9 @@ pub fn auroc(sorted: &[Scored], times: &[u32]) -> Option<f64> {
         for (_, positive, protein) in group {
             let weight = f64::from(times[*protein as usize]);
             if *positive {
-                yes += weight
+                yes += weight;
             } else {
-                no += weight
+                no += weight;
             }
         }
         wins += yes * (below + no / 2.0);

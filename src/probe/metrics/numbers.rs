@@ -62,9 +62,9 @@ impl Ranked {
             let mut below = 0.0;
             for group in groups {
                 let here: f64 = group.iter().map(|place| f64::from(times[*place])).sum();
-                group
-                    .iter()
-                    .for_each(|place| ranks[*place] = below + (here - 1.0) / 2.0);
+                for place in group {
+                    ranks[*place] = below + (here - 1.0) / 2.0;
+                }
                 below += here;
             }
             ranks
