@@ -19,6 +19,7 @@ pub mod merge;
 pub mod models;
 mod opened;
 pub mod pretrain;
+pub mod report;
 pub mod score;
 mod stream;
 pub mod tokenize;
@@ -41,6 +42,7 @@ pub enum Command {
     MaskFill(Box<mask_fill::MaskFillArgs>),
     Score(Box<score::ScoreArgs>),
     Merge(merge::MergeArgs),
+    Report(report::ReportArgs),
     Inspect(inspect::InspectArgs),
     Tokenize(tokenize::TokenizeArgs),
     Fetch(fetch::FetchArgs),
@@ -77,6 +79,7 @@ impl Command {
             Command::MaskFill(args) => mask_fill::run(args),
             Command::Score(args) => score::run(args),
             Command::Merge(args) => merge::run(args),
+            Command::Report(args) => report::run(args),
             Command::Inspect(args) => to_stdout(|out| inspect::run(args, out)),
             Command::Tokenize(args) => tokenize::run(args),
             Command::Fetch(args) => to_stdout(|out| fetch::run(args, out)),

@@ -12,6 +12,7 @@ pub mod input;
 pub mod journal;
 mod lines;
 mod not_fasta;
+pub mod report;
 pub mod signals;
 pub mod sink;
 pub mod stdio;
