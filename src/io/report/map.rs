@@ -12,7 +12,8 @@ const SHADES: [&str; 5] = ["#c6dbef", "#9ecae1", "#6baed6", "#2171b5", "#08306b"
 /// Contacts drawn for each residue of the protein: more would be a blot.
 pub(super) const DRAWN: usize = 3;
 
-/// The map of one protein. Coordinates are residues; `viewBox` makes them fit.
+/// The map of one protein. Coordinates are residues; `viewBox` makes them fit. Shapes are closed by `{}`: a page's parser takes what follows an open
+/// `<rect>` for its content, which is not shown.
 pub(super) fn svg(list: &ContactList) -> Markup {
     let size = list.size().max(1);
     let contacts = list.surest(DRAWN * size);
@@ -28,12 +29,12 @@ pub(super) fn svg(list: &ContactList) -> Markup {
     );
     html! {
         svg viewBox=(view) role="img" aria-label={ "contact map of " (list.id) } class="map" {
-            rect x="0.5" y="0.5" width=(size) height=(size) fill="#fff" stroke="#5a5a5a" stroke-width=(fixed(0.3 * unit));
+            rect x="0.5" y="0.5" width=(size) height=(size) fill="#fff" stroke="#5a5a5a" stroke-width=(fixed(0.3 * unit)) {}
             @for (shade, colour) in SHADES.iter().enumerate() {
                 @let squares = squares(&contacts, shade);
-                @if !squares.is_empty() { path fill=(colour) d=(squares); }
+                @if !squares.is_empty() { path fill=(colour) d=(squares) {} }
             }
-            line x1="0.5" y1="0.5" x2=(size as f64 + 0.5) y2=(size as f64 + 0.5) stroke="#bbb" stroke-width=(fixed(0.2 * unit));
+            line x1="0.5" y1="0.5" x2=(size as f64 + 0.5) y2=(size as f64 + 0.5) stroke="#bbb" stroke-width=(fixed(0.2 * unit)) {}
             @for tick in ticks(size) {
                 text x=(tick) y=(fixed(size as f64 + 0.5 + 1.5 * letter)) font-size=(fixed(letter)) text-anchor="middle" { (tick) }
                 text x=(fixed(0.5 - 0.4 * letter)) y=(fixed(tick as f64 + 0.35 * letter)) font-size=(fixed(letter)) text-anchor="end" { (tick) }
@@ -85,6 +86,10 @@ mod tests {
         let svg = svg(&list).into_string();
         assert!(svg.contains("M0.5 29.5h1v1h-1zM29.5 0.5h1v1h-1z"), "{svg}");
         assert!(svg.contains("#08306b") && svg.contains("#c6dbef") && !svg.contains("#6baed6"));
+        for shape in ["rect", "path", "line", "text"] {
+            let (opened, closed) = (format!("<{shape} "), format!("</{shape}>"));
+            assert_eq!(svg.matches(&opened).count(), svg.matches(&closed).count());
+        }
         assert!(svg.contains("contact map of a&quot;&lt;b&gt;"), "{svg}");
         assert_eq!(
             ticks(40).collect::<Vec<_>>(),
