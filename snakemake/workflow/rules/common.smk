@@ -1,6 +1,8 @@
 OUT = config["outdir"]
 FORMAT = config["format"]
 SHARDS = config["shards"]
+# What the report shows.
+SHOWN = [FORMAT, "rr"] if config["contacts"] else [FORMAT]
 
 
 wildcard_constraints:

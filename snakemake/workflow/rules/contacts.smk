@@ -3,9 +3,9 @@ rule predict_contacts:
         **inputs_of_model(),
         fasta=fasta,
     output:
-        contacts=OUT + "/{sample}.rr",
+        contacts=f"{OUT}/{{sample}}.rr",
     log:
-        OUT + "/logs/contacts/{sample}.log",
+        f"{OUT}/logs/contacts/{{sample}}.log",
     threads: 8
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,

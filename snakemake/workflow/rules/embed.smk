@@ -3,9 +3,9 @@ rule embed:
         **inputs_of_model(),
         fasta=fasta,
     output:
-        embeddings=temp(OUT + "/shards/{sample}.{shard}." + FORMAT),
+        embeddings=temp(f"{OUT}/shards/{{sample}}.{{shard}}.{FORMAT}"),
     log:
-        OUT + "/logs/embed/{sample}.{shard}.log",
+        f"{OUT}/logs/embed/{{sample}}.{{shard}}.log",
     threads: 8
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
@@ -21,12 +21,13 @@ rule embed:
 rule merge:
     input:
         parts=expand(
-            OUT + "/shards/{{sample}}.{shard}." + FORMAT, shard=range(1, SHARDS + 1)
+            f"{OUT}/shards/{{{{sample}}}}.{{shard}}.{FORMAT}",
+            shard=range(1, SHARDS + 1),
         ),
     output:
-        merged=OUT + "/{sample}." + FORMAT,
+        merged=f"{OUT}/{{sample}}.{FORMAT}",
     log:
-        OUT + "/logs/merge/{sample}.log",
+        f"{OUT}/logs/merge/{{sample}}.log",
     resources:
         mem_mb=lambda wildcards, attempt: 1000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,

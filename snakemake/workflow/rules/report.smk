@@ -1,11 +1,10 @@
 rule report:
     input:
-        results=[OUT + "/{sample}." + FORMAT]
-        + ([OUT + "/{sample}.rr"] if config["contacts"] else []),
+        results=[f"{OUT}/{{sample}}.{extension}" for extension in SHOWN],
     output:
-        html=OUT + "/{sample}.html",
+        html=f"{OUT}/{{sample}}.html",
     log:
-        OUT + "/logs/report/{sample}.log",
+        f"{OUT}/logs/report/{{sample}}.log",
     resources:
         mem_mb=lambda wildcards, attempt: 1000 * attempt,
         runtime=30,

@@ -21,9 +21,12 @@ init = snakemake.input.get("init", "")
 init = f"--init '{init}'" if init else ""
 
 # Snakemake takes the output of a failed job away; the run lies beside it until it is whole, so that a retry resumes.
-unfinished = f"{snakemake.output.run}.unfinished"
+run = f"{snakemake.output.model}.unfinished"
 shell(
     "ankh3 pretrain {snakemake.input.recipe:q} --set {train:q} --set {valid:q} {init}"
-    " --device {device} --threads {snakemake.threads} --resume --output {unfinished:q} {extra} {log}"
+    " --device {device} --threads {snakemake.threads} --resume --output {run:q} {extra} {log}"
 )
-shell("mv {unfinished:q} {snakemake.output.run:q}")
+shell(
+    "mv {run:q}/log.jsonl {snakemake.output.log:q} && mv {run:q}/recipe.toml {snakemake.output.recipe:q} &&"
+    " mv {run:q}/model {snakemake.output.model:q} && rm -r {run:q}"
+)
