@@ -26,7 +26,7 @@ process ANKH3_MASKFILL {
     def weights = model ? "--model ${model}" : '--model nano'
     def device = task.accelerator ? 'cuda' : 'cpu'
     // Killed for time or memory and tried again, a task goes on where it was: what it had finished lies in its former folder.
-    def former = task.attempt > 1 ? task.previousTrace?.workDir : null
+    def former = task.attempt > 1 ? task.previousTrace?.workdir : null
     def fetched = former ? "cp -r ${former}/*.resume . 2>/dev/null || true" : '# first attempt'
     """
     ${fetched}

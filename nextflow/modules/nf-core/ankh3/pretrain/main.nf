@@ -27,7 +27,7 @@ process ANKH3_PRETRAIN {
     def learnt = [train].flatten().collect { file -> "\"${file}\"" }.join(', ')
     def held_out = [valid].flatten().collect { file -> "\"${file}\"" }.join(', ')
     // Killed for time or memory and tried again, a task goes on where it was: what it had finished lies in its former folder.
-    def former = task.attempt > 1 ? task.previousTrace?.workDir : null
+    def former = task.attempt > 1 ? task.previousTrace?.workdir : null
     def fetched = former ? "cp -r ${former}/${prefix} . 2>/dev/null || true" : '# first attempt'
     """
     ${fetched}
