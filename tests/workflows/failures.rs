@@ -4,123 +4,128 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::snakemake::examples;
 use crate::support::{
     ankh3, command, ended, find, folder, has, model, nextflow, project, ran, same_bytes, snakemake,
 };
 
-/// Shard 2 of 2 has a record that is no protein.
-const ONE_BAD: &str = ">good\nMKTAYIAKQR\n>bad\nMKT1YI!\n";
+const GOOD: &str = ">good\nMKTAYIAKQR\n";
+const BAD: &str = ">good\nMKTAYIAKQR\n>bad\nMKT1YI!\n";
 
-#[test]
-fn a_bad_shard_fails_alone_with_its_message_in_nextflows_log() {
-    if !has("nextflow") {
-        return;
-    }
-    let folder = folder();
-    fs::write(folder.path().join("in.fasta"), ONE_BAD).unwrap();
-    let arguments = format!(
-        "run {} --contacts false --input in.fasta -with-trace trace.txt --model",
-        project("workflows/proteome").display()
-    );
-    let (code, said) = ended(nextflow(folder.path(), &arguments).arg(model()));
-    assert_eq!(code, Some(1), "{said}");
-    let trace = fs::read_to_string(folder.path().join("trace.txt")).unwrap();
-    assert_eq!(
-        (
-            trace.matches("COMPLETED").count(),
-            trace.matches("FAILED").count()
-        ),
-        (1, 1),
-        "{trace}"
-    );
-    let logs = find(&folder.path().join("work"), ".command.log");
-    let failed = logs
-        .iter()
-        .map(|log| fs::read_to_string(log).unwrap())
-        .find(|log| log.contains("rror"));
-    let failed = failed.unwrap();
-    for part in ["in.fasta", "record 2", "bad", "line 3"] {
-        assert!(
-            failed.contains(part) && said.contains(part),
-            "no {part:?} in\n{failed}\n{said}"
-        );
+/// A part of the work whose input is bad, beside one whose input is good.
+fn inputs(folder: &Path) {
+    fs::write(folder.join("good.fasta"), GOOD).unwrap();
+    fs::write(folder.join("bad.fasta"), BAD).unwrap();
+}
+
+#[track_caller]
+fn names_the_bad_record(text: &str) {
+    for part in ["bad.fasta", "record 2", "(bad)", "line 3"] {
+        assert!(text.contains(part), "no {part:?} in\n{text}");
     }
 }
 
 #[test]
-fn a_bad_shard_fails_alone_with_its_message_in_snakemakes_log() {
+fn a_bad_input_fails_alone_with_its_message_in_nextflows_log() {
+    if !has("nextflow") {
+        return;
+    }
+    let folder = folder();
+    inputs(folder.path());
+    let pipeline = project("workflows/proteome").display().to_string();
+    let arguments = format!("run {pipeline} --contacts false --format npz -with-trace trace.txt");
+    let mut run = nextflow(folder.path(), &arguments);
+    run.args(["--input", "*.fasta", "--model"]);
+    let (code, said) = ended(run.arg(model()));
+    assert_ne!(code, Some(0), "{said}");
+    let trace = fs::read_to_string(folder.path().join("trace.txt")).unwrap();
+    let failed: Vec<&str> = trace
+        .lines()
+        .filter(|line| line.contains("FAILED"))
+        .collect();
+    // Every shard reads all of its FASTA, so both of the bad one fail, and nothing else does.
+    assert_eq!(failed.len(), 2, "{trace}");
+    assert!(
+        failed.iter().all(|line| line.contains("ANKH3_EMBED (bad)")),
+        "{trace}"
+    );
+    assert!(folder.path().join("results/good.npz").is_file(), "{said}");
+    assert!(!folder.path().join("results/bad.npz").exists());
+    let logs = find(&folder.path().join("work"), ".command.log");
+    let logs = logs.iter().map(|log| fs::read_to_string(log).unwrap());
+    let failed: Vec<String> = logs.filter(|log| log.contains("ERROR")).collect();
+    assert_eq!(failed.len(), 2);
+    names_the_bad_record(&failed[0]);
+}
+
+#[test]
+fn a_bad_input_fails_alone_with_its_message_in_snakemakes_log() {
     if !has("snakemake") {
         return;
     }
     let folder = folder();
-    examples(folder.path());
-    fs::write(folder.path().join("in.fasta"), ONE_BAD).unwrap();
-    fs::write(
-        folder.path().join("own.yaml"),
-        format!(
-            "samples:\n  own: in.fasta\ncontacts: false\nshards: 2\nmodel: {}\n",
-            model().display()
-        ),
-    )
-    .unwrap();
+    inputs(folder.path());
+    let samples = "samples:\n  good: good.fasta\n  bad: bad.fasta\ncontacts: false\nshards: 2\n";
+    let own = format!("{samples}model: {}\n", model().display());
+    fs::write(folder.path().join("own.yaml"), own).unwrap();
     let snakefile = project("snakemake/workflow/Snakefile")
         .display()
         .to_string();
     let arguments = format!("--cores 1 --keep-going --configfile own.yaml --snakefile {snakefile}");
     let (code, said) = ended(&mut snakemake(folder.path(), &arguments));
     assert_eq!(code, Some(1), "{said}");
-    let log = |shard: u8| {
-        fs::read_to_string(
-            folder
-                .path()
-                .join(format!("results/logs/embed/own.{shard}.log")),
-        )
-    };
-    let (good, bad) = (log(1).unwrap(), log(2).unwrap());
+    let results = folder.path().join("results");
     assert!(
-        !good.contains("rror") && folder.path().join("results/shards/own.1.h5").is_file(),
-        "{good}"
+        results.join("good.h5").is_file() && results.join("good.html").is_file(),
+        "{said}"
     );
-    for part in ["in.fasta", "record 2", "bad", "line 3"] {
-        assert!(bad.contains(part), "no {part:?} in\n{bad}");
-    }
+    assert!(!results.join("bad.h5").exists());
+    let log = |name: &str| fs::read_to_string(results.join("logs/embed").join(name)).unwrap();
+    assert!(!log("good.1.log").contains("ERROR"));
+    names_the_bad_record(&log("bad.2.log"));
 }
 
-/// The task of `ankh3 score` whose journal below `folder` has something new; its folder and process.
-fn working(folder: &Path, not: &[u32]) -> (PathBuf, u32) {
+/// Waits for a task of `ankh3 score` below `folder` that is `ready`; its folder and process.
+fn working(folder: &Path, ready: impl Fn(&Path) -> bool) -> (PathBuf, u32) {
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_secs(120) {
         for entry in fs::read_dir("/proc").unwrap().flatten() {
-            let Some(pid) = entry
-                .file_name()
-                .to_str()
-                .and_then(|name| name.parse().ok())
-            else {
+            let name = entry.file_name();
+            let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
                 continue;
             };
             let at = fs::read_link(entry.path().join("cwd")).unwrap_or_default();
             let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            let is_ours = at.starts_with(folder) && line.starts_with(b"ankh3\0score");
-            if is_ours && !not.contains(&pid) && has_journal(&at) {
+            if at.starts_with(folder) && line.starts_with(b"ankh3\0score") && ready(&at) {
                 return (at, pid);
             }
         }
-        sleep(Duration::from_millis(50));
+        sleep(Duration::from_millis(20));
     }
-    panic!("no task got as far as its journal in {}", folder.display());
+    panic!("no task got as far in {}", folder.display());
 }
 
-/// Journals are a file or a folder; one is worth something when a protein is in it.
+/// Whether a journal holds a protein besides its own first line.
 fn has_journal(at: &Path) -> bool {
-    let journals = fs::read_dir(at).into_iter().flatten().flatten();
+    let names = fs::read_dir(at).into_iter().flatten().flatten();
     let mut journals =
-        journals.filter(|entry| entry.file_name().to_string_lossy().ends_with(".resume"));
-    journals.any(|entry| {
-        entry
-            .metadata()
-            .is_ok_and(|it| it.is_dir() || it.len() > 600)
-    })
+        names.filter(|entry| entry.file_name().to_string_lossy().ends_with(".resume"));
+    journals.any(|entry| entry.metadata().is_ok_and(|it| it.len() > 600))
+}
+
+fn has_resumed(at: &Path) -> bool {
+    fs::read_to_string(at.join(".command.log")).is_ok_and(|log| resumed(&log) > 0)
+}
+
+/// The shorter proteins of the example: a second or two each, a passage a residue.
+fn shorter(folder: &Path) -> PathBuf {
+    let all = fs::read_to_string(project("examples/proteome.fasta")).unwrap();
+    let records = all
+        .split('>')
+        .filter(|record| (40..160).contains(&record.len()));
+    let text: String = records.map(|record| format!(">{record}")).collect();
+    let path = folder.join("proteins.fasta");
+    fs::write(&path, text).unwrap();
+    path
 }
 
 fn kill(signal: &str, pid: u32) {
@@ -143,7 +148,7 @@ fn a_task_killed_twice_goes_on_where_it_was() {
         return;
     }
     let folder = folder();
-    let proteome = project("examples/proteome.fasta");
+    let proteome = shorter(folder.path());
     let mut whole = ankh3(folder.path());
     whole.args(["score", "-o", "whole.tsv", "--model"]);
     ran(whole.arg(model()).arg(&proteome));
@@ -162,9 +167,9 @@ fn a_task_killed_twice_goes_on_where_it_was() {
         .spawn()
         .unwrap();
     let work = folder.path().join("work");
-    let (first, one) = working(&work, &[]);
+    let (first, one) = working(&work, has_journal);
     kill("-TERM", one);
-    let (second, two) = working(&work, &[one]);
+    let (second, two) = working(&work, has_resumed);
     kill("-KILL", two);
     let output = run.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
@@ -193,8 +198,7 @@ fn a_job_killed_goes_on_where_it_was_under_snakemake() {
         return;
     }
     let folder = folder();
-    let proteome = project("examples/proteome.fasta");
-    fs::copy(&proteome, folder.path().join("proteins.fasta")).unwrap();
+    let proteome = shorter(folder.path());
     std::os::unix::fs::symlink(model(), folder.path().join("model")).unwrap();
     let test =
         fs::read_to_string(project("snakemake/wrappers/bio/ankh3/score/test/Snakefile")).unwrap();
@@ -210,7 +214,7 @@ fn a_job_killed_goes_on_where_it_was_under_snakemake() {
         .spawn()
         .unwrap();
     let at = folder.path().canonicalize().unwrap();
-    let (_, one) = working(&at, &[]);
+    let (_, one) = working(&at, has_journal);
     kill("-KILL", one);
     let output = run.wait_with_output().unwrap();
     assert!(

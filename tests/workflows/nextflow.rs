@@ -78,10 +78,12 @@ fn a_family_is_learnt_completed_scored_and_reported() {
         return;
     }
     let folder = folder();
+    let parameters = r#"{"train_args": "--set steps=4"}"#;
+    fs::write(folder.path().join("few.json"), parameters).unwrap();
     let pipeline = project("workflows/family").display().to_string();
     ran(&mut nextflow(
         folder.path(),
-        &format!("-q run {pipeline} --train_args --set=steps=4"),
+        &format!("-q run {pipeline} -params-file few.json"),
     ));
     let results = folder.path().join("results");
     let page = fs::read_to_string(results.join("family.html")).unwrap();

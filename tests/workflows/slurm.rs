@@ -111,7 +111,7 @@ echo \"${asked}GPU ${CUDA_VISIBLE_DEVICES:-none}\" >\"$output\"
 
 /// Without accounting Slurm is asked by `squeue`; a node of this size takes jobs of one core.
 const SLURM: &str = "--executor slurm --jobs 4 --slurm-no-account --slurm-status-command squeue --slurm-init-seconds-before-status-checks 1 \
-    --default-resources mem_mb=500 runtime=10 slurm_partition=cpu --max-threads 1 --latency-wait 20 --seconds-between-status-checks 1";
+    --default-resources mem_mb=500 runtime=10 slurm_partition=cpu --set-resources embed:runtime=10 merge:runtime=10 report:runtime=10 --max-threads 1 --latency-wait 20 --seconds-between-status-checks 1";
 
 fn snakemake_gpu(slurm: &Slurm) {
     let folder = folder();

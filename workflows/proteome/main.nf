@@ -10,9 +10,8 @@ include { ANKH3_REPORT          } from '../../nextflow/modules/nf-core/ankh3/rep
 
 workflow {
     main:
-    def fasta = file(params.input, checkIfExists: true)
     def model = params.model == 'nano' ? [] : file(params.model, checkIfExists: true, type: 'dir')
-    ch_fasta = channel.of([[id: params.name], fasta])
+    ch_fasta = channel.fromPath(params.input, checkIfExists: true).map { fasta -> [[id: fasta.simpleName], fasta] }
 
     FASTA_EMBED_ANKH3(ch_fasta, model, params.shards as int, params.format)
     ch_results = FASTA_EMBED_ANKH3.out.embeddings.mix(FASTA_EMBED_ANKH3.out.sidecars)
