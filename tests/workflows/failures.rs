@@ -121,7 +121,7 @@ fn shorter(folder: &Path) -> PathBuf {
     let all = fs::read_to_string(project("examples/proteome.fasta")).unwrap();
     let records = all
         .split('>')
-        .filter(|record| (40..160).contains(&record.len()));
+        .filter(|record| (40..140).contains(&record.len()));
     let text: String = records.map(|record| format!(">{record}")).collect();
     let path = folder.join("proteins.fasta");
     fs::write(&path, text).unwrap();
