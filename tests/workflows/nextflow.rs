@@ -95,3 +95,28 @@ fn a_family_is_learnt_completed_scored_and_reported() {
     assert_eq!(completions.matches('>').count(), 6);
     assert_eq!(find(&results, "family.scores.tsv.json").len(), 1);
 }
+
+#[test]
+fn contacts_of_a_proteome_are_on_its_page() {
+    if !has("nextflow") {
+        return;
+    }
+    let folder = folder();
+    let help = ran(ankh3(folder.path()).arg("--help"));
+    if !help.contains("predict-contacts") {
+        println!("SKIPPED: this ankh3 has no predict-contacts");
+        return;
+    }
+    fs::write(
+        folder.path().join("small.fasta"),
+        ">a\nGVVDILKGAAKDLAGHLASKVMNKI\n",
+    )
+    .unwrap();
+    let parameters = r#"{"contacts_args": "--method jacobian --jacobian-outputs hidden"}"#;
+    fs::write(folder.path().join("few.json"), parameters).unwrap();
+    let pipeline = project("workflows/proteome").display().to_string();
+    let arguments = format!("-q run {pipeline} -params-file few.json --input small.fasta --model");
+    ran(nextflow(folder.path(), &arguments).arg(model()));
+    let page = fs::read_to_string(folder.path().join("results/small.html")).unwrap();
+    assert!(page.contains("contact map of a"), "no map");
+}

@@ -37,6 +37,19 @@ impl Contact {
     }
 }
 
+impl Contact {
+    /// As [`Contact::parse`], of a value that is divided by the protein's highest, `scale`; 0 where it is negative.
+    pub(super) fn scaled(i: &str, j: &str, value: &str, scale: f64) -> Result<Self, String> {
+        let number: f64 = value.parse().map_err(|_| format!("{value} is no number"))?;
+        let share = if scale > 0.0 {
+            (number / scale).max(0.0)
+        } else {
+            0.0
+        };
+        Self::parse(i, j, &share.to_string())
+    }
+}
+
 /// The contacts of one protein.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ContactList {

@@ -83,22 +83,36 @@ pub(super) fn of_objects(objects: &[Map<String, Value>]) -> PlainTable {
     PlainTable { columns, rows }
 }
 
-/// Contacts of a table with `id`, `i`, `j` and `probability`; `None` for other tables.
+/// Contacts of a table with `id`, `i`, `j` and `probability`, or `score`, which has no scale of its own: divided by the highest of the protein, 0 where
+/// negative, as in CASP's RR. `None` for other tables.
 pub(super) fn contacts(
     table: &PlainTable,
     path: &Path,
 ) -> Result<Option<Vec<ContactList>>, ReportError> {
-    let columns = ["id", "i", "j", "probability"].map(|name| table.column(name));
-    let [Some(id), Some(i), Some(j), Some(probability)] = columns else {
+    let [id, i, j] = ["id", "i", "j"].map(|name| table.column(name));
+    let (probability, score) = (table.column("probability"), table.column("score"));
+    let (Some(id), Some(i), Some(j), Some(value)) = (id, i, j, probability.or(score)) else {
         return Ok(None);
     };
-    let mut lists: Vec<ContactList> = Vec::new();
+    let highest = |id_: &str| {
+        let of_it = table.rows.iter().filter(|row| row[id] == id_);
+        of_it
+            .filter_map(|row| row[value].parse().ok())
+            .fold(0.0, f64::max)
+    };
+    let (mut lists, mut scale): (Vec<ContactList>, Option<f64>) = (Vec::new(), None);
     for (number, row) in table.rows.iter().enumerate() {
-        let contact = Contact::parse(&row[i], &row[j], &row[probability])
-            .map_err(|what| ReportError::line(path, number as u64 + 2, what))?;
-        match lists.last_mut().filter(|list| list.id == row[id]) {
-            Some(list) => list.contacts.push(contact),
-            None => lists.push(ContactList::new(row[id].clone(), vec![contact])),
+        if lists.last().is_none_or(|list| list.id != row[id]) {
+            lists.push(ContactList::new(row[id].clone(), Vec::new()));
+            scale = probability.is_none().then(|| highest(&row[id]));
+        }
+        let contact = match scale {
+            Some(scale) => Contact::scaled(&row[i], &row[j], &row[value], scale),
+            None => Contact::parse(&row[i], &row[j], &row[value]),
+        };
+        let contact = contact.map_err(|what| ReportError::line(path, number as u64 + 2, what))?;
+        if let Some(list) = lists.last_mut() {
+            list.contacts.push(contact);
         }
     }
     Ok(Some(lists))
@@ -109,4 +123,33 @@ pub(super) fn open(path: &Path) -> Result<Box<dyn std::io::BufRead + Send>, Repo
         path: path.to_owned(),
         source,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lists(text: &str) -> Option<Vec<ContactList>> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.tsv");
+        std::fs::write(&path, text).unwrap();
+        contacts(&read_tsv(&path).unwrap(), &path).unwrap()
+    }
+
+    #[test]
+    fn scores_are_scaled_and_probabilities_left_alone() {
+        let values = |text: &str| -> Vec<f64> {
+            let lists = lists(text).unwrap();
+            let all = lists.iter().flat_map(|list| &list.contacts);
+            all.map(|contact| contact.probability).collect()
+        };
+        let rows = "a\t1\t9\t0.8\na\t2\t9\t0.4\nb\t1\t8\t0.5\n";
+        assert_eq!(
+            values(&format!("id\ti\tj\tprobability\n{rows}")),
+            [0.8, 0.4, 0.5]
+        );
+        let rows = "a\t1\t9\t4\na\t2\t9\t-1\nb\t1\t8\t0.5\n";
+        assert_eq!(values(&format!("id\ti\tj\tscore\n{rows}")), [1.0, 0.0, 1.0]);
+        assert_eq!(lists("id\tscore\na\t1\n"), None);
+    }
 }
