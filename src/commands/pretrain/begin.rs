@@ -29,7 +29,7 @@ pub(super) struct Begin {
     pub(super) recipe: Recipe,
     pub(super) tokenizer: Tokenizer,
     pub(super) train: Vec<PathBuf>,
-    valid: Vec<PathBuf>,
+    pub(super) valid: Vec<PathBuf>,
     config: Config,
     lm_head: LmHead,
     /// A checkpoint to take weights from: the run's own or another model.
