@@ -36,12 +36,13 @@ pub(super) fn show(begin: &Begin, count: usize) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// Writes the examples of all evaluations, then those of every step in their order: exactly what the run computes on, for other programs to repeat.
+/// Writes the vocabulary (a piece for each id), the examples of all evaluations, then those of every step in their order: exactly what the run computes on, for other programs to repeat.
 pub(super) fn export(begin: &Begin, file: &Path) -> Result<Outcome> {
     let Begin {
         recipe, tokenizer, ..
     } = begin;
     let mut out = Output::create(file, Content::Text)?;
+    writeln!(out, "{}", json!({ "vocabulary": tokenizer.pieces() }))?;
     let sequences = held_out(&begin.valid, recipe, tokenizer)?;
     for task in recipe.objectives.tasks() {
         for example in evaluation::examples(&sequences, task, &recipe.objectives, tokenizer) {

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
 use super::Outcome;
+use super::init::PresetArg;
 use crate::args::{DtypeArg, at_least_one};
 use crate::checkpoint::training as steps;
 use crate::device::{Compute, DeviceSpec, Dtype};
@@ -39,6 +40,10 @@ pub struct PretrainArgs {
     /// The recipe; with --resume that of RUN.
     #[arg(value_name = "RECIPE.toml")]
     recipe: Option<PathBuf>,
+
+    /// A recipe that comes with the tool, instead of a file: name the data by `--set data.train=…`.
+    #[arg(long, value_enum, value_name = "SHAPE", conflicts_with = "recipe")]
+    preset: Option<PresetArg>,
 
     /// The directory of the run.
     #[arg(
@@ -88,6 +93,7 @@ Examples:
   ankh3 pretrain recipe.toml --export-examples - --set steps=20 | head -1
   ankh3 pretrain recipe.toml -o runs/nano --resume
   ankh3 pretrain recipe.toml -o runs/try --set steps=200 --set optimizer.learning_rate=0.005
+  ankh3 pretrain --preset small -o runs/small --set 'data.train=[\"corpus.fasta.zst\"]'
   ankh3 pretrain family.toml -o runs/family --init ankh3-large";
 
 /// Runs the command.
