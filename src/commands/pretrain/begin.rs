@@ -286,7 +286,10 @@ impl Run {
         let dir = checkpoints(&self.dir);
         let contents = self.contents(trainer, StoredDtype::F32);
         let run = steps::RunState { moments, state };
-        let place = steps::save_step(&dir, trainer.state.step, contents, &run)?;
+        let step = trainer.state.step;
+        let place = steps::save_step(&dir, step, contents, &run).with_context(|| {
+            format!("could not save step {step}; earlier checkpoints are whole: when there is room again, go on with --resume")
+        })?;
         steps::prune(&dir, self.recipe.checkpoints.keep)?;
         Ok(place)
     }
