@@ -49,11 +49,11 @@ struct Train {
 #[derive(Debug, Deserialize)]
 struct Evaluation {
     step: u64,
-    tasks: Vec<Task>,
+    tasks: Vec<Judged>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Task {
+struct Judged {
     task: String,
     loss: Option<f64>,
     residue_perplexity: Option<f64>,
@@ -154,13 +154,10 @@ fn training_curves(steps: &[Train]) -> Vec<Curve> {
         .iter()
         .map(|line| line.loss.unwrap_or(f64::NAN))
         .collect();
-    let mut curves = vec![
-        curve("", all.clone(), Look::Faint),
-        curve("all", smoothed(&all, span), Look::Line),
-    ];
     let mut tasks: Vec<&String> = steps.iter().flat_map(|line| line.by_task.keys()).collect();
     tasks.sort();
     tasks.dedup();
+    let mut curves = Vec::new();
     if tasks.len() > 1 {
         curves.extend(tasks.into_iter().map(|task| {
             let value = |line: &Train| line.by_task.get(task).copied().flatten();
@@ -171,11 +168,14 @@ fn training_curves(steps: &[Train]) -> Vec<Curve> {
             curve(task, smoothed(&values, span), Look::Line)
         }));
     }
+    // Last, so that each task has the colour that its held-out figures have.
+    curves.push(curve("", all.clone(), Look::Faint));
+    curves.push(curve("all", smoothed(&all, span), Look::Line));
     curves
 }
 
 /// A curve for each task.
-fn held_out(evaluations: &[Evaluation], value: impl Fn(&Task) -> Option<f64>) -> Vec<Curve> {
+fn held_out(evaluations: &[Evaluation], value: impl Fn(&Judged) -> Option<f64>) -> Vec<Curve> {
     let mut curves: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
     for evaluation in evaluations {
         for task in &evaluation.tasks {

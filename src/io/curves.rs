@@ -121,9 +121,10 @@ fn ranges(panel: &Panel) -> ([f64; 2], [f64; 2], bool) {
 
 fn paint_panel<B: DrawingBackend>(area: &Area<B>, panel: &Panel) -> Result<(), PictureError> {
     let ([first, last], [low, high], cut) = ranges(panel);
-    let title = match cut {
-        true => format!("{} (values above {high:.3} at the top)", panel.title),
-        false => panel.title.clone(),
+    let title = if cut {
+        format!("{} (values above {high:.3} at the top)", panel.title)
+    } else {
+        panel.title.clone()
     };
     let mut chart = ChartBuilder::on(area)
         .caption(title, (FONT, 15))
@@ -174,13 +175,27 @@ fn paint_panel<B: DrawingBackend>(area: &Area<B>, panel: &Panel) -> Result<(), P
     if panel.curves.iter().any(|curve| !curve.name.is_empty()) {
         chart
             .configure_series_labels()
-            .position(SeriesLabelPosition::UpperRight)
+            .position(legend_corner(panel))
             .background_style(WHITE.mix(0.8))
             .label_font((FONT, 12))
             .draw()
             .map_err(drawing)?;
     }
     Ok(())
+}
+
+/// Where rising curves do not end.
+fn legend_corner(panel: &Panel) -> SeriesLabelPosition {
+    let ends = panel.curves.iter().map(|curve| {
+        let mut finite = curve.points.iter().filter(|(_, value)| value.is_finite());
+        let first = finite.next().map_or(0.0, |point| point.1);
+        finite.next_back().map_or(first, |point| point.1) - first
+    });
+    if ends.sum::<f64>() > 0.0 {
+        SeriesLabelPosition::LowerRight
+    } else {
+        SeriesLabelPosition::UpperRight
+    }
 }
 
 /// Stretches of points without a gap, nothing above `top`.
@@ -202,9 +217,9 @@ mod tests {
 
     #[test]
     fn an_average_forgets_and_skips_gaps() {
-        assert_eq!(smoothed(&[3.0, 3.0, 3.0], 10.0), [3.0, 3.0, 3.0]);
+        assert_eq!(smoothed(&[4.0, 4.0, 4.0], 2.0), [4.0, 4.0, 4.0]);
         assert_eq!(smoothed(&[1.0, 5.0], 1.0), [1.0, 5.0]);
-        assert_eq!(smoothed(&[4.0, f64::NAN, 4.0], 3.0), [4.0, 4.0, 4.0]);
+        assert_eq!(smoothed(&[4.0, f64::NAN, 4.0], 2.0), [4.0, 4.0, 4.0]);
         let step = smoothed(&[0.0, 0.0, 0.0, 1.0, 1.0], 2.0);
         assert!(
             step[3] > 0.4 && step[3] < 0.6 && step[4] > step[3],

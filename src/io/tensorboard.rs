@@ -1,5 +1,5 @@
-//! Event files for TensorBoard: scalars by step, each event a protobuf message (`tensorflow/core/util/event.proto`, the few fields used) in a TFRecord:
-//! length, masked CRC32C of the length, message, masked CRC32C of the message. What TensorBoard reads is what `tests/readers/read_events.py` checks.
+//! Event files for `TensorBoard`: scalars by step, each event a protobuf message (`tensorflow/core/util/event.proto`, the few fields used) in a `TFRecord`:
+//! length, masked CRC32C of the length, message, masked CRC32C of the message. What `TensorBoard` reads is what `tests/readers/read_events.py` checks.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use prost::{Message, Oneof};
 
-/// How names of event files begin; TensorBoard reads a folder's in the order of their names.
+/// How names of event files begin; `TensorBoard` reads a folder's in the order of their names.
 const PREFIX: &str = "events.out.tfevents.";
 /// `SessionLog.SessionStatus.START`: a reader forgets what earlier files say of this step and later ones.
 const START: i32 = 1;
@@ -122,7 +122,7 @@ fn since_epoch() -> f64 {
     now.map_or(0.0, |now| now.as_secs_f64())
 }
 
-/// A message in the frame of a TFRecord.
+/// A message in the frame of a `TFRecord`.
 fn record(message: &[u8]) -> Vec<u8> {
     let length = (message.len() as u64).to_le_bytes();
     [
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn the_frame_is_that_of_a_tfrecord() {
-        // The checksum of RFC 3720, B.4, masked: 0x8a9136aa rotated and shifted.
+        // The checksum of RFC 3720, B.4; masked by hand.
         assert_eq!(crc32c::crc32c(&[0; 32]), 0x8a91_36aa);
         let rotated = (0x8a91_36aa_u32 >> 15) | (0x8a91_36aa_u32 << 17);
         assert_eq!(masked_crc(&[0; 32]), rotated.wrapping_add(0xa282_ead8));

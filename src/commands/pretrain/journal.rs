@@ -1,5 +1,5 @@
-//! `log.jsonl` of a run: one object a line, `kind` `train` or `evaluation`; and the same numbers as event files for TensorBoard. A run that goes on
-//! drops the lines of steps it does again, and tells TensorBoard to.
+//! `log.jsonl` of a run: one object a line, `kind` `train` or `evaluation`; and the same numbers as event files for `TensorBoard`. A run that goes on
+//! drops the lines of steps it does again, and tells `TensorBoard` to.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
