@@ -18,6 +18,7 @@ pub mod mask_fill;
 pub mod merge;
 pub mod models;
 mod opened;
+pub mod plot_training;
 pub mod pretrain;
 pub mod score;
 mod stream;
@@ -50,6 +51,7 @@ pub enum Command {
     Completions(generated::CompletionsArgs),
     Man(generated::ManArgs),
     Pretrain(Box<pretrain::PretrainArgs>),
+    PlotTraining(plot_training::PlotTrainingArgs),
 }
 
 impl Command {
@@ -86,6 +88,7 @@ impl Command {
             Command::Completions(args) => to_stdout(|out| generated::completions(args, cli, out)),
             Command::Man(args) => to_stdout(|out| generated::man(args, cli, out)),
             Command::Pretrain(args) => pretrain::run(args),
+            Command::PlotTraining(args) => plot_training::run(args),
         }
     }
 }
