@@ -8,10 +8,12 @@ use clap::Subcommand;
 use crate::io::stdio::{Content, Output};
 
 pub mod complete;
+pub mod contacts;
 pub mod doctor;
 pub mod embed;
 pub mod fetch;
 pub mod generated;
+mod heads;
 pub mod init;
 pub mod inspect;
 pub mod mask_fill;
@@ -19,7 +21,9 @@ pub mod merge;
 pub mod models;
 mod opened;
 pub mod plot_training;
+pub mod predict_contacts;
 pub mod pretrain;
+pub mod probe;
 pub mod score;
 mod stream;
 pub mod tokenize;
@@ -41,6 +45,9 @@ pub enum Command {
     Complete(Box<complete::CompleteArgs>),
     MaskFill(Box<mask_fill::MaskFillArgs>),
     Score(Box<score::ScoreArgs>),
+    PredictContacts(Box<predict_contacts::PredictContactsArgs>),
+    Contacts(contacts::ContactsArgs),
+    Probe(probe::ProbeArgs),
     Merge(merge::MergeArgs),
     Inspect(inspect::InspectArgs),
     Tokenize(tokenize::TokenizeArgs),
@@ -64,6 +71,9 @@ impl Command {
             Command::MaskFill(args) => args.threads(),
             Command::Pretrain(args) => args.threads,
             Command::Score(args) => args.threads(),
+            Command::PredictContacts(args) => args.threads(),
+            Command::Contacts(args) => args.threads(),
+            Command::Probe(args) => args.threads(),
             _ => None,
         }
     }
@@ -78,6 +88,9 @@ impl Command {
             Command::Complete(args) => complete::run(args),
             Command::MaskFill(args) => mask_fill::run(args),
             Command::Score(args) => score::run(args),
+            Command::PredictContacts(args) => predict_contacts::run(args),
+            Command::Contacts(args) => contacts::run(args),
+            Command::Probe(args) => probe::run(args),
             Command::Merge(args) => merge::run(args),
             Command::Inspect(args) => to_stdout(|out| inspect::run(args, out)),
             Command::Tokenize(args) => tokenize::run(args),
