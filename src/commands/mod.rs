@@ -24,6 +24,7 @@ pub mod plot_training;
 pub mod predict_contacts;
 pub mod pretrain;
 pub mod probe;
+pub mod report;
 pub mod score;
 mod stream;
 pub mod tokenize;
@@ -49,6 +50,7 @@ pub enum Command {
     Contacts(contacts::ContactsArgs),
     Probe(probe::ProbeArgs),
     Merge(merge::MergeArgs),
+    Report(report::ReportArgs),
     Inspect(inspect::InspectArgs),
     Tokenize(tokenize::TokenizeArgs),
     Fetch(fetch::FetchArgs),
@@ -92,6 +94,7 @@ impl Command {
             Command::Contacts(args) => contacts::run(args),
             Command::Probe(args) => probe::run(args),
             Command::Merge(args) => merge::run(args),
+            Command::Report(args) => report::run(args),
             Command::Inspect(args) => to_stdout(|out| inspect::run(args, out)),
             Command::Tokenize(args) => tokenize::run(args),
             Command::Fetch(args) => to_stdout(|out| fetch::run(args, out)),

@@ -17,6 +17,7 @@ mod lines;
 mod not_fasta;
 pub mod picture;
 pub mod plots;
+pub mod report;
 pub mod row_cache;
 pub mod signals;
 pub mod sink;
