@@ -4,7 +4,7 @@
 //!
 //! - [`commands`]: one file a sub-command; opens, loads, runs, writes, reports.
 //! - [`args`]: flag groups that mean the same in every command.
-//! - [`inference`]: what one can ask of a model; [`training`]: how one is made.
+//! - [`inference`]: what one can ask of a model; [`training`]: how one is made; [`probe`]: small heads on frozen embeddings.
 //! - [`checkpoint`]: a model is a directory; find, fetch, load, save it.
 //! - [`packing`]: which sequences share a batch, and their order back.
 //! - [`model`]: the network; [`kernels`]: the few operations that are our own.
@@ -21,6 +21,7 @@ pub mod io;
 pub mod kernels;
 pub mod model;
 pub mod packing;
+pub mod probe;
 pub mod progress;
 pub mod sequence;
 pub mod tokenizer;

@@ -207,6 +207,28 @@ fn encoder_layers_equal_transformers_alone_and_in_a_ragged_batch() {
 }
 
 #[test]
+fn attention_maps_equal_transformers() {
+    for kind in KINDS {
+        let golden = golden(kind);
+        let encoder = golden.encoder(DType::F32);
+        let mut heads: Vec<Vec<Tensor>> = vec![Vec::new(); golden.config.num_layers];
+        let ids = golden.ids("encoder.17.input_ids");
+        encoder
+            .attention_maps(&ids, |layer, head, map| {
+                assert_eq!(heads[layer].len(), head);
+                heads[layer].push(map.clone());
+                Ok(())
+            })
+            .unwrap();
+        for (layer, heads) in heads.iter().enumerate() {
+            let got = Tensor::stack(heads, 0).unwrap();
+            let expected = &golden.expected[&format!("encoder.17.attention.{layer}")];
+            assert_close(&got, expected, &format!("{kind}: map of layer {layer}"));
+        }
+    }
+}
+
+#[test]
 fn bf16_embeddings_point_where_f32_ones_do() {
     for kind in KINDS {
         let mut golden = golden(kind);

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use ankh3::kernels::attention::{Plan, Segment, Visibility, attention, self_attention};
-use ankh3::kernels::cpu::gemm::Precision;
+use ankh3::kernels::cpu::packed_weight::Precision;
 use ankh3::kernels::dropout::Dropout;
 use ankh3::kernels::elementwise::{Activation, activate, gated, rms_norm};
 use ankh3::kernels::linear::Weight;

@@ -54,7 +54,14 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     (
         "probe",
-        &["kernels", "model", "packing", "sequence", "tokenizer"],
+        &[
+            "inference",
+            "kernels",
+            "model",
+            "packing",
+            "sequence",
+            "tokenizer",
+        ],
     ),
     ("checkpoint", &["device", "model", "sequence", "tokenizer"]),
     ("model", &["kernels"]),

@@ -267,7 +267,7 @@ pub fn run(args: &EmbedArgs) -> Result<Outcome> {
 }
 
 /// Layers counted from the end become layers counted from the start.
-fn resolve_layers(layers: &[i64], num_layers: usize) -> Result<Vec<usize>> {
+pub(super) fn resolve_layers(layers: &[i64], num_layers: usize) -> Result<Vec<usize>> {
     let resolve = |layer: &i64| {
         let counted = if *layer < 0 {
             layer + num_layers as i64 + 1

@@ -8,17 +8,22 @@ use clap::Subcommand;
 use crate::io::stdio::{Content, Output};
 
 pub mod complete;
+pub mod contacts;
 pub mod doctor;
 pub mod embed;
 pub mod fetch;
 pub mod generated;
+mod heads;
 pub mod init;
 pub mod inspect;
 pub mod mask_fill;
 pub mod merge;
 pub mod models;
 mod opened;
+pub mod plot_training;
+pub mod predict_contacts;
 pub mod pretrain;
+pub mod probe;
 pub mod report;
 pub mod score;
 mod stream;
@@ -41,6 +46,9 @@ pub enum Command {
     Complete(Box<complete::CompleteArgs>),
     MaskFill(Box<mask_fill::MaskFillArgs>),
     Score(Box<score::ScoreArgs>),
+    PredictContacts(Box<predict_contacts::PredictContactsArgs>),
+    Contacts(contacts::ContactsArgs),
+    Probe(probe::ProbeArgs),
     Merge(merge::MergeArgs),
     Report(report::ReportArgs),
     Inspect(inspect::InspectArgs),
@@ -52,6 +60,7 @@ pub enum Command {
     Completions(generated::CompletionsArgs),
     Man(generated::ManArgs),
     Pretrain(Box<pretrain::PretrainArgs>),
+    PlotTraining(plot_training::PlotTrainingArgs),
 }
 
 impl Command {
@@ -64,6 +73,9 @@ impl Command {
             Command::MaskFill(args) => args.threads(),
             Command::Pretrain(args) => args.threads,
             Command::Score(args) => args.threads(),
+            Command::PredictContacts(args) => args.threads(),
+            Command::Contacts(args) => args.threads(),
+            Command::Probe(args) => args.threads(),
             _ => None,
         }
     }
@@ -78,6 +90,9 @@ impl Command {
             Command::Complete(args) => complete::run(args),
             Command::MaskFill(args) => mask_fill::run(args),
             Command::Score(args) => score::run(args),
+            Command::PredictContacts(args) => predict_contacts::run(args),
+            Command::Contacts(args) => contacts::run(args),
+            Command::Probe(args) => probe::run(args),
             Command::Merge(args) => merge::run(args),
             Command::Report(args) => report::run(args),
             Command::Inspect(args) => to_stdout(|out| inspect::run(args, out)),
@@ -89,6 +104,7 @@ impl Command {
             Command::Completions(args) => to_stdout(|out| generated::completions(args, cli, out)),
             Command::Man(args) => to_stdout(|out| generated::man(args, cli, out)),
             Command::Pretrain(args) => pretrain::run(args),
+            Command::PlotTraining(args) => plot_training::run(args),
         }
     }
 }

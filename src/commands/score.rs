@@ -20,9 +20,9 @@ use crate::args::{InputArgs, ModelArgs, RuntimeArgs, ScaleArgs};
 use crate::inference::masked::MaskedModel;
 use crate::inference::residues::Residues;
 use crate::inference::score::{Masking, Method, Scorer};
-use crate::io::heatmap::{self, Picture};
 use crate::io::input::{Input, Item};
 use crate::io::journal::Journal;
+use crate::io::picture::{self, Picture};
 use crate::io::table::{Table, TableFormat, write_manifest};
 use crate::model::{Decoder, Encoder};
 use crate::sequence::Rules;
@@ -253,7 +253,7 @@ pub fn run(args: &ScoreArgs) -> Result<Outcome> {
     drop(items);
     let done = scoring.finish(&mut manifest)?;
     if let (Some(picture), Some(map)) = (picture, &done.heatmap) {
-        heatmap::draw(&picture, map)
+        picture::draw(&picture, map)
             .with_context(|| format!("drawing {}", picture.path.display()))?;
     }
     write_manifest(output, &manifest)?;

@@ -1,5 +1,6 @@
 //! What one can ask of a model.
 
+pub mod contacts;
 pub mod embedder;
 pub mod fill;
 pub mod generate;

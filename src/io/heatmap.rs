@@ -1,72 +1,19 @@
 //! The scan of a protein as a picture: a column a residue, a row for each of the 20 standard residues, red where a substitution is worse than the
-//! protein's own residue, blue where it is better. PNG or SVG by the file's extension.
+//! protein's own residue, blue where it is better.
 
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-
-use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
-use plotters::style::{FontStyle, register_font};
-use thiserror::Error;
 
-use super::stdio::{Content, Output};
+use super::picture::{Area, FONT, Painting, PictureError, drawing};
 
 /// Rows, from the top: like residues lie side by side.
 const ROWS: &[u8; 20] = b"GAVLIMCFYWHKRQNEDSTP";
-/// The name under which the embedded font is registered; a viewer of an SVG takes its own font of that name.
-const FONT: &str = "sans-serif";
 /// Pixels a row.
 const ROW: i32 = 16;
 const LEFT: i32 = 50;
 const TOP: i32 = 40;
 const RIGHT: i32 = 110;
 const BOTTOM: i32 = 45;
-
-/// Why a picture cannot be drawn.
-#[derive(Debug, Error)]
-pub enum PictureError {
-    /// The extension says neither.
-    #[error("{}: a picture is .png or .svg", .0.display())]
-    Extension(PathBuf),
-    /// The file cannot be written.
-    #[error(transparent)]
-    Io(#[from] io::Error),
-    /// The drawing library's words.
-    #[error("{0}")]
-    Drawing(String),
-}
-
-/// A file to draw to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Picture {
-    /// Its name.
-    pub path: PathBuf,
-    kind: Kind,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Png,
-    Svg,
-}
-
-impl Picture {
-    /// By the file's extension.
-    ///
-    /// # Errors
-    /// Another extension than `.png` and `.svg`.
-    pub fn of_path(path: &Path) -> Result<Self, PictureError> {
-        let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
-        let kind = match extension.to_str() {
-            Some("png") => Kind::Png,
-            Some("svg") => Kind::Svg,
-            _ => return Err(PictureError::Extension(path.to_owned())),
-        };
-        let path = path.to_owned();
-        Ok(Self { path, kind })
-    }
-}
 
 /// What is drawn.
 #[derive(Clone, Debug, PartialEq)]
@@ -113,70 +60,21 @@ impl HeatMap {
     fn column_width(&self) -> i32 {
         (1400 / self.residues.len().max(1)).clamp(1, 16) as i32
     }
+}
 
-    /// Pixels of the whole picture.
+impl Painting for HeatMap {
     fn size(&self) -> (u32, u32) {
         let columns = self.column_width() * self.residues.len() as i32;
         let height = TOP + ROW * ROWS.len() as i32 + BOTTOM;
         ((LEFT + columns.max(260) + RIGHT) as u32, height as u32)
     }
-}
 
-/// Draws the map into the file, which appears under its name only when it is complete.
-///
-/// # Errors
-/// Where the file cannot be written.
-pub fn draw(picture: &Picture, map: &HeatMap) -> Result<(), PictureError> {
-    let bytes = match picture.kind {
-        Kind::Png => png(map)?,
-        Kind::Svg => svg(map)?.into_bytes(),
-    };
-    let mut output = Output::create(&picture.path, Content::Binary)?;
-    output.write_all(&bytes)?;
-    Ok(output.finish()?)
-}
-
-fn svg(map: &HeatMap) -> Result<String, PictureError> {
-    let mut text = String::new();
-    paint(
-        &SVGBackend::with_string(&mut text, map.size()).into_drawing_area(),
-        map,
-    )?;
-    Ok(text)
-}
-
-fn png(map: &HeatMap) -> Result<Vec<u8>, PictureError> {
-    let (width, height) = map.size();
-    let mut pixels = vec![0; 3 * width as usize * height as usize];
-    paint(
-        &BitMapBackend::with_buffer(&mut pixels, (width, height)).into_drawing_area(),
-        map,
-    )?;
-    let mut bytes = Vec::new();
-    let mut encoder = png::Encoder::new(&mut bytes, width, height);
-    encoder.set_color(png::ColorType::Rgb);
-    encoder.set_depth(png::BitDepth::Eight);
-    let mut writer = encoder.write_header().map_err(drawing)?;
-    writer.write_image_data(&pixels).map_err(drawing)?;
-    writer.finish().map_err(drawing)?;
-    Ok(bytes)
-}
-
-fn drawing(error: impl std::fmt::Display) -> PictureError {
-    PictureError::Drawing(error.to_string())
-}
-
-type Area<B> = DrawingArea<B, Shift>;
-
-fn paint<B: DrawingBackend>(area: &Area<B>, map: &HeatMap) -> Result<(), PictureError> {
-    register_font(FONT, FontStyle::Normal, dejavu::sans::regular())
-        .map_err(|_| drawing("the embedded font cannot be read"))?;
-    area.fill(&WHITE).map_err(drawing)?;
-    write(area, &map.title, (LEFT, 8), 16, HPos::Left)?;
-    cells(area, map)?;
-    labels(area, map)?;
-    legend(area, map)?;
-    area.present().map_err(drawing)
+    fn paint<B: DrawingBackend>(&self, area: &Area<B>) -> Result<(), PictureError> {
+        write(area, &self.title, (LEFT, 8), 16, HPos::Left)?;
+        cells(area, self)?;
+        labels(area, self)?;
+        legend(area, self)
+    }
 }
 
 fn cells<B: DrawingBackend>(area: &Area<B>, map: &HeatMap) -> Result<(), PictureError> {
@@ -281,6 +179,7 @@ fn write<B: DrawingBackend>(
 
 #[cfg(test)]
 mod tests {
+    use super::super::picture::{Picture, draw, svg};
     use super::*;
 
     fn map() -> HeatMap {
@@ -332,11 +231,5 @@ mod tests {
             title.filter(|at| dark(*at)).count() > 20,
             "no title was drawn"
         );
-    }
-
-    #[test]
-    fn other_extensions_are_refused() {
-        let error = Picture::of_path(Path::new("heat.jpg")).unwrap_err();
-        assert_eq!(error.to_string(), "heat.jpg: a picture is .png or .svg");
     }
 }

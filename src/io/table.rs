@@ -79,7 +79,7 @@ fn rounded(number: f64) -> f64 {
 pub struct Table {
     output: Output,
     format: TableFormat,
-    columns: Vec<&'static str>,
+    columns: Vec<String>,
 }
 
 impl Table {
@@ -87,7 +87,15 @@ impl Table {
     ///
     /// # Errors
     /// An output that cannot be written.
-    pub fn create(path: &Path, format: TableFormat, columns: &[&'static str]) -> io::Result<Self> {
+    pub fn create(
+        path: &Path,
+        format: TableFormat,
+        columns: &[impl AsRef<str>],
+    ) -> io::Result<Self> {
+        let columns: Vec<String> = columns
+            .iter()
+            .map(|name| name.as_ref().to_owned())
+            .collect();
         let mut output = Output::create(path, Content::Text)?;
         if format == TableFormat::Tsv {
             writeln!(output, "{}", columns.join("\t"))?;
@@ -95,7 +103,7 @@ impl Table {
         Ok(Self {
             output,
             format,
-            columns: columns.to_vec(),
+            columns,
         })
     }
 
@@ -113,7 +121,7 @@ impl Table {
             TableFormat::Jsonl => {
                 let named = self.columns.iter().zip(cells);
                 let object: Map<String, Value> = named
-                    .map(|(name, cell)| ((*name).to_owned(), cell.to_json()))
+                    .map(|(name, cell)| (name.clone(), cell.to_json()))
                     .collect();
                 Value::Object(object).to_string()
             }

@@ -100,6 +100,29 @@ fn kept(
     Tensor::from_vec(factors, (plan.heads, segment.queries.len(), keys), device)
 }
 
+/// The weights `(queries, keys)`, f32, with which one head of one segment attends: what [`attention`] mixes values by. Only for whoever asks to see them.
+///
+/// # Errors
+/// Where shapes do not fit the plan.
+pub fn attention_map(
+    q: &Tensor,
+    k: &Tensor,
+    bias: &Tensor,
+    plan: &Plan,
+    segment: &super::attention::Segment,
+    head: usize,
+) -> Result<Tensor> {
+    let part = |x: &Tensor, rows: &std::ops::Range<usize>| {
+        x.narrow(0, rows.start, rows.len())?
+            .narrow(1, head * plan.d_kv, plan.d_kv)?
+            .contiguous()
+    };
+    let (q, k) = (part(q, &segment.queries)?, part(k, &segment.keys)?);
+    let scores = q.matmul(&k.t()?)?.to_dtype(DType::F32)?;
+    let bias = spread_bias(&bias.narrow(1, head, 1)?.contiguous()?, segment)?;
+    softmax(&(scores + bias.squeeze(0)?)?)
+}
+
 /// `(heads, queries, keys)` of the segment, in f32.
 fn spread_bias(bias: &Tensor, segment: &super::attention::Segment) -> Result<Tensor> {
     let limit = (bias.dim(0)? / 2) as i64;

@@ -6,6 +6,7 @@ use super::layers::{FeedForwardLayer, Norm, SelfAttention, embed, self_plan};
 use super::relative_position::{Direction, bias_by_distance};
 use super::{Config, Loader, Mode, Packed};
 use crate::kernels::attention::Visibility;
+use crate::kernels::plain::attention_map;
 
 #[derive(Debug)]
 struct Layer {
@@ -107,6 +108,36 @@ impl Encoder {
             }
         })?;
         Ok(found.into_iter().flatten().collect())
+    }
+
+    /// Shows the attention weights of one sequence to `look`: layer, head, and the map `(tokens, tokens)` in f32, whose rows sum to 1. One head at a time:
+    /// memory grows with tokens², not with layers or heads. Slower than [`Encoder::forward`], which never makes a map.
+    ///
+    /// Must equal Hugging Face's `output_attentions`.
+    ///
+    /// # Errors
+    /// Where a token id is outside the vocabulary, and what `look` meets.
+    pub fn attention_maps(
+        &self,
+        token_ids: &[u32],
+        mut look: impl FnMut(usize, usize, &Tensor) -> Result<()>,
+    ) -> Result<()> {
+        let packed = Packed::from_segments([token_ids]);
+        let plan = self_plan(&self.config, &packed, Visibility::All);
+        let mut x = embed(&self.embedding, token_ids)?;
+        for (number, layer) in self.layers.iter().enumerate() {
+            let (q, keys_values) = layer.attention.project(&x)?;
+            for head in 0..plan.heads {
+                let segment = &plan.segments[0];
+                let map = attention_map(&q, &keys_values, &self.bias, &plan, segment, head)?;
+                look(number, head, &map)?;
+            }
+            x = layer
+                .attention
+                .forward(&x, &self.bias, &plan, Mode::Inference)?;
+            x = layer.feed_forward.forward(&x, Mode::Inference)?;
+        }
+        Ok(())
     }
 
     /// Runs all layers, shows each hidden state to `keep`, and returns the last.

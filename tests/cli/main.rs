@@ -31,3 +31,6 @@ mod refusals;
 
 /// The commands around `embed`: doctor, completions, man, inspect, tokenize, models.
 mod around;
+
+/// Heads and contacts: trained, judged, asked, refused; and the page of results.
+mod downstream;

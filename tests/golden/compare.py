@@ -35,6 +35,17 @@ class Agreement:
         return {name: float(f"{difference:.2e}") for name, difference in sorted(self.worst.items())}
 
 
+def compare_tensors(old, new, name):
+    """Raises where two files of tensors are not the same; returns the largest difference."""
+    assert old.keys() == new.keys(), f"{name}: other tensors"
+    worst = 0.0
+    for key, right in old.items():
+        difference = relative_difference(new[key].astype(np.float64), right.astype(np.float64))
+        assert difference <= SAME, f"{name}: {key} differs by {difference:.1e}"
+        worst = max(worst, difference)
+    return worst
+
+
 def compare_directories(committed, made, kinds):
     """The largest difference between committed and remade goldens; raises where they are not the same goldens."""
     worst = 0.0
@@ -43,11 +54,7 @@ def compare_directories(committed, made, kinds):
             assert (committed / kind / name).read_bytes() == (made / kind / name).read_bytes(), f"{kind}/{name} differs"
         for name in ("expected.safetensors", "gradients.safetensors"):
             old, new = load_file(committed / kind / name), load_file(made / kind / name)
-            assert old.keys() == new.keys(), f"{kind}/{name}: other tensors"
-            for key, right in old.items():
-                difference = relative_difference(new[key].astype(np.float64), right.astype(np.float64))
-                assert difference <= SAME, f"{kind}/{name}: {key} differs by {difference:.1e}"
-                worst = max(worst, difference)
+            worst = max(worst, compare_tensors(old, new, f"{kind}/{name}"))
         old, new = (json.loads((root / kind / "expected.json").read_text()) for root in (committed, made))
         for one, other in zip(old["traces"], new["traces"], strict=True):
             assert one["source_ids"] == other["source_ids"], f"{kind}: other sources"

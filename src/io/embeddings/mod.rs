@@ -93,14 +93,17 @@ impl Column {
         match self.rows {
             Rows::PerSequence => 1,
             Rows::PerResidue => length,
+            Rows::PerPair => length * length,
         }
     }
 
-    /// Shape of the array that a protein of `length` residues has: `(width)` or `(length, width)`.
+    /// Shape of the array that a protein of `length` residues has: `(width)`, `(length, width)`, or of pairs `(length, length)`.
     pub fn shape(&self, length: usize) -> Vec<usize> {
         match self.rows {
             Rows::PerSequence => vec![self.width],
             Rows::PerResidue => vec![length, self.width],
+            Rows::PerPair if self.width == 1 => vec![length, length],
+            Rows::PerPair => vec![length, length, self.width],
         }
     }
 }
@@ -113,6 +116,8 @@ pub enum Rows {
     PerSequence,
     /// Exactly as many as the protein has residues.
     PerResidue,
+    /// One for each ordered pair of residues, the first residue's one after the other: contact maps. In npz, h5 and safetensors.
+    PerPair,
 }
 
 /// What a file holds: its columns and how they were made.
@@ -153,6 +158,8 @@ impl Schema {
         let rows = |column: &Column| match column.rows {
             Rows::PerSequence => proteins,
             Rows::PerResidue => residues,
+            // Of proteins that are all as long as their mean: too few, as longer ones count more.
+            Rows::PerPair => residues * (residues / proteins.max(1)),
         };
         let values = self
             .columns

@@ -94,7 +94,7 @@ fn arrow_schema(schema: &Schema) -> io::Result<ArrowSchema> {
         let row = DataType::FixedSizeList(value_field(schema.dtype)?, width(column)?);
         let data_type = match column.rows {
             Rows::PerSequence => row,
-            Rows::PerResidue => DataType::List(row_field(row)),
+            Rows::PerResidue | Rows::PerPair => DataType::List(row_field(row)),
         };
         fields.push(Field::new(&column.name, data_type, false));
     }
@@ -175,7 +175,7 @@ pub(super) fn records_of(batch: &RecordBatch, schema: &Schema) -> Vec<EmbeddingR
 fn block(array: &ArrayRef, row: usize, column: &Column) -> Vec<f32> {
     let values = match column.rows {
         Rows::PerSequence => array.as_fixed_size_list().value(row),
-        Rows::PerResidue => array
+        Rows::PerResidue | Rows::PerPair => array
             .as_list::<i32>()
             .value(row)
             .as_fixed_size_list()

@@ -122,6 +122,12 @@ fn check_fit(format: Format, schema: &Schema) -> io::Result<()> {
             schema.columns.len()
         )));
     }
+    let has_pairs = schema.columns.iter().any(|c| c.rows == Rows::PerPair);
+    if has_pairs && !matches!(format, Format::Npz | Format::H5 | Format::Safetensors) {
+        return Err(invalid_input(format!(
+            "{name} has no matrices of another size for each protein; use npz, h5 or safetensors"
+        )));
+    }
     let pooled = schema
         .columns
         .iter()

@@ -1,0 +1,261 @@
+//! Rows of numbers on disk, by key: written once, read at any place, shared by runs.
+//!
+//! A folder a manifest (what the numbers are), named by its hash: `manifest.json`, `rows.bin` (little-endian f32 or f16, one record after the other) and
+//! `index.tsv` (key, first byte, values a record). What was cut off in the middle is forgotten at the next opening. One process at a time holds a folder.
+
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use sha2::{Digest, Sha256};
+
+/// Identifies a record: a hash of what its rows were computed from.
+pub type Key = [u8; 32];
+
+/// Numbers in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// Single.
+    F32,
+    /// Half: half the space, three digits.
+    F16,
+}
+
+impl Precision {
+    fn size(self) -> u64 {
+        match self {
+            Precision::F32 => 4,
+            Precision::F16 => 2,
+        }
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+            Precision::F16 => "f16",
+        }
+    }
+}
+
+/// An open folder.
+#[derive(Debug)]
+pub struct RowCache {
+    folder: PathBuf,
+    precision: Precision,
+    rows: File,
+    index_file: File,
+    index: HashMap<Key, (u64, u64)>,
+    end: u64,
+    _lock: File,
+}
+
+/// A key of several parts.
+pub fn key(parts: &[&[u8]]) -> Key {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl RowCache {
+    /// Opens the folder of `manifest` below `root`; waits while another process has it.
+    ///
+    /// # Errors
+    /// Where the file system refuses.
+    pub fn open(root: &Path, manifest: &str, precision: Precision) -> io::Result<Self> {
+        let name = &hex(&key(&[manifest.as_bytes(), precision.name().as_bytes()]))[..16];
+        let folder = root.join(name);
+        fs::create_dir_all(&folder)?;
+        let lock = File::create(folder.join("lock"))?;
+        if lock.try_lock().is_err() {
+            tracing::info!("waiting for another process that uses {}", folder.display());
+            lock.lock()?;
+        }
+        fs::write(folder.join("manifest.json"), manifest)?;
+        let open = |name: &str| {
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create(true).truncate(false);
+            options.open(folder.join(name))
+        };
+        let (rows, index_file) = (open("rows.bin")?, open("index.tsv")?);
+        let mut cache = Self {
+            precision,
+            rows,
+            index_file,
+            index: HashMap::new(),
+            end: 0,
+            _lock: lock,
+            folder,
+        };
+        cache.read_index()?;
+        Ok(cache)
+    }
+
+    /// Takes over whole lines whose rows are there, and cuts off the rest.
+    fn read_index(&mut self) -> io::Result<()> {
+        let there = self.rows.metadata()?.len();
+        let mut reader = BufReader::new(self.index_file.try_clone()?);
+        let (mut line, mut good) = (String::new(), 0);
+        while reader.read_line(&mut line)? > 0 {
+            let Some((key, offset, values)) = parse(&line) else {
+                break;
+            };
+            let end = offset + values * self.precision.size();
+            if end > there {
+                break;
+            }
+            self.index.insert(key, (offset, values));
+            self.end = self.end.max(end);
+            good += line.len() as u64;
+            line.clear();
+        }
+        self.index_file.set_len(good)?;
+        io::Seek::seek(&mut self.index_file, io::SeekFrom::Start(good))?;
+        self.rows.set_len(self.end)
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Whether a record is there.
+    pub fn has(&self, key: &Key) -> bool {
+        self.index.contains_key(key)
+    }
+
+    /// Writes a record that is not there yet.
+    ///
+    /// # Errors
+    /// Where the file system refuses.
+    pub fn insert(&mut self, key: Key, values: &[f32]) -> io::Result<()> {
+        if self.has(&key) {
+            return Ok(());
+        }
+        let bytes: Vec<u8> = match self.precision {
+            Precision::F32 => values
+                .iter()
+                .flat_map(|value| value.to_le_bytes())
+                .collect(),
+            Precision::F16 => {
+                let mut halves = vec![f16::ZERO; values.len()];
+                halves.convert_from_f32_slice(values);
+                halves
+                    .iter()
+                    .flat_map(|value| value.to_le_bytes())
+                    .collect()
+            }
+        };
+        self.rows.write_all_at(&bytes, self.end)?;
+        writeln!(
+            self.index_file,
+            "{}\t{}\t{}",
+            hex(&key),
+            self.end,
+            values.len()
+        )?;
+        self.index.insert(key, (self.end, values.len() as u64));
+        self.end += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Reads a record.
+    ///
+    /// # Errors
+    /// `NotFound` for one that is not there; what the file system says.
+    pub fn read(&self, key: &Key) -> io::Result<Vec<f32>> {
+        let Some((offset, values)) = self.index.get(key) else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        let mut bytes = vec![0; (values * self.precision.size()) as usize];
+        self.rows.read_exact_at(&mut bytes, *offset)?;
+        Ok(match self.precision {
+            Precision::F32 => {
+                let (numbers, _) = bytes.as_chunks::<4>();
+                numbers.iter().map(|n| f32::from_le_bytes(*n)).collect()
+            }
+            Precision::F16 => {
+                let (numbers, _) = bytes.as_chunks::<2>();
+                numbers
+                    .iter()
+                    .map(|n| f16::from_le_bytes(*n).to_f32())
+                    .collect()
+            }
+        })
+    }
+}
+
+fn parse(line: &str) -> Option<(Key, u64, u64)> {
+    let mut fields = line.strip_suffix('\n')?.split('\t');
+    let (hex, offset, values) = (fields.next()?, fields.next()?, fields.next()?);
+    let mut key = [0; 32];
+    if hex.len() != 64 {
+        return None;
+    }
+    for (byte, at) in key.iter_mut().zip((0..64).step_by(2)) {
+        *byte = u8::from_str_radix(hex.get(at..at + 2)?, 16).ok()?;
+    }
+    Some((key, offset.parse().ok()?, values.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_outlive_the_process_and_a_cut_off_end_is_forgotten() {
+        let root = tempfile::tempdir().unwrap();
+        let open = || RowCache::open(root.path(), "m", Precision::F32).unwrap();
+        let mut cache = open();
+        let (a, b) = (key(&[b"a"]), key(&[b"b"]));
+        cache.insert(a, &[1.0, 2.5]).unwrap();
+        cache.insert(b, &[-3.0]).unwrap();
+        let folder = cache.folder().to_owned();
+        drop(cache);
+        // The last record lost a byte, the index has half a line.
+        let rows = OpenOptions::new()
+            .write(true)
+            .open(folder.join("rows.bin"))
+            .unwrap();
+        rows.set_len(11).unwrap();
+        let mut index = OpenOptions::new()
+            .append(true)
+            .open(folder.join("index.tsv"))
+            .unwrap();
+        index.write_all(b"00ff").unwrap();
+        let mut cache = open();
+        assert_eq!(cache.read(&a).unwrap(), [1.0, 2.5]);
+        assert!(!cache.has(&b) && cache.read(&b).is_err());
+        cache.insert(b, &[7.0]).unwrap();
+        drop(cache);
+        assert_eq!(open().read(&b).unwrap(), [7.0]);
+    }
+
+    #[test]
+    fn manifests_and_precisions_do_not_meet() {
+        let root = tempfile::tempdir().unwrap();
+        let mut cache = RowCache::open(root.path(), "m", Precision::F16).unwrap();
+        let a = key(&[b"a"]);
+        cache.insert(a, &[0.1]).unwrap();
+        assert!((cache.read(&a).unwrap()[0] - 0.1).abs() < 1e-4);
+        for (manifest, precision) in [("m", Precision::F32), ("n", Precision::F16)] {
+            assert!(
+                !RowCache::open(root.path(), manifest, precision)
+                    .unwrap()
+                    .has(&a)
+            );
+        }
+        assert_ne!(key(&[b"ab", b"c"]), key(&[b"a", b"bc"]));
+    }
+}

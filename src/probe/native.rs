@@ -1,0 +1,171 @@
+//! Which residues of a known structure touch, as the field defines it: representative atoms (C-beta, C-alpha of glycine) less than 8 Å apart.
+
+/// A place in Å, or none for a residue that was not seen.
+pub type Place = Option<[f32; 3]>;
+
+/// Å below which two residues touch.
+pub const CONTACT: f32 = 8.0;
+
+/// The least separation that counts: neighbours in the chain touch anyway.
+pub const LEAST_SEPARATION: usize = 6;
+
+/// A C-beta where a side chain is missing, from its backbone: ideal geometry (Rosetta's and trRosetta's constants).
+pub fn virtual_cb(n: [f32; 3], ca: [f32; 3], c: [f32; 3]) -> [f32; 3] {
+    let minus = |a: [f32; 3], b: [f32; 3]| [a[0] - b[0], a[1] - b[1], a[2] - b[2]];
+    let (b, c) = (minus(ca, n), minus(c, ca));
+    let a = [
+        b[1] * c[2] - b[2] * c[1],
+        b[2] * c[0] - b[0] * c[2],
+        b[0] * c[1] - b[1] * c[0],
+    ];
+    std::array::from_fn(|k| -0.582_734_3 * a[k] + 0.568_028_27 * b[k] - 0.540_674_66 * c[k] + ca[k])
+}
+
+/// A structure's contacts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Native {
+    places: Vec<Place>,
+}
+
+impl Native {
+    /// Of a chain's places, one a residue of the sequence.
+    pub fn new(places: Vec<Place>) -> Self {
+        Self { places }
+    }
+
+    /// Residues, resolved or not.
+    pub fn length(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Residues that were seen: the L of P@L.
+    pub fn resolved(&self) -> usize {
+        self.places.iter().flatten().count()
+    }
+
+    /// Whether two residues touch; none where one was not seen.
+    pub fn touch(&self, i: usize, j: usize) -> Option<bool> {
+        let (a, b) = (self.places[i]?, self.places[j]?);
+        let squares = a
+            .iter()
+            .zip(b)
+            .map(|(a, b)| (f64::from(*a) - f64::from(b)).powi(2));
+        Some(squares.sum::<f64>() < f64::from(CONTACT).powi(2))
+    }
+
+    /// For each ordered pair, row-major: 1 touching, 0 not, −1 not seen or nearer than [`LEAST_SEPARATION`] in the chain.
+    pub fn labels(&self) -> Vec<i8> {
+        let n = self.length();
+        let mut labels = vec![-1; n * n];
+        for i in 0..n {
+            for j in i + LEAST_SEPARATION..n {
+                if let Some(touch) = self.touch(i, j) {
+                    labels[i * n + j] = i8::from(touch);
+                    labels[j * n + i] = i8::from(touch);
+                }
+            }
+        }
+        labels
+    }
+}
+
+/// How often residues touch by how far apart they are in the chain: what a model must beat.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct BySeparation {
+    /// From separation 0; the last holds for all beyond.
+    pub frequencies: Vec<f32>,
+}
+
+/// Separations told apart, at most.
+const SEPARATIONS: usize = 256;
+
+impl BySeparation {
+    /// Counted in known structures; smoothed with the two neighbours on either side.
+    pub fn count<'a>(natives: impl IntoIterator<Item = &'a Native>) -> Self {
+        let (mut touching, mut all) = (vec![0.0f64; SEPARATIONS], vec![0.0f64; SEPARATIONS]);
+        for native in natives {
+            for i in 0..native.length() {
+                for j in i + LEAST_SEPARATION..native.length() {
+                    let Some(touch) = native.touch(i, j) else {
+                        continue;
+                    };
+                    let at = (j - i).min(SEPARATIONS - 1);
+                    touching[at] += f64::from(u8::from(touch));
+                    all[at] += 1.0;
+                }
+            }
+        }
+        let smooth = |at: usize| {
+            let around = at.saturating_sub(2)..(at + 3).min(SEPARATIONS);
+            let all: f64 = all[around.clone()].iter().sum();
+            let touching: f64 = touching[around].iter().sum();
+            if all > 0.0 {
+                (touching / all) as f32
+            } else {
+                0.0
+            }
+        };
+        Self {
+            frequencies: (0..SEPARATIONS).map(smooth).collect(),
+        }
+    }
+
+    /// The frequency of a separation; without any counts, less the farther.
+    pub fn of(&self, separation: usize) -> f32 {
+        match self.frequencies.last() {
+            Some(last) => *self.frequencies.get(separation).unwrap_or(last),
+            None => 1.0 / (1.0 + separation as f32),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(length: usize, step: f32) -> Native {
+        let place = |i: usize| (i != 3).then_some([i as f32 * step, 0.0, 0.0]);
+        Native::new((0..length).map(place).collect())
+    }
+
+    #[test]
+    fn eight_is_no_contact_and_what_was_not_seen_does_not_count() {
+        let native = line(10, 1.0);
+        assert_eq!(native.touch(0, 7), Some(true));
+        assert_eq!(native.touch(0, 8), Some(false));
+        assert_eq!(native.touch(0, 3), None);
+        assert_eq!((native.length(), native.resolved()), (10, 9));
+        let labels = native.labels();
+        let at = |i: usize, j: usize| labels[i * 10 + j];
+        assert_eq!(
+            (at(0, 5), at(0, 6), at(7, 0), at(9, 0), at(3, 9)),
+            (-1, 1, 1, 0, -1)
+        );
+    }
+
+    #[test]
+    fn frequencies_are_those_of_the_structures() {
+        let counted = BySeparation::count([&line(40, 1.0)]);
+        assert_eq!(counted.of(6), 1.0 - counted_share(8, 40));
+        assert_eq!(counted.of(20), 0.0);
+        assert_eq!(counted.of(10_000), 0.0);
+        assert!(BySeparation::default().of(30) < BySeparation::default().of(6));
+    }
+
+    /// Of the pairs 6, 7 and 8 apart in a line without residue 3, the share that is 8 apart.
+    fn counted_share(far: usize, length: usize) -> f32 {
+        let count = |separation: usize| {
+            (0..length - separation)
+                .filter(|i| *i != 3 && i + separation != 3)
+                .count() as f32
+        };
+        count(far) / (count(6) + count(7) + count(8))
+    }
+
+    #[test]
+    fn a_virtual_side_chain_is_a_bond_away() {
+        let cb = virtual_cb([1.458, 0.0, 0.0], [0.0, 0.0, 0.0], [-0.54, 1.42, 0.0]);
+        let length = cb.iter().map(|x| x * x).sum::<f32>().sqrt();
+        assert!((length - 1.53).abs() < 0.02, "{cb:?}");
+    }
+}
