@@ -122,7 +122,8 @@ fn shorter(folder: &Path) -> PathBuf {
     let records = all
         .split('>')
         .filter(|record| (40..140).contains(&record.len()));
-    let text: String = records.map(|record| format!(">{record}")).collect();
+    let records: Vec<String> = records.map(|record| format!(">{record}")).collect();
+    let text = records.concat();
     let path = folder.join("proteins.fasta");
     fs::write(&path, text).unwrap();
     path

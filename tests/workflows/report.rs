@@ -19,9 +19,10 @@ fn results(folder: &Path) {
     run("embed --pooling mean -o results/embeddings.npz");
     run("complete -o results/completions.fasta");
     run("score --mask-fraction 0.5 -o results/scores.tsv");
-    let pairs: String = (10..50)
+    let pairs: Vec<String> = (10..50)
         .map(|i| format!("{i} {} 0.{}\n", 120 - i, 50 + i % 50))
         .collect();
+    let pairs = pairs.concat();
     fs::write(
         folder.join("results/contacts.rr"),
         format!("PFRMAT RR\nTARGET P69905\nMODEL 1\n{pairs}END\n"),

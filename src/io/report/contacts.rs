@@ -97,9 +97,8 @@ pub(super) fn read_rr(path: &Path) -> Result<Vec<ContactList>, ReportError> {
         })?;
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
         match words[..] {
-            [] => {}
             ["TARGET", id, ..] => target = Some(id.to_owned()),
-            ["PFRMAT" | "AUTHOR" | "METHOD" | "REMARK" | "END", ..] => {}
+            [] | ["PFRMAT" | "AUTHOR" | "METHOD" | "REMARK" | "END", ..] => {}
             ["MODEL", ..] => {
                 let id = target.take().unwrap_or_else(|| name_of(path));
                 lists.push(ContactList::new(id, Vec::new()));

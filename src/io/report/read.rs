@@ -1,6 +1,7 @@
 //! What a file is, told by its first bytes, never by its name alone.
 
 use std::ffi::OsString;
+use std::fmt::Write;
 use std::fs::{self, File};
 use std::io::{self, BufRead, Read};
 use std::path::{Path, PathBuf};
@@ -222,9 +223,10 @@ fn size_and_hash(path: &Path) -> io::Result<(u64, String)> {
         bytes += read as u64;
         reader.consume(read);
     }
-    let digest = hasher.finalize();
-    Ok((
-        bytes,
-        digest.iter().map(|byte| format!("{byte:02x}")).collect(),
-    ))
+    let mut digest = String::new();
+    for byte in hasher.finalize() {
+        // Writing to a string cannot fail.
+        let _ = write!(digest, "{byte:02x}");
+    }
+    Ok((bytes, digest))
 }
