@@ -244,6 +244,7 @@ impl Run {
             device: &compute.device,
             dtype: compute.dtype.into(),
             z_loss: self.recipe.z_loss,
+            activations: self.recipe.memory.activations,
         };
         Ok(Trainer {
             network,
