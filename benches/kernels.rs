@@ -3,7 +3,8 @@
 use ankh3::kernels::cpu::Isa;
 use ankh3::kernels::cpu::attention::{Attention, Bias, Heads, Segment, Visibility, attend};
 use ankh3::kernels::cpu::elementwise::{Activation, gated, rms_norm};
-use ankh3::kernels::cpu::gemm::{PackedWeight, Precision, matmul};
+use ankh3::kernels::cpu::gemm::matmul;
+use ankh3::kernels::cpu::packed_weight::{PackedWeight, Precision};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 fn values(count: usize) -> Vec<f32> {

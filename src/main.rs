@@ -40,10 +40,25 @@ fn main() -> ExitCode {
         Ok(Outcome::SomeFailed) => ExitCode::from(3),
         Err(error) if error.chain().any(is_stdout_closed) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error:#}");
+            tracing::error!("{}", told(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error and its causes; several quote their cause themselves, and nothing is said twice.
+fn told(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !text.ends_with(&cause) {
+            text = if text.is_empty() {
+                cause
+            } else {
+                format!("{text}: {cause}")
+            };
+        }
+    }
+    text
 }
 
 /// Messages to stderr, one a line; `ANKH3_LOG` takes tracing's filters.

@@ -6,8 +6,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use ankh3::checkpoint::layout::{self, LmHead};
 use ankh3::kernels::attention::{Plan, Segment, Visibility, attention, self_attention};
-use ankh3::kernels::cpu::gemm::Precision;
+use ankh3::kernels::cpu::packed_weight::Precision;
 use ankh3::kernels::dropout::Dropout;
 use ankh3::kernels::elementwise::{Activation, activate, gated, rms_norm};
 use ankh3::kernels::linear::Weight;
@@ -15,6 +16,7 @@ use ankh3::kernels::plain;
 use ankh3::model::{Config, Packed};
 use ankh3::training::batch::Batch;
 use ankh3::training::objective::{Example, Task};
+use ankh3::training::recompute::Activations;
 use ankh3::training::step::Network;
 use ankh3::training::variables::{Parameter, Parameters};
 use candle_core::{DType, Device, Result, Tensor, Var};
@@ -88,6 +90,7 @@ impl Golden {
             device: &Device::Cpu,
             dtype: DType::F32,
             z_loss: 0.0,
+            activations: Activations::Keep,
         }
     }
 }
@@ -141,6 +144,73 @@ fn loss_and_every_gradient_equal_pytorch() {
             if let Some(full) = golden.gradients.get(&format!("full.{name}")) {
                 for (got, wanted) in gradient.iter().zip(values(full)) {
                     close(*got, wanted, "all values");
+                }
+            }
+        }
+    }
+}
+
+/// Kept or computed again: the same bits, with dropout and without, also where a shape has several stretches of layers.
+#[test]
+fn recomputed_activations_change_no_bit() {
+    let deep = |golden: &Golden| {
+        let config = Config {
+            num_layers: 5,
+            num_decoder_layers: Some(4),
+            ..golden.config.clone()
+        };
+        let mut rng = ChaCha8Rng::seed_from_u64(4);
+        let random = layout::tensors(&config, LmHead::Own)
+            .into_iter()
+            .map(|spec| {
+                let count = spec.shape.iter().product();
+                let values = (0..count).map(|_| rng.random_range(-0.3f32..0.3)).collect();
+                let parameter = Parameter {
+                    shape: spec.shape,
+                    values,
+                };
+                (spec.name, parameter)
+            });
+        let parameters = random.collect();
+        Golden {
+            config,
+            parameters,
+            gradients: golden.gradients.clone(),
+            loss: 0.0,
+        }
+    };
+    for kind in KINDS {
+        let golden = golden(kind);
+        for golden in [deep(&golden), golden] {
+            let batch = golden.batch();
+            for dropout in [None, Some(Dropout::new(0.2, 3))] {
+                let gradients = |activations| {
+                    let network = Network {
+                        activations,
+                        ..golden.network()
+                    };
+                    let (losses, gradients) = network
+                        .gradients(&golden.parameters, &batch, dropout)
+                        .unwrap();
+                    let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect();
+                    let gradients: BTreeMap<String, Vec<u32>> = gradients
+                        .into_iter()
+                        .map(|(name, values)| (name, bits(values)))
+                        .collect();
+                    let losses: Vec<u32> = bits(losses);
+                    (losses, gradients)
+                };
+                let (losses, kept) = gradients(Activations::Keep);
+                for activations in [Activations::Layers, Activations::Sqrt] {
+                    let (again, recomputed) = gradients(activations);
+                    assert_eq!(losses, again, "{kind} {activations:?}");
+                    assert_eq!(kept.len(), recomputed.len());
+                    for (name, bits) in &kept {
+                        assert!(
+                            *bits == recomputed[name],
+                            "{kind} {activations:?} {dropout:?}: {name}"
+                        );
+                    }
                 }
             }
         }

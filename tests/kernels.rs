@@ -5,7 +5,8 @@
 use ankh3::kernels::cpu::Isa;
 use ankh3::kernels::cpu::attention::{Attention, Bias, Heads, Segment, Visibility, attend};
 use ankh3::kernels::cpu::elementwise::{Activation, activate, gated, rms_norm};
-use ankh3::kernels::cpu::gemm::{PackedWeight, Precision, matmul};
+use ankh3::kernels::cpu::gemm::matmul;
+use ankh3::kernels::cpu::packed_weight::{PackedWeight, Precision};
 use half::bf16;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use serde_json::Value;
 use tempfile::TempDir;
 
 /// A corpus, held-out sequences and a tiny recipe in a directory of their own.
@@ -64,10 +65,10 @@ impl Place {
     }
 
     /// The log without what depends on the clock.
-    fn log(&self, run: &str) -> Vec<serde_json::Value> {
+    fn log(&self, run: &str) -> Vec<Value> {
         let text = fs::read_to_string(self.path(run).join("log.jsonl")).unwrap();
         let lines = text.lines().map(|line| {
-            let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
+            let mut line: Value = serde_json::from_str(line).unwrap();
             line.as_object_mut().unwrap().remove("tokens_per_second");
             line
         });
@@ -159,6 +160,9 @@ fn thirty_seven_steps_a_kill_and_the_rest_are_a_hundred() {
         mean(&losses[90..]) < mean(&losses[..10]) - 1.0,
         "{losses:?}"
     );
+    tensorboard_reads(&place.path("whole"), &log);
+    tensorboard_reads(&place.path("cut"), &log);
+    curves_are_drawn(&place.path("cut"));
     let evaluation = log
         .iter()
         .find(|line| line["kind"] == "evaluation")
@@ -202,6 +206,162 @@ fn thirty_seven_steps_a_kill_and_the_rest_are_a_hundred() {
     let more = place.run("more", &more);
     assert!(more.status.success(), "{}", stderr(&more));
     assert!(place.log("more")[0]["loss"].as_f64().unwrap() < losses[0] - 1.0);
+}
+
+/// `TensorBoard`'s own reader finds each number of the log once, though a run was killed and did steps again.
+fn tensorboard_reads(run: &Path, log: &[Value]) {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python =
+        std::env::var_os("ANKH3_TEST_PYTHON").map_or(here.join(".venv/bin/python"), PathBuf::from);
+    let script = here.join("tests/readers/read_events.py");
+    let output = Command::new(&python).arg(script).arg(run).output();
+    let output = output.unwrap_or_else(|error| {
+        panic!("{}: {error}; tests/run makes it", python.display());
+    });
+    assert!(output.status.success(), "{}", stderr(&output));
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let read = |tag: &str| -> Vec<(u64, f32)> {
+        let points = found[tag]
+            .as_array()
+            .unwrap_or_else(|| panic!("no {tag} in {found}"));
+        let point = |point: &Value| {
+            (
+                point[0].as_u64().unwrap(),
+                point[1].as_f64().unwrap() as f32,
+            )
+        };
+        points.iter().map(point).collect()
+    };
+    let logged = |kind: &str, value: &dyn Fn(&Value) -> Option<f64>| -> Vec<(u64, f32)> {
+        let lines = log.iter().filter(|line| line["kind"] == kind);
+        lines
+            .filter_map(|line| Some((line["step"].as_u64()?, value(line)? as f32)))
+            .collect()
+    };
+    for key in ["loss", "gradient_norm", "learning_rate"] {
+        let expected = logged("train", &|line| line[key].as_f64());
+        assert_eq!(expected.len(), 100);
+        assert_eq!(read(&format!("train/{key}")), expected, "{key}");
+    }
+    let task = logged("train", &|line| line["by_task"]["completion"].as_f64());
+    assert_eq!(read("train/loss/completion"), task);
+    let perplexity = logged("evaluation", &|line| {
+        let mut tasks = line["tasks"].as_array()?.iter();
+        tasks.find(|task| task["task"] == "masking 0.15")?["residue_perplexity"].as_f64()
+    });
+    assert_eq!(perplexity.len(), 2);
+    assert_eq!(read("held_out/residue_perplexity/masking_0.15"), perplexity);
+}
+
+fn curves_are_drawn(run: &Path) {
+    let plot = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ankh3"));
+        command
+            .arg("plot-training")
+            .args(arguments)
+            .output()
+            .unwrap()
+    };
+    let name = run.display().to_string();
+    let drawn = plot(&[&name]);
+    assert!(drawn.status.success(), "{}", stderr(&drawn));
+    let png = fs::read(run.join("training.png")).unwrap();
+    assert_eq!(&png[..8], b"\x89PNG\r\n\x1a\n");
+    let svg = run.join("curves.svg").display().to_string();
+    assert!(plot(&[&name, "-o", &svg]).status.success());
+    let text = fs::read_to_string(&svg).unwrap();
+    for words in [
+        "100 steps",
+        "training loss",
+        "held-out perplexity",
+        "masking 0.15",
+        "completion",
+        "learning rate",
+    ] {
+        assert!(text.contains(words), "{words}");
+    }
+    let nowhere = plot(&["no/such/run"]);
+    assert_eq!(nowhere.status.code(), Some(1));
+    assert!(stderr(&nowhere).contains("is it a run of `ankh3 pretrain`?"));
+}
+
+/// A small disk of its own, for tests that run as root.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(folder: &Path, options: &str) -> Option<Self> {
+        let mut mount = Command::new("mount");
+        mount
+            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
+            .arg(folder);
+        let mounted = mount.stderr(Stdio::null()).status();
+        mounted
+            .is_ok_and(|status| status.success())
+            .then(|| SmallDisk(folder.to_owned()))
+    }
+
+    fn grow(&self, options: &str) {
+        let options = format!("remount,{options}");
+        let mut mount = Command::new("mount");
+        assert!(
+            mount
+                .args(["-o", &options])
+                .arg(&self.0)
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_leaves_the_last_good_checkpoint() {
+    let place = Place::new();
+    let run = place.path("run");
+    fs::create_dir(&run).unwrap();
+    let Some(disk) = SmallDisk::mount(&run, "size=900k") else {
+        println!("skipped: no right to mount a small disk");
+        return;
+    };
+    let more = [
+        "--set",
+        "steps=60",
+        "--set",
+        "checkpoints.every=5",
+        "--set",
+        "checkpoints.keep=50",
+    ];
+    let full = place.run("run", &[&more[..], &["--resume"]].concat());
+    assert_eq!(full.status.code(), Some(1), "{}", stderr(&full));
+    assert!(stderr(&full).contains("No space left"), "{}", stderr(&full));
+    let said = stderr(&full);
+    assert!(
+        said.contains("could not save step") && said.contains("go on with --resume"),
+        "{said}"
+    );
+    let steps = place.steps("run");
+    assert!(!steps.is_empty() && steps.len() < 12, "{steps:?}");
+    assert!(
+        steps.iter().all(|name| name.starts_with("step-")),
+        "{steps:?}"
+    );
+    // With room again the run goes on from there, to the same bytes as one that never stopped.
+    disk.grow("size=50m");
+    let rest = place.run("run", &[&more[..], &["--resume"]].concat());
+    assert!(rest.status.success(), "{}", stderr(&rest));
+    let whole = place.run("whole", &more);
+    assert!(whole.status.success(), "{}", stderr(&whole));
+    assert!(
+        place.weights("run") == place.weights("whole"),
+        "weights differ"
+    );
+    assert_eq!(place.log("run"), place.log("whole"));
 }
 
 #[cfg(unix)]
@@ -307,6 +467,20 @@ fn what_cannot_work_says_why() {
         "{}",
         stderr(&other)
     );
+    let same = [
+        "--resume",
+        "--set",
+        "steps=12",
+        "--set",
+        "evaluation.every=100",
+    ];
+    let other = place.run("small", &[&same[..], &["--set", "model.d_ff=32"]].concat());
+    assert_eq!(other.status.code(), Some(1));
+    assert!(
+        stderr(&other).contains("the recipe's d_ff is 32, that of"),
+        "{}",
+        stderr(&other)
+    );
     let changed = place.run(
         "small",
         &[
@@ -358,4 +532,69 @@ fn examples_are_shown() {
         "{text}"
     );
     assert!(text.contains("<extra_id_0>"), "{text}");
+}
+
+#[test]
+fn examples_are_exported_as_the_run_sees_them() {
+    let place = Place::new();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ankh3"));
+    command.arg("pretrain").arg(place.path("recipe.toml"));
+    command.args(["--export-examples", "-", "--set", "steps=12"]);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let mut lines = text
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let vocabulary = lines.next().unwrap();
+    assert_eq!(vocabulary["vocabulary"][1], "</s>");
+    let (held_out, train): (Vec<Value>, Vec<Value>) =
+        lines.partition(|line| line["split"] == "held-out");
+    // Ten sequences, four tasks.
+    assert_eq!(held_out.len(), 40);
+    let tokens = |key: &str, line: &Value| line[key].as_array().unwrap().len();
+    // What the log of the run itself counts.
+    let run = place.run("run", &["--set", "steps=12"]);
+    assert!(run.status.success(), "{}", stderr(&run));
+    let logged = place
+        .log("run")
+        .into_iter()
+        .filter(|line| line["kind"] == "train");
+    for line in logged {
+        let mine: Vec<&Value> = train
+            .iter()
+            .filter(|example| example["step"] == line["step"])
+            .collect();
+        let labels: usize = mine.iter().map(|example| tokens("labels", example)).sum();
+        let sources: usize = mine.iter().map(|example| tokens("source", example)).sum();
+        assert_eq!(line["labels"], labels, "{line}");
+        assert_eq!(line["tokens"], labels + sources, "{line}");
+        assert!(mine.iter().any(|example| example["micro_batch"] == 1));
+    }
+}
+
+#[test]
+fn presets_need_no_file() {
+    let place = Place::new();
+    let train = format!("data.train=[{:?}]", place.path("train.fasta"));
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ankh3"));
+        command.arg("pretrain").args(arguments).output().unwrap()
+    };
+    for preset in ["nano", "small", "base", "large", "xl"] {
+        let shown = run(&["--preset", preset, "--set", &train, "--show-examples", "1"]);
+        assert!(shown.status.success(), "{preset}: {}", stderr(&shown));
+    }
+    let no_data = run(&["--preset", "nano", "--show-examples", "1"]);
+    assert!(
+        stderr(&no_data).contains("data.train names no file"),
+        "{}",
+        stderr(&no_data)
+    );
+    let neither = run(&["--show-examples", "1"]);
+    assert!(
+        stderr(&neither).contains("give a recipe"),
+        "{}",
+        stderr(&neither)
+    );
 }

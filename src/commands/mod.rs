@@ -20,9 +20,11 @@ pub mod mask_fill;
 pub mod merge;
 pub mod models;
 mod opened;
+pub mod plot_training;
 pub mod predict_contacts;
 pub mod pretrain;
 pub mod probe;
+pub mod report;
 pub mod score;
 mod stream;
 pub mod tokenize;
@@ -48,6 +50,7 @@ pub enum Command {
     Contacts(contacts::ContactsArgs),
     Probe(probe::ProbeArgs),
     Merge(merge::MergeArgs),
+    Report(report::ReportArgs),
     Inspect(inspect::InspectArgs),
     Tokenize(tokenize::TokenizeArgs),
     Fetch(fetch::FetchArgs),
@@ -57,6 +60,7 @@ pub enum Command {
     Completions(generated::CompletionsArgs),
     Man(generated::ManArgs),
     Pretrain(Box<pretrain::PretrainArgs>),
+    PlotTraining(plot_training::PlotTrainingArgs),
 }
 
 impl Command {
@@ -90,6 +94,7 @@ impl Command {
             Command::Contacts(args) => contacts::run(args),
             Command::Probe(args) => probe::run(args),
             Command::Merge(args) => merge::run(args),
+            Command::Report(args) => report::run(args),
             Command::Inspect(args) => to_stdout(|out| inspect::run(args, out)),
             Command::Tokenize(args) => tokenize::run(args),
             Command::Fetch(args) => to_stdout(|out| fetch::run(args, out)),
@@ -99,6 +104,7 @@ impl Command {
             Command::Completions(args) => to_stdout(|out| generated::completions(args, cli, out)),
             Command::Man(args) => to_stdout(|out| generated::man(args, cli, out)),
             Command::Pretrain(args) => pretrain::run(args),
+            Command::PlotTraining(args) => plot_training::run(args),
         }
     }
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 
 use super::cpu::Isa;
-use super::cpu::gemm::{self, PackedWeight, Precision};
-use super::cpu::transpose::transpose;
+use super::cpu::gemm::{self, Left};
+use super::cpu::packed_weight::{PackedWeight, Precision};
 use super::{cpu_f32, cpu_tensor, on_values};
 
 /// A linear layer's weight `(n, k)`, where and how the device wants it.
@@ -130,8 +130,7 @@ impl Trained {
             gemm::matmul(Isa::current(), grad, &packed, None, &mut dx);
             let packed = PackedWeight::from_transposed(k, rows, self.0, x);
             let mut dw = vec![0.0; w.len()];
-            let turned = transpose(grad, n);
-            gemm::matmul(Isa::current(), &turned, &packed, None, &mut dw);
+            gemm::multiply(Isa::current(), Left::Columns(grad), &packed, None, &mut dw);
             (dx, dw)
         })?;
         Ok((cpu_tensor(dx, x.shape())?, cpu_tensor(dw, w.shape())?))

@@ -3,6 +3,7 @@
 //! Two ways to run it, with the same numbers: all target positions at once ([`Decoder::forward`], teacher forcing), or one position after the other
 //! with the keys and values of earlier ones kept ([`Decoder::step`]). Must equal the decoder of Hugging Face's `T5ForConditionalGeneration`.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::{Result, Tensor};
@@ -45,6 +46,15 @@ pub struct StepInput {
     pub slot: usize,
     /// Its source.
     pub source: usize,
+}
+
+/// Who attends to whom.
+#[derive(Clone, Debug)]
+pub struct Plans {
+    /// Within the target.
+    target: Plan,
+    /// From the target to its sources.
+    source: Plan,
 }
 
 impl Decoder {
@@ -143,23 +153,79 @@ impl Decoder {
         source: &Source,
         mode: Mode,
     ) -> Result<Tensor> {
-        let plan = self_plan(&self.config, target, Visibility::Causal);
-        let cross_plan = self.cross_plan(target.segments().zip(sources), source)?;
-        let last = self.layers.len();
-        let mut x = mode.drop(last, &embed(&self.embedding, &target.token_ids)?)?;
-        for (number, (layer, keys_values)) in
-            self.layers.iter().zip(&source.keys_values).enumerate()
-        {
-            let mode = mode.at(number);
-            x = layer
-                .self_attention
-                .forward(&x, &self.bias, &plan, mode.at(0))?;
-            x = layer
-                .cross_attention
-                .forward(&x, keys_values, &cross_plan, mode.at(1))?;
-            x = layer.feed_forward.forward(&x, mode.at(2))?;
+        let plans = self.plans(target, sources, &source.segments)?;
+        let mut x = self.embedded(target, mode)?;
+        for (number, keys_values) in source.keys_values.iter().enumerate() {
+            x = self.layer(number, &x, keys_values, &self.bias, &plans, mode)?;
         }
-        self.logits(&x, mode.at(last + 1))
+        self.finished(&x, mode)
+    }
+
+    /// Who attends to whom when target segment `i` reads segment `sources[i]` of `segments`.
+    ///
+    /// # Errors
+    /// Where a source does not exist.
+    pub fn plans(
+        &self,
+        target: &Packed,
+        sources: &[usize],
+        segments: &[Range<usize>],
+    ) -> Result<Plans> {
+        Ok(Plans {
+            target: self_plan(&self.config, target, Visibility::Causal),
+            source: self.cross_plan(target.segments().zip(sources), segments)?,
+        })
+    }
+
+    /// The position bias by distance, `(2 max_distance + 1, heads)`, that all layers share.
+    pub fn bias(&self) -> &Tensor {
+        &self.bias
+    }
+
+    /// What the first layer reads: `(target tokens, d_model)`.
+    ///
+    /// # Errors
+    /// Where a token id is outside the vocabulary.
+    pub fn embedded(&self, target: &Packed, mode: Mode) -> Result<Tensor> {
+        let embedded = embed(&self.embedding, &target.token_ids)?;
+        mode.drop(self.layers.len(), &embedded)
+    }
+
+    /// Keys beside values that layer `number` makes of the encoder's output.
+    ///
+    /// # Errors
+    /// Where shapes do not fit.
+    pub fn keys_values(&self, number: usize, encoded: &Tensor) -> Result<Tensor> {
+        self.layers[number].cross_attention.source(encoded)
+    }
+
+    /// Layer `number` alone; `mode` is that of the stack.
+    ///
+    /// # Errors
+    /// Where shapes do not fit.
+    pub fn layer(
+        &self,
+        number: usize,
+        x: &Tensor,
+        keys_values: &Tensor,
+        bias: &Tensor,
+        plans: &Plans,
+        mode: Mode,
+    ) -> Result<Tensor> {
+        let (layer, mode) = (&self.layers[number], mode.at(number));
+        let attention = &layer.self_attention;
+        let x = attention.forward(x, bias, &plans.target, mode.at(0))?;
+        let attention = &layer.cross_attention;
+        let x = attention.forward(&x, keys_values, &plans.source, mode.at(1))?;
+        layer.feed_forward.forward(&x, mode.at(2))
+    }
+
+    /// Logits of the last layer's output; `mode` is that of the stack.
+    ///
+    /// # Errors
+    /// Where shapes do not fit.
+    pub fn finished(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
+        self.logits(x, mode.at(self.layers.len() + 1))
     }
 
     /// An empty cache with `slots` open slots of `capacity` positions.
@@ -212,7 +278,7 @@ impl Decoder {
         let plan = self.step_plan(inputs, cache)?;
         let rows = (0..inputs.len()).map(|row| row..row + 1);
         let sources: Vec<usize> = inputs.iter().map(|input| input.source).collect();
-        let cross_plan = self.cross_plan(rows.zip(&sources), source)?;
+        let cross_plan = self.cross_plan(rows.zip(&sources), &source.segments)?;
         let token_ids: Vec<u32> = inputs.iter().map(|input| input.token_id).collect();
         let mut x = embed(&self.embedding, &token_ids)?;
         for ((layer, kept), keys_values) in self
@@ -259,17 +325,17 @@ impl Decoder {
 
     fn cross_plan<'a>(
         &self,
-        targets: impl Iterator<Item = (std::ops::Range<usize>, &'a usize)>,
-        source: &Source,
+        targets: impl Iterator<Item = (Range<usize>, &'a usize)>,
+        sources: &[Range<usize>],
     ) -> Result<Plan> {
         let segments = targets
-            .map(|(queries, index)| match source.segments.get(*index) {
+            .map(|(queries, index)| match sources.get(*index) {
                 Some(keys) => Ok(Segment {
                     queries,
                     keys: keys.clone(),
                     first_position: 0,
                 }),
-                None => candle_core::bail!("source {index} of {}", source.len()),
+                None => candle_core::bail!("source {index} of {}", sources.len()),
             })
             .collect::<Result<Arc<[_]>>>()?;
         Ok(self.plan(Visibility::All, segments))

@@ -5,7 +5,7 @@ use candle_core::{Result, Tensor};
 use super::layers::{FeedForwardLayer, Norm, SelfAttention, embed, self_plan};
 use super::relative_position::{Direction, bias_by_distance};
 use super::{Config, Loader, Mode, Packed};
-use crate::kernels::attention::Visibility;
+use crate::kernels::attention::{Plan, Visibility};
 use crate::kernels::plain::attention_map;
 
 #[derive(Debug)]
@@ -147,17 +147,58 @@ impl Encoder {
         mode: Mode,
         mut keep: impl FnMut(usize, &Tensor),
     ) -> Result<Tensor> {
-        let plan = self_plan(&self.config, packed, Visibility::All);
-        let last = self.layers.len();
-        let mut x = mode.drop(last, &embed(&self.embedding, &packed.token_ids)?)?;
-        for (number, layer) in self.layers.iter().enumerate() {
+        let plan = self.plan(packed);
+        let mut x = self.embedded(packed, mode)?;
+        for number in 0..self.layers.len() {
             keep(number, &x);
-            let mode = mode.at(number);
-            x = layer.attention.forward(&x, &self.bias, &plan, mode.at(0))?;
-            x = layer.feed_forward.forward(&x, mode.at(1))?;
+            x = self.layer(number, &x, &self.bias, &plan, mode)?;
         }
-        let x = mode.drop(last + 1, &self.final_norm.forward(&x)?)?;
-        keep(last, &x);
+        let x = self.finished(&x, mode)?;
+        keep(self.layers.len(), &x);
         Ok(x)
+    }
+
+    /// Who attends to whom: every segment to itself.
+    pub fn plan(&self, packed: &Packed) -> Plan {
+        self_plan(&self.config, packed, Visibility::All)
+    }
+
+    /// The position bias by distance, `(2 max_distance + 1, heads)`, that all layers share.
+    pub fn bias(&self) -> &Tensor {
+        &self.bias
+    }
+
+    /// What the first layer reads: `(tokens, d_model)`.
+    ///
+    /// # Errors
+    /// Where a token id is outside the vocabulary.
+    pub fn embedded(&self, packed: &Packed, mode: Mode) -> Result<Tensor> {
+        let embedded = embed(&self.embedding, &packed.token_ids)?;
+        mode.drop(self.layers.len(), &embedded)
+    }
+
+    /// Layer `number` alone; `mode` is that of the stack.
+    ///
+    /// # Errors
+    /// Where shapes do not fit.
+    pub fn layer(
+        &self,
+        number: usize,
+        x: &Tensor,
+        bias: &Tensor,
+        plan: &Plan,
+        mode: Mode,
+    ) -> Result<Tensor> {
+        let (layer, mode) = (&self.layers[number], mode.at(number));
+        let x = layer.attention.forward(x, bias, plan, mode.at(0))?;
+        layer.feed_forward.forward(&x, mode.at(1))
+    }
+
+    /// The last layer's output after the final norm.
+    ///
+    /// # Errors
+    /// Where shapes do not fit.
+    pub fn finished(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
+        mode.drop(self.layers.len() + 1, &self.final_norm.forward(x)?)
     }
 }

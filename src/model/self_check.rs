@@ -15,7 +15,8 @@ use super::{Config, Encoder, Loader, Packed, StoredDtype, TensorView, WeightSour
 use crate::kernels::cpu::Isa;
 use crate::kernels::cpu::attention::{Attention, Bias, Heads, Segment, Visibility, attend};
 use crate::kernels::cpu::elementwise::{Activation, gated, rms_norm};
-use crate::kernels::cpu::gemm::{PackedWeight, Precision, matmul};
+use crate::kernels::cpu::gemm::matmul;
+use crate::kernels::cpu::packed_weight::{PackedWeight, Precision};
 
 /// One comparison.
 #[derive(Clone, Debug)]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Result, Tensor};
 use half::{bf16, f16};
 
-use crate::kernels::cpu::gemm::{PackedWeight, Precision};
+use crate::kernels::cpu::packed_weight::{PackedWeight, Precision};
 use crate::kernels::linear::Weight;
 
 /// The number types that weights are stored in.

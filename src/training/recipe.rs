@@ -6,6 +6,7 @@ use toml::{Table, Value};
 
 use super::objective::Mixture;
 use super::optimizer::Settings;
+use super::recompute::Activations;
 use super::schedule::Schedule;
 use crate::model::Config;
 
@@ -31,6 +32,8 @@ pub struct Recipe {
     pub objectives: Mixture,
     /// How much at a time.
     pub batch: BatchSize,
+    /// How much is kept of it.
+    pub memory: Memory,
     /// How weights move.
     pub optimizer: Settings,
     /// How fast.
@@ -53,6 +56,7 @@ impl Default for Recipe {
             data: Data::default(),
             objectives: Mixture::default(),
             batch: BatchSize::default(),
+            memory: Memory::default(),
             optimizer: Settings::default(),
             schedule: Schedule::default(),
             checkpoints: Checkpoints::default(),
@@ -136,6 +140,14 @@ impl Default for BatchSize {
             accumulation: 1,
         }
     }
+}
+
+/// What is in memory at a time.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Memory {
+    /// Of the forward pass: all, the inputs of layers, or of √n layers; the rest is computed again, to the same bits.
+    pub activations: Activations,
 }
 
 /// What is kept.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use candle_core::{DType, Device, Result, Tensor};
 
 use super::batch::Batch;
+use super::recompute::{self, Activations};
 use super::variables::{Parameters, Variables};
 use crate::kernels::cross_entropy::cross_entropy;
 use crate::kernels::dropout::Dropout;
@@ -22,12 +23,22 @@ pub struct Network<'a> {
     pub dtype: DType,
     /// Weight of the z-loss.
     pub z_loss: f64,
+    /// What is kept in memory between the forward and the backward pass.
+    pub activations: Activations,
 }
 
 /// Losses of each label of a batch, in the order of its labels, and where asked for the gradient of their sum.
 pub type Gradients = BTreeMap<String, Vec<f32>>;
 
 impl Network<'_> {
+    pub(super) fn loader<'a>(&'a self, variables: &'a Variables) -> Loader<'a> {
+        Loader {
+            source: variables,
+            device: self.device,
+            dtype: self.dtype,
+        }
+    }
+
     /// Logits `(labels, vocab)` of a batch.
     ///
     /// # Errors
@@ -38,11 +49,7 @@ impl Network<'_> {
         batch: &Batch,
         dropout: Option<Dropout>,
     ) -> Result<Tensor> {
-        let loader = Loader {
-            source: variables,
-            device: self.device,
-            dtype: self.dtype,
-        };
+        let loader = self.loader(variables);
         let mode =
             |stack| dropout.map_or(Mode::Inference, |dropout| Mode::Training(dropout.at(stack)));
         let encoder = Encoder::load(&loader, self.config)?;
@@ -64,6 +71,9 @@ impl Network<'_> {
         dropout: Option<Dropout>,
     ) -> Result<(Vec<f32>, Gradients)> {
         let variables = Variables::recorded(parameters, self.device)?;
+        if self.activations != Activations::Keep {
+            return recompute::gradients(self, &variables, batch, dropout, self.activations);
+        }
         let logits = self.logits(&variables, batch, dropout)?;
         let losses = cross_entropy(&logits, &batch.labels, self.z_loss)?;
         let mut store = losses.sum_all()?.backward()?;
@@ -71,11 +81,8 @@ impl Network<'_> {
         let gradients = variables
             .iter()
             .map(|(name, variable)| {
-                let gradient = match store.remove(variable) {
-                    Some(gradient) => gradient.flatten_all()?.to_vec1()?,
-                    None => vec![0.0; variable.elem_count()],
-                };
-                Ok((name.to_owned(), gradient))
+                let gradient = store.remove(variable);
+                Ok((name.to_owned(), flat(variable, gradient)?))
             })
             .collect::<Result<_>>()?;
         Ok((losses, gradients))
@@ -89,5 +96,13 @@ impl Network<'_> {
         let logits = self.logits(variables, batch, None)?;
         let losses = cross_entropy(&logits, &batch.labels, 0.0)?;
         Ok((losses.to_vec1()?, logits.argmax(1)?.to_vec1()?))
+    }
+}
+
+/// A gradient's values; zeros where nothing depends on the variable.
+pub(super) fn flat(variable: &Tensor, gradient: Option<Tensor>) -> Result<Vec<f32>> {
+    match gradient {
+        Some(gradient) => gradient.flatten_all()?.to_vec1(),
+        None => Ok(vec![0.0; variable.elem_count()]),
     }
 }

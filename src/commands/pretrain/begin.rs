@@ -19,6 +19,7 @@ use crate::io::atomic_file::AtomicFile;
 use crate::model::Config;
 use crate::tokenizer::Tokenizer;
 use crate::training::optimizer::Moments;
+use crate::training::presets;
 use crate::training::recipe::{FinalDtype, Recipe};
 use crate::training::step::Network;
 use crate::training::trainer::{State, Trainer};
@@ -29,7 +30,7 @@ pub(super) struct Begin {
     pub(super) recipe: Recipe,
     pub(super) tokenizer: Tokenizer,
     pub(super) train: Vec<PathBuf>,
-    valid: Vec<PathBuf>,
+    pub(super) valid: Vec<PathBuf>,
     config: Config,
     lm_head: LmHead,
     /// A checkpoint to take weights from: the run's own or another model.
@@ -145,22 +146,27 @@ fn read_recipe(args: &PretrainArgs) -> Result<Recipe> {
         let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
         Recipe::read(&text, sets).with_context(|| path.display().to_string())
     };
+    let given = match (&args.recipe, args.preset) {
+        (Some(path), _) => Some((path.display().to_string(), read(path, &args.set)?)),
+        (None, Some(preset)) => {
+            let name = preset.to_possible_value().context("a shape has a name")?;
+            let text = presets::preset(name.get_name()).context("each shape has a recipe")?;
+            let what = format!("--preset {}", name.get_name());
+            Some((what, Recipe::read(text, &args.set)?))
+        }
+        (None, None) => None,
+    };
     let own = args.output.as_ref().map(|run| run.join("recipe.toml"));
-    match (&args.recipe, own.filter(|own| args.resume && own.exists())) {
-        (None, None) => {
-            bail!("give a recipe (docs/pretrain.md has one to start from), or --resume a run")
-        }
-        (Some(recipe), None) => read(recipe, &args.set),
-        (None, Some(own)) => read(&own, &args.set),
-        (Some(recipe), Some(own)) => {
-            let (given, own) = (read(recipe, &args.set)?, read(&own, &args.set)?);
-            ensure!(
-                given == own,
-                "{} differs from the recipe that the run began with; leave it out, or change single values by --set",
-                recipe.display()
-            );
-            Ok(own)
-        }
+    let own = own.filter(|own| args.resume && own.exists());
+    let own = own.map(|own| read(&own, &args.set)).transpose()?;
+    match (given, own) {
+        (None, None) => bail!(
+            "give a recipe (docs/pretrain.md has one to start from) or --preset, or --resume a run"
+        ),
+        (Some((what, given)), Some(own)) if given != own => bail!(
+            "{what} differs from the recipe that the run began with; leave it out, or change single values by --set"
+        ),
+        (_, Some(recipe)) | (Some((_, recipe)), None) => Ok(recipe),
     }
 }
 
@@ -238,6 +244,7 @@ impl Run {
             device: &compute.device,
             dtype: compute.dtype.into(),
             z_loss: self.recipe.z_loss,
+            activations: self.recipe.memory.activations,
         };
         Ok(Trainer {
             network,
@@ -280,7 +287,10 @@ impl Run {
         let dir = checkpoints(&self.dir);
         let contents = self.contents(trainer, StoredDtype::F32);
         let run = steps::RunState { moments, state };
-        let place = steps::save_step(&dir, trainer.state.step, contents, &run)?;
+        let step = trainer.state.step;
+        let place = steps::save_step(&dir, step, contents, &run).with_context(|| {
+            format!("could not save step {step}; earlier checkpoints are whole: when there is room again, go on with --resume")
+        })?;
         steps::prune(&dir, self.recipe.checkpoints.keep)?;
         Ok(place)
     }

@@ -1,4 +1,5 @@
-//! `log.jsonl` of a run: one object a line, `kind` `train` or `evaluation`. A run that goes on drops the lines of steps it does again.
+//! `log.jsonl` of a run: one object a line, `kind` `train` or `evaluation`; and the same numbers as event files for `TensorBoard`. A run that goes on
+//! drops the lines of steps it does again, and tells `TensorBoard` to.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -8,12 +9,14 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use crate::io::atomic_file::AtomicFile;
+use crate::io::tensorboard::Events;
 use crate::training::evaluation::Figures;
 use crate::training::trainer::Report;
 
 /// The log, open for more.
 pub(super) struct Journal {
     file: BufWriter<File>,
+    events: Events,
 }
 
 impl Journal {
@@ -35,8 +38,11 @@ impl Journal {
             .append(true)
             .open(&path)
             .with_context(what)?;
+        let events = Events::create(run, step);
+        let events = events.with_context(|| format!("{}: event files", run.display()))?;
         Ok(Journal {
             file: BufWriter::new(file),
+            events,
         })
     }
 
@@ -56,7 +62,17 @@ impl Journal {
         if !report.not_finite.is_empty() {
             line["skipped_for"] = json!(report.not_finite);
         }
-        self.line(&line)
+        self.line(&line)?;
+        let name = |name: &str| format!("train/{name}");
+        let mut scalars = vec![
+            (name("loss"), report.loss),
+            (name("gradient_norm"), report.gradient_norm),
+            (name("learning_rate"), report.rate),
+            (name("tokens_per_second"), tokens_per_second),
+        ];
+        let by_task = report.by_task.iter();
+        scalars.extend(by_task.map(|(task, loss)| (name(&format!("loss/{}", plain(task))), *loss)));
+        self.scalars(report.step, &scalars)
     }
 
     /// A line of evaluation, and what it says on stderr.
@@ -73,7 +89,20 @@ impl Journal {
                 "step {step}, held out, {task}: loss {loss:.4}, residues: perplexity {residue_perplexity:.3}, accuracy {residue_accuracy:.4}"
             );
         }
-        self.line(&json!({ "kind": "evaluation", "step": step, "tasks": figures }))
+        self.line(&json!({ "kind": "evaluation", "step": step, "tasks": figures }))?;
+        let scalars = figures.iter().flat_map(|figures| {
+            let name = |name: &str| format!("held_out/{name}/{}", plain(&figures.task));
+            [
+                (name("loss"), figures.loss),
+                (name("residue_perplexity"), figures.residue_perplexity),
+                (name("residue_accuracy"), figures.residue_accuracy),
+            ]
+        });
+        self.scalars(step, &scalars.collect::<Vec<_>>())
+    }
+
+    fn scalars(&mut self, step: u64, scalars: &[(String, f64)]) -> Result<()> {
+        self.events.scalars(step, scalars).context("event file")
     }
 
     fn line(&mut self, line: &Value) -> Result<()> {
@@ -91,4 +120,9 @@ impl Journal {
     pub(super) fn finish(mut self) -> Result<()> {
         self.flush()
     }
+}
+
+/// A task's name without a blank: `masking_0.15`.
+fn plain(task: &str) -> String {
+    task.replace(' ', "_")
 }

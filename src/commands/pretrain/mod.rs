@@ -1,26 +1,26 @@
 //! `ankh3 pretrain`: a model from sequences. Recipe → corpus → steps → checkpoints; the loop itself is [`run`].
 
 mod begin;
+mod examples;
 mod journal;
 
-use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
 use super::Outcome;
+use super::init::PresetArg;
 use crate::args::{DtypeArg, at_least_one};
 use crate::checkpoint::training as steps;
 use crate::device::{Compute, DeviceSpec, Dtype};
 use crate::io::corpus::Corpus;
 use crate::io::signals::Said;
-use crate::io::stdio::{Content, Output};
 use crate::progress::Steps;
 use crate::tokenizer::{TaskPrefix, Tokenizer};
 use crate::training::batch::{Batch, Maker};
-use crate::training::evaluation::{Figures, evaluate, examples};
+use crate::training::evaluation::{self, Figures, evaluate};
 use crate::training::order::{Order, Position};
 use crate::training::recipe::Recipe;
 use crate::training::trainer::{Report, Trainer};
@@ -41,12 +41,16 @@ pub struct PretrainArgs {
     #[arg(value_name = "RECIPE.toml")]
     recipe: Option<PathBuf>,
 
+    /// A recipe that comes with the tool, instead of a file: name the data by `--set data.train=…`.
+    #[arg(long, value_enum, value_name = "SHAPE", conflicts_with = "recipe")]
+    preset: Option<PresetArg>,
+
     /// The directory of the run.
     #[arg(
         long,
         short,
         value_name = "RUN",
-        required_unless_present = "show_examples"
+        required_unless_present_any = ["show_examples", "export_examples"]
     )]
     output: Option<PathBuf>,
 
@@ -66,6 +70,10 @@ pub struct PretrainArgs {
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     show_examples: Option<usize>,
 
+    /// Write the token ids of every example that the run would see, step by step, and of the held-out ones as JSON Lines (`-`: stdout), and train nothing.
+    #[arg(long, value_name = "FILE.jsonl", conflicts_with_all = ["show_examples", "resume"])]
+    export_examples: Option<PathBuf>,
+
     /// cpu, cuda, cuda:N, or auto (a GPU where this build and this machine have one).
     #[arg(long, default_value = "auto", help_heading = "Running")]
     device: DeviceSpec,
@@ -82,8 +90,10 @@ pub struct PretrainArgs {
 const EXAMPLES: &str = "\
 Examples:
   ankh3 pretrain recipe.toml --show-examples 5
+  ankh3 pretrain recipe.toml --export-examples - --set steps=20 | head -1
   ankh3 pretrain recipe.toml -o runs/nano --resume
   ankh3 pretrain recipe.toml -o runs/try --set steps=200 --set optimizer.learning_rate=0.005
+  ankh3 pretrain --preset small -o runs/small --set 'data.train=[\"corpus.fasta.zst\"]'
   ankh3 pretrain family.toml -o runs/family --init ankh3-large";
 
 /// Runs the command.
@@ -93,13 +103,16 @@ Examples:
 pub fn run(args: &PretrainArgs) -> Result<Outcome> {
     let begin = Begin::new(args)?;
     if let Some(count) = args.show_examples {
-        return show_examples(&begin, count);
+        return examples::show(&begin, count);
+    }
+    if let Some(file) = &args.export_examples {
+        return examples::export(&begin, file);
     }
     let compute = Compute::open(args.device, args.dtype.map(Dtype::from))?;
     let signals = Said::register()?;
     let run = begin.open_run(args)?;
-    let mut corpus = open_corpus(&run)?;
-    let held_out = held_out(&run)?;
+    let mut corpus = open_corpus(&run.dir, &run.train, &run.recipe)?;
+    let held_out = held_out(&run.valid, &run.recipe, &run.tokenizer)?;
     let mut trainer = run.trainer(&compute)?;
     let mut order = Order::new(corpus.len(), run.recipe.seed, trainer.state.position);
     let mut journal = Journal::open(&run.dir, trainer.state.step)?;
@@ -170,9 +183,9 @@ fn maker<'a>(recipe: &'a Recipe, tokenizer: &'a Tokenizer) -> Maker<'a> {
     }
 }
 
-fn open_corpus(run: &Run) -> Result<Corpus> {
-    let corpus = Corpus::open(&run.dir, &run.train).context("the training data")?;
-    let least = (run.recipe.batch.tokens * run.recipe.batch.accumulation / 2) as u64;
+fn open_corpus(dir: &Path, train: &[PathBuf], recipe: &Recipe) -> Result<Corpus> {
+    let corpus = Corpus::open(dir, train).context("the training data")?;
+    let least = (recipe.batch.tokens * recipe.batch.accumulation / 2) as u64;
     ensure!(
         corpus.residues() >= least,
         "the training data has {} residues, less than one step takes (about {least}); lower batch.tokens or add data",
@@ -188,15 +201,15 @@ fn open_corpus(run: &Run) -> Result<Corpus> {
 }
 
 /// The held-out sequences, as tokens, cropped at their beginnings.
-fn held_out(run: &Run) -> Result<Vec<Vec<u32>>> {
-    if run.valid.is_empty() {
+fn held_out(valid: &[PathBuf], recipe: &Recipe, tokenizer: &Tokenizer) -> Result<Vec<Vec<u32>>> {
+    if valid.is_empty() {
         return Ok(Vec::new());
     }
     let options = crate::io::corpus::options();
-    let input = crate::io::input::Input::open(&run.valid, options).context("the held-out data")?;
-    let kept = input.take(run.recipe.evaluation.sequences).map(|item| {
-        let mut tokens = tokens(&run.tokenizer, &item?.sequence.residues)?;
-        tokens.truncate(run.recipe.data.max_residues);
+    let input = crate::io::input::Input::open(valid, options).context("the held-out data")?;
+    let kept = input.take(recipe.evaluation.sequences).map(|item| {
+        let mut tokens = tokens(tokenizer, &item?.sequence.residues)?;
+        tokens.truncate(recipe.data.max_residues);
         Ok(tokens)
     });
     kept.collect()
@@ -269,7 +282,7 @@ fn measure(run: &Run, trainer: &Trainer<'_>, held_out: &[Vec<u32>]) -> Result<Ve
     let variables = Variables::plain(&trainer.parameters, trainer.network.device)?;
     let mixture = &run.recipe.objectives;
     let judged = mixture.tasks().into_iter().map(|task| {
-        let examples = examples(held_out, task, mixture, &run.tokenizer);
+        let examples = evaluation::examples(held_out, task, mixture, &run.tokenizer);
         let tokens = run.recipe.batch.tokens;
         evaluate(
             &trainer.network,
@@ -298,27 +311,4 @@ fn describe(run: &Run, corpus: &Corpus, trainer: &Trainer<'_>, compute: &Compute
         trainer.state.step,
         run.recipe.steps
     );
-}
-
-/// Prints examples as pieces.
-fn show_examples(begin: &Begin, count: usize) -> Result<Outcome> {
-    let mut out = Output::create(&PathBuf::from("-"), Content::Text)?;
-    let input = crate::io::input::Input::open(&begin.train, crate::io::corpus::options())?;
-    let maker = maker(&begin.recipe, &begin.tokenizer);
-    let text = |ids: &[u32]| {
-        let pieces: Vec<&str> = ids.iter().map(|id| begin.tokenizer.piece(*id)).collect();
-        pieces.join(" ")
-    };
-    for item in input.take(count) {
-        let item = item?;
-        let residues = tokens(&begin.tokenizer, &item.sequence.residues)?;
-        let purpose = crate::training::order::Purpose::Sequence(item.index as u32);
-        let mut rng = crate::training::order::stream(begin.recipe.seed, 0, purpose);
-        let example = maker.example(&residues, &mut rng);
-        writeln!(out, "{}: {}", item.sequence.id, example.task)?;
-        writeln!(out, "  encoder: {}", text(&example.source))?;
-        writeln!(out, "  target:  {}", text(&example.labels))?;
-    }
-    out.finish()?;
-    Ok(Outcome::Done)
 }

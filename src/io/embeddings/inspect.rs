@@ -44,6 +44,14 @@ pub struct ColumnSummary {
 
 /// Reads all of `path` and sums it up.
 pub fn inspect(path: &Path) -> Result<Summary, EmbeddingError> {
+    observe(path, |_| ())
+}
+
+/// As [`inspect`], showing every record to `look` on the way.
+pub fn observe(
+    path: &Path,
+    mut look: impl FnMut(&EmbeddingRecord),
+) -> Result<Summary, EmbeddingError> {
     let reader = Reader::open(path)?;
     let Schema {
         columns,
@@ -54,7 +62,9 @@ pub fn inspect(path: &Path) -> Result<Summary, EmbeddingError> {
     let mut tallies: Vec<Tally> = columns.iter().map(|_| Tally::default()).collect();
     let (mut records, mut residues, mut lengths) = (0, 0, None);
     for record in reader {
-        let EmbeddingRecord { length, values, .. } = record?;
+        let record = record?;
+        look(&record);
+        let EmbeddingRecord { length, values, .. } = record;
         records += 1;
         residues += length as u64;
         let (shortest, longest) = lengths.unwrap_or((length, length));

@@ -14,12 +14,17 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::gemm::{DEPTH, PANEL, STRIDE, multiply_f32, write_tile};
+use super::gemm::{multiply_f32, write_tile};
+use super::packed_weight::PANEL;
 use super::simd::{LANES, Lanes, exp};
 use super::single_query::{self, SingleQuery};
 use super::{Isa, SharedMut, with_isa};
 use crate::kernels::dropout::Dropout;
 
+/// Keys in one block.
+pub(super) const DEPTH: usize = 512;
+/// Floats between rows of scores: keeps them off each other's cache sets.
+pub(super) const STRIDE: usize = DEPTH + LANES;
 /// Queries in one task.
 const ROWS_PER_TASK: usize = 240;
 /// Widest head.
@@ -519,7 +524,7 @@ unsafe fn product_tile<V: Lanes, const MR: usize>(
                 ];
             }
         }
-        multiply_f32(&mut sums, a, [b], depth, b_stride);
+        multiply_f32::<V, MR, 1, STRIDE, 1>(&mut sums, a, [b], depth, b_stride);
         write_tile(&sums, c, c_stride, PANEL);
     }
 }

@@ -18,7 +18,9 @@ use std::cell::RefCell;
 use rayon::prelude::*;
 
 use super::attention::{Attention, MAX_HEAD, Segment, Visibility};
-use super::gemm::{DEPTH, PANEL, STRIDE, write_tile};
+use super::attention::{DEPTH, STRIDE};
+use super::gemm::{multiply_f32, write_tile};
+use super::packed_weight::PANEL;
 use super::simd::{LANES, Lanes, exp};
 use super::{Isa, SharedMut, with_isa};
 
@@ -564,19 +566,7 @@ unsafe fn tile<V: Lanes, const MR: usize, const ROW: usize, const STEP: usize>(
                 row[0] = [V::load(c), V::load(c.add(LANES))];
             }
         }
-        for k in 0..depth {
-            let (left, right) = (
-                V::load(b.add(k * b_stride)),
-                V::load(b.add(k * b_stride + LANES)),
-            );
-            for (r, row) in sums.iter_mut().enumerate() {
-                let value = V::splat(*a.add(r * ROW + k * STEP));
-                row[0] = [
-                    value.mul_add(left, row[0][0]),
-                    value.mul_add(right, row[0][1]),
-                ];
-            }
-        }
+        multiply_f32::<V, MR, 1, ROW, STEP>(&mut sums, a, [b], depth, b_stride);
         write_tile(&sums, c, c_stride, PANEL);
     }
 }

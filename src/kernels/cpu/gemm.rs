@@ -1,14 +1,13 @@
 //! `C = A · Wᵀ (+ R)` with `W` repacked once at load: the matrix product of every linear layer.
 //!
-//! The weight `W (n, k)` is stored as panels of [`PANEL`] output columns; inside a panel, the `k` rows of 32 values lie one after another, so the
-//! inner loop reads memory straight through. `A` is copied block by block ([`ROW_BLOCK`] rows × [`DEPTH`] columns, fits L2) with a fixed row
-//! stride, which keeps rows off each other's cache sets and addresses out of registers. A tile of up to 12 × 32 results stays in registers.
+//! `A` is copied block by block ([`ROW_BLOCK`] rows × [`DEPTH`] columns, fits L2) into strips of [`STRIP`] rows, the values of one k side by side: the
+//! inner loop reads both operands straight through, and a strip and a panel of weights of that depth fit L1 together. A tile of up to 12 × 32 results
+//! stays in registers.
 //!
 //! **Batch-invariant to the byte**: every element of C is one chain of multiply-adds in the order of k, whatever the number of rows, the tile it
 //! falls in or the threads at work.
 //!
-//! bf16 weights are stored in pairs along k (`[k/2][column][2]`, the form that dot-product instructions read too) and widened in registers;
-//! A stays f32, so only the weights are rounded.
+//! bf16 weights are widened in registers; A stays f32, so only the weights are rounded.
 #![expect(
     unsafe_code,
     reason = "vector loads and stores through pointers; each block says why it is in bounds"
@@ -16,181 +15,32 @@
 
 use std::cell::RefCell;
 
-use half::bf16;
 use rayon::prelude::*;
 
+use super::packed_weight::{PANEL, PackedWeight, Precision};
 use super::simd::{LANES, Lanes};
 use super::{Isa, SharedMut, with_isa};
 
-/// Output columns in a panel of packed weights.
-pub const PANEL: usize = 2 * LANES;
-/// Columns of A multiplied in one go.
-pub const DEPTH: usize = 512;
-/// Floats between rows of a copied block of A.
-pub const STRIDE: usize = DEPTH + LANES;
+/// Columns of A multiplied in one go; even, so that pairs of bf16 are never parted.
+const DEPTH: usize = 256;
+/// Rows of A whose values of one k lie side by side; a multiple of every tile's height.
+const STRIP: usize = 12;
+/// Floats of a strip; one k more than [`DEPTH`] for the other half of an odd last pair.
+const STRIP_FLOATS: usize = STRIP * (DEPTH + 1);
 /// Rows of A in one task.
-const ROW_BLOCK: usize = 120;
+const ROW_BLOCK: usize = 10 * STRIP;
+/// Rows of weights that are asked for before they are needed.
+const AHEAD: usize = 8;
 /// Below this many multiply-adds a product is not worth a second thread.
 const SERIAL_WORK: usize = 1 << 16;
 
-/// Number type of packed weights.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Precision {
-    /// Single precision throughout.
-    F32,
-    /// Weights rounded to bf16; the other operand, products and sums in f32.
-    Bf16,
-}
-
+/// The left operand `A (m, k)` as it lies in memory.
 #[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([f32; LANES]);
-
-/// A weight matrix `(n, k)` in the layout the product reads; immutable.
-pub struct PackedWeight {
-    n: usize,
-    k: usize,
-    precision: Precision,
-    lines: Vec<Line>,
-}
-
-impl std::fmt::Debug for PackedWeight {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "PackedWeight({} x {}, {:?})",
-            self.n, self.k, self.precision
-        )
-    }
-}
-
-impl PackedWeight {
-    /// Packs `n` rows of `k` values; `fill(row, values)` writes row `row`. Rows are asked for in parallel.
-    pub fn new(
-        n: usize,
-        k: usize,
-        precision: Precision,
-        fill: impl Fn(usize, &mut [f32]) + Sync,
-    ) -> Self {
-        let panel_lines = panel_floats(k, precision) / LANES;
-        let mut lines = vec![Line([0.0; LANES]); n.div_ceil(PANEL) * panel_lines];
-        lines
-            .par_chunks_mut(panel_lines.max(1))
-            .enumerate()
-            .for_each_init(
-                || vec![0.0; k],
-                |row, (panel, lines)| {
-                    for column in 0..PANEL.min(n - panel * PANEL) {
-                        fill(panel * PANEL + column, row);
-                        match precision {
-                            Precision::F32 => pack_column_f32(row, column, lines),
-                            Precision::Bf16 => pack_column_bf16(row, column, lines),
-                        }
-                    }
-                },
-            );
-        Self {
-            n,
-            k,
-            precision,
-            lines,
-        }
-    }
-
-    /// Packs the transpose of `values (k, n)`, row-major. Its rows are rows of the panels already: no gather.
-    ///
-    /// # Panics
-    /// If `values` does not hold `k` rows of `n`.
-    pub fn from_transposed(n: usize, k: usize, precision: Precision, values: &[f32]) -> Self {
-        assert_eq!(values.len(), n * k, "the matrix must be (k, n)");
-        let panel_lines = panel_floats(k, precision) / LANES;
-        let mut lines = vec![Line([0.0; LANES]); n.div_ceil(PANEL) * panel_lines];
-        let pack = |(panel, lines): (usize, &mut [Line])| {
-            let columns = panel * PANEL..n.min((panel + 1) * PANEL);
-            for row in 0..k {
-                let source = &values[row * n..][columns.clone()];
-                match precision {
-                    Precision::F32 => pack_row_f32(source, row, lines),
-                    Precision::Bf16 => pack_row_bf16(source, row, lines),
-                }
-            }
-        };
-        lines
-            .par_chunks_mut(panel_lines.max(1))
-            .enumerate()
-            .for_each(pack);
-        Self {
-            n,
-            k,
-            precision,
-            lines,
-        }
-    }
-
-    /// Output width.
-    pub fn n(&self) -> usize {
-        self.n
-    }
-
-    /// Input width.
-    pub fn k(&self) -> usize {
-        self.k
-    }
-
-    /// Number type.
-    pub fn precision(&self) -> Precision {
-        self.precision
-    }
-
-    /// Memory held.
-    pub fn bytes(&self) -> usize {
-        std::mem::size_of_val(self.lines.as_slice())
-    }
-
-    fn panel(&self, index: usize) -> *const f32 {
-        let lines = panel_floats(self.k, self.precision) / LANES;
-        self.lines[index * lines..].as_ptr().cast()
-    }
-}
-
-/// f32 slots of one panel.
-fn panel_floats(k: usize, precision: Precision) -> usize {
-    match precision {
-        Precision::F32 => k * PANEL,
-        Precision::Bf16 => k.div_ceil(2) * PANEL,
-    }
-}
-
-fn pack_column_f32(row: &[f32], column: usize, lines: &mut [Line]) {
-    for (k, &value) in row.iter().enumerate() {
-        lines[2 * k + column / LANES].0[column % LANES] = value;
-    }
-}
-
-fn pack_row_f32(values: &[f32], k: usize, lines: &mut [Line]) {
-    for (line, values) in lines[2 * k..].iter_mut().zip(values.chunks(LANES)) {
-        line.0[..values.len()].copy_from_slice(values);
-    }
-}
-
-fn pack_row_bf16(values: &[f32], k: usize, lines: &mut [Line]) {
-    let shift = if k % 2 == 1 { 16 } else { 0 };
-    for (line, values) in lines[k / 2 * 2..].iter_mut().zip(values.chunks(LANES)) {
-        for (slot, value) in line.0.iter_mut().zip(values) {
-            let bits = u32::from(bf16::from_f32(*value).to_bits()) << shift;
-            *slot = f32::from_bits(slot.to_bits() | bits);
-        }
-    }
-}
-
-fn pack_column_bf16(row: &[f32], column: usize, lines: &mut [Line]) {
-    for (pair, values) in row.chunks(2).enumerate() {
-        let even = u32::from(bf16::from_f32(values[0]).to_bits());
-        let odd = values
-            .get(1)
-            .map_or(0, |&v| u32::from(bf16::from_f32(v).to_bits()));
-        lines[2 * pair + column / LANES].0[column % LANES] = f32::from_bits(odd << 16 | even);
-    }
+pub enum Left<'a> {
+    /// Row by row.
+    Rows(&'a [f32]),
+    /// Column by column: the transpose `(k, m)`, row-major.
+    Columns(&'a [f32]),
 }
 
 /// `c (m, n) = a (m, k) · weightᵀ`, plus `residual (m, n)` where given. All row-major and contiguous.
@@ -198,13 +48,28 @@ fn pack_column_bf16(row: &[f32], column: usize, lines: &mut [Line]) {
 /// # Panics
 /// If a slice's length does not fit the shapes.
 pub fn matmul(isa: Isa, a: &[f32], weight: &PackedWeight, residual: Option<&[f32]>, c: &mut [f32]) {
-    let (n, k) = (weight.n, weight.k);
+    multiply(isa, Left::Rows(a), weight, residual, c);
+}
+
+/// As [`matmul`] with either form of A.
+///
+/// # Panics
+/// If a slice's length does not fit the shapes.
+pub fn multiply(
+    isa: Isa,
+    a: Left<'_>,
+    weight: &PackedWeight,
+    residual: Option<&[f32]>,
+    c: &mut [f32],
+) {
+    let (n, k) = (weight.n(), weight.k());
     if n == 0 || c.is_empty() {
         return;
     }
     let m = c.len() / n;
     assert_eq!(c.len(), m * n, "the result must have whole rows");
-    assert_eq!(a.len(), m * k, "A must be (rows of C, k)");
+    let (Left::Rows(values) | Left::Columns(values)) = a;
+    assert_eq!(values.len(), m * k, "A must be (rows of C, k)");
     assert!(
         residual.is_none_or(|r| r.len() == c.len()),
         "the residual must have C's shape"
@@ -239,7 +104,7 @@ pub fn matmul(isa: Isa, a: &[f32], weight: &PackedWeight, residual: Option<&[f32
 }
 
 struct Product<'a> {
-    a: &'a [f32],
+    a: Left<'a>,
     weight: &'a PackedWeight,
     residual: Option<&'a [f32]>,
     c: SharedMut,
@@ -254,10 +119,10 @@ impl Product<'_> {
     /// The results in `rows` × `panels`.
     fn run(&self, isa: Isa, rows: std::ops::Range<usize>, panels: std::ops::Range<usize>) {
         BLOCK.with_borrow_mut(|block| {
-            block.resize(ROW_BLOCK * STRIDE, 0.0);
-            for start in (0..self.weight.k).step_by(DEPTH) {
-                let depth = DEPTH.min(self.weight.k - start);
-                copy_block(self.a, self.weight.k, &rows, start, depth, block);
+            block.resize(ROW_BLOCK / STRIP * STRIP_FLOATS, 0.0);
+            for start in (0..self.weight.k()).step_by(DEPTH) {
+                let depth = DEPTH.min(self.weight.k() - start);
+                self.copy_block(&rows, start, depth, block);
                 let part = Part {
                     product: self,
                     block,
@@ -270,21 +135,64 @@ impl Product<'_> {
             }
         });
     }
+
+    /// Copies `rows` × `start..start + depth` of A to `block`, strip by strip. Rows that a last strip lacks keep what was there: nothing reads them.
+    fn copy_block(
+        &self,
+        rows: &std::ops::Range<usize>,
+        start: usize,
+        depth: usize,
+        block: &mut [f32],
+    ) {
+        for (first, strip) in rows
+            .clone()
+            .step_by(STRIP)
+            .zip(block.chunks_exact_mut(STRIP_FLOATS))
+        {
+            let height = STRIP.min(rows.end - first);
+            let (values, beyond) = strip.split_at_mut(STRIP * depth);
+            match self.a {
+                Left::Rows(a) => {
+                    let k = self.weight.k();
+                    let row = |i: usize| &a[(first + i) * k + start..][..depth];
+                    copy_rows(row, height, values);
+                }
+                Left::Columns(a) => {
+                    let source = a[start * self.m..].chunks(self.m);
+                    for (values, column) in values.chunks_exact_mut(STRIP).zip(source) {
+                        values[..height].copy_from_slice(&column[first..first + height]);
+                    }
+                }
+            }
+            beyond[..STRIP].fill(0.0);
+        }
+    }
 }
 
-/// Copies `rows` × `start..start + depth` of A to `block`.
-fn copy_block(
-    a: &[f32],
-    k: usize,
-    rows: &std::ops::Range<usize>,
-    start: usize,
-    depth: usize,
-    block: &mut [f32],
-) {
-    for (row, target) in rows.clone().zip(block.chunks_exact_mut(STRIDE)) {
-        let source = &a[row * k + start..][..depth];
-        target[..depth].copy_from_slice(source);
-        target[depth] = 0.0; // the other half of an odd last pair
+/// Writes `height` rows side by side: value k of row i to `strip[k][i]`. Four by four, which compilers turn into shuffles.
+fn copy_rows<'a>(row: impl Fn(usize) -> &'a [f32], height: usize, strip: &mut [f32]) {
+    let whole = height - height % 4;
+    for first in (0..whole).step_by(4) {
+        let rows: [&[f32]; 4] = std::array::from_fn(|i| row(first + i));
+        let quads = rows.map(|row| row.as_chunks::<4>().0);
+        for (k, values) in strip.chunks_exact_mut(4 * STRIP).enumerate() {
+            let square = [quads[0][k], quads[1][k], quads[2][k], quads[3][k]];
+            for step in 0..4 {
+                values[step * STRIP + first..][..4]
+                    .copy_from_slice(&square.map(|values| values[step]));
+            }
+        }
+        let depth = rows[0].len();
+        for k in depth - depth % 4..depth {
+            for (i, row) in rows.iter().enumerate() {
+                strip[k * STRIP + first + i] = row[k];
+            }
+        }
+    }
+    for i in whole..height {
+        for (values, value) in strip.chunks_exact_mut(STRIP).zip(row(i)) {
+            values[i] = *value;
+        }
     }
 }
 
@@ -369,10 +277,10 @@ unsafe fn tile<V: Lanes, const MR: usize, const NP: usize>(
     panel: usize,
 ) {
     let weight = part.product.weight;
-    let n = weight.n;
+    let n = weight.n();
     let first_column = panel * PANEL;
-    // SAFETY: `block` holds ROW_BLOCK rows of STRIDE floats and row + MR <= rows; panels `panel..panel + NP` exist and hold `k` rows from
-    // `start`; C has m rows of n floats, columns beyond n are never touched.
+    // SAFETY: `block` holds strips of STRIP rows and STRIP_FLOATS floats; a tile begins at a multiple of its height and so stays within a strip, and
+    // row + MR <= rows; panels `panel..panel + NP` exist and hold `k` rows from `start`; C has m rows of n floats, columns beyond n are never touched.
     unsafe {
         let c = part
             .product
@@ -380,16 +288,19 @@ unsafe fn tile<V: Lanes, const MR: usize, const NP: usize>(
             .get()
             .add((part.rows.start + row) * n + first_column);
         let columns = (n - first_column).min(NP * PANEL);
-        let a = part.block.as_ptr().add(row * STRIDE);
+        let a = part
+            .block
+            .as_ptr()
+            .add(row / STRIP * STRIP_FLOATS + row % STRIP);
         let mut sums = [[[V::splat(0.0); 2]; NP]; MR];
         if part.start > 0 {
             read_tile(&mut sums, c, n, columns);
         }
-        match weight.precision {
+        match weight.precision() {
             Precision::F32 => {
                 let b: [*const f32; NP] =
                     std::array::from_fn(|p| weight.panel(panel + p).add(part.start * PANEL));
-                multiply_f32(&mut sums, a, b, part.depth, PANEL);
+                multiply_f32::<V, MR, NP, 1, STRIP>(&mut sums, a, b, part.depth, PANEL);
             }
             Precision::Bf16 => {
                 let b: [*const f32; NP] =
@@ -397,7 +308,8 @@ unsafe fn tile<V: Lanes, const MR: usize, const NP: usize>(
                 multiply_bf16(&mut sums, a, b, part.depth.div_ceil(2));
             }
         }
-        if let (Some(residual), true) = (part.product.residual, part.start + part.depth == weight.k)
+        if let (Some(residual), true) =
+            (part.product.residual, part.start + part.depth == weight.k())
         {
             let r = residual
                 .as_ptr()
@@ -408,16 +320,22 @@ unsafe fn tile<V: Lanes, const MR: usize, const NP: usize>(
     }
 }
 
-/// `sums += a · b` over `depth` steps of k: rows of A [`STRIDE`] apart, rows of B `b_stride` floats apart.
+/// `sums += a · b` over `depth` steps of k: value (row, k) of A lies at `row * ROW + k * STEP`, rows of B `b_stride` floats apart.
 ///
 /// # Safety
-/// `a` must hold `MR` rows, every pointer of `b` `depth` rows of 32 floats.
+/// `a` must hold `MR` rows of `depth` values, every pointer of `b` `depth` rows of 32 floats.
 #[inline(always)]
 #[expect(
     clippy::needless_range_loop,
     reason = "the row indexes A and the sums alike"
 )]
-pub(super) unsafe fn multiply_f32<V: Lanes, const MR: usize, const NP: usize>(
+pub(super) unsafe fn multiply_f32<
+    V: Lanes,
+    const MR: usize,
+    const NP: usize,
+    const ROW: usize,
+    const STEP: usize,
+>(
     sums: &mut [[[V; 2]; NP]; MR],
     a: *const f32,
     b: [*const f32; NP],
@@ -429,10 +347,12 @@ pub(super) unsafe fn multiply_f32<V: Lanes, const MR: usize, const NP: usize>(
         for p in 0..NP {
             // SAFETY: k < depth.
             unsafe {
+                V::prefetch(b[p].wrapping_add((k + AHEAD) * b_stride));
+                V::prefetch(b[p].wrapping_add((k + AHEAD) * b_stride + LANES));
                 let left = V::load(b[p].add(k * b_stride));
                 let right = V::load(b[p].add(k * b_stride + LANES));
                 for r in 0..MR {
-                    let value = V::splat(*a.add(r * STRIDE + k));
+                    let value = V::splat(*a.add(r * ROW + k * STEP));
                     local[r][p][0] = value.mul_add(left, local[r][p][0]);
                     local[r][p][1] = value.mul_add(right, local[r][p][1]);
                 }
@@ -442,7 +362,7 @@ pub(super) unsafe fn multiply_f32<V: Lanes, const MR: usize, const NP: usize>(
     *sums = local;
 }
 
-/// As [`multiply_f32`] over `pairs` pairs of k with B in bf16 pairs.
+/// As [`multiply_f32`] over `pairs` pairs of k with A in strips and B in bf16 pairs.
 #[inline(always)]
 #[expect(
     clippy::needless_range_loop,
@@ -457,18 +377,18 @@ unsafe fn multiply_bf16<V: Lanes, const MR: usize, const NP: usize>(
     let mut local = *sums;
     for pair in 0..pairs {
         for p in 0..NP {
-            // SAFETY: as in `multiply_f32`; A's row is zero beyond an odd last k.
+            // SAFETY: as in `multiply_f32`; A's strip is zero beyond an odd last k.
             unsafe {
                 let source: *const u16 = b[p].add(pair * PANEL).cast();
                 let (left_even, left_odd) = V::load_bf16_pairs(source);
                 let (right_even, right_odd) = V::load_bf16_pairs(source.add(2 * LANES));
                 for r in 0..MR {
-                    let even = V::splat(*a.add(r * STRIDE + 2 * pair));
+                    let even = V::splat(*a.add(r + 2 * pair * STRIP));
                     local[r][p][0] = even.mul_add(left_even, local[r][p][0]);
                     local[r][p][1] = even.mul_add(right_even, local[r][p][1]);
                 }
                 for r in 0..MR {
-                    let odd = V::splat(*a.add(r * STRIDE + 2 * pair + 1));
+                    let odd = V::splat(*a.add(r + (2 * pair + 1) * STRIP));
                     local[r][p][0] = odd.mul_add(left_odd, local[r][p][0]);
                     local[r][p][1] = odd.mul_add(right_odd, local[r][p][1]);
                 }

@@ -10,9 +10,9 @@ pub mod attention_backward;
 pub mod elementwise;
 pub mod elementwise_backward;
 pub mod gemm;
+pub mod packed_weight;
 pub mod simd;
 mod single_query;
-pub mod transpose;
 
 pub use simd::Isa;
 

@@ -1,0 +1,46 @@
+process ANKH3_MASKFILL {
+    tag "$meta.id"
+    label 'process_medium'
+    label 'process_gpu'
+
+    conda "${task.accelerator ? "${moduleDir}/environment.gpu.yml" : "${moduleDir}/environment.yml"}"
+    container "${task.accelerator ? 'ankh3:0.1.0-cuda' : 'ankh3:0.1.0'}"
+
+    input:
+    tuple val(meta), path(fasta), val(shard)
+    path model
+
+    output:
+    tuple val(meta), path("${prefix}.fasta"), emit: fasta
+    tuple val(meta), path("${prefix}.sites.tsv"), emit: sites
+    tuple val(meta), path("*.json"), emit: provenance
+    tuple val("${task.process}"), val('ankh3'), eval("ankh3 --version | cut -d' ' -f2"), topic: versions, emit: versions_ankh3
+
+    when:
+    task.ext.when == null || task.ext.when
+
+    script:
+    def args = task.ext.args ?: ''
+    prefix = (task.ext.prefix ?: "${meta.id}") + (shard ? ".${shard.replace('/', 'of')}" : '')
+    def share = shard ? "--shard ${shard}" : ''
+    def weights = model ? "--model ${model}" : '--model nano'
+    def device = task.accelerator ? 'cuda' : 'cpu'
+    // Killed for time or memory and tried again, a task goes on where it was: what it had finished lies in its former folder.
+    def former = task.attempt > 1 ? task.previousTrace?.workdir : null
+    def fetched = former ? "cp -r ${former}/*.resume . 2>/dev/null || true" : '# first attempt'
+    """
+    ${fetched}
+    ankh3 mask-fill \\
+        ${weights} ${share} \\
+        --device ${device} --threads ${task.cpus} \\
+        --resume --output ${prefix}.fasta --sites ${prefix}.sites.tsv \\
+        ${args} \\
+        ${fasta}
+    """
+
+    stub:
+    prefix = (task.ext.prefix ?: "${meta.id}") + (shard ? ".${shard.replace('/', 'of')}" : '')
+    """
+    touch ${prefix}.fasta ${prefix}.fasta.json ${prefix}.sites.tsv ${prefix}.sites.tsv.json
+    """
+}

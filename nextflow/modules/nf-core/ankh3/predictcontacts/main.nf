@@ -1,0 +1,41 @@
+process ANKH3_PREDICTCONTACTS {
+    tag "$meta.id"
+    label 'process_medium'
+    label 'process_gpu'
+
+    conda "${task.accelerator ? "${moduleDir}/environment.gpu.yml" : "${moduleDir}/environment.yml"}"
+    container "${task.accelerator ? 'ankh3:0.1.0-cuda' : 'ankh3:0.1.0'}"
+
+    input:
+    tuple val(meta), path(fasta)
+    path model
+    val format
+
+    output:
+    tuple val(meta), path("${prefix}.${format}"), emit: contacts
+    tuple val(meta), path("${prefix}.${format}.json"), optional: true, emit: provenance
+    tuple val("${task.process}"), val('ankh3'), eval("ankh3 --version | cut -d' ' -f2"), topic: versions, emit: versions_ankh3
+
+    when:
+    task.ext.when == null || task.ext.when
+
+    script:
+    def args = task.ext.args ?: ''
+    prefix = task.ext.prefix ?: "${meta.id}"
+    def weights = model ? "--model ${model}" : '--model nano'
+    def device = task.accelerator ? 'cuda' : 'cpu'
+    """
+    ankh3 predict-contacts \\
+        ${weights} \\
+        --device ${device} --threads ${task.cpus} \\
+        --format ${format} --output ${prefix}.${format} \\
+        ${args} \\
+        ${fasta}
+    """
+
+    stub:
+    prefix = task.ext.prefix ?: "${meta.id}"
+    """
+    touch ${prefix}.${format} ${prefix}.${format}.json
+    """
+}

@@ -1,0 +1,47 @@
+process ANKH3_SCORE {
+    tag "$meta.id"
+    label 'process_medium'
+    label 'process_gpu'
+
+    conda "${task.accelerator ? "${moduleDir}/environment.gpu.yml" : "${moduleDir}/environment.yml"}"
+    container "${task.accelerator ? 'ankh3:0.1.0-cuda' : 'ankh3:0.1.0'}"
+
+    input:
+    tuple val(meta), path(fasta), val(shard)
+    path model
+    path variants
+
+    output:
+    tuple val(meta), path("${prefix}.tsv"), emit: scores
+    tuple val(meta), path("${prefix}.tsv.json"), emit: provenance
+    tuple val("${task.process}"), val('ankh3'), eval("ankh3 --version | cut -d' ' -f2"), topic: versions, emit: versions_ankh3
+
+    when:
+    task.ext.when == null || task.ext.when
+
+    script:
+    def args = task.ext.args ?: ''
+    prefix = (task.ext.prefix ?: "${meta.id}") + (shard ? ".${shard.replace('/', 'of')}" : '')
+    def share = shard ? "--shard ${shard}" : ''
+    def weights = model ? "--model ${model}" : '--model nano'
+    def device = task.accelerator ? 'cuda' : 'cpu'
+    // Killed for time or memory and tried again, a task goes on where it was: what it had finished lies in its former folder.
+    def former = task.attempt > 1 ? task.previousTrace?.workdir : null
+    def fetched = former ? "cp -r ${former}/*.resume . 2>/dev/null || true" : '# first attempt'
+    def which = variants ? "--variants ${variants}" : ''
+    """
+    ${fetched}
+    ankh3 score \\
+        ${weights} ${share} ${which} \\
+        --device ${device} --threads ${task.cpus} \\
+        --resume --output ${prefix}.tsv \\
+        ${args} \\
+        ${fasta}
+    """
+
+    stub:
+    prefix = (task.ext.prefix ?: "${meta.id}") + (shard ? ".${shard.replace('/', 'of')}" : '')
+    """
+    touch ${prefix}.tsv ${prefix}.tsv.json
+    """
+}

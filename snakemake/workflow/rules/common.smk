@@ -1,0 +1,19 @@
+OUT = config["outdir"]
+FORMAT = config["format"]
+SHARDS = config["shards"]
+# What the report shows.
+SHOWN = [FORMAT, "rr"] if config["contacts"] else [FORMAT]
+
+
+wildcard_constraints:
+    sample="[A-Za-z0-9_-]+",
+    shard="[0-9]+",
+
+
+def fasta(wildcards):
+    return config["samples"][wildcards.sample]
+
+
+def inputs_of_model():
+    """None where the small model inside ankh3 is meant."""
+    return {"model": config["model"]} if config["model"] else {}

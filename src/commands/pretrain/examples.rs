@@ -1,0 +1,76 @@
+//! What the model would see: the first sequences as pieces for eyes, or every example of the run as token ids for other programs.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use serde_json::json;
+
+use super::begin::Begin;
+use super::{held_out, maker, open_corpus, tokens};
+use crate::commands::Outcome;
+use crate::io::stdio::{Content, Output};
+use crate::training::evaluation;
+use crate::training::objective::Example;
+use crate::training::order::{Order, Position, Purpose, stream};
+
+/// Prints examples of the first `count` sequences as pieces.
+pub(super) fn show(begin: &Begin, count: usize) -> Result<Outcome> {
+    let mut out = Output::create(&PathBuf::from("-"), Content::Text)?;
+    let input = crate::io::input::Input::open(&begin.train, crate::io::corpus::options())?;
+    let maker = maker(&begin.recipe, &begin.tokenizer);
+    let text = |ids: &[u32]| {
+        let pieces: Vec<&str> = ids.iter().map(|id| begin.tokenizer.piece(*id)).collect();
+        pieces.join(" ")
+    };
+    for item in input.take(count) {
+        let item = item?;
+        let residues = tokens(&begin.tokenizer, &item.sequence.residues)?;
+        let mut rng = stream(begin.recipe.seed, 0, Purpose::Sequence(item.index as u32));
+        let example = maker.example(&residues, &mut rng);
+        writeln!(out, "{}: {}", item.sequence.id, example.task)?;
+        writeln!(out, "  encoder: {}", text(&example.source))?;
+        writeln!(out, "  target:  {}", text(&example.labels))?;
+    }
+    out.finish()?;
+    Ok(Outcome::Done)
+}
+
+/// Writes the vocabulary (a piece for each id), the examples of all evaluations, then those of every step in their order: exactly what the run computes on, for other programs to repeat.
+pub(super) fn export(begin: &Begin, file: &Path) -> Result<Outcome> {
+    let Begin {
+        recipe, tokenizer, ..
+    } = begin;
+    let mut out = Output::create(file, Content::Text)?;
+    writeln!(out, "{}", json!({ "vocabulary": tokenizer.pieces() }))?;
+    let sequences = held_out(&begin.valid, recipe, tokenizer)?;
+    for task in recipe.objectives.tasks() {
+        for example in evaluation::examples(&sequences, task, &recipe.objectives, tokenizer) {
+            line(&mut out, json!({ "split": "held-out" }), &example)?;
+        }
+    }
+    let folder = tempfile::tempdir()?;
+    let mut corpus = open_corpus(folder.path(), &begin.train, recipe)?;
+    let maker = maker(recipe, tokenizer);
+    let mut order = Order::new(corpus.len(), recipe.seed, Position::default());
+    for step in 1..=recipe.steps {
+        for micro_batch in 0..recipe.batch.accumulation {
+            let examples = maker.next(&mut order, recipe.batch.tokens, |number| {
+                tokens(tokenizer, &corpus.read(number)?)
+            })?;
+            let place = json!({ "split": "train", "step": step, "micro_batch": micro_batch });
+            for example in examples {
+                line(&mut out, place.clone(), &example)?;
+            }
+        }
+    }
+    out.finish()?;
+    Ok(Outcome::Done)
+}
+
+fn line(out: &mut Output, mut place: serde_json::Value, example: &Example) -> Result<()> {
+    place["task"] = json!(example.task.to_string());
+    place["source"] = json!(example.source);
+    place["labels"] = json!(example.labels);
+    Ok(writeln!(out, "{place}")?)
+}

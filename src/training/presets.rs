@@ -1,0 +1,48 @@
+//! Recipes that come with the tool, one for each shape: `recipes/*.toml`, embedded.
+
+/// The recipe's text, by the name of its shape.
+pub fn preset(name: &str) -> Option<&'static str> {
+    let text = match name {
+        "nano" => include_str!("../../recipes/nano.toml"),
+        "small" => include_str!("../../recipes/small.toml"),
+        "base" => include_str!("../../recipes/base.toml"),
+        "large" => include_str!("../../recipes/large.toml"),
+        "xl" => include_str!("../../recipes/xl.toml"),
+        _ => return None,
+    };
+    Some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::training::recipe::Recipe;
+
+    /// The published shapes: `d_model`, `d_kv`, `d_ff`, heads, encoder and decoder layers.
+    const SHAPES: [(&str, [usize; 6]); 5] = [
+        ("nano", [256, 64, 640, 4, 6, 3]),
+        ("small", [512, 64, 1280, 8, 12, 6]),
+        ("base", [768, 64, 3072, 12, 48, 24]),
+        ("large", [1536, 64, 3840, 16, 48, 24]),
+        ("xl", [2560, 64, 6720, 32, 48, 24]),
+    ];
+
+    #[test]
+    fn every_preset_is_a_recipe_of_its_shape() {
+        for (name, shape) in SHAPES {
+            let recipe = Recipe::read(preset(name).unwrap(), &[]).unwrap();
+            let model = &recipe.model;
+            assert_eq!(model.preset.as_deref(), Some(name));
+            let found = [
+                model.d_model,
+                model.d_kv,
+                model.d_ff,
+                model.num_heads,
+                model.num_layers,
+                model.num_decoder_layers,
+            ];
+            assert_eq!(found, shape.map(Some), "{name}");
+        }
+        assert_eq!(preset("huge"), None);
+    }
+}

@@ -1,0 +1,279 @@
+//! Gradients in less memory (Chen et al. 2016, arXiv 1604.06174): forward, only the inputs of some layers are kept; backward, from the last layer to the
+//! first, a layer is computed again with its graph, the gradient of its output is pulled through it, and the graph is dropped.
+//!
+//! With every layer's input kept, memory is n inputs and one layer's graph, and a step computes forward twice. With only every √n-th kept, the inputs in
+//! between are computed again a stretch at a time: 2√n inputs and one layer's graph, forward thrice. Gradients are those of [`Network::gradients`]'s plain
+//! way to the bit on a CPU: dropout's masks are functions of their place, and every sum is made in the same order.
+
+use candle_core::backprop::GradStore;
+use candle_core::{Result, Tensor, Var};
+use serde::{Deserialize, Serialize};
+
+use super::batch::Batch;
+use super::step::{Gradients, Network, flat};
+use super::variables::Variables;
+use crate::kernels::cross_entropy::cross_entropy;
+use crate::kernels::dropout::Dropout;
+use crate::model::{Decoder, Encoder, Mode};
+
+/// What is kept of a forward pass for the backward one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Activations {
+    /// Everything: the fastest.
+    #[default]
+    Keep,
+    /// The input of every layer.
+    Layers,
+    /// The inputs of √n of n layers: the least memory.
+    Sqrt,
+}
+
+impl Activations {
+    /// Layers from one kept input to the next; `None`: all is kept.
+    pub fn stride(self, layers: usize) -> Option<usize> {
+        match self {
+            Activations::Keep => None,
+            Activations::Layers => Some(1),
+            Activations::Sqrt => Some((layers as f64).sqrt().ceil().max(1.0) as usize),
+        }
+    }
+}
+
+/// A tensor that many layers read, cut off from what made it, and the sum of their gradients of it.
+struct Shared {
+    variable: Var,
+    gradient: Option<Tensor>,
+}
+
+impl Shared {
+    fn new(tensor: &Tensor) -> Result<Self> {
+        Ok(Self {
+            variable: Var::from_tensor(tensor)?,
+            gradient: None,
+        })
+    }
+
+    fn take(&mut self, store: &mut GradStore) -> Result<()> {
+        add(&mut self.gradient, store.remove(&self.variable))
+    }
+
+    /// The gradient, pulled through what the tensor was made by.
+    fn pull(self, tensor: &Tensor) -> Result<Option<GradStore>> {
+        self.gradient
+            .map(|gradient| pull(tensor, &gradient))
+            .transpose()
+    }
+}
+
+fn add(sum: &mut Option<Tensor>, gradient: Option<Tensor>) -> Result<()> {
+    if let Some(gradient) = gradient {
+        *sum = Some(match sum.take() {
+            Some(sum) => (sum + gradient)?,
+            None => gradient,
+        });
+    }
+    Ok(())
+}
+
+/// Gradients of everything behind `output`, whose own is `gradient`.
+fn pull(output: &Tensor, gradient: &Tensor) -> Result<GradStore> {
+    (output * gradient)?.sum_all()?.backward()
+}
+
+/// The sums of the weights' gradients.
+struct Weights<'a> {
+    variables: &'a Variables,
+    sums: Vec<Option<Tensor>>,
+}
+
+impl Weights<'_> {
+    fn take(&mut self, store: &mut GradStore) -> Result<()> {
+        for ((_, variable), sum) in self.variables.iter().zip(&mut self.sums) {
+            add(sum, store.remove(variable))?;
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Gradients> {
+        let named = self.variables.iter().zip(self.sums);
+        named
+            .map(|((name, variable), sum)| Ok((name.to_owned(), flat(variable, sum)?)))
+            .collect()
+    }
+}
+
+/// A stack's kept inputs, and its last output.
+struct Kept {
+    layers: usize,
+    stride: usize,
+    inputs: Vec<Tensor>,
+    last: Tensor,
+}
+
+/// A stack's layer: number and input to output.
+type Layer<'a> = dyn Fn(usize, &Tensor) -> Result<Tensor> + 'a;
+
+impl Kept {
+    /// Runs the layers and forgets their graphs.
+    fn run(first: &Tensor, layers: usize, stride: usize, layer: &Layer<'_>) -> Result<Self> {
+        let (mut x, mut inputs) = (first.detach(), Vec::new());
+        for number in 0..layers {
+            if number % stride == 0 {
+                inputs.push(x.clone());
+            }
+            x = layer(number, &x)?.detach();
+        }
+        Ok(Kept {
+            layers,
+            stride,
+            inputs,
+            last: x,
+        })
+    }
+
+    /// The gradient of the first layer's input from that of the last one's output; `take` gets the others of each layer.
+    fn pull(
+        self,
+        mut gradient: Tensor,
+        layer: &Layer<'_>,
+        mut take: impl FnMut(&mut GradStore) -> Result<()>,
+    ) -> Result<Tensor> {
+        drop(self.last);
+        for (stretch, input) in self.inputs.into_iter().enumerate().rev() {
+            let first = stretch * self.stride;
+            let end = (first + self.stride).min(self.layers);
+            let mut inputs = vec![input];
+            for number in first..end - 1 {
+                let next = layer(number, &inputs[number - first])?.detach();
+                inputs.push(next);
+            }
+            for (place, input) in inputs.into_iter().enumerate().rev() {
+                let input = Var::from_tensor(&input)?;
+                let mut store = pull(&layer(first + place, &input)?, &gradient)?;
+                gradient = gradient_of(&input, &mut store)?;
+                take(&mut store)?;
+            }
+        }
+        Ok(gradient)
+    }
+}
+
+fn gradient_of(input: &Var, store: &mut GradStore) -> Result<Tensor> {
+    match store.remove(input) {
+        Some(gradient) => Ok(gradient),
+        None => input.zeros_like(),
+    }
+}
+
+/// The loss of every label and the gradients of their sum, with what `kept` says in memory between.
+pub(super) fn gradients(
+    network: &Network<'_>,
+    variables: &Variables,
+    batch: &Batch,
+    dropout: Option<Dropout>,
+    kept: Activations,
+) -> Result<(Vec<f32>, Gradients)> {
+    let loader = network.loader(variables);
+    let encoder = Encoder::load(&loader, network.config)?;
+    let decoder = Decoder::load(&loader, network.config)?;
+    let mode = |stack| dropout.map_or(Mode::Inference, |dropout| Mode::Training(dropout.at(stack)));
+    let stride = |layers| kept.stride(layers).unwrap_or(layers).max(1);
+    let mut weights = Weights {
+        variables,
+        sums: variables.iter().map(|_| None).collect(),
+    };
+
+    let plan = encoder.plan(&batch.source);
+    let mut encoder_bias = Shared::new(encoder.bias())?;
+    let bias = encoder_bias.variable.clone();
+    let encode = |number, x: &Tensor| encoder.layer(number, x, &bias, &plan, mode(0));
+    let layers = network.config.num_layers;
+    let first = encoder.embedded(&batch.source, mode(0))?;
+    let encoder_kept = Kept::run(&first, layers, stride(layers), &encode)?;
+    drop(first);
+    let mut encoded = Shared::new(&encoder.finished(&encoder_kept.last, mode(0))?)?;
+
+    let numbers: Vec<usize> = (0..batch.tasks.len()).collect();
+    let segments: Vec<_> = batch.source.segments().collect();
+    let plans = decoder.plans(&batch.target, &numbers, &segments)?;
+    let mut decoder_bias = Shared::new(decoder.bias())?;
+    let (bias, source) = (decoder_bias.variable.clone(), encoded.variable.clone());
+    let decode = |number, x: &Tensor| {
+        let keys_values = decoder.keys_values(number, &source)?;
+        decoder.layer(number, x, &keys_values, &bias, &plans, mode(1))
+    };
+    let layers = network.config.decoder_layers();
+    let first = decoder.embedded(&batch.target, mode(1))?;
+    let decoder_kept = Kept::run(&first, layers, stride(layers), &decode)?;
+    drop(first);
+
+    let last = Var::from_tensor(&decoder_kept.last)?;
+    let logits = decoder.finished(&last, mode(1))?;
+    let losses = cross_entropy(&logits, &batch.labels, network.z_loss)?;
+    let mut store = losses.sum_all()?.backward()?;
+    let losses = losses.to_vec1()?;
+    let gradient = gradient_of(&last, &mut store)?;
+    weights.take(&mut store)?;
+    drop((store, logits, last));
+
+    let decoder_first = decoder_kept.pull(gradient, &decode, |store| {
+        decoder_bias.take(store)?;
+        encoded.take(store)?;
+        weights.take(store)
+    })?;
+    let finished = Var::from_tensor(&encoder_kept.last)?;
+    let output = encoder.finished(&finished, mode(0))?;
+    let gradient = match encoded.pull(&output)? {
+        Some(mut store) => {
+            let gradient = gradient_of(&finished, &mut store)?;
+            weights.take(&mut store)?;
+            gradient
+        }
+        None => finished.zeros_like()?,
+    };
+    drop((output, finished));
+    let encoder_first = encoder_kept.pull(gradient, &encode, |store| {
+        encoder_bias.take(store)?;
+        weights.take(store)
+    })?;
+
+    // The encoder's embedding before the decoder's: the order in which the plain way adds them up.
+    let embedded = encoder.embedded(&batch.source, mode(0))?;
+    weights.take(&mut pull(&embedded, &encoder_first)?)?;
+    let embedded = decoder.embedded(&batch.target, mode(1))?;
+    weights.take(&mut pull(&embedded, &decoder_first)?)?;
+    for (shared, tensor) in [
+        (encoder_bias, encoder.bias()),
+        (decoder_bias, decoder.bias()),
+    ] {
+        if let Some(mut store) = shared.pull(tensor)? {
+            weights.take(&mut store)?;
+        }
+    }
+    Ok((losses, weights.finish()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strides() {
+        let table = [
+            (Activations::Keep, 48, None),
+            (Activations::Layers, 48, Some(1)),
+            (Activations::Sqrt, 48, Some(7)),
+            (Activations::Sqrt, 49, Some(7)),
+            (Activations::Sqrt, 3, Some(2)),
+            (Activations::Sqrt, 1, Some(1)),
+        ];
+        for (activations, layers, expected) in table {
+            assert_eq!(
+                activations.stride(layers),
+                expected,
+                "{activations:?} {layers}"
+            );
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! The modules for Nextflow and Snakemake as their users meet them: the real engines, a real Slurm, the built binary, real kills.
+//!
+//! `tests/workflows/engines` (called by `tests/run`) installs the engines into `.tools`; a test whose engine could not be had says so and skips.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "a test says what it skips")]
+
+/// Folders, models, engines.
+mod support;
+
+/// What no run is needed for: the linters of each engine, of containers and of scripts.
+mod lints;
+
+/// Nextflow on this machine: stubs, scatter and gather, `-resume`, both pipelines.
+mod nextflow;
+
+/// Snakemake on this machine: wrappers, the workflow as a module, both pipelines.
+mod snakemake;
+
+/// Bad shards, kills, read-only models, no network.
+mod failures;
+
+/// Both engines through a one-node Slurm with fake GPUs.
+mod slurm;
+
+/// The report in a browser.
+mod report;

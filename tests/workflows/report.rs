@@ -1,0 +1,133 @@
+use std::fs::{self, File};
+use std::io::BufReader;
+use std::path::Path;
+
+use crate::support::{ankh3, command, folder, has, model, project, ran};
+
+/// Results of every kind, made here; contacts along an antiparallel pair of strands.
+fn results(folder: &Path) {
+    let proteins = project("examples/proteome.fasta");
+    let run = |arguments: &str| {
+        let mut command = ankh3(folder);
+        command
+            .args(arguments.split_whitespace())
+            .arg("--model")
+            .arg(model())
+            .arg(&proteins);
+        ran(&mut command);
+    };
+    run("embed --pooling mean -o results/embeddings.npz");
+    run("complete -o results/completions.fasta");
+    run("score --mask-fraction 0.5 -o results/scores.tsv");
+    let pairs: Vec<String> = (10..50)
+        .map(|i| format!("{i} {} 0.{}\n", 120 - i, 50 + i % 50))
+        .collect();
+    let pairs = pairs.concat();
+    fs::write(
+        folder.join("results/contacts.rr"),
+        format!("PFRMAT RR\nTARGET P69905\nMODEL 1\n{pairs}END\n"),
+    )
+    .unwrap();
+}
+
+/// Pixels of each colour.
+fn count(picture: &Path, colours: &[[u8; 3]]) -> Vec<usize> {
+    let mut reader = png::Decoder::new(BufReader::new(File::open(picture).unwrap()))
+        .read_info()
+        .unwrap();
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+    let info = reader.next_frame(&mut pixels).unwrap();
+    let width = info.color_type.samples();
+    let of = |colour: &[u8; 3]| {
+        pixels
+            .chunks(width)
+            .filter(|pixel| pixel[..3] == *colour)
+            .count()
+    };
+    colours.iter().map(of).collect()
+}
+
+#[test]
+fn a_browser_shows_tables_histograms_and_contact_maps() {
+    if !has("chromium") {
+        return;
+    }
+    let folder = folder();
+    fs::create_dir(folder.path().join("results")).unwrap();
+    results(folder.path());
+    ran(ankh3(folder.path()).args([
+        "report",
+        "--title",
+        "Trial <b>",
+        "-o",
+        "report.html",
+        "results",
+    ]));
+    let page = fs::read_to_string(folder.path().join("report.html")).unwrap();
+    let alone = !page.contains("<script")
+        && !page.contains("src=")
+        && !page.contains("<link")
+        && !page.contains("@import");
+    assert!(alone, "the page asks for something else");
+    ran(ankh3(folder.path()).args([
+        "report",
+        "--title",
+        "Trial <b>",
+        "-o",
+        "again.html",
+        "results",
+    ]));
+    assert_eq!(
+        page,
+        fs::read_to_string(folder.path().join("again.html")).unwrap()
+    );
+
+    let address = format!("file://{}", folder.path().join("report.html").display());
+    let browse = |what: &str| {
+        let mut chromium = command("chromium", folder.path());
+        chromium.args([
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--hide-scrollbars",
+            "--window-size=1150,3000",
+            what,
+            &address,
+        ]);
+        ran(&mut chromium)
+    };
+    let seen = browse("--dump-dom");
+    for part in [
+        "Trial &lt;b&gt;",
+        "Embeddings",
+        "Completions",
+        "Scores",
+        "Contacts",
+        "long-range",
+        "random, untrained",
+    ] {
+        assert!(seen.contains(part), "no {part:?}");
+    }
+    browse("--screenshot=page.png");
+    // Bars, the two darker shades of contacts, and their frame.
+    let found = count(
+        &folder.path().join("page.png"),
+        &[[0x21, 0x66, 0xac], [0x21, 0x71, 0xb5], [0x08, 0x30, 0x6b]],
+    );
+    assert!(
+        found[0] > 20_000 && found[1] > 50 && found[2] > 50,
+        "{found:?}"
+    );
+}
+
+#[test]
+fn what_is_no_result_is_named() {
+    let folder = folder();
+    fs::write(folder.path().join("notes.txt"), "hello\n").unwrap();
+    let (code, said) = crate::support::ended(ankh3(folder.path()).args(["report", "notes.txt"]));
+    assert_eq!(code, Some(1));
+    assert!(
+        said.contains("notes.txt: not a result that a report can show"),
+        "{said}"
+    );
+}

@@ -1,0 +1,165 @@
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::snakemake::examples;
+use crate::support::{command, find, folder, has, model, nextflow, project, ran, snakemake};
+
+/// A one-node Slurm with two fake GPUs, stopped when dropped.
+struct Slurm(PathBuf);
+
+impl Slurm {
+    fn start(folder: &Path) -> Self {
+        let here = folder.join("slurm");
+        fs::create_dir_all(&here).unwrap();
+        let cluster = Slurm(here);
+        ran(&mut cluster.script("start"));
+        cluster
+    }
+
+    fn script(&self, what: &str) -> std::process::Command {
+        let script = project("tests/workflows/slurm");
+        let mut command = command(script.to_str().unwrap(), &self.0);
+        command.arg(what).arg(&self.0);
+        command
+    }
+
+    fn configuration(&self) -> PathBuf {
+        self.0.join("slurm.conf")
+    }
+}
+
+impl Drop for Slurm {
+    fn drop(&mut self) {
+        let _ = self.script("stop").output();
+    }
+}
+
+/// One cluster for both engines, one after the other: there is one node.
+#[test]
+fn both_engines_ask_slurm_for_gpus_and_arrays_and_get_them() {
+    if !has("slurm") || !has("nextflow") || !has("snakemake") {
+        return;
+    }
+    let folder = folder();
+    let slurm = Slurm::start(folder.path());
+    nextflow_array(&slurm);
+    nextflow_gpu(&slurm);
+    snakemake_gpu(&slurm);
+    snakemake_proteome(&slurm);
+}
+
+const QUICK: &str = "
+executor { pollInterval = '1 sec'; queueStatInterval = '2 sec' }
+process { resourceLimits = [cpus: 1, memory: 1.GB, time: 30.m] }
+";
+
+fn nextflow_array(slurm: &Slurm) {
+    let folder = folder();
+    fs::write(folder.path().join("quick.config"), QUICK).unwrap();
+    let arguments = format!(
+        "run {} -profile slurm -c quick.config --slurm_array 2 --contacts false --format npz --model",
+        project("workflows/proteome").display()
+    );
+    let mut run = nextflow(folder.path(), &arguments);
+    ran(run.arg(model()).env("SLURM_CONF", slurm.configuration()));
+    assert!(folder.path().join("results/proteome.npz").is_file());
+    let scripts = find(&folder.path().join("work"), ".command.run");
+    let array = scripts.iter().any(|script| {
+        fs::read_to_string(script)
+            .unwrap()
+            .contains("#SBATCH --array")
+    });
+    assert!(array, "{scripts:?}");
+}
+
+/// This build has no CUDA and the GPUs are fake, so the tasks are stubs; what is asked for and handed out is real.
+fn nextflow_gpu(slurm: &Slurm) {
+    let folder = folder();
+    let seen = "process { beforeScript = 'echo ${CUDA_VISIBLE_DEVICES:-none} > seen' }\n";
+    fs::write(folder.path().join("quick.config"), format!("{QUICK}{seen}")).unwrap();
+    let arguments = format!(
+        "run {} -stub -profile slurm,gpu -c quick.config --slurm_gpu_queue gpu --slurm_queue cpu --contacts false --model",
+        project("workflows/proteome").display()
+    );
+    let mut run = nextflow(folder.path(), &arguments);
+    ran(run.arg(model()).env("SLURM_CONF", slurm.configuration()));
+    let mut with_gpu = 0;
+    for script in find(&folder.path().join("work"), ".command.run") {
+        let text = fs::read_to_string(&script).unwrap();
+        let seen = fs::read_to_string(script.with_file_name("seen")).unwrap();
+        if text.contains("--gres=gpu:1") {
+            with_gpu += 1;
+            assert!(text.contains("#SBATCH -p gpu"), "{text}");
+            assert!(matches!(seen.trim(), "0" | "1"), "{seen}");
+        } else {
+            assert_eq!(seen.trim(), "none");
+        }
+    }
+    assert_eq!(with_gpu, 2);
+}
+
+/// A stand-in for `ankh3` writes what it was asked and which GPU it sees: this build has no CUDA.
+const STAND_IN: &str = "#!/usr/bin/env bash
+while (($#)); do
+  asked+=\"$1 \"
+  if [[ $1 == --output ]]; then output=$2; fi
+  shift
+done
+echo \"${asked}GPU ${CUDA_VISIBLE_DEVICES:-none}\" >\"$output\"
+";
+
+/// Without accounting Slurm is asked by `squeue`; a node of this size takes jobs of one core.
+const SLURM: &str = "--executor slurm --jobs 4 --slurm-no-account --slurm-status-command squeue --slurm-init-seconds-before-status-checks 1 \
+    --default-resources mem_mb=500 runtime=10 slurm_partition=cpu --set-resources embed:runtime=10 merge:runtime=10 report:runtime=10 --max-threads 1 --latency-wait 20 --seconds-between-status-checks 1";
+
+fn snakemake_gpu(slurm: &Slurm) {
+    let folder = folder();
+    let bin = folder.path().join("bin");
+    fs::create_dir(&bin).unwrap();
+    let stand_in = bin.join("ankh3");
+    fs::write(&stand_in, STAND_IN).unwrap();
+    fs::set_permissions(&stand_in, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(folder.path().join("in.fasta"), ">a\nMKV\n").unwrap();
+    let rule = |name: &str, gpu: u8| {
+        format!(
+            "rule {name}:\n    input: fasta='in.fasta'\n    output: embeddings='{name}.tsv'\n    log: '{name}.log'\n    resources: gpu={gpu}\n    wrapper: 'bio/ankh3/embed'\n"
+        )
+    };
+    let all = "rule all:\n    input: 'with.tsv', 'without.tsv'\n";
+    let text = format!("{all}{}{}", rule("with", 1), rule("without", 0));
+    fs::write(folder.path().join("Snakefile"), text).unwrap();
+    let mut run = snakemake(folder.path(), SLURM);
+    let path = format!(
+        "{}:{}",
+        bin.display(),
+        crate::support::path().to_string_lossy()
+    );
+    ran(run
+        .env("PATH", path)
+        .env("SLURM_CONF", slurm.configuration()));
+    let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
+    let (with, without) = (read("with.tsv"), read("without.tsv"));
+    assert!(
+        with.contains("--device cuda") && (with.ends_with("GPU 0\n") || with.ends_with("GPU 1\n")),
+        "{with}"
+    );
+    assert!(
+        without.contains("--device cpu") && without.ends_with("GPU none\n"),
+        "{without}"
+    );
+}
+
+fn snakemake_proteome(slurm: &Slurm) {
+    let folder = folder();
+    examples(folder.path());
+    let snakefile = project("workflows/proteome/Snakefile")
+        .display()
+        .to_string();
+    let arguments = format!(
+        "{SLURM} --snakefile {snakefile} --config contacts=False shards=2 format=npz model={}",
+        model().display()
+    );
+    ran(snakemake(folder.path(), &arguments).env("SLURM_CONF", slurm.configuration()));
+    assert!(folder.path().join("results/proteome.html").is_file());
+}
