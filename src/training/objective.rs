@@ -71,11 +71,17 @@ impl std::fmt::Display for Task {
 impl Mixture {
     /// Every task that occurs.
     pub fn tasks(&self) -> Vec<Task> {
+        let occurs = |task: &Task| match task {
+            Task::Masking(_) => self.masking > 0.0,
+            Task::Completion => self.completion > 0.0,
+        };
+        self.all_tasks().into_iter().filter(occurs).collect()
+    }
+
+    /// Every task, also those of weight 0.
+    pub fn all_tasks(&self) -> Vec<Task> {
         let masking = self.probabilities.iter().map(|p| Task::Masking(*p));
-        masking
-            .filter(|_| self.masking > 0.0)
-            .chain((self.completion > 0.0).then_some(Task::Completion))
-            .collect()
+        masking.chain([Task::Completion]).collect()
     }
 
     /// Draws the task of one sequence. A single residue cannot be cut: it is masked.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use toml::{Table, Value};
 
-use super::objective::Mixture;
+use super::objective::{Mixture, Task};
 use super::optimizer::Settings;
 use super::recompute::Activations;
 use super::schedule::Schedule;
@@ -192,6 +192,8 @@ pub struct Evaluation {
     pub sequences: usize,
     /// Steps between two lines of the log.
     pub log_every: u64,
+    /// Whether objectives of weight 0 are judged too.
+    pub all_tasks: bool,
 }
 
 impl Default for Evaluation {
@@ -200,6 +202,7 @@ impl Default for Evaluation {
             every: 500,
             sequences: 500,
             log_every: 10,
+            all_tasks: false,
         }
     }
 }
@@ -228,6 +231,15 @@ pub enum RecipeError {
 }
 
 impl Recipe {
+    /// The tasks that evaluations judge.
+    pub fn judged(&self) -> Vec<Task> {
+        if self.evaluation.all_tasks {
+            self.objectives.all_tasks()
+        } else {
+            self.objectives.tasks()
+        }
+    }
+
     /// Reads a recipe; each of `sets` (`key.of.table=value`) goes over what the text says.
     ///
     /// # Errors

@@ -44,7 +44,7 @@ pub(super) fn export(begin: &Begin, file: &Path) -> Result<Outcome> {
     let mut out = Output::create(file, Content::Text)?;
     writeln!(out, "{}", json!({ "vocabulary": tokenizer.pieces() }))?;
     let sequences = held_out(&begin.valid, recipe, tokenizer)?;
-    for task in recipe.objectives.tasks() {
+    for task in recipe.judged() {
         for example in evaluation::examples(&sequences, task, &recipe.objectives, tokenizer) {
             line(&mut out, json!({ "split": "held-out" }), &example)?;
         }

@@ -281,7 +281,7 @@ fn tell(run: &Run, report: &Report, rate: f64, line: &Steps, journal: &mut Journ
 fn measure(run: &Run, trainer: &Trainer<'_>, held_out: &[Vec<u32>]) -> Result<Vec<Figures>> {
     let variables = Variables::plain(&trainer.parameters, trainer.network.device)?;
     let mixture = &run.recipe.objectives;
-    let judged = mixture.tasks().into_iter().map(|task| {
+    let judged = run.recipe.judged().into_iter().map(|task| {
         let examples = evaluation::examples(held_out, task, mixture, &run.tokenizer);
         let tokens = run.recipe.batch.tokens;
         evaluate(
