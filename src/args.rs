@@ -15,13 +15,21 @@ use crate::tokenizer::TaskPrefix;
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
-    /// A checkpoint directory, or the name of a fetched model (`ankh3 models` lists them; `owner/repo@revision` works too).
+    /// A checkpoint directory, or the name of a model (`ankh3 models` lists them; `owner/repo@revision` works too) [default: nano, the small model
+    /// inside this program].
     #[arg(long, short, value_name = "DIR|NAME", env = "ANKH3_MODEL")]
-    pub model: String,
+    pub model: Option<String>,
 
     /// Task prefix in front of each sequence [default: nlu where the vocabulary has it, else none].
     #[arg(long, value_enum, ignore_case = true)]
     pub prefix: Option<PrefixArg>,
+}
+
+impl ModelArgs {
+    /// What was asked for, else the model inside this program.
+    pub fn name(&self) -> &str {
+        self.model.as_deref().unwrap_or("nano")
+    }
 }
 
 /// [`TaskPrefix`] on the command line.

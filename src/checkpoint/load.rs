@@ -1,4 +1,4 @@
-//! A checkpoint directory opened: its shape, its tokenizer, and its tensors as mapped bytes. Nothing is read before it is asked for.
+//! A checkpoint opened, from its directory or from this program: its shape, its tokenizer, and its tensors as mapped bytes. Nothing is read before it is asked for.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::layout::LmHead;
 use super::weights::Weights;
-use super::{CheckpointError, Hub, ModelRef, TensorView, hash, hub, resolve};
+use super::{BUNDLED, CheckpointError, Hub, ModelRef, Place, TensorView, hash, hub, resolve};
 use crate::model::{Config, WeightSource};
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
@@ -23,8 +23,8 @@ const T5_EXTRA_IDS: u64 = 100;
 /// An opened checkpoint.
 #[derive(Debug)]
 pub struct Checkpoint {
-    /// The directory.
-    pub dir: PathBuf,
+    /// Where its files are.
+    pub place: Place,
     /// The network's shape.
     pub config: Config,
     /// All of config.json, for what is not about the network.
@@ -37,17 +37,22 @@ pub struct Checkpoint {
 impl Checkpoint {
     /// Opens what `--model` was given: a directory, a known name, or `owner/repo[@revision]` from the cache.
     pub fn open(model: &str, hub: &Hub) -> Result<Self, CheckpointError> {
-        Checkpoint::load(&ModelRef::parse(model)?.resolve(hub)?)
+        Checkpoint::load_from(ModelRef::parse(model)?.resolve(hub)?)
     }
 
     /// Opens a directory.
     pub fn load(dir: &Path) -> Result<Self, CheckpointError> {
-        let raw_config = read_config(dir)?;
-        let config = parse_config(dir, &raw_config)?;
-        let tokenizer = load_tokenizer(dir, &config)?;
-        let weights = Weights::open(dir)?;
+        Checkpoint::load_from(Place::Directory(dir.to_path_buf()))
+    }
+
+    /// Opens what lies at a place.
+    pub fn load_from(place: Place) -> Result<Self, CheckpointError> {
+        let raw_config = read_config(&place)?;
+        let config = parse_config(&place, &raw_config)?;
+        let tokenizer = load_tokenizer(&place, &config)?;
+        let weights = Weights::open(&place)?;
         let mut checkpoint = Checkpoint {
-            dir: dir.to_path_buf(),
+            place,
             config,
             raw_config,
             tokenizer,
@@ -115,7 +120,9 @@ impl Checkpoint {
 
     /// What provenance calls this model: `owner/repo` for a snapshot of the hub's cache, else the directory's name.
     pub fn id(&self) -> String {
-        let dir = self.dir.canonicalize().unwrap_or_else(|_| self.dir.clone());
+        let Some(dir) = self.real_directory() else {
+            return BUNDLED.to_owned();
+        };
         match hub::provenance(&dir) {
             Some((repo, _)) => repo,
             None => dir
@@ -128,13 +135,19 @@ impl Checkpoint {
 
     /// The commit, for a snapshot of the hub's cache.
     pub fn revision(&self) -> Option<String> {
-        let dir = self.dir.canonicalize().ok()?;
-        hub::provenance(&dir).map(|(_, commit)| commit)
+        hub::provenance(&self.real_directory()?).map(|(_, commit)| commit)
+    }
+
+    /// The directory without links, if it is one.
+    fn real_directory(&self) -> Option<PathBuf> {
+        let dir = self.place.directory()?;
+        Some(dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf()))
     }
 
     /// The licence of the weights: what the model card says, else what is known of the official models.
     pub fn licence(&self) -> Option<String> {
-        let card = std::fs::read_to_string(self.dir.join("README.md")).unwrap_or_default();
+        let card = self.place.read("README.md").ok().flatten();
+        let card = String::from_utf8_lossy(card.as_deref().unwrap_or_default());
         let repo = self.id();
         let official = resolve::KNOWN_MODELS.iter().any(|model| model.repo == repo);
         card_licence(&card).or_else(|| official.then(|| resolve::ANKH_LICENCE.to_string()))
@@ -162,22 +175,20 @@ impl WeightSource for Checkpoint {
     }
 }
 
-fn read_config(dir: &Path) -> Result<Map<String, Value>, CheckpointError> {
-    let path = dir.join("config.json");
-    let text = std::fs::read(&path).map_err(|source| match source.kind() {
-        std::io::ErrorKind::NotFound => CheckpointError::MissingFile {
-            dir: dir.to_path_buf(),
+fn read_config(place: &Place) -> Result<Map<String, Value>, CheckpointError> {
+    let text = place
+        .read("config.json")?
+        .ok_or_else(|| CheckpointError::MissingFile {
+            dir: place.name(),
             file: "config.json".to_string(),
             way_out: "a model is a directory in Hugging Face's layout: see `ankh3 models`",
-        },
-        _ => CheckpointError::io(&path)(source),
-    })?;
+        })?;
     serde_json::from_slice(&text)
-        .map_err(|error| CheckpointError::damaged(&path, error.to_string()))
+        .map_err(|error| CheckpointError::damaged(place.path("config.json"), error.to_string()))
 }
 
-fn parse_config(dir: &Path, raw: &Map<String, Value>) -> Result<Config, CheckpointError> {
-    let path = dir.join("config.json");
+fn parse_config(place: &Place, raw: &Map<String, Value>) -> Result<Config, CheckpointError> {
+    let path = place.path("config.json");
     // A UMT5 or LongT5 has the same tensor names and another arithmetic: it would load and give wrong numbers.
     let kind = raw
         .get("model_type")
@@ -191,23 +202,20 @@ fn parse_config(dir: &Path, raw: &Map<String, Value>) -> Result<Config, Checkpoi
         .map_err(|error| CheckpointError::damaged(path, format!("not the shape of a T5: {error}")))
 }
 
-fn load_tokenizer(dir: &Path, config: &Config) -> Result<Tokenizer, CheckpointError> {
-    let json = dir.join("tokenizer.json");
-    let spiece = dir.join("spiece.model");
-    let read = |path: &Path| std::fs::read(path).map_err(CheckpointError::io(path));
-    let (path, tokenizer) = if json.is_file() {
-        let tokenizer = Tokenizer::from_tokenizer_json(&read(&json)?);
-        (json, tokenizer)
-    } else if spiece.is_file() {
-        let tokenizer = Tokenizer::from_spiece(&read(&spiece)?, extra_ids(dir));
-        (spiece, tokenizer)
+fn load_tokenizer(place: &Place, config: &Config) -> Result<Tokenizer, CheckpointError> {
+    let (name, tokenizer) = if let Some(json) = place.read("tokenizer.json")? {
+        ("tokenizer.json", Tokenizer::from_tokenizer_json(&json))
+    } else if let Some(spiece) = place.read("spiece.model")? {
+        let tokenizer = Tokenizer::from_spiece(&spiece, extra_ids(place));
+        ("spiece.model", tokenizer)
     } else {
         return Err(CheckpointError::MissingFile {
-            dir: dir.to_path_buf(),
+            dir: place.name(),
             file: "tokenizer.json or spiece.model".to_string(),
             way_out: "copy it from the model that this one was made from",
         });
     };
+    let path = place.path(name);
     let tokenizer = tokenizer.map_err(|source: TokenizerError| CheckpointError::Tokenizer {
         path: path.clone(),
         source,
@@ -224,10 +232,9 @@ fn load_tokenizer(dir: &Path, config: &Config) -> Result<Tokenizer, CheckpointEr
 }
 
 /// How many sentinels follow the pieces of `spiece.model`.
-fn extra_ids(dir: &Path) -> usize {
-    let config: Option<Value> = std::fs::read(dir.join("tokenizer_config.json"))
-        .ok()
-        .and_then(|text| serde_json::from_slice(&text).ok());
+fn extra_ids(place: &Place) -> usize {
+    let text = place.read("tokenizer_config.json").ok().flatten();
+    let config: Option<Value> = text.and_then(|text| serde_json::from_slice(&text).ok());
     let field = |name| config.as_ref().and_then(|config| config.get(name));
     let listed = || {
         let names = field("additional_special_tokens")?.as_array()?;

@@ -1,10 +1,11 @@
-//! From what `--model` was given to a local directory. Nothing here touches the network: what is not there is an error that names
+//! From what `--model` was given to a local directory or the model inside this program. Nothing here touches the network: what is not there is an error that names
 //! the one command that fetches it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::{CheckpointError, Hub};
+use super::place::{BUNDLED, BUNDLED_NAMES};
+use super::{CheckpointError, Hub, Place};
 
 /// A released model with a short name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,13 +68,11 @@ const fn known(
     }
 }
 
-/// The names of [`KNOWN_MODELS`], for messages.
+/// Every short name, for messages.
 pub fn known_names() -> String {
-    KNOWN_MODELS
-        .iter()
-        .map(|model| model.name)
-        .collect::<Vec<_>>()
-        .join(", ")
+    let names = KNOWN_MODELS.iter().map(|model| model.name);
+    let names: Vec<_> = BUNDLED_NAMES[..1].iter().copied().chain(names).collect();
+    names.join(", ")
 }
 
 /// What `--model` was given.
@@ -81,6 +80,8 @@ pub fn known_names() -> String {
 pub enum ModelRef {
     /// A directory on this machine.
     Directory(PathBuf),
+    /// The model inside this program.
+    Bundled,
     /// A repository of the hub.
     Hub {
         /// As the user gave it.
@@ -107,6 +108,9 @@ impl ModelRef {
 
     /// Known names and repositories only: what `ankh3 fetch` takes.
     pub fn parse_name(text: &str) -> Result<Self, CheckpointError> {
+        if BUNDLED_NAMES.contains(&text) {
+            return Ok(ModelRef::Bundled);
+        }
         let (name, revision) = text.split_once('@').unwrap_or((text, "main"));
         let known = KNOWN_MODELS
             .iter()
@@ -122,16 +126,18 @@ impl ModelRef {
         }
     }
 
-    /// The local directory of the model.
-    pub fn resolve(&self, hub: &Hub) -> Result<PathBuf, CheckpointError> {
+    /// Where the model's files are.
+    pub fn resolve(&self, hub: &Hub) -> Result<Place, CheckpointError> {
         match self {
-            ModelRef::Directory(dir) => Ok(dir.clone()),
+            ModelRef::Directory(dir) => Ok(Place::Directory(dir.clone())),
+            ModelRef::Bundled => Ok(Place::bundled()),
             ModelRef::Hub {
                 name,
                 repo,
                 revision,
             } => hub
                 .snapshot(repo, revision)
+                .map(Place::Directory)
                 .ok_or_else(|| CheckpointError::NotCached {
                     name: name.clone(),
                     cache: hub.cache.clone(),
@@ -144,6 +150,7 @@ impl fmt::Display for ModelRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ModelRef::Directory(dir) => write!(f, "{}", dir.display()),
+            ModelRef::Bundled => f.write_str(BUNDLED),
             ModelRef::Hub { repo, revision, .. } => write!(f, "{repo}@{revision}"),
         }
     }
@@ -180,6 +187,8 @@ mod tests {
             ("ankh3-xl@v1.0", Some("ElnaggarLab/ankh3-xl@v1.0")),
             ("Synthyra/ANKH3_large", Some("Synthyra/ANKH3_large@main")),
             ("owner/repo@refs/pr/1", Some("owner/repo@refs/pr/1")),
+            ("nano", Some("ankh3-nano")),
+            ("ankh3-nano", Some("ankh3-nano")),
             ("owner/repo@../../x", None),
             ("owner/repo@", None),
             ("./owner/repo", None),

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::save::{Contents, LazyTensor, save, write_safetensors};
 use super::weights::Weights;
-use super::{CheckpointError, StoredDtype};
+use super::{CheckpointError, Place, StoredDtype};
 
 /// The folder of what only training needs.
 const TRAINING: &str = "training";
@@ -95,7 +95,7 @@ pub fn load_state(
     let text = fs::read(&path).map_err(CheckpointError::io(&path))?;
     let state = serde_json::from_slice(&text)
         .map_err(|error| CheckpointError::damaged(&path, error.to_string()))?;
-    let weights = Weights::open(&dir)?;
+    let weights = Weights::open(&Place::Directory(dir))?;
     let moments = weights
         .entries
         .iter()

@@ -1,4 +1,4 @@
-//! The weight files of a checkpoint, mapped, and where in them each tensor lies.
+//! The weight files of a checkpoint, mapped or part of this program, and where in them each tensor lies.
 //!
 //! Four layouts, the first that is there: `model.safetensors`, its shards by `model.safetensors.index.json`, `pytorch_model.bin`, its
 //! shards by `pytorch_model.bin.index.json`. Opening reads headers only; a page of weights is read when somebody looks at it.
@@ -12,6 +12,7 @@ use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
+use super::place::{Place, bundled_file};
 use super::{CheckpointError, StoredDtype, TensorView, pickle};
 
 /// How weights are stored.
@@ -54,11 +55,29 @@ pub(super) struct Entry {
     pub strides: Option<Vec<usize>>,
 }
 
+/// The bytes of a weight file.
+#[derive(Debug)]
+enum Bytes {
+    Mapped(Mmap),
+    Bundled(&'static [u8]),
+}
+
+impl std::ops::Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Bytes::Mapped(map) => map,
+            Bytes::Bundled(bytes) => bytes,
+        }
+    }
+}
+
 /// All weights of a checkpoint.
 #[derive(Debug)]
 pub(super) struct Weights {
     dir: PathBuf,
-    files: Vec<(PathBuf, Mmap)>,
+    files: Vec<(PathBuf, Bytes)>,
     pub entries: BTreeMap<String, Entry>,
 }
 
@@ -106,24 +125,33 @@ fn shards(dir: &Path, index: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
 }
 
 impl Weights {
-    pub(super) fn open(dir: &Path) -> Result<Self, CheckpointError> {
-        let (format, paths) = locate(dir)?;
-        let mut weights = Weights {
-            dir: dir.to_path_buf(),
-            files: Vec::new(),
-            entries: BTreeMap::new(),
+    pub(super) fn open(place: &Place) -> Result<Self, CheckpointError> {
+        let (format, files) = match place {
+            Place::Directory(dir) => {
+                let (format, paths) = locate(dir)?;
+                let mapped = |path: PathBuf| Ok((path.clone(), Bytes::Mapped(map(dir, &path)?)));
+                let files = paths.into_iter().map(mapped).collect::<Result<_, _>>()?;
+                (format, files)
+            }
+            Place::Bundled(dir) => {
+                let name = Format::Safetensors.single();
+                let bytes = bundled_file(&dir.join(name)).unwrap_or_default();
+                let files = vec![(place.path(name), Bytes::Bundled(bytes))];
+                (Format::Safetensors, files)
+            }
         };
         let mut lists = Vec::new();
-        for (file, path) in paths.into_iter().enumerate() {
-            let map = map(dir, &path)?;
+        for (file, (path, bytes)) in files.iter().enumerate() {
             lists.extend(match format {
-                Format::Safetensors => safetensors_entries(file, &path, &map)?,
-                Format::Pickle => pickle::entries(file, &path, &map)?,
+                Format::Safetensors => safetensors_entries(file, path, bytes)?,
+                Format::Pickle => pickle::entries(file, path, bytes)?,
             });
-            weights.files.push((path, map));
         }
-        weights.entries = without_aliases(lists);
-        Ok(weights)
+        Ok(Weights {
+            dir: place.name(),
+            files,
+            entries: without_aliases(lists),
+        })
     }
 
     /// The bytes of a tensor that must have this shape.
@@ -215,9 +243,9 @@ fn map(dir: &Path, path: &Path) -> Result<Mmap, CheckpointError> {
 fn safetensors_entries(
     file: usize,
     path: &Path,
-    map: &Mmap,
+    bytes: &[u8],
 ) -> Result<Vec<(String, Entry)>, CheckpointError> {
-    let (header, metadata) = SafeTensors::read_metadata(map).map_err(|error| {
+    let (header, metadata) = SafeTensors::read_metadata(bytes).map_err(|error| {
         let message = format!("not a complete safetensors file ({error}); fetch it again");
         CheckpointError::damaged(path, message)
     })?;

@@ -1,13 +1,13 @@
 //! `ankh3 inspect`: what a checkpoint or an embedding file holds.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Hub, ModelRef};
 use crate::checkpoint::inspect::Summary;
 use crate::io::embeddings::inspect::{self, inspect};
 
@@ -16,8 +16,8 @@ use crate::io::embeddings::inspect::{self, inspect};
 /// Of embeddings: proteins, residues, columns, the range of values and how they were made. Of a checkpoint: its shape, number types, files, tokenizer.
 #[derive(Args, Clone, Debug)]
 pub struct InspectArgs {
-    /// A checkpoint directory, or a file written by `ankh3 embed`.
-    #[arg(value_name = "PATH")]
+    /// A checkpoint directory, a model's name (`ankh3 models` lists them), or a file written by `ankh3 embed`.
+    #[arg(value_name = "PATH|NAME")]
     path: PathBuf,
 
     /// Print JSON instead of text.
@@ -30,8 +30,8 @@ pub struct InspectArgs {
 /// # Errors
 /// A path that is neither.
 pub fn run(args: &InspectArgs, out: &mut dyn Write) -> Result<()> {
-    if args.path.is_dir() {
-        let summary = Summary::of(&Checkpoint::load(&args.path)?);
+    if let Some(checkpoint) = checkpoint(&args.path)? {
+        let summary = Summary::of(&checkpoint);
         if args.json {
             return Ok(writeln!(
                 out,
@@ -47,6 +47,19 @@ pub fn run(args: &InspectArgs, out: &mut dyn Write) -> Result<()> {
     } else {
         as_text(&summary, out)
     }
+}
+
+/// The model of that name or directory; `None` for a file, which holds embeddings.
+fn checkpoint(path: &Path) -> Result<Option<Checkpoint>> {
+    if path.is_dir() {
+        return Ok(Some(Checkpoint::load(path)?));
+    }
+    let model = path.to_str().filter(|_| !path.exists());
+    let Some(model) = model.and_then(|name| ModelRef::parse_name(name).ok()) else {
+        return Ok(None);
+    };
+    let place = model.resolve(&Hub::from_env())?;
+    Ok(Some(Checkpoint::load_from(place)?))
 }
 
 fn as_json(summary: &inspect::Summary, out: &mut dyn Write) -> Result<()> {

@@ -4,12 +4,13 @@ use std::io::{self, Write};
 
 use clap::Args;
 
-use crate::checkpoint::{Hub, KNOWN_MODELS, ModelRef, resolve};
+use crate::checkpoint::inspect::Summary;
+use crate::checkpoint::{BUNDLED, Checkpoint, Hub, KNOWN_MODELS, ModelRef, Place, resolve};
 
 /// List the models with a short name and where they are cached
 ///
 /// Tab-separated: name, repository, parameters in millions, licence, directory (`-` where it is not in the cache: `ankh3 fetch NAME`),
-/// note. Any other T5 encoder-decoder of the hub can be fetched and used as `owner/repo`; those in the cache are listed too.
+/// note. `nano` is part of this program. Any other T5 encoder-decoder of the hub can be fetched and used as `owner/repo`; those in the cache are listed too.
 #[derive(Args, Clone, Debug)]
 pub struct ModelsArgs {}
 
@@ -23,6 +24,7 @@ fn list(hub: &Hub, out: &mut dyn Write) -> io::Result<()> {
         out,
         "name\trepository\tparameters_M\tlicence\tdirectory\tnote"
     )?;
+    bundled(out)?;
     for model in KNOWN_MODELS {
         let dir = hub.snapshot(model.repo, "main");
         let dir = dir.map_or_else(|| "-".to_string(), |dir| dir.display().to_string());
@@ -38,10 +40,20 @@ fn list(hub: &Hub, out: &mut dyn Write) -> io::Result<()> {
     }
     for repo in hub.cached_models() {
         if let Ok(dir) = ModelRef::parse_name(&repo).and_then(|model| model.resolve(hub)) {
-            writeln!(out, "{repo}\t{repo}\t-\t-\t{}\tin the cache", dir.display())?;
+            writeln!(out, "{repo}\t{repo}\t-\t-\t{dir}\tin the cache")?;
         }
     }
     Ok(())
+}
+
+fn bundled(out: &mut dyn Write) -> io::Result<()> {
+    let nano = Checkpoint::load_from(Place::bundled()).map_err(io::Error::other)?;
+    let millions = Summary::of(&nano).parameters.div_ceil(1_000_000);
+    let licence = nano.licence().unwrap_or_else(|| "-".to_owned());
+    writeln!(
+        out,
+        "nano\t{BUNDLED}\t{millions}\t{licence}\tin this program\tfor trying things out; the default"
+    )
 }
 
 #[cfg(test)]

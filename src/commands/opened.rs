@@ -30,7 +30,12 @@ impl Opened {
         default_prefix: impl Fn(&Checkpoint) -> TaskPrefix,
     ) -> Result<Self> {
         let compute = runtime.compute()?;
-        let checkpoint = Checkpoint::open(&model.model, &Hub::from_env())?;
+        let checkpoint = Checkpoint::open(model.name(), &Hub::from_env())?;
+        if model.model.is_none() {
+            tracing::warn!(
+                "no --model: using nano, the small model inside this program, for trying things out; for research `ankh3 fetch ankh3-large` and name it"
+            );
+        }
         let prefix = model
             .prefix
             .map_or_else(|| default_prefix(&checkpoint), TaskPrefix::from);
@@ -74,7 +79,7 @@ impl Opened {
             device: &compute.device,
             dtype: compute.dtype.into(),
         };
-        load(&loader).with_context(|| format!("model {}", checkpoint.dir.display()))
+        load(&loader).with_context(|| format!("model {}", checkpoint.place))
     }
 
     /// How results are made, for their metadata: everything that influences them, and the licence.

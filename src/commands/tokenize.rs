@@ -31,7 +31,7 @@ pub struct TokenizeArgs {
 /// # Errors
 /// A model or an input that cannot be read.
 pub fn run(args: &TokenizeArgs) -> Result<Outcome> {
-    let tokenizer = Checkpoint::open(&args.model.model, &Hub::from_env())?.tokenizer;
+    let tokenizer = Checkpoint::open(args.model.name(), &Hub::from_env())?.tokenizer;
     let prefix = args
         .model
         .prefix

@@ -289,7 +289,7 @@ fn regression(sets: &Sets, args: &FitArgs) -> Result<Outcome> {
         bail!("--method attention needs a model; leave --features out");
     }
     let common = &args.features.common;
-    let opened = Opened::new(&common.model(common.prefix)?, &args.runtime, |checkpoint| {
+    let opened = Opened::new(&common.model(common.prefix), &args.runtime, |checkpoint| {
         checkpoint.tokenizer.default_prefix()
     })?;
     let encoder = opened.load(|loader| Encoder::load(loader, &opened.checkpoint.config))?;

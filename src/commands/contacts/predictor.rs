@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
 use crate::args::RuntimeArgs;
+use crate::checkpoint::{Hub, ModelRef, Place};
 use crate::commands::heads::{self, FeatureArgs, Source, Stored};
 use crate::commands::heads::{prefix_of_head, same_model};
 use crate::commands::opened::Opened;
@@ -135,11 +136,12 @@ impl Predictor {
         runtime: &RuntimeArgs,
         command: &str,
     ) -> Result<Self> {
-        let dir = match &args.head {
-            Some(dir) => dir.clone(),
+        let place = match &args.head {
+            Some(dir) => Place::from(dir.clone()),
             None => find(args.method, features)?,
         };
-        let stored = heads::load(&dir)?;
+        let stored = heads::load(&place)?;
+        let dir = place.name();
         ensure!(
             stored.description.task == Task::Contacts,
             "{}: this head tells no contacts; `ankh3 probe predict` runs it",
@@ -216,7 +218,7 @@ impl Predictor {
         runtime: &RuntimeArgs,
         command: &str,
     ) -> Result<Self> {
-        let opened = Opened::new(&features.model(features.prefix)?, runtime, |checkpoint| {
+        let opened = Opened::new(&features.model(features.prefix), runtime, |checkpoint| {
             checkpoint.tokenizer.default_prefix()
         })?;
         let encoder = load_encoder(&opened)?;
@@ -262,7 +264,7 @@ impl Predictor {
 
     fn separation(args: &PredictorArgs) -> Result<Self> {
         let by_separation = match &args.head {
-            Some(dir) => heads::load(dir)?
+            Some(dir) => heads::load(&dir.clone().into())?
                 .description
                 .by_separation
                 .unwrap_or_default(),
@@ -356,39 +358,32 @@ fn open_for(
         bail!("{}: attention needs a model", dir.display());
     }
     let prefix = prefix_of_head(stored, dir, features.prefix)?;
-    let opened = Opened::new(&features.model(Some(prefix))?, runtime, |checkpoint| {
+    let opened = Opened::new(&features.model(Some(prefix)), runtime, |checkpoint| {
         checkpoint.tokenizer.default_prefix()
     })?;
     same_model(stored, dir, &opened)?;
     Ok(opened)
 }
 
-/// The head that lies in the model's own directory.
-fn find(method: Option<MethodArg>, features: &FeatureArgs) -> Result<PathBuf> {
-    let model = features.model(None)?.model;
-    let dir = crate::checkpoint::Checkpoint::open(&model, &crate::checkpoint::Hub::from_env())?.dir;
+/// The head that lies beside the model.
+fn find(method: Option<MethodArg>, features: &FeatureArgs) -> Result<Place> {
+    let model = features.model(None);
+    let name = model.name();
+    let place = ModelRef::parse(name)?.resolve(&Hub::from_env())?;
     let names: &[&str] = match method {
         Some(MethodArg::Head) => &["head"],
         Some(MethodArg::Attention) => &["attention"],
         _ => &["head", "attention"],
     };
-    let places = names.iter().map(|name| dir.join("contacts").join(name));
-    match places
-        .into_iter()
-        .find(|place| place.join("head.json").is_file())
-    {
-        Some(place) => Ok(place),
-        None => bail!(
-            "nothing is fitted for {model} (no {} in {}); fit it with `ankh3 contacts fit --method {} --model {model} --structures FILES -o DIR` and give --head DIR, or use --method jacobian, which needs no fitting",
-            names
-                .iter()
-                .map(|name| format!("contacts/{name}"))
-                .collect::<Vec<_>>()
-                .join(" or "),
-            dir.display(),
+    let mut places = names.iter().map(|name| place.join("contacts").join(name));
+    places.find(|place| place.has("head.json")).with_context(|| {
+        let looked: Vec<String> = names.iter().map(|name| format!("contacts/{name}")).collect();
+        format!(
+            "nothing is fitted for {name} (no {} in {place}); fit it with `ankh3 contacts fit --method {} --model {name} --structures FILES -o DIR` and give --head DIR, or use --method jacobian, which needs no fitting",
+            looked.join(" or "),
             names[0]
-        ),
-    }
+        )
+    })
 }
 
 impl JacobianModel {

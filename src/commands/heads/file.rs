@@ -7,8 +7,9 @@ use anyhow::{Context, Result, ensure};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
+use crate::checkpoint::Place;
 use crate::io::stdio::{Content, Output};
-use crate::probe::description::{Description, FORMAT};
+use crate::probe::description::{Description, FORMAT, Method};
 use crate::probe::parameters::Parameters;
 
 const DESCRIPTION: &str = "head.json";
@@ -66,28 +67,28 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// Reads a head.
-pub(crate) fn load(dir: &Path) -> Result<Stored> {
-    let path = dir.join(DESCRIPTION);
-    let text = std::fs::read_to_string(&path).with_context(|| {
+pub(crate) fn load(place: &Place) -> Result<Stored> {
+    let path = place.path(DESCRIPTION);
+    let text = place.read(DESCRIPTION)?.with_context(|| {
         format!(
             "{}: no head there; `ankh3 probe train` and `ankh3 contacts fit` make one",
             path.display()
         )
     })?;
     let description: Description =
-        serde_json::from_str(&text).with_context(|| format!("{}", path.display()))?;
+        serde_json::from_slice(&text).with_context(|| format!("{}", path.display()))?;
     ensure!(
         description.format == FORMAT,
         "{}: a head of format {:?}; this version reads {FORMAT:?}",
         path.display(),
         description.format
     );
-    let path = dir.join(WEIGHTS);
     let weights = match description.method {
-        crate::probe::description::Method::Head { .. } => {
-            std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?
-        }
-        crate::probe::description::Method::Attention { .. } => Vec::new(),
+        Method::Head { .. } => place
+            .read(WEIGHTS)?
+            .with_context(|| format!("{} is missing", place.path(WEIGHTS).display()))?
+            .into_owned(),
+        Method::Attention { .. } => Vec::new(),
     };
     Ok(Stored {
         description,

@@ -5,7 +5,6 @@ mod source;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 
 pub(super) use file::{Stored, load, save};
@@ -20,7 +19,7 @@ use crate::probe::settings::Settings;
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Embeddings")]
 pub struct FeatureArgs {
-    /// A checkpoint directory, or the name of a fetched model.
+    /// A checkpoint directory, or the name of a model (`ankh3 models` lists them) [default: nano].
     #[arg(long, short, value_name = "DIR|NAME", env = "ANKH3_MODEL")]
     pub(super) model: Option<String>,
 
@@ -56,13 +55,10 @@ impl From<CacheDtypeArg> for Precision {
 }
 
 impl FeatureArgs {
-    /// The model, which must be named.
-    pub(super) fn model(&self, prefix: Option<PrefixArg>) -> Result<ModelArgs> {
-        let model = self
-            .model
-            .clone()
-            .context("no model: add --model DIR|NAME")?;
-        Ok(ModelArgs { model, prefix })
+    /// The model.
+    pub(super) fn model(&self, prefix: Option<PrefixArg>) -> ModelArgs {
+        let model = self.model.clone();
+        ModelArgs { model, prefix }
     }
 }
 

@@ -145,7 +145,7 @@ impl Source {
         runtime: &RuntimeArgs,
         layers: impl FnOnce(usize) -> Result<Vec<usize>>,
     ) -> Result<Self> {
-        let opened = Opened::new(&args.model(prefix)?, runtime, |checkpoint| {
+        let opened = Opened::new(&args.model(prefix), runtime, |checkpoint| {
             checkpoint.tokenizer.default_prefix()
         })?;
         let layers = layers(opened.checkpoint.config.num_layers)?;

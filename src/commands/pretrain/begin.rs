@@ -210,7 +210,7 @@ fn check_shape(recipe: &Recipe, checkpoint: &Checkpoint) -> Result<()> {
         ensure!(
             asked == found,
             "the recipe's {name} is {asked}, that of {} {found}; leave [model] out to take its shape",
-            checkpoint.dir.display()
+            checkpoint.place
         );
     }
     Ok(())
@@ -312,9 +312,9 @@ impl Run {
 
 /// The optimizer's memory and the state of a checkpoint of the run.
 fn resumed(checkpoint: &Checkpoint) -> Result<(Moments, State)> {
-    let (tensors, state) = steps::load_state(&checkpoint.dir)?;
+    let (tensors, state) = steps::load_state(&checkpoint.place.name())?;
     let state = serde_json::from_value(state)
-        .with_context(|| format!("{}: training/state.json", checkpoint.dir.display()))?;
+        .with_context(|| format!("{}: training/state.json", checkpoint.place))?;
     let mut moments = Moments::new();
     // Sorted by their numbers first: `0.name`, then `1.name`.
     for (name, values) in tensors {

@@ -82,7 +82,7 @@ impl EvaluateArgs {
 /// Runs the command.
 pub(super) fn run(args: &EvaluateArgs) -> Result<Outcome> {
     let picture = args.plot.as_deref().map(Picture::of_path).transpose()?;
-    let stored = heads::load(&args.head)?;
+    let stored = heads::load(&args.head.clone().into())?;
     let task = &stored.description.task;
     let trained_on = stored
         .description

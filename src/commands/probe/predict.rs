@@ -79,7 +79,7 @@ pub(super) fn head_of(stored: &Stored, dir: &Path, device: &Device) -> Result<He
 
 /// Runs the command.
 pub(super) fn run(args: &PredictArgs) -> Result<Outcome> {
-    let stored = heads::load(&args.head)?;
+    let stored = heads::load(&args.head.clone().into())?;
     let task = &stored.description.task;
     if args.per_residue && !matches!(task, Task::Residues { .. }) {
         bail!("--per-residue is for heads that tell classes of residues");

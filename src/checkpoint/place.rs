@@ -1,0 +1,119 @@
+//! Where a model's files lie: in a directory, or in this program itself, which carries `ankh3-nano`.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::CheckpointError;
+
+/// What provenance calls the model inside this program.
+pub const BUNDLED: &str = "ankh3-nano";
+
+/// The names that `--model` takes for it.
+pub(super) const BUNDLED_NAMES: [&str; 2] = ["nano", BUNDLED];
+
+macro_rules! bundled {
+    ($($name:literal),* $(,)?) => {
+        &[$(($name, include_bytes!(concat!("../../models/nano/", $name)))),*]
+    };
+}
+
+/// Its files by their path in `models/nano`.
+const FILES: &[(&str, &[u8])] = bundled![
+    "README.md",
+    "config.json",
+    "tokenizer.json",
+    "model.safetensors",
+    "contacts/attention/head.json",
+    "contacts/head/head.json",
+    "contacts/head/head.safetensors",
+];
+
+/// A directory, or a folder of the bundled model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// On this machine.
+    Directory(PathBuf),
+    /// Inside this program: a folder of the bundled model, empty for its root.
+    Bundled(PathBuf),
+}
+
+impl Place {
+    /// The root of the bundled model.
+    pub fn bundled() -> Self {
+        Place::Bundled(PathBuf::new())
+    }
+
+    /// The directory, if it is one.
+    pub fn directory(&self) -> Option<&Path> {
+        match self {
+            Place::Directory(dir) => Some(dir),
+            Place::Bundled(_) => None,
+        }
+    }
+
+    /// A folder of this one.
+    pub fn join(&self, folder: impl AsRef<Path>) -> Self {
+        match self {
+            Place::Directory(dir) => Place::Directory(dir.join(folder)),
+            Place::Bundled(dir) => Place::Bundled(dir.join(folder)),
+        }
+    }
+
+    /// How messages call it.
+    pub fn name(&self) -> PathBuf {
+        match self {
+            Place::Directory(dir) => dir.clone(),
+            Place::Bundled(dir) if dir.as_os_str().is_empty() => BUNDLED.into(),
+            Place::Bundled(dir) => Path::new(BUNDLED).join(dir),
+        }
+    }
+
+    /// How messages call a file of it.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.name().join(name)
+    }
+
+    /// The bytes of a file, or `None` where there is none.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn read(&self, name: &str) -> Result<Option<Cow<'static, [u8]>>, CheckpointError> {
+        let dir = match self {
+            Place::Bundled(dir) => return Ok(bundled_file(&dir.join(name)).map(Cow::Borrowed)),
+            Place::Directory(dir) => dir,
+        };
+        let path = dir.join(name);
+        match std::fs::read(&path) {
+            Ok(bytes) => Ok(Some(Cow::Owned(bytes))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(CheckpointError::io(&path)(error)),
+        }
+    }
+
+    /// Whether there is a file of this name.
+    pub fn has(&self, name: &str) -> bool {
+        match self {
+            Place::Directory(dir) => dir.join(name).is_file(),
+            Place::Bundled(dir) => bundled_file(&dir.join(name)).is_some(),
+        }
+    }
+}
+
+/// A file of the bundled model by its path there.
+pub(super) fn bundled_file(path: &Path) -> Option<&'static [u8]> {
+    let file = FILES.iter().find(|(name, _)| Path::new(name) == path);
+    file.map(|(_, bytes)| *bytes)
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.name().display())
+    }
+}
+
+impl From<PathBuf> for Place {
+    fn from(dir: PathBuf) -> Self {
+        Place::Directory(dir)
+    }
+}
