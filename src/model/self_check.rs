@@ -17,6 +17,7 @@ use crate::kernels::cpu::attention::{Attention, Bias, Heads, Segment, Visibility
 use crate::kernels::cpu::elementwise::{Activation, gated, rms_norm};
 use crate::kernels::cpu::gemm::matmul;
 use crate::kernels::cpu::packed_weight::{PackedWeight, Precision};
+use crate::kernels::linear::WeightForm;
 
 /// One comparison.
 #[derive(Clone, Debug)]
@@ -237,6 +238,7 @@ pub fn encoder(device: &Device, limit: f64) -> Result<Check> {
         source: &Random,
         device,
         dtype: DType::F32,
+        weights: WeightForm::Full,
     };
     let encoder = Encoder::load(&loader, &config)?;
     let lengths = [1, 17, 300];

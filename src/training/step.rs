@@ -10,6 +10,7 @@ use super::recompute::{self, Activations};
 use super::variables::{Parameters, Variables};
 use crate::kernels::cross_entropy::cross_entropy;
 use crate::kernels::dropout::Dropout;
+use crate::kernels::linear::WeightForm;
 use crate::model::{Config, Decoder, Encoder, Loader, Mode};
 
 /// Where and how a network in training computes.
@@ -36,6 +37,7 @@ impl Network<'_> {
             source: variables,
             device: self.device,
             dtype: self.dtype,
+            weights: WeightForm::Full,
         }
     }
 
