@@ -63,10 +63,6 @@ impl Int8Isa {
 ///
 /// # Safety
 /// Methods may only run where the implementor's instruction set is available; pointers must be valid for 64 bytes, those of [`Sums::left`] for four.
-#[expect(
-    clippy::missing_safety_doc,
-    reason = "the section above holds for every method"
-)]
 pub(super) unsafe trait Sums: Copy {
     /// Four bytes of each of sixteen columns.
     type Weights: Copy;

@@ -163,6 +163,10 @@ fn quantize_rows(isa: Int8Isa, a: &[f32], k: usize, threads: usize, rows: &mut I
 }
 
 #[inline(always)]
+#[expect(
+    clippy::extra_unused_type_parameters,
+    reason = "the type says for which instructions it is compiled"
+)]
 unsafe fn quantize_in<V: Sums>(
     a: &[f32],
     k: usize,

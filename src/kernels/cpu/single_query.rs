@@ -19,8 +19,6 @@ pub(super) const BLOCK: usize = 128;
 pub(super) const MAX_HEADS: usize = 32;
 /// Keys whose values are added at once.
 const KEYS: usize = 4;
-/// Keys that are asked for before they are needed: a row of keys and values often fills a page of memory, beyond which no CPU looks ahead by itself.
-const AHEAD: usize = 8;
 
 /// One query's task.
 pub(super) struct SingleQuery<'a> {
@@ -73,12 +71,9 @@ impl SingleQuery<'_> {
         for (i, key) in keys.enumerate() {
             for (h, head) in self.heads.clone().enumerate() {
                 let q = q.at(self.segment.queries.start, head, d_kv);
-                let row = k.at(self.segment.keys.start + key, head, d_kv);
-                // SAFETY: both hold d_kv values; nothing is read where it is asked for.
-                let score = unsafe {
-                    ask_for::<V>(row.as_ptr().wrapping_add(AHEAD * k.stride), d_kv);
-                    dot::<V>(q, row)
-                };
+                let k = k.at(self.segment.keys.start + key, head, d_kv);
+                // SAFETY: both hold d_kv values.
+                let score = unsafe { dot::<V>(q, k) };
                 scores[h * BLOCK + i] = score + self.bias(key, head);
             }
         }
@@ -126,10 +121,6 @@ impl SingleQuery<'_> {
             // What the pointer below reads ends within the last of the N rows.
             assert!(v.at(row + N - 1, head, d_kv).len() == out.len());
             let values = v.at(row, head, d_kv).as_ptr();
-            for n in 0..N {
-                // SAFETY: nothing is read there.
-                unsafe { ask_for::<V>(values.wrapping_add((AHEAD + n) * v.stride), d_kv) };
-            }
             let mut column = 0;
             while column < whole {
                 // SAFETY: these lanes end at `whole`, within `out` and the values of each of the N rows.
@@ -150,15 +141,6 @@ impl SingleQuery<'_> {
                 }
             }
         }
-    }
-}
-
-/// Asks for `count` floats.
-#[inline(always)]
-unsafe fn ask_for<V: Lanes>(place: *const f32, count: usize) {
-    for line in (0..count).step_by(LANES) {
-        // SAFETY: passed on from the caller.
-        unsafe { V::prefetch(place.wrapping_add(line)) };
     }
 }
 
