@@ -84,6 +84,33 @@ impl Golden {
         Batch::new(&examples, &self.config)
     }
 
+    /// Several layers of random weights.
+    fn deep(&self) -> Golden {
+        let config = Config {
+            num_layers: 5,
+            num_decoder_layers: Some(4),
+            ..self.config.clone()
+        };
+        let mut rng = ChaCha8Rng::seed_from_u64(4);
+        let random = layout::tensors(&config, LmHead::Own)
+            .into_iter()
+            .map(|spec| {
+                let count = spec.shape.iter().product();
+                let values = (0..count).map(|_| rng.random_range(-0.3f32..0.3)).collect();
+                let parameter = Parameter {
+                    shape: spec.shape,
+                    values,
+                };
+                (spec.name, parameter)
+            });
+        Golden {
+            parameters: random.collect(),
+            config,
+            gradients: self.gradients.clone(),
+            loss: 0.0,
+        }
+    }
+
     fn network(&self) -> Network<'_> {
         Network {
             config: &self.config,
@@ -153,45 +180,18 @@ fn loss_and_every_gradient_equal_pytorch() {
 /// Kept or computed again: the same bits, with dropout and without, also where a shape has several stretches of layers.
 #[test]
 fn recomputed_activations_change_no_bit() {
-    let deep = |golden: &Golden| {
-        let config = Config {
-            num_layers: 5,
-            num_decoder_layers: Some(4),
-            ..golden.config.clone()
-        };
-        let mut rng = ChaCha8Rng::seed_from_u64(4);
-        let random = layout::tensors(&config, LmHead::Own)
-            .into_iter()
-            .map(|spec| {
-                let count = spec.shape.iter().product();
-                let values = (0..count).map(|_| rng.random_range(-0.3f32..0.3)).collect();
-                let parameter = Parameter {
-                    shape: spec.shape,
-                    values,
-                };
-                (spec.name, parameter)
-            });
-        let parameters = random.collect();
-        Golden {
-            config,
-            parameters,
-            gradients: golden.gradients.clone(),
-            loss: 0.0,
-        }
-    };
     for kind in KINDS {
         let golden = golden(kind);
-        for golden in [deep(&golden), golden] {
+        for golden in [golden.deep(), golden] {
             let batch = golden.batch();
             for dropout in [None, Some(Dropout::new(0.2, 3))] {
-                let gradients = |activations| {
+                let gradients = |path: Path, activations| {
                     let network = Network {
                         activations,
                         ..golden.network()
                     };
-                    let (losses, gradients) = network
-                        .gradients(&golden.parameters, &batch, dropout)
-                        .unwrap();
+                    let (losses, gradients) =
+                        path(&network, &golden.parameters, &batch, dropout).unwrap();
                     let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect();
                     let gradients: BTreeMap<String, Vec<u32>> = gradients
                         .into_iter()
@@ -200,16 +200,54 @@ fn recomputed_activations_change_no_bit() {
                     let losses: Vec<u32> = bits(losses);
                     (losses, gradients)
                 };
-                let (losses, kept) = gradients(Activations::Keep);
-                for activations in [Activations::Layers, Activations::Sqrt] {
-                    let (again, recomputed) = gradients(activations);
-                    assert_eq!(losses, again, "{kind} {activations:?}");
-                    assert_eq!(kept.len(), recomputed.len());
-                    for (name, bits) in &kept {
-                        assert!(
-                            *bits == recomputed[name],
-                            "{kind} {activations:?} {dropout:?}: {name}"
-                        );
+                for path in [Network::gradients as Path, Network::taped] {
+                    let (losses, kept) = gradients(path, Activations::Keep);
+                    for activations in [Activations::Layers, Activations::Sqrt] {
+                        let (again, recomputed) = gradients(path, activations);
+                        assert_eq!(losses, again, "{kind} {activations:?}");
+                        assert_eq!(kept.len(), recomputed.len());
+                        for (name, bits) in &kept {
+                            assert!(
+                                *bits == recomputed[name],
+                                "{kind} {activations:?} {dropout:?}: {name}"
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+type Path = fn(
+    &Network<'_>,
+    &Parameters,
+    &Batch,
+    Option<Dropout>,
+) -> Result<(Vec<f32>, BTreeMap<String, Vec<f32>>)>;
+
+/// The way back that is written down and the one that candle's tape finds.
+#[test]
+fn the_tape_gives_the_same_gradients() {
+    for kind in KINDS {
+        let golden = golden(kind);
+        for golden in [golden.deep(), golden] {
+            let batch = golden.batch();
+            for (dropout, z_loss) in [(None, 0.0), (Some(Dropout::new(0.2, 3)), 0.01)] {
+                for (dtype, tolerance) in [(DType::F32, 1e-5), (DType::BF16, 1e-5)] {
+                    let network = Network {
+                        dtype,
+                        z_loss,
+                        ..golden.network()
+                    };
+                    let (parameters, what) = (&golden.parameters, format!("{kind} {dtype:?}"));
+                    let ours = network.gradients(parameters, &batch, dropout).unwrap();
+                    let taped = network.taped(parameters, &batch, dropout).unwrap();
+                    assert_near(&ours.0, &taped.0, tolerance, &format!("{what}, losses"));
+                    assert_eq!(ours.1.len(), taped.1.len(), "{what}");
+                    for (name, gradient) in &ours.1 {
+                        let what = format!("{what} {dropout:?}, {name}");
+                        assert_near(gradient, &taped.1[name], tolerance, &what);
                     }
                 }
             }

@@ -4,6 +4,7 @@
 //! batch and its gradients ([`recompute`]: in less memory), [`optimizer`] and [`schedule`] move the weights, [`trainer`] holds the state of a run, [`evaluation`] measures it. Pure but
 //! for the weights: reading sequences and saving checkpoints is the caller's.
 
+mod backprop;
 pub mod batch;
 pub mod evaluation;
 pub mod objective;

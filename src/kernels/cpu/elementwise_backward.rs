@@ -26,7 +26,7 @@ fn rows_per_chunk(width: usize) -> usize {
     (CHUNK / width.max(1)).max(1)
 }
 
-/// Gradients of [`super::elementwise::rms_norm`]: writes `dx (rows, width)` and returns `dw (width)`.
+/// Gradients of [`super::elementwise::rms_norm`]: adds to `dx (rows, width)`, which the residual's gradient may lie in, and returns `dw (width)`.
 pub fn rms_norm(
     isa: Isa,
     x: &[f32],
@@ -101,13 +101,13 @@ unsafe fn rms_norm_row<V: Lanes>(row: &NormRow<'_>, dx: &mut [f32], dw: &mut [f3
             let d = scaled
                 .mul(load(weight, i))
                 .sub(load(x, i).mul(V::splat(back)));
-            d.store(dx.as_mut_ptr().add(i));
+            load(dx, i).add(d).store(dx.as_mut_ptr().add(i));
             scaled
                 .mul_add(load(x, i), load(dw, i))
                 .store(dw.as_mut_ptr().add(i));
         }
         for i in whole..width {
-            dx[i] = grad[i] * r * weight[i] - x[i] * back;
+            dx[i] += grad[i] * r * weight[i] - x[i] * back;
             dw[i] += grad[i] * r * x[i];
         }
     }
