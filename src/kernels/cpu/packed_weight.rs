@@ -6,7 +6,9 @@
 use half::bf16;
 use rayon::prelude::*;
 
-use super::simd::LANES;
+#[cfg(target_arch = "x86_64")]
+use super::dot_bf16;
+use super::simd::{Isa, LANES};
 
 /// Output columns in a panel of packed weights.
 pub const PANEL: usize = 2 * LANES;
@@ -85,12 +87,10 @@ impl PackedWeight {
         let mut lines = vec![Line([0.0; LANES]); n.div_ceil(PANEL) * panel_lines];
         let pack = |(panel, lines): (usize, &mut [Line])| {
             let columns = panel * PANEL..n.min((panel + 1) * PANEL);
-            for row in 0..k {
-                let source = &values[row * n..][columns.clone()];
-                match precision {
-                    Precision::F32 => pack_row_f32(source, row, lines),
-                    Precision::Bf16 => pack_row_bf16(source, row, lines),
-                }
+            let row = |row: usize| &values[row * n..][columns.clone()];
+            match precision {
+                Precision::F32 => (0..k).for_each(|k| pack_row_f32(row(k), k, lines)),
+                Precision::Bf16 => pack_rows_bf16(Isa::current(), k, row, lines),
             }
         };
         lines
@@ -152,14 +152,48 @@ fn pack_row_f32(values: &[f32], k: usize, lines: &mut [Line]) {
     }
 }
 
-fn pack_row_bf16(values: &[f32], k: usize, lines: &mut [Line]) {
-    let shift = if k % 2 == 1 { 16 } else { 0 };
-    for (line, values) in lines[k / 2 * 2..].iter_mut().zip(values.chunks(LANES)) {
-        for (slot, value) in line.0.iter_mut().zip(values) {
-            let bits = u32::from(bf16::from_f32(*value).to_bits()) << shift;
-            *slot = f32::from_bits(slot.to_bits() | bits);
+/// Packs `k` rows of a panel, two by two.
+#[cfg_attr(
+    target_arch = "x86_64",
+    expect(
+        unsafe_code,
+        reason = "an instruction set; the block says why it is there"
+    )
+)]
+fn pack_rows_bf16<'a>(isa: Isa, k: usize, row: impl Fn(usize) -> &'a [f32], lines: &mut [Line]) {
+    for (pair, lines) in lines.chunks_exact_mut(2).enumerate() {
+        let even = row(2 * pair);
+        let odd = if 2 * pair + 1 < k {
+            row(2 * pair + 1)
+        } else {
+            &[]
+        };
+        #[cfg(target_arch = "x86_64")]
+        if isa == Isa::Avx512Bf16 {
+            for (half, line) in lines.iter_mut().enumerate() {
+                // SAFETY: `isa` is available (Isa::from_env checks).
+                line.0 = unsafe { dot_bf16::pairs(lane(even, half), lane(odd, half)) };
+            }
+            continue;
+        }
+        let _ = isa;
+        for (half, line) in lines.iter_mut().enumerate() {
+            let (even, odd) = (lane(even, half), lane(odd, half));
+            for (i, slot) in line.0.iter_mut().enumerate() {
+                let bits = |values: &[f32]| {
+                    let value = values.get(i).copied().unwrap_or(0.0);
+                    u32::from(bf16::from_f32(value).to_bits())
+                };
+                *slot = f32::from_bits(bits(odd) << 16 | bits(even));
+            }
         }
     }
+}
+
+/// The left or right half of a row of a panel, as far as it goes.
+fn lane(row: &[f32], half: usize) -> &[f32] {
+    let row = row.get(half * LANES..).unwrap_or(&[]);
+    &row[..row.len().min(LANES)]
 }
 
 fn pack_column_bf16(row: &[f32], column: usize, lines: &mut [Line]) {
