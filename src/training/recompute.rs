@@ -2,7 +2,7 @@
 //! first, a layer is computed again with its graph, the gradient of its output is pulled through it, and the graph is dropped.
 //!
 //! With every layer's input kept, memory is n inputs and one layer's graph, and a step computes forward twice. With only every √n-th kept, the inputs in
-//! between are computed again a stretch at a time: 2√n inputs and one layer's graph, forward thrice. Gradients are those of [`Network::gradients`]'s plain
+//! between are computed again a stretch at a time: 2√n inputs and one layer's graph, forward thrice. Gradients are those of [`Network::taped`]'s plain
 //! way to the bit on a CPU: dropout's masks are functions of their place, and every sum is made in the same order.
 
 use candle_core::backprop::GradStore;

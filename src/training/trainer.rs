@@ -100,7 +100,7 @@ impl Trainer<'_> {
             .schedule
             .factor(self.state.step, self.recipe.steps);
         let rate = settings.learning_rate * factor;
-        let not_finite = not_finite(losses.sum, gradients);
+        let not_finite = not_finite(losses.sum, norm, gradients);
         self.state.step += 1;
         self.state.tokens += losses.tokens as u64;
         if not_finite.is_empty() {
@@ -182,10 +182,11 @@ impl Losses {
     }
 }
 
-fn not_finite(loss: f64, gradients: &Gradients) -> Vec<String> {
+/// What is not finite; of the gradients nothing if their norm is: it has seen all.
+fn not_finite(loss: f64, norm: f64, gradients: &Gradients) -> Vec<String> {
     let bad = gradients
         .iter()
-        .filter(|(_, g)| g.par_iter().any(|g| !g.is_finite()));
+        .filter(|(_, g)| !norm.is_finite() && g.par_iter().any(|g| !g.is_finite()));
     let loss = (!loss.is_finite()).then(|| "loss".to_owned());
     loss.into_iter()
         .chain(bad.map(|(name, _)| name.clone()))

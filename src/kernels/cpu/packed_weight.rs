@@ -82,9 +82,37 @@ impl PackedWeight {
     /// # Panics
     /// If `values` does not hold `k` rows of `n`.
     pub fn from_transposed(n: usize, k: usize, precision: Precision, values: &[f32]) -> Self {
+        let mut packed = Self::empty(precision);
+        packed.pack_transposed(n, k, values);
+        packed
+    }
+
+    /// A matrix without values, whose room [`PackedWeight::pack_transposed`] uses again and again.
+    pub fn empty(precision: Precision) -> Self {
+        Self {
+            n: 0,
+            k: 0,
+            precision,
+            lines: Vec::new(),
+        }
+    }
+
+    /// Becomes what [`PackedWeight::from_transposed`] makes.
+    ///
+    /// # Panics
+    /// If `values` does not hold `k` rows of `n`.
+    pub fn pack_transposed(&mut self, n: usize, k: usize, values: &[f32]) {
         assert_eq!(values.len(), n * k, "the matrix must be (k, n)");
+        let precision = self.precision;
         let panel_lines = panel_floats(k, precision) / LANES;
-        let mut lines = vec![Line([0.0; LANES]); n.div_ceil(PANEL) * panel_lines];
+        let len = n.div_ceil(PANEL) * panel_lines;
+        if self.lines.capacity() < len {
+            // Old values are not worth moving; the next matrix may be a little larger.
+            self.lines = Vec::with_capacity(len + len / 8);
+        }
+        // Every line is written below, also beyond the last column.
+        self.lines.resize(len, Line([0.0; LANES]));
+        (self.n, self.k) = (n, k);
         let pack = |(panel, lines): (usize, &mut [Line])| {
             let columns = panel * PANEL..n.min((panel + 1) * PANEL);
             let row = |row: usize| &values[row * n..][columns.clone()];
@@ -93,16 +121,10 @@ impl PackedWeight {
                 Precision::Bf16 => pack_rows_bf16(Isa::current(), k, row, lines),
             }
         };
-        lines
+        self.lines
             .par_chunks_mut(panel_lines.max(1))
             .enumerate()
             .for_each(pack);
-        Self {
-            n,
-            k,
-            precision,
-            lines,
-        }
     }
 
     /// Output width.
@@ -147,8 +169,11 @@ fn pack_column_f32(row: &[f32], column: usize, lines: &mut [Line]) {
 }
 
 fn pack_row_f32(values: &[f32], k: usize, lines: &mut [Line]) {
-    for (line, values) in lines[2 * k..].iter_mut().zip(values.chunks(LANES)) {
-        line.0[..values.len()].copy_from_slice(values);
+    for (half, line) in lines[2 * k..][..2].iter_mut().enumerate() {
+        let values = lane(values, half);
+        let (own, beyond) = line.0.split_at_mut(values.len());
+        own.copy_from_slice(values);
+        beyond.fill(0.0);
     }
 }
 

@@ -207,9 +207,8 @@ impl Pass<'_> {
         };
         backward::attend(self.isa, &attention, &gradients);
         drop((d_mixed, mixed, q, kv));
-        let d_source = self.product_back(source.encoded, &weights.kv, &d_kv);
-        add(&mut source.gradient, &d_source);
-        drop((d_source, d_kv));
+        self.product_back_onto(source.encoded, &weights.kv, &d_kv, &mut source.gradient);
+        drop(d_kv);
         let normed = self.norm(x, &weights.norm);
         let d_normed = self.product_back(&normed, &weights.q, &d_q);
         self.norm_back(x, &weights.norm, &d_normed, d);

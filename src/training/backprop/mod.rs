@@ -20,7 +20,7 @@ use super::step::{Gradients, Network};
 use super::variables::Parameters;
 use crate::kernels::cpu::Isa;
 use crate::kernels::cpu::attention::{Segment, Visibility};
-use crate::kernels::cpu::packed_weight::Precision;
+use crate::kernels::cpu::packed_weight::{PackedWeight, Precision};
 use crate::kernels::dropout::Dropout;
 use crate::model::relative_position::Direction;
 use arena::Arena;
@@ -33,6 +33,7 @@ use weights::Weights;
 #[derive(Debug, Default)]
 pub(super) struct Backprop {
     arena: Arena,
+    tokens: Option<PackedWeight>,
     weights: Option<Weights>,
 }
 
@@ -53,7 +54,7 @@ impl Backprop {
     /// # Errors
     /// Where tokens are outside the vocabulary.
     pub fn add(
-        &self,
+        &mut self,
         network: &Network<'_>,
         parameters: &Parameters,
         batch: &Batch,
@@ -69,7 +70,7 @@ impl Backprop {
             config: network.config,
             parameters,
             arena: &self.arena,
-            precision: precision(network),
+            tokens: self.tokens.get_or_insert_with(empty),
             isa: Isa::current(),
             sums,
         };

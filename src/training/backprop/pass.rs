@@ -9,7 +9,7 @@ use super::super::variables::Parameters;
 use super::arena::{Arena, Buffer};
 use super::weights::Matrix;
 use crate::kernels::cpu::gemm::{self, Left};
-use crate::kernels::cpu::packed_weight::{PackedWeight, Precision};
+use crate::kernels::cpu::packed_weight::PackedWeight;
 use crate::kernels::cpu::{Isa, elementwise, elementwise_backward};
 use crate::kernels::dropout::Dropout;
 use crate::model::Config;
@@ -22,7 +22,8 @@ pub(super) struct Pass<'a> {
     pub config: &'a Config,
     pub parameters: &'a Parameters,
     pub arena: &'a Arena,
-    pub precision: Precision,
+    /// The input of the product at hand, packed for the gradient of its weight.
+    pub tokens: &'a mut PackedWeight,
     pub isa: Isa,
     /// The gradients, which everything is added to.
     pub sums: &'a mut Gradients,
@@ -48,6 +49,11 @@ pub(super) fn add(target: &mut [f32], values: &[f32]) {
 pub(super) fn scale(values: &mut [f32], factor: f32) {
     let chunks = values.par_chunks_mut(CHUNK);
     chunks.for_each(|values| values.iter_mut().for_each(|value| *value *= factor));
+}
+
+fn sum<'a>(sums: &'a mut Gradients, name: &str) -> &'a mut [f32] {
+    let sum = sums.get_mut(name);
+    sum.expect("the sums hold every weight, whose names were checked")
 }
 
 impl Pass<'_> {
@@ -100,12 +106,21 @@ impl Pass<'_> {
         dx
     }
 
+    /// [`Pass::product_back`], the gradient of `x` added to `dx`.
+    pub fn product_back_onto(&mut self, x: &[f32], weight: &Matrix, dy: &[f32], dx: &mut [f32]) {
+        self.weight_back(x, weight, dy);
+        gemm::multiply_add(self.isa, Left::Rows(dy), &weight.backward, dx);
+    }
+
     /// Adds the gradient of the weight.
     fn weight_back(&mut self, x: &[f32], weight: &Matrix, dy: &[f32]) {
-        let tokens = x.len() / weight.k;
-        let packed = PackedWeight::from_transposed(weight.k, tokens, self.precision, x);
+        self.tokens.pack_transposed(weight.k, x.len() / weight.k, x);
+        if let [(name, _)] = &weight.parts[..] {
+            let sum = sum(self.sums, name);
+            return gemm::multiply_add(self.isa, Left::Columns(dy), self.tokens, sum);
+        }
         let mut dw = self.arena.buffer(weight.n * weight.k);
-        gemm::multiply(self.isa, Left::Columns(dy), &packed, None, &mut dw);
+        gemm::multiply(self.isa, Left::Columns(dy), self.tokens, None, &mut dw);
         let mut rest = &dw[..];
         for (name, rows) in &weight.parts {
             let (part, below) = rest.split_at(rows * weight.k);
@@ -121,8 +136,7 @@ impl Pass<'_> {
 
     /// The gradient of a weight.
     pub fn sum(&mut self, name: &str) -> &mut [f32] {
-        let sum = self.sums.get_mut(name);
-        sum.expect("the sums hold every weight, whose names were checked")
+        sum(self.sums, name)
     }
 
     /// The values of a weight.
