@@ -17,7 +17,7 @@ use ankh3::model::{Config, Packed};
 use ankh3::training::batch::Batch;
 use ankh3::training::objective::{Example, Task};
 use ankh3::training::recompute::Activations;
-use ankh3::training::step::Network;
+use ankh3::training::step::{Gradients, Network};
 use ankh3::training::variables::{Parameter, Parameters};
 use candle_core::{DType, Device, Result, Tensor, Var};
 use rand::{RngExt, SeedableRng};
@@ -200,7 +200,7 @@ fn recomputed_activations_change_no_bit() {
                     let losses: Vec<u32> = bits(losses);
                     (losses, gradients)
                 };
-                for path in [Network::gradients as Path, Network::taped] {
+                for path in PATHS {
                     let (losses, kept) = gradients(path, Activations::Keep);
                     for activations in [Activations::Layers, Activations::Sqrt] {
                         let (again, recomputed) = gradients(path, activations);
@@ -219,12 +219,12 @@ fn recomputed_activations_change_no_bit() {
     }
 }
 
-type Path = fn(
-    &Network<'_>,
-    &Parameters,
-    &Batch,
-    Option<Dropout>,
-) -> Result<(Vec<f32>, BTreeMap<String, Vec<f32>>)>;
+type Path = fn(&Network<'_>, &Parameters, &Batch, Option<Dropout>) -> Result<(Vec<f32>, Gradients)>;
+
+const PATHS: [Path; 2] = [
+    |network, parameters, batch, dropout| network.gradients(parameters, batch, dropout),
+    |network, parameters, batch, dropout| network.taped(parameters, batch, dropout),
+];
 
 /// The way back that is written down and the one that candle's tape finds.
 #[test]
@@ -234,7 +234,8 @@ fn the_tape_gives_the_same_gradients() {
         for golden in [golden.deep(), golden] {
             let batch = golden.batch();
             for (dropout, z_loss) in [(None, 0.0), (Some(Dropout::new(0.2, 3)), 0.01)] {
-                for (dtype, tolerance) in [(DType::F32, 1e-5), (DType::BF16, 1e-5)] {
+                // In bf16 a sum made in another order may be rounded the other way where gradients are rounded: 2⁻⁹ of one of many terms.
+                for (dtype, tolerance) in [(DType::F32, 1e-5), (DType::BF16, 1e-3)] {
                     let network = Network {
                         dtype,
                         z_loss,

@@ -152,6 +152,11 @@ mod tests {
             let a = loss.sum_all().unwrap().backward().unwrap();
             let b = expected.sum_all().unwrap().backward().unwrap();
             close(a.get(&ours).unwrap(), b.get(&theirs).unwrap());
+            let mut values = ours.flatten_all().unwrap().to_vec1().unwrap();
+            let losses = gradient_in_place(&mut values, 10, &targets, z as f32);
+            close(&Tensor::new(losses, &Device::Cpu).unwrap(), &expected);
+            let d = Tensor::from_vec(values, (4, 10), &Device::Cpu).unwrap();
+            close(&d, b.get(&theirs).unwrap());
         }
     }
 

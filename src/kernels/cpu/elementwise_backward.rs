@@ -171,7 +171,7 @@ unsafe fn slices<V: Lanes>(
         for i in (0..gate.len()).step_by(LANES) {
             let count = LANES.min(gate.len() - i);
             let (value, slope) = value_and_slope::<V>(activation, read(gate, i, count));
-            let grad = read(grad, i, count);
+            let grad: V = read(grad, i, count);
             let d = if let Some((up, d_up)) = &mut up {
                 write(grad.mul(value), d_up, i, count);
                 grad.mul(read(up, i, count)).mul(slope)

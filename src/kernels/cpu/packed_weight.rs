@@ -52,29 +52,9 @@ impl PackedWeight {
         precision: Precision,
         fill: impl Fn(usize, &mut [f32]) + Sync,
     ) -> Self {
-        let panel_lines = panel_floats(k, precision) / LANES;
-        let mut lines = vec![Line([0.0; LANES]); n.div_ceil(PANEL) * panel_lines];
-        lines
-            .par_chunks_mut(panel_lines.max(1))
-            .enumerate()
-            .for_each_init(
-                || vec![0.0; k],
-                |row, (panel, lines)| {
-                    for column in 0..PANEL.min(n - panel * PANEL) {
-                        fill(panel * PANEL + column, row);
-                        match precision {
-                            Precision::F32 => pack_column_f32(row, column, lines),
-                            Precision::Bf16 => pack_column_bf16(row, column, lines),
-                        }
-                    }
-                },
-            );
-        Self {
-            n,
-            k,
-            precision,
-            lines,
-        }
+        let mut packed = Self::empty(precision);
+        packed.pack(n, k, fill);
+        packed
     }
 
     /// Packs the transpose of `values (k, n)`, row-major. Its rows are rows of the panels already: no gather.
@@ -82,12 +62,13 @@ impl PackedWeight {
     /// # Panics
     /// If `values` does not hold `k` rows of `n`.
     pub fn from_transposed(n: usize, k: usize, precision: Precision, values: &[f32]) -> Self {
+        assert_eq!(values.len(), n * k, "the matrix must be (k, n)");
         let mut packed = Self::empty(precision);
-        packed.pack_transposed(n, k, values);
+        packed.pack_transposed(n, k, |row| &values[row * n..][..n]);
         packed
     }
 
-    /// A matrix without values, whose room [`PackedWeight::pack_transposed`] uses again and again.
+    /// A matrix without values, whose room is used again by each packing.
     pub fn empty(precision: Precision) -> Self {
         Self {
             n: 0,
@@ -97,34 +78,56 @@ impl PackedWeight {
         }
     }
 
-    /// Becomes what [`PackedWeight::from_transposed`] makes.
-    ///
-    /// # Panics
-    /// If `values` does not hold `k` rows of `n`.
-    pub fn pack_transposed(&mut self, n: usize, k: usize, values: &[f32]) {
-        assert_eq!(values.len(), n * k, "the matrix must be (k, n)");
+    /// Becomes what [`PackedWeight::new`] makes.
+    pub fn pack(&mut self, n: usize, k: usize, fill: impl Fn(usize, &mut [f32]) + Sync) {
         let precision = self.precision;
-        let panel_lines = panel_floats(k, precision) / LANES;
-        let len = n.div_ceil(PANEL) * panel_lines;
-        if self.lines.capacity() < len {
-            // Old values are not worth moving; the next matrix may be a little larger.
-            self.lines = Vec::with_capacity(len + len / 8);
-        }
-        // Every line is written below, also beyond the last column.
-        self.lines.resize(len, Line([0.0; LANES]));
-        (self.n, self.k) = (n, k);
+        let pack = |row: &mut Vec<f32>, (panel, lines): (usize, &mut [Line])| {
+            let columns = PANEL.min(n - panel * PANEL);
+            if columns < PANEL {
+                lines.fill(Line([0.0; LANES]));
+            }
+            for column in 0..columns {
+                fill(panel * PANEL + column, row);
+                match precision {
+                    Precision::F32 => pack_column_f32(row, column, lines),
+                    Precision::Bf16 => pack_column_bf16(row, column, lines),
+                }
+            }
+        };
+        let panels = self.room(n, k).enumerate();
+        panels.for_each_init(|| vec![0.0; k], pack);
+    }
+
+    /// Becomes what [`PackedWeight::from_transposed`] makes of `k` rows of `n` values.
+    pub fn pack_transposed<'a>(
+        &mut self,
+        n: usize,
+        k: usize,
+        row: impl Fn(usize) -> &'a [f32] + Sync,
+    ) {
+        let precision = self.precision;
         let pack = |(panel, lines): (usize, &mut [Line])| {
             let columns = panel * PANEL..n.min((panel + 1) * PANEL);
-            let row = |row: usize| &values[row * n..][columns.clone()];
+            let row = |k: usize| &row(k)[columns.clone()];
             match precision {
                 Precision::F32 => (0..k).for_each(|k| pack_row_f32(row(k), k, lines)),
                 Precision::Bf16 => pack_rows_bf16(Isa::current(), k, row, lines),
             }
         };
-        self.lines
-            .par_chunks_mut(panel_lines.max(1))
-            .enumerate()
-            .for_each(pack);
+        self.room(n, k).enumerate().for_each(pack);
+    }
+
+    /// Takes the shape; the panels, which hold anything.
+    fn room(&mut self, n: usize, k: usize) -> impl IndexedParallelIterator<Item = &mut [Line]> {
+        let panel_lines = panel_floats(k, self.precision) / LANES;
+        let len = n.div_ceil(PANEL) * panel_lines;
+        if self.lines.capacity() < len {
+            // Old values are not worth moving.
+            self.lines = Vec::with_capacity(len);
+        }
+        self.lines.resize(len, Line([0.0; LANES]));
+        (self.n, self.k) = (n, k);
+        self.lines.par_chunks_mut(panel_lines.max(1))
     }
 
     /// Output width.

@@ -43,9 +43,15 @@ impl Backprop {
     /// # Errors
     /// Where one is missing or of another shape than the network's.
     pub fn begin(&mut self, network: &Network<'_>, parameters: &Parameters) -> Result<()> {
-        let precision = precision(network);
-        self.weights = None;
-        self.weights = Some(Weights::pack(network.config, parameters, precision)?);
+        let weights = match &mut self.weights {
+            Some(weights) => weights,
+            none => none.insert(Weights::new(
+                network.config,
+                parameters,
+                precision(network),
+            )?),
+        };
+        weights.pack(parameters);
         Ok(())
     }
 
@@ -66,6 +72,7 @@ impl Backprop {
             .as_ref()
             .expect("a step begins with its weights");
         check(batch, network.config.vocab_size)?;
+        let empty = || PackedWeight::empty(precision(network));
         let mut pass = Pass {
             config: network.config,
             parameters,

@@ -114,7 +114,9 @@ impl Pass<'_> {
 
     /// Adds the gradient of the weight.
     fn weight_back(&mut self, x: &[f32], weight: &Matrix, dy: &[f32]) {
-        self.tokens.pack_transposed(weight.k, x.len() / weight.k, x);
+        let (k, tokens) = (weight.k, x.len() / weight.k);
+        self.tokens
+            .pack_transposed(k, tokens, |row| &x[row * k..][..k]);
         if let [(name, _)] = &weight.parts[..] {
             let sum = sum(self.sums, name);
             return gemm::multiply_add(self.isa, Left::Columns(dy), self.tokens, sum);

@@ -2,6 +2,7 @@
 //! the same input are one matrix, as in [`crate::model::layers`]. Names are those of Hugging Face's `T5ForConditionalGeneration`.
 
 use candle_core::{Result, bail};
+use rayon::prelude::*;
 
 use super::super::variables::Parameters;
 use crate::kernels::cpu::packed_weight::{PackedWeight, Precision};
@@ -65,20 +66,54 @@ pub(super) struct Weights {
     pub scale: Option<f32>,
 }
 
-/// Packs what `config` asks for.
-struct Packer<'a> {
+/// Finds what `config` asks for.
+struct Names<'a> {
     config: &'a Config,
     parameters: &'a Parameters,
     precision: Precision,
 }
 
+impl Matrix {
+    /// Packs the weights as they are now.
+    fn pack(&mut self, parameters: &Parameters) {
+        let parts = self.parts.iter();
+        let rows: Vec<&[f32]> = parts
+            .flat_map(|(name, _)| parameters[name].values.chunks_exact(self.k))
+            .collect();
+        let fill = |row: usize, target: &mut [f32]| target.copy_from_slice(rows[row]);
+        self.forward.pack(self.n, self.k, fill);
+        self.backward
+            .pack_transposed(self.k, self.n, |row| rows[row]);
+    }
+}
+
+impl Layer {
+    fn matrices(&mut self) -> impl Iterator<Item = &mut Matrix> {
+        let Layer {
+            attention,
+            cross,
+            feed_forward,
+        } = self;
+        let cross = cross.as_mut();
+        let cross = cross.map(|cross| [&mut cross.q, &mut cross.kv, &mut cross.output]);
+        [
+            &mut attention.qkv,
+            &mut attention.output,
+            &mut feed_forward.input,
+            &mut feed_forward.output,
+        ]
+        .into_iter()
+        .chain(cross.into_iter().flatten())
+    }
+}
+
 impl Weights {
-    /// Packs all weights.
+    /// Room for all weights.
     ///
     /// # Errors
     /// Where one is missing or of another shape than `config` says.
-    pub fn pack(config: &Config, parameters: &Parameters, precision: Precision) -> Result<Self> {
-        let packer = Packer {
+    pub fn new(config: &Config, parameters: &Parameters, precision: Precision) -> Result<Self> {
+        let names = Names {
             config,
             parameters,
             precision,
@@ -89,24 +124,33 @@ impl Weights {
         } else {
             "shared.weight"
         };
-        packer.check("shared.weight", &[config.vocab_size, config.d_model])?;
+        names.check("shared.weight", &[config.vocab_size, config.d_model])?;
         for stack in ["encoder", "decoder"] {
-            packer.check(
+            names.check(
                 &bias(stack),
                 &[config.relative_attention_num_buckets, config.num_heads],
             )?;
-            packer.norm(final_norm(stack))?;
+            names.norm(final_norm(stack))?;
         }
-        let encoder = (0..config.num_layers).map(|i| packer.layer("encoder", i));
-        let decoder = (0..config.decoder_layers()).map(|i| packer.layer("decoder", i));
+        let encoder = (0..config.num_layers).map(|i| names.layer("encoder", i));
+        let decoder = (0..config.decoder_layers()).map(|i| names.layer("decoder", i));
         Ok(Weights {
             encoder: encoder.collect::<Result<_>>()?,
             decoder: decoder.collect::<Result<_>>()?,
-            head: packer.matrix(&[(head, config.vocab_size)], config.d_model)?,
+            head: names.matrix(&[(head, config.vocab_size)], config.d_model)?,
             scale: config
                 .scales_logits(has_head)
                 .then(|| (config.d_model as f64).powf(-0.5) as f32),
         })
+    }
+
+    /// Packs all weights as they are now; `parameters` are those that the room was made for.
+    pub fn pack(&mut self, parameters: &Parameters) {
+        let layers = self.encoder.iter_mut().chain(&mut self.decoder);
+        let mut matrices: Vec<&mut Matrix> = layers.flat_map(Layer::matrices).collect();
+        matrices.push(&mut self.head);
+        let all = matrices.par_iter_mut().with_max_len(1);
+        all.for_each(|matrix| matrix.pack(parameters));
     }
 }
 
@@ -120,7 +164,7 @@ pub(super) fn final_norm(stack: &str) -> String {
     format!("{stack}.final_layer_norm.weight")
 }
 
-impl Packer<'_> {
+impl Names<'_> {
     fn layer(&self, stack: &str, number: usize) -> Result<Layer> {
         let at = |sub_layer: usize| format!("{stack}.block.{number}.layer.{sub_layer}");
         let cross = if stack == "decoder" {
@@ -181,28 +225,22 @@ impl Packer<'_> {
     }
 
     fn matrix(&self, parts: &[(&str, usize)], k: usize) -> Result<Matrix> {
-        let n = parts.iter().map(|(_, rows)| rows).sum();
-        let mut values = Vec::with_capacity(n * k);
         for (name, rows) in parts {
-            values.extend_from_slice(self.check(name, &[*rows, k])?);
+            self.check(name, &[*rows, k])?;
         }
-        let forward = PackedWeight::new(n, k, self.precision, |row, target| {
-            target.copy_from_slice(&values[row * k..][..k]);
-        });
-        let backward = PackedWeight::from_transposed(k, n, self.precision, &values);
-        let parts = parts.iter().map(|(name, rows)| ((*name).to_owned(), *rows));
+        let named = parts.iter().map(|(name, rows)| ((*name).to_owned(), *rows));
         Ok(Matrix {
-            parts: parts.collect(),
-            n,
+            parts: named.collect(),
+            n: parts.iter().map(|(_, rows)| rows).sum(),
             k,
-            forward,
-            backward,
+            forward: PackedWeight::empty(self.precision),
+            backward: PackedWeight::empty(self.precision),
         })
     }
 
-    fn check(&self, name: &str, shape: &[usize]) -> Result<&[f32]> {
+    fn check(&self, name: &str, shape: &[usize]) -> Result<()> {
         match self.parameters.get(name) {
-            Some(parameter) if parameter.shape == shape => Ok(&parameter.values),
+            Some(parameter) if parameter.shape == shape => Ok(()),
             Some(parameter) => bail!("`{name}` is {:?}, not {shape:?}", parameter.shape),
             None => bail!("the model in training has no tensor `{name}`"),
         }
