@@ -17,7 +17,7 @@ use ankh3::model::{Config, Packed};
 use ankh3::training::batch::Batch;
 use ankh3::training::objective::{Example, Task};
 use ankh3::training::recompute::Activations;
-use ankh3::training::step::{Gradients, Network};
+use ankh3::training::step::Network;
 use ankh3::training::variables::{Parameter, Parameters};
 use candle_core::{DType, Device, Result, Tensor, Var};
 use rand::{RngExt, SeedableRng};
@@ -185,13 +185,14 @@ fn recomputed_activations_change_no_bit() {
         for golden in [golden.deep(), golden] {
             let batch = golden.batch();
             for dropout in [None, Some(Dropout::new(0.2, 3))] {
-                let gradients = |path: Path, activations| {
+                let gradients = |activations| {
                     let network = Network {
                         activations,
                         ..golden.network()
                     };
-                    let (losses, gradients) =
-                        path(&network, &golden.parameters, &batch, dropout).unwrap();
+                    let (losses, gradients) = network
+                        .gradients(&golden.parameters, &batch, dropout)
+                        .unwrap();
                     let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect();
                     let gradients: BTreeMap<String, Vec<u32>> = gradients
                         .into_iter()
@@ -200,31 +201,22 @@ fn recomputed_activations_change_no_bit() {
                     let losses: Vec<u32> = bits(losses);
                     (losses, gradients)
                 };
-                for path in PATHS {
-                    let (losses, kept) = gradients(path, Activations::Keep);
-                    for activations in [Activations::Layers, Activations::Sqrt] {
-                        let (again, recomputed) = gradients(path, activations);
-                        assert_eq!(losses, again, "{kind} {activations:?}");
-                        assert_eq!(kept.len(), recomputed.len());
-                        for (name, bits) in &kept {
-                            assert!(
-                                *bits == recomputed[name],
-                                "{kind} {activations:?} {dropout:?}: {name}"
-                            );
-                        }
+                let (losses, kept) = gradients(Activations::Keep);
+                for activations in [Activations::Layers, Activations::Sqrt] {
+                    let (again, recomputed) = gradients(activations);
+                    assert_eq!(losses, again, "{kind} {activations:?}");
+                    assert_eq!(kept.len(), recomputed.len());
+                    for (name, bits) in &kept {
+                        assert!(
+                            *bits == recomputed[name],
+                            "{kind} {activations:?} {dropout:?}: {name}"
+                        );
                     }
                 }
             }
         }
     }
 }
-
-type Path = fn(&Network<'_>, &Parameters, &Batch, Option<Dropout>) -> Result<(Vec<f32>, Gradients)>;
-
-const PATHS: [Path; 2] = [
-    |network, parameters, batch, dropout| network.gradients(parameters, batch, dropout),
-    |network, parameters, batch, dropout| network.taped(parameters, batch, dropout),
-];
 
 /// The way back that is written down and the one that candle's tape finds.
 #[test]
@@ -234,24 +226,54 @@ fn the_tape_gives_the_same_gradients() {
         for golden in [golden.deep(), golden] {
             let batch = golden.batch();
             for (dropout, z_loss) in [(None, 0.0), (Some(Dropout::new(0.2, 3)), 0.01)] {
-                // In bf16 a sum made in another order may be rounded the other way where gradients are rounded: 2⁻⁹ of one of many terms.
-                for (dtype, tolerance) in [(DType::F32, 1e-5), (DType::BF16, 1e-3)] {
+                for activations in [Activations::Keep, Activations::Layers, Activations::Sqrt] {
                     let network = Network {
-                        dtype,
                         z_loss,
+                        activations,
                         ..golden.network()
                     };
-                    let (parameters, what) = (&golden.parameters, format!("{kind} {dtype:?}"));
+                    let what = format!("{kind} {activations:?} {dropout:?}");
+                    let parameters = &golden.parameters;
                     let ours = network.gradients(parameters, &batch, dropout).unwrap();
                     let taped = network.taped(parameters, &batch, dropout).unwrap();
-                    assert_near(&ours.0, &taped.0, tolerance, &format!("{what}, losses"));
+                    assert_near(&ours.0, &taped.0, 1e-5, &format!("{what}, losses"));
                     assert_eq!(ours.1.len(), taped.1.len(), "{what}");
                     for (name, gradient) in &ours.1 {
-                        let what = format!("{what} {dropout:?}, {name}");
-                        assert_near(gradient, &taped.1[name], tolerance, &what);
+                        let what = format!("{what}, {name}");
+                        assert_near(gradient, &taped.1[name], 1e-5, &what);
                     }
                 }
             }
+        }
+    }
+}
+
+/// In bf16 a sum made in another order may be rounded the other way: the two ways may differ by less than rounding itself changes.
+#[test]
+fn the_tape_gives_the_same_gradients_in_bf16() {
+    for kind in KINDS {
+        let golden = golden(kind);
+        for golden in [golden.deep(), golden] {
+            let (parameters, batch) = (&golden.parameters, golden.batch());
+            let exact = golden.network();
+            let rounded = Network {
+                dtype: DType::BF16,
+                ..exact.clone()
+            };
+            let ours = rounded.gradients(parameters, &batch, None).unwrap();
+            let taped = rounded.taped(parameters, &batch, None).unwrap();
+            let (_, exact) = exact.taped(parameters, &batch, None).unwrap();
+            assert_near(&ours.0, &taped.0, 1e-5, &format!("{kind}, losses"));
+            let distance = |a: &BTreeMap<String, Vec<f32>>, b: &BTreeMap<String, Vec<f32>>| {
+                let pairs = a.values().flatten().zip(b.values().flatten());
+                let squares = pairs.map(|(a, b)| f64::from(a - b).powi(2));
+                squares.sum::<f64>().sqrt()
+            };
+            let (between, rounding) = (distance(&ours.1, &taped.1), distance(&taped.1, &exact));
+            assert!(
+                between < 0.25 * rounding,
+                "{kind}: {between:.1e}, where rounding makes {rounding:.1e}"
+            );
         }
     }
 }
