@@ -243,7 +243,7 @@ impl Part<'_> {
                 let columns = (n - panel * PANEL).saturating_sub(p * PANEL + half * LANES);
                 first(columns)
             };
-            if self.start > 0 {
+            if self.start > 0 || self.product.adds {
                 for (r, sums) in sums.iter_mut().enumerate() {
                     for (p, sums) in sums.iter_mut().enumerate() {
                         for (half, sum) in sums.iter_mut().enumerate() {

@@ -63,6 +63,25 @@ pub fn multiply(
     residual: Option<&[f32]>,
     c: &mut [f32],
 ) {
+    start(isa, a, weight, residual, false, c);
+}
+
+/// `c (m, n) += a (m, k) · weightᵀ`: the chain of multiply-adds begins at what `c` holds.
+///
+/// # Panics
+/// If a slice's length does not fit the shapes.
+pub fn multiply_add(isa: Isa, a: Left<'_>, weight: &PackedWeight, c: &mut [f32]) {
+    start(isa, a, weight, None, true, c);
+}
+
+fn start(
+    isa: Isa,
+    a: Left<'_>,
+    weight: &PackedWeight,
+    residual: Option<&[f32]>,
+    adds: bool,
+    c: &mut [f32],
+) {
     let (n, k) = (weight.n(), weight.k());
     if n == 0 || c.is_empty() {
         return;
@@ -79,6 +98,7 @@ pub fn multiply(
         a,
         weight,
         residual,
+        adds,
         c: SharedMut(c.as_mut_ptr()),
         m,
     };
@@ -109,6 +129,8 @@ pub(super) struct Product<'a> {
     pub(super) a: Left<'a>,
     pub(super) weight: &'a PackedWeight,
     pub(super) residual: Option<&'a [f32]>,
+    /// Whether the results are added to what C holds.
+    pub(super) adds: bool,
     pub(super) c: SharedMut,
     pub(super) m: usize,
 }
@@ -287,7 +309,7 @@ unsafe fn tile<V: Lanes, const MR: usize, const NP: usize>(
             .as_ptr()
             .add(row / STRIP * STRIP_FLOATS + row % STRIP);
         let mut sums = [[[V::splat(0.0); 2]; NP]; MR];
-        if part.start > 0 {
+        if part.start > 0 || part.product.adds {
             read_tile(&mut sums, c, n, columns);
         }
         for (first, depth, strip) in depths(part.depth) {

@@ -52,29 +52,9 @@ impl PackedWeight {
         precision: Precision,
         fill: impl Fn(usize, &mut [f32]) + Sync,
     ) -> Self {
-        let panel_lines = panel_floats(k, precision) / LANES;
-        let mut lines = vec![Line([0.0; LANES]); n.div_ceil(PANEL) * panel_lines];
-        lines
-            .par_chunks_mut(panel_lines.max(1))
-            .enumerate()
-            .for_each_init(
-                || (vec![0.0; PANEL * k], vec![0.0; PANEL * k]),
-                |(rows, columns), (panel, lines)| {
-                    let height = PANEL.min(n - panel * PANEL);
-                    for (i, row) in rows.chunks_exact_mut(k.max(1)).take(height).enumerate() {
-                        fill(panel * PANEL + i, row);
-                    }
-                    side_by_side::<PANEL>(|i| &rows[i * k..][..k], height, columns);
-                    let column = |at: usize| &columns[at * PANEL..][..height];
-                    pack_rows(precision, k, column, lines);
-                },
-            );
-        Self {
-            n,
-            k,
-            precision,
-            lines,
-        }
+        let mut packed = Self::empty(precision);
+        packed.pack(n, k, fill);
+        packed
     }
 
     /// Packs the transpose of `values (k, n)`, row-major. Its rows are rows of the panels already: no gather.
@@ -83,23 +63,70 @@ impl PackedWeight {
     /// If `values` does not hold `k` rows of `n`.
     pub fn from_transposed(n: usize, k: usize, precision: Precision, values: &[f32]) -> Self {
         assert_eq!(values.len(), n * k, "the matrix must be (k, n)");
-        let panel_lines = panel_floats(k, precision) / LANES;
-        let mut lines = vec![Line([0.0; LANES]); n.div_ceil(PANEL) * panel_lines];
+        let mut packed = Self::empty(precision);
+        packed.pack_transposed(n, k, |row| &values[row * n..][..n]);
+        packed
+    }
+
+    /// A matrix without values, whose room is used again by each packing.
+    pub fn empty(precision: Precision) -> Self {
+        Self {
+            n: 0,
+            k: 0,
+            precision,
+            lines: Vec::new(),
+        }
+    }
+
+    /// Becomes what [`PackedWeight::new`] makes.
+    pub fn pack(&mut self, n: usize, k: usize, fill: impl Fn(usize, &mut [f32]) + Sync) {
+        let precision = self.precision;
+        // A panel's rows as they come, then side by side.
+        let room = || (vec![0.0; PANEL * k], vec![0.0; PANEL * k]);
+        let pack = |(rows, columns): &mut (Vec<f32>, Vec<f32>),
+                    (panel, lines): (usize, &mut [Line])| {
+            let height = PANEL.min(n - panel * PANEL);
+            if height < PANEL {
+                lines.fill(Line([0.0; LANES]));
+            }
+            for (i, row) in rows.chunks_exact_mut(k.max(1)).take(height).enumerate() {
+                fill(panel * PANEL + i, row);
+            }
+            side_by_side::<PANEL>(|i| &rows[i * k..][..k], height, columns);
+            let column = |at: usize| &columns[at * PANEL..][..height];
+            pack_rows(precision, k, column, lines);
+        };
+        let panels = self.room(n, k).enumerate();
+        panels.for_each_init(room, pack);
+    }
+
+    /// Becomes what [`PackedWeight::from_transposed`] makes of `k` rows of `n` values.
+    pub fn pack_transposed<'a>(
+        &mut self,
+        n: usize,
+        k: usize,
+        row: impl Fn(usize) -> &'a [f32] + Sync,
+    ) {
+        let precision = self.precision;
         let pack = |(panel, lines): (usize, &mut [Line])| {
             let columns = panel * PANEL..n.min((panel + 1) * PANEL);
-            let row = |row: usize| &values[row * n..][columns.clone()];
+            let row = |k: usize| &row(k)[columns.clone()];
             pack_rows(precision, k, row, lines);
         };
-        lines
-            .par_chunks_mut(panel_lines.max(1))
-            .enumerate()
-            .for_each(pack);
-        Self {
-            n,
-            k,
-            precision,
-            lines,
+        self.room(n, k).enumerate().for_each(pack);
+    }
+
+    /// Takes the shape; the panels, which hold anything.
+    fn room(&mut self, n: usize, k: usize) -> impl IndexedParallelIterator<Item = &mut [Line]> {
+        let panel_lines = panel_floats(k, self.precision) / LANES;
+        let len = n.div_ceil(PANEL) * panel_lines;
+        if self.lines.capacity() < len {
+            // Old values are not worth moving.
+            self.lines = Vec::with_capacity(len);
         }
+        self.lines.resize(len, Line([0.0; LANES]));
+        (self.n, self.k) = (n, k);
+        self.lines.par_chunks_mut(panel_lines.max(1))
     }
 
     /// Output width.
@@ -151,8 +178,11 @@ fn pack_rows<'a>(
 }
 
 fn pack_row_f32(values: &[f32], k: usize, lines: &mut [Line]) {
-    for (line, values) in lines[2 * k..].iter_mut().zip(values.chunks(LANES)) {
-        line.0[..values.len()].copy_from_slice(values);
+    for (half, line) in lines[2 * k..][..2].iter_mut().enumerate() {
+        let values = lane(values, half);
+        let (own, beyond) = line.0.split_at_mut(values.len());
+        own.copy_from_slice(values);
+        beyond.fill(0.0);
     }
 }
 
