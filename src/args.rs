@@ -182,7 +182,7 @@ impl InputArgs {
     ///
     /// # Errors
     /// A length limit that cannot be kept.
-    pub fn options(&self, rules: Rules) -> Result<Options, LimitError> {
+    pub fn options(&self, rules: Rules) -> Result<Options, UsageError> {
         Ok(Options {
             rules,
             duplicates: match self.duplicates {
@@ -194,7 +194,7 @@ impl InputArgs {
                 OnBadArg::Error => OnBad::Error,
                 OnBadArg::Skip => OnBad::Skip,
             },
-            limit: self.limit()?,
+            limit: self.limit().map_err(usage)?,
         })
     }
 
@@ -264,6 +264,16 @@ impl FromStr for Shard {
             _ => Err("a shard is I/N with 1 <= I <= N, such as 3/8".to_owned()),
         }
     }
+}
+
+/// A command line that its parser took and that means nothing all the same: exit code 2, as the parser's own.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(String);
+
+/// An error of the command line: what is wrong with it, and the way out.
+pub fn usage(message: impl fmt::Display) -> UsageError {
+    UsageError(message.to_string())
 }
 
 /// Parses a count that must not be 0.

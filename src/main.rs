@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use ankh3::args::UsageError;
 use ankh3::commands::{Command, Outcome};
 use ankh3::io::signals::tidy_up_when_told_to_stop;
 use ankh3::io::stdio::is_stdout_closed;
@@ -42,7 +43,7 @@ fn main() -> ExitCode {
         Err(error) if error.chain().any(is_stdout_closed) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{}", told(&error));
-            ExitCode::FAILURE
+            ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
         }
     }
 }
