@@ -200,7 +200,9 @@ fn containers_and_scripts_are_linted() {
     let folder = folder();
     ran(command("hadolint", folder.path()).arg(project("Dockerfile")));
     let scripts = [
+        ".ci/run",
         "tests/run",
+        "tests/golden/regenerate",
         "tests/workflows/engines",
         "tests/workflows/slurm",
         "tests/workflows/nextflow/nextflow",

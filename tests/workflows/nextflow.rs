@@ -1,6 +1,8 @@
 use std::fs;
 
-use crate::support::{ankh3, begin, find, folder, has, model, nextflow, project, ran, same_bytes};
+use crate::support::{
+    ankh3, begin, ended, find, folder, has, model, nextflow, project, ran, same_bytes,
+};
 
 #[test]
 fn a_scattered_proteome_is_the_bytes_of_one_run_and_resumes_from_its_cache() {
@@ -76,4 +78,24 @@ fn a_family_is_learnt_completed_scored_and_reported() {
     let completions = fs::read_to_string(results.join("family.completions.fasta")).unwrap();
     assert_eq!(completions.matches('>').count(), 6);
     assert_eq!(find(&results, "family.scores.tsv.json").len(), 1);
+}
+
+#[test]
+fn two_files_whose_results_would_have_one_name_are_refused() {
+    if !has("nextflow") {
+        return;
+    }
+    let folder = folder();
+    for name in ["yeast.v1.fasta", "yeast.v2.fasta", "yeast.v2.faa.gz"] {
+        fs::write(folder.path().join(name), ">a\nMKV\n").unwrap();
+    }
+    let pipeline = project("workflows/proteome").display().to_string();
+    let mut run = nextflow(folder.path(), &format!("-q run {pipeline} --input yeast.*"));
+    let (code, said) = ended(&mut run);
+    assert_ne!(code, Some(0), "{said}");
+    assert!(
+        said.contains("yeast.v2.faa.gz") && said.contains("would all be called yeast.v2"),
+        "{said}"
+    );
+    assert!(!said.contains("yeast.v1.fasta"), "{said}");
 }
