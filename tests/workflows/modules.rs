@@ -169,7 +169,7 @@ fn every_module_makes_the_bytes_of_its_command() {
         )
     };
     let mut config = settings("merge", "ext.prefix = 'merged'");
-    config += &settings("pretrain", "ext.args = '--set steps=2'");
+    config += &settings("pretrain", "ext.args = '--set steps=3'");
     for reader in &READERS {
         // The head is an input of its module.
         let options = reader.options.replace("--head head", "");
