@@ -200,7 +200,7 @@ fn a_killed_task_goes_on_where_it_was_and_a_killed_run_keeps_what_was_done() {
     ] {
         assert!(said.contains(line), "no {line:?} in\n{said}");
     }
-    same_bytes(&folder.path().join("results/ankh3_score/slow.tsv"), &whole);
+    same_bytes(&folder.path().join("results/score/slow.tsv"), &whole);
 }
 
 #[test]

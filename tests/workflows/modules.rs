@@ -163,13 +163,14 @@ fn every_module_makes_the_bytes_of_its_command() {
     }
     let bench = Bench::new();
     let settings = |module: &str, setting: &str| {
-        format!(
-            "process {{ withName: 'ANKH3_{}' {{ {setting} }} }}\n",
-            module.to_uppercase()
-        )
+        let name = module.to_uppercase();
+        let published = format!("publishDir = [path: 'results/{module}', mode: 'copy']");
+        format!("process {{ withName: 'ANKH3_{name}' {{ {published}\n {setting} }} }}\n")
     };
     let mut config = settings("merge", "ext.prefix = 'merged'");
     config += &settings("pretrain", "ext.args = '--set steps=3'");
+    config += &settings("fetch", "");
+    config += &settings("report", "");
     for reader in &READERS {
         // The head is an input of its module.
         let options = reader.options.replace("--head head", "");
@@ -183,7 +184,7 @@ fn every_module_makes_the_bytes_of_its_command() {
         .env("HF_ENDPOINT", bench.hub.endpoint());
     all_tell_their_version(&ran(&mut run));
 
-    let made = |module: &str| bench.path().join(format!("results/ankh3_{module}"));
+    let made = |module: &str| bench.path().join(format!("results/{module}"));
     for reader in &READERS {
         let (stem, extension) = reader.made.split_once('.').unwrap();
         let name = match reader.module {
@@ -226,7 +227,7 @@ fn every_wrapper_makes_the_bytes_of_its_command() {
         snakefile += &if reads {
             example.replace("extra=\"", "extra=\"--on-bad skip ")
         } else {
-            example
+            example.replace("train=\"proteins", "train=\"family")
         };
         count += 1;
     }
@@ -238,8 +239,10 @@ fn every_wrapper_makes_the_bytes_of_its_command() {
         run.args(["--model", "known/ankh3-large", "--shard", shard, "-o", part]);
         ended(run.arg("proteins.fasta"));
     }
-    let recipe = project("workflows/family/recipe.toml");
-    fs::copy(recipe, bench.path().join("recipe.toml")).unwrap();
+    for file in ["workflows/family/recipe.toml", "examples/family.fasta"] {
+        let file = project(file);
+        fs::copy(&file, bench.path().join(file.file_name().unwrap())).unwrap();
+    }
     let mut run = snakemake(bench.path(), "--cores 2");
     run.env_remove("HF_HUB_OFFLINE")
         .env("HF_ENDPOINT", bench.hub.endpoint());

@@ -138,7 +138,7 @@ fn nextflow_killed(slurm: &Slurm) {
     let logs = find(&folder.path().join("work"), ".command.log");
     let logs = logs.iter().map(|log| fs::read_to_string(log).unwrap());
     assert!(logs.map(|log| resumed(&log)).max() >= Some(1), "{said}");
-    same_bytes(&folder.path().join("results/ankh3_score/slow.tsv"), &whole);
+    same_bytes(&folder.path().join("results/score/slow.tsv"), &whole);
 }
 
 /// A stand-in for `ankh3` writes what it was asked and which GPU it sees: this build has no CUDA.
