@@ -163,7 +163,7 @@ fn a_killed_task_goes_on_where_it_was_and_a_killed_run_keeps_what_was_done() {
     let proteome = shorter(folder.path());
     let whole = whole(folder.path(), &proteome);
     let run = |more: &[&str]| {
-        let mut run = nextflow(folder.path(), "run -with-trace");
+        let mut run = nextflow(folder.path(), "run");
         run.arg(project("tests/workflows/score.nf"))
             .arg("-c")
             .arg(project("tests/workflows/modules.config"));
