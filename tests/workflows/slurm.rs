@@ -152,8 +152,8 @@ echo \"${asked}GPU ${CUDA_VISIBLE_DEVICES:-none}\" >\"$output\"
 ";
 
 /// Without accounting Slurm is asked by `squeue`; a node of this size takes jobs of one core.
-const SLURM: &str = "--executor slurm --jobs 4 --slurm-no-account --slurm-status-command squeue --slurm-init-seconds-before-status-checks 1 \
-    --default-resources mem_mb=500 runtime=10 slurm_partition=cpu --set-resources embed:runtime=10 merge:runtime=10 report:runtime=10 --max-threads 1 --latency-wait 20 --seconds-between-status-checks 1";
+const SLURM: &str = "--jobs 4 --slurm-no-account --slurm-status-command squeue --slurm-init-seconds-before-status-checks 1 \
+    --max-threads 1 --latency-wait 20 --seconds-between-status-checks 1";
 
 fn snakemake_gpu(slurm: &Slurm) {
     let folder = folder();
@@ -171,7 +171,8 @@ fn snakemake_gpu(slurm: &Slurm) {
     let all = "rule all:\n    input: 'with.tsv', 'without.tsv'\n";
     let text = format!("{all}{}{}", rule("with", 1), rule("without", 0));
     fs::write(folder.path().join("Snakefile"), text).unwrap();
-    let mut run = snakemake(folder.path(), SLURM);
+    let executor = "--executor slurm --default-resources mem_mb=500 runtime=10";
+    let mut run = snakemake(folder.path(), &format!("{executor} {SLURM}"));
     let path = format!(
         "{}:{}",
         bin.display(),
@@ -198,8 +199,10 @@ fn snakemake_proteome(slurm: &Slurm) {
     let snakefile = project("workflows/proteome/Snakefile")
         .display()
         .to_string();
+    let profile = project("snakemake/profiles/slurm").display().to_string();
     let arguments = format!(
-        "{SLURM} --snakefile {snakefile} --config contacts=False shards=2 format=npz model={}",
+        "--profile {profile} {SLURM} --set-resources embed:runtime=10 --snakefile {snakefile} \
+         --config contacts=False shards=2 format=npz model={}",
         model()
     );
     ran(snakemake(folder.path(), &arguments).env("SLURM_CONF", slurm.configuration()));
