@@ -46,6 +46,14 @@ pub fn begin() -> &'static str {
     "none"
 }
 
+/// How the proteome's contacts are told: by the head of `nano`, or of its one short protein without a head.
+pub fn contacts() -> &'static str {
+    if project("models/nano").is_dir() {
+        return "";
+    }
+    "--method jacobian --jacobian-outputs hidden --max-length 28 --over skip"
+}
+
 /// A random nano model in a directory, made once for all tests of this run.
 pub fn model_folder() -> &'static Path {
     static MODEL: LazyLock<PathBuf> = LazyLock::new(|| {

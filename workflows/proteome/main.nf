@@ -10,7 +10,7 @@ include { ANKH3_REPORT          } from '../../nextflow/modules/nf-core/ankh3/rep
 
 workflow {
     main:
-    def model = params.model == 'nano' ? [] : file(params.model, checkIfExists: true, type: 'dir')
+    def model = params.model in ['nano', 'ankh3-nano'] ? [] : file(params.model, checkIfExists: true, type: 'dir')
     // Results are named after their FASTA, without its endings.
     def endings = /(\.(fasta|faa|fas|fa))?(\.(gz|bgz|zst|xz|bz2))?$/
     def inputs = files(params.input, checkIfExists: true).groupBy { fasta -> fasta.name.replaceFirst(endings, '') }
