@@ -1,7 +1,7 @@
 use std::fs;
 
 use crate::support::{
-    ankh3, begin, ended, find, folder, has, model, nextflow, project, ran, same_bytes,
+    ankh3, begin, contacts, ended, find, folder, has, model, nextflow, project, ran, same_bytes,
 };
 
 #[test]
@@ -11,9 +11,7 @@ fn a_scattered_proteome_is_the_bytes_of_one_run_and_resumes_from_its_cache() {
     }
     let folder = folder();
     let proteome = project("examples/proteome.fasta");
-    // One protein is that short.
-    let contacts = "--method jacobian --jacobian-outputs hidden --max-length 28 --over skip";
-    let parameters = format!(r#"{{"contacts_args": "{contacts}"}}"#);
+    let parameters = format!(r#"{{"contacts_args": "{}"}}"#, contacts());
     fs::write(folder.path().join("few.json"), parameters).unwrap();
     // h5 carries its provenance, tsv has it beside it: both ways of gathering.
     for format in ["h5", "tsv"] {

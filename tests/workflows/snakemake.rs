@@ -1,7 +1,9 @@
 use std::fs;
 use std::path::Path;
 
-use crate::support::{ankh3, begin, folder, has, model, project, ran, same_bytes, snakemake};
+use crate::support::{
+    ankh3, begin, contacts, folder, has, model, project, ran, same_bytes, snakemake,
+};
 
 /// The examples where the pipelines' configurations look for them.
 pub fn examples(folder: &Path) {
@@ -26,8 +28,7 @@ fn a_scattered_proteome_is_the_bytes_of_one_run() {
     );
     let run = || {
         let mut run = snakemake(folder.path(), &arguments);
-        // One protein is that short.
-        run.arg("contacts_extra=--method jacobian --jacobian-outputs hidden --max-length 28 --over skip");
+        run.arg(format!("contacts_extra={}", contacts()));
         run
     };
     ran(&mut run());
