@@ -65,6 +65,10 @@ pub struct RuntimeArgs {
     #[arg(long, value_enum, ignore_case = true)]
     pub dtype: Option<DtypeArg>,
 
+    /// How the linear layers keep their weights. int8 is faster and less exact, on CPUs only; what stays full is in --dtype.
+    #[arg(long, value_enum, ignore_case = true, default_value = "full")]
+    pub weights: WeightsArg,
+
     /// CPU threads [default: as many as this process may use].
     #[arg(long, short, value_name = "N", value_parser = at_least_one, env = "ANKH3_THREADS")]
     pub threads: Option<usize>,
@@ -83,6 +87,15 @@ pub enum DtypeArg {
     Bf16,
 }
 
+/// How weights are kept, on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum WeightsArg {
+    /// In --dtype.
+    Full,
+    /// 8-bit integers with a scale an output; activations are rounded to 8 bits in front of each product.
+    Int8,
+}
+
 impl RuntimeArgs {
     /// Opens the device.
     ///
@@ -93,7 +106,11 @@ impl RuntimeArgs {
             DtypeArg::F32 => Dtype::F32,
             DtypeArg::Bf16 => Dtype::Bf16,
         });
-        Compute::open(self.device, dtype)
+        let compute = Compute::open(self.device, dtype)?;
+        match self.weights {
+            WeightsArg::Full => Ok(compute),
+            WeightsArg::Int8 => compute.quantized(),
+        }
     }
 
     /// Tokens in a batch: what was asked for, else what keeps the device busy.
@@ -173,7 +190,7 @@ impl InputArgs {
     ///
     /// # Errors
     /// A length limit that cannot be kept.
-    pub fn options(&self, rules: Rules) -> Result<Options, LimitError> {
+    pub fn options(&self, rules: Rules) -> Result<Options, UsageError> {
         Ok(Options {
             rules,
             duplicates: match self.duplicates {
@@ -185,7 +202,7 @@ impl InputArgs {
                 OnBadArg::Error => OnBad::Error,
                 OnBadArg::Skip => OnBad::Skip,
             },
-            limit: self.limit()?,
+            limit: self.limit().map_err(usage)?,
         })
     }
 
@@ -255,6 +272,16 @@ impl FromStr for Shard {
             _ => Err("a shard is I/N with 1 <= I <= N, such as 3/8".to_owned()),
         }
     }
+}
+
+/// A command line that its parser took and that means nothing all the same: exit code 2, as the parser's own.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(String);
+
+/// An error of the command line: what is wrong with it, and the way out.
+pub fn usage(message: impl fmt::Display) -> UsageError {
+    UsageError(message.to_string())
 }
 
 /// Parses a count that must not be 0.

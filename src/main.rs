@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use ankh3::args::UsageError;
 use ankh3::commands::{Command, Outcome};
 use ankh3::io::signals::tidy_up_when_told_to_stop;
 use ankh3::io::stdio::is_stdout_closed;
@@ -28,6 +29,7 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
+    keep_freed_memory();
     let cli = Cli::parse();
     start_logging(cli.quiet, cli.verbose);
     tracing::info!("ankh3 {}: {}", env!("CARGO_PKG_VERSION"), command_line());
@@ -41,8 +43,23 @@ fn main() -> ExitCode {
         Err(error) if error.chain().any(is_stdout_closed) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{}", told(&error));
-            ExitCode::FAILURE
+            ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
         }
+    }
+}
+
+/// What an operation of the network frees, the next one asks for: given back to the system in between, it would come back page by page, each one cleared
+/// and mapped anew (two thirds of all page faults, a fifteenth of the time of `embed`).
+fn keep_freed_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    #[expect(
+        unsafe_code,
+        reason = "two settings of the C library's allocator, before any other thread runs; a value that it refuses changes nothing"
+    )]
+    // SAFETY: see the reason.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 30);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);
     }
 }
 

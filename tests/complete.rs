@@ -249,22 +249,30 @@ fn lengths_are_as_asked_for() {
 #[test]
 fn what_cannot_be_done_is_an_error_that_tells_the_way_out() {
     let table = [
-        ("--num-samples 3", "add --temperature 1"),
-        ("--keep all", "say --length N"),
+        (2, "--num-samples 3", "add --temperature 1"),
+        (2, "--num-beams 2 --num-samples 3", "raise --num-beams"),
+        (2, "--keep all", "say --length N"),
         (
+            1,
             "--length 3",
             "record 1 (p0), line 1: the prompt has 5 residues",
         ),
-        ("--keep 500", "--keep 500 of a record of 10"),
-        ("--min-length 9", "--length max:N or eos"),
-        ("--length max:9 --min-length 10", "more than --length max:9"),
-        ("--max-length 5 --over chunk", "--over truncate"),
-        ("--resume", "-o"),
-        ("--allow ACJ", "no such residue"),
+        (1, "--keep 500", "--keep 500 of a record of 10"),
+        (2, "--min-length 9", "--length max:N or eos"),
+        (
+            2,
+            "--length max:9 --min-length 10",
+            "more than --length max:9",
+        ),
+        (2, "--max-length 5 --over chunk", "--over truncate"),
+        (2, "--max-length 5 --over chunk --overlap 4", "overlap"),
+        (2, "--resume", "-o"),
+        (2, "--resume -o -", "add -o FILE"),
+        (1, "--allow ACJ", "no such residue"),
     ];
-    for (flags, expected) in table {
+    for (expected_code, flags, expected) in table {
         let (code, error) = failing(flags, ">p0\nMKTAYIAKQR\n");
-        assert!(matches!(code, Some(1 | 2)), "{flags}");
+        assert_eq!(code, Some(expected_code), "{flags}: {error}");
         assert!(error.contains(expected), "{flags}: {error}");
     }
     let usage = [

@@ -5,7 +5,7 @@
 use ankh3::kernels::cpu::Isa;
 use ankh3::kernels::cpu::attention::{Attention, Bias, Heads, Segment, Visibility, attend};
 use ankh3::kernels::cpu::elementwise::{Activation, activate, gated, rms_norm};
-use ankh3::kernels::cpu::gemm::{Left, matmul, multiply};
+use ankh3::kernels::cpu::gemm::{Left, matmul, multiply, multiply_add};
 use ankh3::kernels::cpu::packed_weight::{PackedWeight, Precision};
 use half::bf16;
 use rand::{RngExt, SeedableRng};
@@ -84,7 +84,39 @@ fn matmul_equals_f64_on_odd_shapes() {
                 assert_eq!(c, same, "{what}: A by columns");
                 matmul(isa, &a, &weight, Some(&r), &mut c);
                 assert!(error(&c, &added) < 2e-6, "{what} + residual");
+                c.copy_from_slice(&r);
+                multiply_add(isa, Left::Columns(&columns), &weight, &mut c);
+                assert!(error(&c, &added) < 2e-6, "{what}, added to C");
             }
+        }
+    }
+}
+
+/// What a room held before leaves no trace.
+#[test]
+fn packing_again_is_packing() {
+    let mut rng = ChaCha8Rng::seed_from_u64(6);
+    for precision in [Precision::F32, Precision::Bf16] {
+        let (mut rows, mut columns) = (
+            PackedWeight::empty(precision),
+            PackedWeight::empty(precision),
+        );
+        for (_, n, k) in SHAPES.into_iter().rev().chain(SHAPES) {
+            let (a, w) = (random(&mut rng, 2 * k), random(&mut rng, n * k));
+            let transposed: Vec<f32> = (0..k * n).map(|i| w[i % n * k + i / n]).collect();
+            rows.pack(n, k, |row, values| {
+                values.copy_from_slice(&w[row * k..][..k])
+            });
+            columns.pack_transposed(n, k, |row| &transposed[row * n..][..n]);
+            let new = pack(&w, n, k, precision);
+            let product = |weight: &PackedWeight| {
+                let mut c = vec![f32::NAN; 2 * n];
+                matmul(Isa::current(), &a, weight, None, &mut c);
+                c
+            };
+            let what = format!("{precision:?} {n}x{k}");
+            assert_eq!(product(&rows), product(&new), "{what}");
+            assert_eq!(product(&columns), product(&new), "{what}, transposed");
         }
     }
 }

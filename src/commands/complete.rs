@@ -10,7 +10,7 @@ mod text;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
@@ -21,12 +21,13 @@ use super::Outcome;
 use super::embed::report;
 use super::opened::Opened;
 use super::stream::{open_journal, place, refuse_chunks};
-use crate::args::{InputArgs, ModelArgs, RuntimeArgs, ScaleArgs, at_least_one};
+use crate::args::{InputArgs, ModelArgs, RuntimeArgs, ScaleArgs, UsageError, at_least_one, usage};
 use crate::checkpoint::Checkpoint;
 use crate::inference::generate::{Budget, Generator, Settings};
 use crate::inference::residues::Residues;
 use crate::io::input::Input;
 use crate::io::stdio::{self, Content, Output};
+use crate::io::text_merge::{Layout, TextFormat};
 use crate::model::{Decoder, Encoder};
 use crate::progress::Progress;
 use crate::sequence::Rules;
@@ -104,28 +105,28 @@ struct WhatArgs {
 }
 
 impl WhatArgs {
-    fn rule(&self) -> Result<Rule> {
+    fn rule(&self) -> Result<Rule, UsageError> {
         let min_length = self.min_length.unwrap_or(0);
-        match self.length {
-            Length::Same | Length::Exactly(_) if min_length > 0 => {
-                bail!(
-                    "--min-length is for --length max:N or eos; --length {} is exact",
-                    self.length
-                )
-            }
+        let problem = match self.length {
+            Length::Same | Length::Exactly(_) if min_length > 0 => format!(
+                "--min-length is for --length max:N or eos; --length {} is exact",
+                self.length
+            ),
             Length::AtMost(most) if min_length > most => {
-                bail!("--min-length {min_length} is more than --length max:{most}")
+                format!("--min-length {min_length} is more than --length max:{most}")
             }
             Length::Same if self.keep == Keep::All => {
-                bail!("--keep all leaves nothing to write; say --length N, max:N or eos")
+                "--keep all leaves nothing to write; say --length N, max:N or eos".to_owned()
             }
-            _ => {}
-        }
-        Ok(Rule {
-            keep: self.keep,
-            length: self.length,
-            min_length,
-        })
+            _ => {
+                return Ok(Rule {
+                    keep: self.keep,
+                    length: self.length,
+                    min_length,
+                });
+            }
+        };
+        Err(usage(problem))
     }
 }
 
@@ -163,7 +164,7 @@ pub fn run(args: &CompleteArgs) -> Result<Outcome> {
     let output = &args.output.output;
     ensure!(
         !(args.scale.resume && stdio::is_dash(output)),
-        "--resume needs a file: add -o FILE"
+        usage("--resume needs a file: add -o FILE")
     );
     let opened = Opened::new(&args.model, &args.runtime, default_prefix)?;
     let tokenizer = &opened.checkpoint.tokenizer;
@@ -189,8 +190,9 @@ pub fn run(args: &CompleteArgs) -> Result<Outcome> {
         part: args.output.output_part,
         pending: VecDeque::new(),
         fasta,
+        layout: Layout::new(TextFormat::Fasta),
         output,
-        manifest: &manifest,
+        manifest,
         replay,
         journal,
         progress: Progress::new(),

@@ -18,7 +18,7 @@ use run::Run;
 
 use super::Outcome;
 use super::opened::Opened;
-use crate::args::{InputArgs, ModelArgs, RuntimeArgs, ScaleArgs, Shard};
+use crate::args::{InputArgs, ModelArgs, RuntimeArgs, ScaleArgs, Shard, usage};
 use crate::inference::embedder::{Embedder, Request};
 use crate::inference::pooling::Pooling;
 use crate::io::embeddings::{Column, Destination, Format, OutDtype, Rows, Schema, Writer};
@@ -184,10 +184,10 @@ pub(super) fn format_of(format: Option<FormatArg>, output: &Path) -> Result<Form
         (None, None) if stdio::is_dash(output) => Ok(Format::Npz),
         (None, None) => {
             let known = Format::ALL.map(Format::name).join(", ");
-            bail!(
+            bail!(usage(format_args!(
                 "the extension of {} names no format; add --format, one of {known}",
                 output.display()
-            )
+            )))
         }
     }
 }
@@ -201,7 +201,7 @@ pub fn run(args: &EmbedArgs) -> Result<Outcome> {
     let options = args.input.options(Rules::default())?;
     ensure!(
         !(args.scale.resume && stdio::is_dash(&args.output.output)),
-        "--resume needs a file: add -o FILE"
+        usage("--resume needs a file: add -o FILE")
     );
     let opened = Opened::new(&args.model, &args.runtime, |checkpoint| {
         checkpoint.tokenizer.default_prefix()

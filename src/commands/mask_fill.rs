@@ -6,19 +6,21 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::Outcome;
 use super::embed::report;
 use super::opened::Opened;
 use super::stream::{Stream, Work, refuse_chunks};
-use crate::args::{InputArgs, ModelArgs, RuntimeArgs, ScaleArgs, at_least_one};
+use crate::args::{InputArgs, ModelArgs, RuntimeArgs, ScaleArgs, at_least_one, usage};
 use crate::inference::fill::{Filler, Order};
 use crate::inference::masked::MaskedModel;
 use crate::inference::residues::{Residues, STANDARD};
+use crate::io::embeddings::remove_unfinished;
 use crate::io::input::Input;
 use crate::io::stdio::{Content, Output, is_dash};
 use crate::io::table::{Cell, Table, TableFormat, write_manifest};
+use crate::io::text_merge::{Layout, TextFormat};
 use crate::io::write_fasta::write_record;
 use crate::model::{Decoder, Encoder};
 use crate::sequence::{MASK, Masks, Rules, Sequence};
@@ -98,7 +100,7 @@ struct OutputArgs {
     #[arg(long, short, value_name = "FILE", default_value = "-")]
     output: PathBuf,
 
-    /// Also write the most probable residues of every site: .tsv or .jsonl, `-` for stdout (then give -o a file).
+    /// Also write the most probable residues of every site: .tsv, .csv or .jsonl, `-` for stdout (then give -o a file).
     #[arg(long, value_name = "FILE")]
     sites: Option<PathBuf>,
 
@@ -125,8 +127,10 @@ pub fn run(args: &MaskFillArgs) -> Result<Outcome> {
     let OutputArgs { output, sites, .. } = &args.output;
     ensure!(
         sites.as_ref().is_none_or(|sites| sites != output),
-        "--sites and --output are both {}; give one of them another file",
-        output.display()
+        usage(format_args!(
+            "--sites and --output are both {}; give one of them another file",
+            output.display()
+        ))
     );
     let opened = Opened::new(&args.model, &args.runtime, |checkpoint| {
         checkpoint.tokenizer.default_prefix()
@@ -136,6 +140,9 @@ pub fn run(args: &MaskFillArgs) -> Result<Outcome> {
     let manifest = manifest(args, &opened, &residues)?;
     let max_tokens = args.runtime.batch_tokens(&opened.compute);
     let stream = Stream::new(&args.scale, output, &manifest, options.on_bad, max_tokens)?;
+    if let Some(sites) = sites.as_ref().filter(|_| args.scale.resume) {
+        remove_unfinished(sites)?;
+    }
     let fasta = Output::create(output, Content::Text)
         .with_context(|| format!("writing {}", output.display()))?;
     let table = sites.as_ref().map(|sites| {
@@ -162,6 +169,7 @@ pub fn run(args: &MaskFillArgs) -> Result<Outcome> {
         filler: Filler::new(model, order),
         order,
         fasta,
+        layout: Layout::new(TextFormat::Fasta),
         table,
         top_k: args.output.top_k,
         unmasked: 0,
@@ -175,12 +183,12 @@ pub fn run(args: &MaskFillArgs) -> Result<Outcome> {
         fill.unmasked
     );
     fill.fasta.finish()?;
-    write_manifest(output, &manifest)?;
+    write_manifest(output, &described(&manifest, &fill.layout))?;
     if let Some(table) = fill.table {
+        let manifest = described(&manifest, table.layout());
         table.finish()?;
-    }
-    if let Some(sites) = sites.as_ref().filter(|sites| !is_dash(sites)) {
-        write_manifest(sites, &manifest)?;
+        let sites = sites.as_ref().filter(|sites| !is_dash(sites));
+        sites.map_or(Ok(()), |sites| write_manifest(sites, &manifest))?;
     }
     journal.map_or(Ok(()), crate::io::journal::Journal::remove)?;
     report(input.counts());
@@ -191,12 +199,19 @@ pub fn run(args: &MaskFillArgs) -> Result<Outcome> {
     })
 }
 
+/// How a file of this layout was made.
+fn described(manifest: &Map<String, Value>, layout: &Layout) -> Map<String, Value> {
+    let mut manifest = manifest.clone();
+    layout.describe(&mut manifest);
+    manifest
+}
+
 /// How the results are made.
 fn manifest(
     args: &MaskFillArgs,
     opened: &Opened,
     residues: &Residues,
-) -> Result<serde_json::Map<String, serde_json::Value>> {
+) -> Result<Map<String, Value>> {
     let mut manifest = opened.provenance("mask-fill")?;
     let mut put = |key: &str, value| manifest.insert(key.to_owned(), value);
     let order = match args.how.order {
@@ -217,6 +232,7 @@ struct Fill<'a> {
     filler: Filler<'a>,
     order: Order,
     fasta: Output,
+    layout: Layout,
     table: Option<Table>,
     top_k: usize,
     unmasked: u64,
@@ -275,6 +291,7 @@ impl Work for Fill<'_> {
             id, description, ..
         } = sequence;
         write_record(&mut self.fasta, id, description, &filled.residues)?;
+        self.layout.add(1);
         self.filled += filled.sites.len() as u64;
         self.unmasked += u64::from(filled.sites.is_empty());
         let Some(table) = &mut self.table else {
@@ -295,5 +312,12 @@ impl Work for Fill<'_> {
             }
         }
         Ok(())
+    }
+
+    fn close_sequence(&mut self) {
+        self.layout.close_sequence();
+        if let Some(table) = &mut self.table {
+            table.close_sequence();
+        }
     }
 }

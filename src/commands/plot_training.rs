@@ -9,6 +9,7 @@ use clap::Args;
 use serde::Deserialize;
 
 use super::Outcome;
+use crate::args::usage;
 use crate::io::curves::{Curve, Curves, Look, Panel, smoothed};
 use crate::io::picture::{Picture, draw};
 
@@ -66,7 +67,8 @@ struct Judged {
 /// A run without a log, a damaged log, a picture that cannot be written.
 pub fn run(args: &PlotTrainingArgs) -> Result<Outcome> {
     let path = args.output.clone();
-    let picture = Picture::of_path(&path.unwrap_or_else(|| args.run.join("training.png")))?;
+    let picture = Picture::of_path(&path.unwrap_or_else(|| args.run.join("training.png")));
+    let picture = picture.map_err(usage)?;
     let (steps, evaluations) = read(&args.run.join("log.jsonl"))?;
     let curves = Curves {
         title: format!("{}, {} steps", args.run.display(), last_step(&steps)),

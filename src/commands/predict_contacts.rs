@@ -12,7 +12,7 @@ use super::contacts::{MethodArg, Predictor, PredictorArgs, aligned};
 use super::embed::report;
 use super::heads::FeatureArgs;
 use super::stream::{place, refuse_chunks};
-use crate::args::{InputArgs, RuntimeArgs};
+use crate::args::{InputArgs, RuntimeArgs, usage};
 use crate::inference::contacts::{PairMap, Top, select};
 use crate::io::contact_list::{write_header, write_rows, write_rr};
 use crate::io::embeddings::{
@@ -125,10 +125,10 @@ impl OutputArgs {
             Some("tsv" | "tab") => Ok(FormatArg::Tsv),
             Some("npz") => Ok(FormatArg::Npz),
             Some("h5" | "hdf5") => Ok(FormatArg::H5),
-            _ => bail!(
+            _ => bail!(usage(format_args!(
                 "the extension of {} names no format; add --format, one of rr, tsv, npz, h5",
                 self.output.display()
-            ),
+            ))),
         }
     }
 
@@ -159,9 +159,12 @@ enum Sink {
 pub fn run(args: &PredictContactsArgs) -> Result<Outcome> {
     let what = &args.output;
     let format = what.format()?;
-    let picture = what.plot.as_deref().map(Picture::of_path).transpose()?;
+    let picture = what.plot.as_deref().map(Picture::of_path).transpose();
+    let picture = picture.map_err(usage)?;
     if args.predictor.method == Some(MethodArg::Separation) {
-        bail!("--method separation is a baseline for `ankh3 contacts evaluate`");
+        bail!(usage(
+            "--method separation is a baseline for `ankh3 contacts evaluate`"
+        ));
     }
     let options = args.input.options(Rules::default())?;
     refuse_chunks(&options.limit)?;

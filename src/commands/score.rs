@@ -1,27 +1,28 @@
 //! `ankh3 score`: how probable proteins are, and what substitutions do to them.
 
 mod dms;
+mod kept;
 mod task;
 mod work;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
+use self::kept::Kept;
 use self::task::Task;
 use self::work::Scoring;
 use super::Outcome;
 use super::embed::report;
 use super::opened::Opened;
 use super::stream::{Stream, refuse_chunks};
-use crate::args::{InputArgs, ModelArgs, RuntimeArgs, ScaleArgs};
+use crate::args::{InputArgs, ModelArgs, RuntimeArgs, ScaleArgs, UsageError, usage};
 use crate::inference::masked::MaskedModel;
 use crate::inference::residues::Residues;
 use crate::inference::score::{Masking, Method, Scorer};
 use crate::io::input::{Input, Item};
-use crate::io::journal::Journal;
 use crate::io::picture::{self, Picture};
 use crate::io::table::{Table, TableFormat, write_manifest};
 use crate::model::{Decoder, Encoder};
@@ -157,6 +158,8 @@ struct OutputArgs {
 enum FormatArg {
     /// Tab-separated, with a header.
     Tsv,
+    /// Comma-separated, with a header.
+    Csv,
     /// One JSON object a line.
     Jsonl,
 }
@@ -178,15 +181,15 @@ impl WhatArgs {
     }
 
     /// How many residues are masked at once; `effects` says whether variants are scored.
-    fn masking(&self, effects: bool) -> Result<Masking> {
+    fn masking(&self, effects: bool) -> Result<Masking, UsageError> {
         let seed = self.seed;
         let fraction = match (effects.then(|| self.method()), self.mask_fraction) {
             (Some(Method::WildType), fraction) => Some(fraction.unwrap_or(FRACTION)),
             (_, None) => None,
             (Some(Method::Masked), Some(_)) => {
-                anyhow::bail!(
-                    "--method masked masks one residue at a time; with --mask-fraction choose --method wild-type or pll"
-                )
+                return Err(usage(
+                    "--method masked masks one residue at a time; with --mask-fraction choose --method wild-type or pll",
+                ));
             }
             (_, fraction) => fraction,
         };
@@ -209,7 +212,8 @@ pub fn run(args: &ScoreArgs) -> Result<Outcome> {
         .plot
         .as_deref()
         .map(Picture::of_path)
-        .transpose()?;
+        .transpose()
+        .map_err(usage)?;
     let options = args.input.options(Rules::default())?;
     refuse_chunks(&options.limit)?;
     let on_bad = options.on_bad;
@@ -225,6 +229,7 @@ pub fn run(args: &ScoreArgs) -> Result<Outcome> {
     let stream = Stream::new(&args.scale, output, &manifest, on_bad, max_tokens)?;
     let format = match args.output.format {
         Some(FormatArg::Tsv) => TableFormat::Tsv,
+        Some(FormatArg::Csv) => TableFormat::Csv,
         Some(FormatArg::Jsonl) => TableFormat::Jsonl,
         None => TableFormat::from_extension(output),
     };
@@ -247,7 +252,8 @@ pub fn run(args: &ScoreArgs) -> Result<Outcome> {
     let residues = Residues::standard(tokenizer)?;
     let model = MaskedModel::new(network, tokenizer, opened.prefix, residues, max_tokens)?;
     let how = (args.what.method(), masking);
-    let mut scoring = Scoring::new(Scorer::new(model), task, how, table, on_bad);
+    let (scorer, kept) = scorer(model, args.scale.resume, output, &manifest)?;
+    let mut scoring = Scoring::new(scorer, task, how, (table, kept), on_bad);
     let mut items = one.into_iter().map(Ok).chain(&mut input);
     let (refused, journal) = stream.run(&mut items, &mut scoring)?;
     drop(items);
@@ -257,7 +263,10 @@ pub fn run(args: &ScoreArgs) -> Result<Outcome> {
             .with_context(|| format!("drawing {}", picture.path.display()))?;
     }
     write_manifest(output, &manifest)?;
-    journal.map_or(Ok(()), Journal::remove)?;
+    if let Some(journal) = journal {
+        kept::remove(output)?;
+        journal.remove()?;
+    }
     let partial = match &input {
         Proteins::Read(input) => {
             report(input.counts());
@@ -270,6 +279,21 @@ pub fn run(args: &ScoreArgs) -> Result<Outcome> {
     } else {
         Outcome::Done
     })
+}
+
+/// A scorer; with --resume one that keeps its answers, and does not ask again for those of an earlier run.
+fn scorer<'a>(
+    model: MaskedModel<'a>,
+    resume: bool,
+    output: &Path,
+    manifest: &Map<String, Value>,
+) -> Result<(Scorer<'a>, Option<Kept>)> {
+    let scorer = Scorer::new(model);
+    if !resume {
+        return Ok((scorer, None));
+    }
+    let (kept, answers) = Kept::open(output, manifest)?;
+    Ok((scorer.remembering(answers), Some(kept)))
 }
 
 /// Proteins of FASTA files, or those that deep mutational scans brought along.
@@ -295,7 +319,7 @@ impl Proteins {
         let first = self.next().context("no sequence to draw")??;
         ensure!(
             self.next().transpose()?.is_none(),
-            "--plot draws one protein, and the input has more; give it one record"
+            usage("--plot draws one protein, and the input has more; give it one record")
         );
         Ok(first)
     }

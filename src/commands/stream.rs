@@ -6,7 +6,8 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value};
 
-use crate::args::{ScaleArgs, Shard};
+use crate::args::{ScaleArgs, Shard, usage};
+use crate::io::embeddings::remove_unfinished;
 use crate::io::input::{Item, OnBad};
 use crate::io::journal::{self, Journal, Replay};
 use crate::io::{entry, stdio};
@@ -32,6 +33,14 @@ pub(super) trait Work {
 
     /// Writes a result.
     fn write(&mut self, sequence: &Sequence, result: &[u8]) -> Result<()>;
+
+    /// The journal has the results of all groups so far.
+    fn kept(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// A sequence of this shard is done, written or left out.
+    fn close_sequence(&mut self);
 }
 
 /// The loop's state.
@@ -138,6 +147,7 @@ impl Stream {
         }
         if let Some(journal) = &mut self.journal {
             journal.flush()?;
+            work.kept()?;
         }
         Ok(())
     }
@@ -150,9 +160,11 @@ impl Stream {
     ) -> Result<()> {
         self.progress.add(1, sequence.residues.len() as u64);
         match result {
-            Some(result) => work.write(sequence, result),
-            None => self.refuse(sequence),
+            Some(result) => work.write(sequence, result)?,
+            None => self.refuse(sequence)?,
         }
+        work.close_sequence();
+        Ok(())
     }
 
     /// A result that is not finite: an error, or a skipped record.
@@ -184,10 +196,12 @@ pub(super) fn open_journal(
     }
     ensure!(
         !stdio::is_dash(output),
-        "--resume needs a file: add -o FILE"
+        usage("--resume needs a file: add -o FILE")
     );
     let key = serde_json::to_string(manifest)?;
     let (done, end) = journal::open(&journal::path_for(output), &key)?;
+    // Whoever holds the journal is alone with the output.
+    remove_unfinished(output)?;
     if done.left() > 0 {
         tracing::info!("resuming: {} sequences are done already", done.left());
     }
@@ -210,7 +224,9 @@ pub(super) fn place(sequence: &Sequence) -> String {
 pub(super) fn refuse_chunks(limit: &Limit) -> Result<()> {
     ensure!(
         !matches!(limit.over(), Over::Chunk { .. }),
-        "--over chunk is for embeddings only; choose --over truncate or skip, or cut the sequences yourself"
+        usage(
+            "--over chunk is for embeddings only; choose --over truncate or skip, or cut the sequences yourself"
+        )
     );
     Ok(())
 }

@@ -9,6 +9,8 @@
 //!
 //! With one mask this is the official pseudo-likelihood's question: decoder input `<start> <extra_id_0>`.
 
+use std::io;
+
 use candle_core::DType;
 use thiserror::Error;
 
@@ -32,6 +34,9 @@ pub enum MaskedError {
         "the model's vocabulary has no <extra_id_0>, so it cannot be asked about masked residues; this needs a T5 with sentinels, such as Ankh"
     )]
     NoSentinel,
+    /// An answer could not be kept.
+    #[error("keeping what is done: {0}")]
+    Keep(#[from] io::Error),
     /// The network failed.
     #[error(transparent)]
     Model(#[from] candle_core::Error),
@@ -152,12 +157,27 @@ impl<'a> MaskedModel<'a> {
     /// # Errors
     /// The network's failure.
     pub fn answer(&self, questions: &[Question<'_>]) -> Result<Vec<Answer>, MaskedError> {
+        self.answer_and_keep(questions, |_, _| Ok(()))
+    }
+
+    /// As [`MaskedModel::answer`]; `keep` gets each answer when its batch is done, with the number of its question.
+    ///
+    /// # Errors
+    /// The network's failure, or what `keep` meets.
+    pub fn answer_and_keep(
+        &self,
+        questions: &[Question<'_>],
+        mut keep: impl FnMut(usize, &Answer) -> io::Result<()>,
+    ) -> Result<Vec<Answer>, MaskedError> {
         let tokens =
             |question: &Question<'_>| question.encoding.token_ids.len() + 2 * question.masked.len();
         let lengths: Vec<usize> = questions.iter().map(tokens).collect();
         let mut answers = Vec::with_capacity(questions.len());
         for batch in by_token_budget(&lengths, self.max_batch_tokens) {
-            answers.extend(self.answer_batch(&questions[batch])?);
+            for answer in self.answer_batch(&questions[batch])? {
+                keep(answers.len(), &answer)?;
+                answers.push(answer);
+            }
         }
         Ok(answers)
     }

@@ -12,17 +12,19 @@
 //!
 //! Residues besides the 20 (`X B U Z O`) are never masked and never scored; they stay as context.
 
+mod answers;
 mod effects;
 mod masking;
 mod spearman;
 mod variant;
 
+pub use answers::{Answers, Keep, Key};
 pub use effects::{Effects, Method, full_scan};
 pub use masking::{Masking, standard_positions};
 pub use spearman::spearman;
 pub use variant::{Substitution, Variant, VariantError};
 
-use super::masked::{MaskedError, MaskedModel, Question};
+use super::masked::{Answer, MaskedError, MaskedModel, Question};
 use super::residues::STANDARD;
 use crate::tokenizer::Encoding;
 
@@ -43,6 +45,7 @@ pub struct Job<'a> {
 /// A masked model, asked for scores.
 pub struct Scorer<'a> {
     pub(super) model: MaskedModel<'a>,
+    answers: Option<Answers<'a>>,
 }
 
 impl<'a> Scorer<'a> {
@@ -56,7 +59,19 @@ impl<'a> Scorer<'a> {
             STANDARD,
             "scores are over the 20 standard residues"
         );
-        Self { model }
+        Self {
+            model,
+            answers: None,
+        }
+    }
+
+    /// The same scorer, which keeps its answers, and does not ask again for those of an earlier run.
+    #[must_use]
+    pub fn remembering(self, answers: Answers<'a>) -> Self {
+        Self {
+            answers: Some(answers),
+            ..self
+        }
     }
 
     /// The model asked.
@@ -72,6 +87,16 @@ impl<'a> Scorer<'a> {
         &self,
         jobs: &[Job<'_>],
         masking: Masking,
+    ) -> Result<Vec<Option<Vec<Row>>>, MaskedError> {
+        self.rows_of(jobs, masking, |questions| self.answer(questions))
+    }
+
+    /// [`Scorer::rows`], the questions answered by `answer`.
+    fn rows_of(
+        &self,
+        jobs: &[Job<'_>],
+        masking: Masking,
+        answer: impl Fn(&[Question<'_>]) -> Result<Vec<Answer>, MaskedError>,
     ) -> Result<Vec<Option<Vec<Row>>>, MaskedError> {
         let encodings: Vec<Encoding> = jobs
             .iter()
@@ -89,7 +114,7 @@ impl<'a> Scorer<'a> {
             .iter()
             .map(|job| Some(vec![Row::new(); job.positions.len()]))
             .collect();
-        let answers = self.model.answer(&questions)?;
+        let answers = answer(&questions)?;
         for ((owner, question), answer) in owners.into_iter().zip(&questions).zip(answers) {
             let Some(answer) = answer else {
                 rows[owner] = None;
@@ -107,6 +132,34 @@ impl<'a> Scorer<'a> {
         Ok(rows)
     }
 
+    fn answer(&self, questions: &[Question<'_>]) -> Result<Vec<Answer>, MaskedError> {
+        let Some(kept) = &self.answers else {
+            return self.model.answer(questions);
+        };
+        let keys: Vec<Key> = questions.iter().map(answers::of_copy).collect();
+        let columns = self.model.residues().letters().len();
+        let known: Vec<Answer> = keys
+            .iter()
+            .map(|key| {
+                let rows = kept.take(key)?;
+                Some(rows.chunks_exact(columns).map(<[f64]>::to_vec).collect())
+            })
+            .collect();
+        let open: Vec<usize> = (0..questions.len())
+            .filter(|number| known[*number].is_none())
+            .collect();
+        let asked: Vec<Question<'_>> = open.iter().map(|&at| questions[at].clone()).collect();
+        let answered = self.model.answer_and_keep(&asked, |number, answer| {
+            let Some(rows) = answer else { return Ok(()) };
+            kept.keep(&keys[open[number]], &rows.concat())
+        })?;
+        let mut all = known;
+        for (number, answer) in open.into_iter().zip(answered) {
+            all[number] = answer;
+        }
+        Ok(all)
+    }
+
     /// `log p(x_i at i)` of every residue of every protein, NaN for residues besides the 20; `None` as in [`Scorer::rows`].
     ///
     /// # Errors
@@ -115,6 +168,15 @@ impl<'a> Scorer<'a> {
         &self,
         proteins: &[(&str, &[u8])],
         masking: Masking,
+    ) -> Result<Vec<Option<Vec<f64>>>, MaskedError> {
+        self.log_likelihoods_of(proteins, masking, |questions| self.answer(questions))
+    }
+
+    fn log_likelihoods_of(
+        &self,
+        proteins: &[(&str, &[u8])],
+        masking: Masking,
+        answer: impl Fn(&[Question<'_>]) -> Result<Vec<Answer>, MaskedError>,
     ) -> Result<Vec<Option<Vec<f64>>>, MaskedError> {
         let positions: Vec<Vec<usize>> = proteins
             .iter()
@@ -136,8 +198,35 @@ impl<'a> Scorer<'a> {
             }
             Some(values)
         };
-        let rows = self.rows(&jobs, masking)?;
+        let rows = self.rows_of(&jobs, masking, answer)?;
         Ok(jobs.iter().zip(rows).map(own).collect())
+    }
+
+    /// The log-likelihood of each protein; these are kept, not the answers that they are the sums of, which are many.
+    ///
+    /// # Errors
+    /// As [`Scorer::rows`].
+    pub(super) fn sums(
+        &self,
+        proteins: &[(&str, &[u8])],
+        masking: Masking,
+    ) -> Result<Vec<Option<f64>>, MaskedError> {
+        let key = |(id, residues): &(&str, &[u8])| answers::of_protein(id, residues, masking);
+        let keys: Vec<Key> = proteins.iter().map(key).collect();
+        let known = |key| Some(self.answers.as_ref()?.take(key)?[0]);
+        let mut sums: Vec<Option<f64>> = keys.iter().map(known).collect();
+        let open: Vec<usize> = (0..keys.len()).filter(|at| sums[*at].is_none()).collect();
+        let asked: Vec<(&str, &[u8])> = open.iter().map(|&at| proteins[at]).collect();
+        let values = self.log_likelihoods_of(&asked, masking, |q| self.model.answer(q))?;
+        for (at, values) in open.into_iter().zip(values) {
+            let Some(values) = values else { continue };
+            let sum = log_likelihood(&values).1;
+            if let Some(kept) = &self.answers {
+                kept.keep(&keys[at], &[sum])?;
+            }
+            sums[at] = Some(sum);
+        }
+        Ok(sums)
     }
 }
 

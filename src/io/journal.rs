@@ -54,6 +54,8 @@ pub struct Replay {
 pub struct Journal {
     path: PathBuf,
     writer: BufWriter<File>,
+    /// Where its entries begin.
+    start: u64,
 }
 
 /// The journal of an output file.
@@ -124,6 +126,7 @@ pub fn open(path: &Path, key: &str) -> Result<(Replay, Journal), JournalError> {
         Journal {
             path: path.to_owned(),
             writer,
+            start: (MAGIC.len() + 12 + key.len()) as u64,
         },
     ))
 }
@@ -219,6 +222,17 @@ impl Journal {
         self.writer.flush()
     }
 
+    /// Forgets all entries.
+    ///
+    /// # Errors
+    /// Where the file cannot be written.
+    pub fn empty(&mut self) -> io::Result<()> {
+        self.writer.flush()?;
+        self.writer.get_ref().set_len(self.start)?;
+        self.writer.seek(SeekFrom::Start(self.start))?;
+        Ok(())
+    }
+
     /// Deletes the journal: the output is complete.
     ///
     /// # Errors
@@ -263,6 +277,27 @@ mod tests {
             journal.flush().unwrap();
             assert_eq!(std::fs::read(&path).unwrap(), whole, "cut at {length}");
         }
+    }
+
+    #[test]
+    fn emptied_it_takes_new_entries() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("j");
+        let (_, mut journal) = open(&path, "key").unwrap();
+        journal
+            .append(b"an old entry, longer than the new one")
+            .unwrap();
+        journal.empty().unwrap();
+        assert_eq!(entries_of(&path), 0);
+        journal.append(b"new").unwrap();
+        drop(journal);
+        assert_eq!(entries(&path, "key"), [b"new"]);
+    }
+
+    fn entries_of(path: &Path) -> u64 {
+        let mut reader = BufReader::new(File::open(path).unwrap());
+        read_header(&mut reader).unwrap();
+        scan(&mut reader).unwrap().2
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! Rows of named cells as tab-separated text with a header line, or as one JSON object a line; and the manifest that says how a file was made.
+//! Rows of named cells as tab- or comma-separated text with a header line, or as one JSON object a line; and the manifest that says how a file was made.
 //!
 //! Numbers have eight significant digits, more than single precision holds; a number that is not there is `NaN` in text and `null` in JSON.
-//! Text with a tab, a line break or a quote is quoted as CSV does.
+//! Text with the separator, a line break or a quote is quoted as CSV does.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -10,24 +10,36 @@ use serde_json::{Map, Value, json};
 
 use super::atomic_file::is_special;
 use super::stdio::{Content, Output, is_dash};
+use super::text_merge::Layout;
 
 /// How rows are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TableFormat {
     /// Tab-separated, with a header line.
     Tsv,
+    /// Comma-separated, with a header line.
+    Csv,
     /// One JSON object a line.
     Jsonl,
 }
 
 impl TableFormat {
-    /// By a file's extension: JSON lines for `.jsonl` and `.ndjson`, else tab-separated.
+    /// By a file's extension: JSON lines for `.jsonl` and `.ndjson`, comma-separated for `.csv`, else tab-separated.
     pub fn from_extension(path: &Path) -> Self {
-        let extension = path.extension().unwrap_or_default();
-        if extension.eq_ignore_ascii_case("jsonl") || extension.eq_ignore_ascii_case("ndjson") {
-            TableFormat::Jsonl
-        } else {
-            TableFormat::Tsv
+        let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
+        match extension.to_str() {
+            Some("jsonl" | "ndjson") => TableFormat::Jsonl,
+            Some("csv") => TableFormat::Csv,
+            _ => TableFormat::Tsv,
+        }
+    }
+
+    /// What stands between two cells; nothing of JSON lines.
+    fn separator(self) -> Option<char> {
+        match self {
+            TableFormat::Tsv => Some('\t'),
+            TableFormat::Csv => Some(','),
+            TableFormat::Jsonl => None,
         }
     }
 }
@@ -55,9 +67,9 @@ impl Cell<'_> {
         }
     }
 
-    fn to_text(self) -> String {
+    fn to_text(self, separator: char) -> String {
         match self {
-            Cell::Text(text) if text.contains(['\t', '\n', '\r', '"']) => {
+            Cell::Text(text) if text.contains([separator, '\n', '\r', '"']) => {
                 format!("\"{}\"", text.replace('"', "\"\""))
             }
             Cell::Text(text) => text.to_owned(),
@@ -80,6 +92,7 @@ pub struct Table {
     output: Output,
     format: TableFormat,
     columns: Vec<String>,
+    layout: Layout,
 }
 
 impl Table {
@@ -97,13 +110,14 @@ impl Table {
             .map(|name| name.as_ref().to_owned())
             .collect();
         let mut output = Output::create(path, Content::Text)?;
-        if format == TableFormat::Tsv {
-            writeln!(output, "{}", columns.join("\t"))?;
+        if let Some(separator) = format.separator() {
+            writeln!(output, "{}", columns.join(&separator.to_string()))?;
         }
         Ok(Self {
             output,
             format,
             columns,
+            layout: Layout::new(format.into()),
         })
     }
 
@@ -113,12 +127,13 @@ impl Table {
     /// Where the output cannot be written.
     pub fn row(&mut self, cells: &[Cell<'_>]) -> io::Result<()> {
         debug_assert_eq!(cells.len(), self.columns.len());
-        let line = match self.format {
-            TableFormat::Tsv => {
-                let texts: Vec<String> = cells.iter().map(|cell| cell.to_text()).collect();
-                texts.join("\t")
+        let line = match self.format.separator() {
+            Some(separator) => {
+                let texts = cells.iter().map(|cell| cell.to_text(separator));
+                let texts: Vec<String> = texts.collect();
+                texts.join(&separator.to_string())
             }
-            TableFormat::Jsonl => {
+            None => {
                 let named = self.columns.iter().zip(cells);
                 let object: Map<String, Value> = named
                     .map(|(name, cell)| (name.clone(), cell.to_json()))
@@ -126,7 +141,18 @@ impl Table {
                 Value::Object(object).to_string()
             }
         };
+        self.layout.add(1);
         writeln!(self.output, "{line}")
+    }
+
+    /// The sequence that the last rows are of has no further ones. To be called of every sequence, where shards of the table are to be merged.
+    pub fn close_sequence(&mut self) {
+        self.layout.close_sequence();
+    }
+
+    /// For the manifest.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
     }
 
     /// Completes the table.
@@ -185,6 +211,10 @@ mod tests {
             written("a.tsv"),
             "id\tposition\tresidue\tscore\na\t2\tK\t-0.1\n\"b\t\"\"c\"\"\"\t2\tK\tNaN\nd\t2\tK\t1e-30\n"
         );
+        assert_eq!(
+            written("a.csv"),
+            "id,position,residue,score\na,2,K,-0.1\n\"b\t\"\"c\"\"\",2,K,NaN\nd,2,K,1e-30\n"
+        );
         let lines: Vec<Value> = written("a.jsonl")
             .lines()
             .map(|line| serde_json::from_str(line).unwrap())
@@ -206,7 +236,7 @@ mod tests {
             (f64::INFINITY, "inf"),
         ];
         for (number, text) in table {
-            assert_eq!(Cell::Number(number).to_text(), text);
+            assert_eq!(Cell::Number(number).to_text('\t'), text);
         }
     }
 

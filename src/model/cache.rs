@@ -86,7 +86,9 @@ impl DecoderCache {
                 .iter()
                 .map(|slot| {
                     let parent = &self.slots[parents[*slot]];
-                    layer.narrow(0, parent.rows.start, parent.length)?.copy()
+                    let rows = layer.narrow(0, parent.rows.start, parent.length)?;
+                    // `copy` would copy the whole layer.
+                    rows.force_contiguous()
                 })
                 .collect::<Result<Vec<_>>>()?;
             for (slot, rows) in moved.iter().zip(&kept) {

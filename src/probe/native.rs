@@ -146,20 +146,20 @@ mod tests {
     #[test]
     fn frequencies_are_those_of_the_structures() {
         let counted = BySeparation::count([&line(40, 1.0)]);
-        assert_eq!(counted.of(6), 1.0 - counted_share(8, 40));
+        assert_eq!(counted.of(6), share_nearer_than_eight(40));
         assert_eq!(counted.of(20), 0.0);
         assert_eq!(counted.of(10_000), 0.0);
         assert!(BySeparation::default().of(30) < BySeparation::default().of(6));
     }
 
-    /// Of the pairs 6, 7 and 8 apart in a line without residue 3, the share that is 8 apart.
-    fn counted_share(far: usize, length: usize) -> f32 {
+    /// Of the pairs 6, 7 and 8 apart in a line without residue 3, the share that is 6 or 7 apart: one division, of whole numbers, rounded once.
+    fn share_nearer_than_eight(length: usize) -> f32 {
         let count = |separation: usize| {
             (0..length - separation)
                 .filter(|i| *i != 3 && i + separation != 3)
-                .count() as f32
+                .count() as f64
         };
-        count(far) / (count(6) + count(7) + count(8))
+        ((count(6) + count(7)) / (count(6) + count(7) + count(8))) as f32
     }
 
     #[test]

@@ -1,4 +1,5 @@
 use std::fs;
+use std::path::Path;
 use std::process::Stdio;
 
 use ankh3::kernels::cpu::Isa;
@@ -66,13 +67,10 @@ fn doctor_tells_a_cache_that_cannot_be_written() {
     }
 }
 
-#[test]
-fn completions_and_manual_know_every_command() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path();
-    let help = run(path, "--help").with(0);
-    let commands: Vec<&str> = help
-        .text()
+/// The names of the sub-commands that `COMMAND --help` lists; `help` itself is none.
+fn sub_commands(folder: &Path, command: &str) -> Vec<String> {
+    let help = run(folder, &format!("{command} --help")).with(0);
+    help.text()
         .lines()
         .skip_while(|line| !line.starts_with("Commands:"))
         .skip(1)
@@ -81,24 +79,37 @@ fn completions_and_manual_know_every_command() {
         .filter(|line| !line.starts_with("   "))
         .filter_map(|line| line.split_whitespace().next())
         .filter(|name| *name != "help")
-        .collect();
-    assert!(
-        commands.contains(&"embed") && commands.contains(&"man"),
-        "{commands:?}"
-    );
-    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
-        let text = run(path, &format!("completions {shell}")).with(0);
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn completions_and_manual_know_every_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let commands = sub_commands(path, "");
+    let mut expected = vec!["ankh3.1".to_owned()];
+    let mut names_of_all = commands.clone();
+    for command in &commands {
+        expected.push(format!("ankh3-{command}.1"));
+        for below in sub_commands(path, command) {
+            expected.push(format!("ankh3-{command}-{below}.1"));
+            names_of_all.push(below);
+        }
+    }
+    for known in ["embed", "man", "probe", "train", "fit"] {
         assert!(
-            commands.iter().all(|command| text.text().contains(command)),
-            "{shell}"
+            names_of_all.iter().any(|name| name == known),
+            "{names_of_all:?}"
         );
     }
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = run(path, &format!("completions {shell}")).with(0);
+        for name in &names_of_all {
+            assert!(script.text().contains(name), "{shell} lacks {name}");
+        }
+    }
     run(path, "man pages").with(0);
-    let mut expected: Vec<String> = commands
-        .iter()
-        .map(|name| format!("ankh3-{name}.1"))
-        .collect();
-    expected.push("ankh3.1".to_owned());
     expected.sort();
     assert_eq!(names(&path.join("pages")), expected);
     let page = fs::read_to_string(path.join("pages/ankh3-embed.1")).unwrap();

@@ -23,6 +23,9 @@ mod long;
 /// A run that was killed goes on from there and ends in the same bytes; other runs' journals are refused.
 mod resume;
 
+/// Shards of FASTA files and tables become the bytes of one run.
+mod text_shards;
+
 /// Readers that go away, disks that are full, terminals that are quiet.
 mod streams;
 

@@ -87,6 +87,10 @@ fn usage_is_exit_code_2_and_failure_1() {
         format!("embed --model {model} --max-batch-tokens 0 in.fasta"),
         format!("embed --model {model} --over chunk in.fasta"),
         format!("embed --model {model} --quiet --verbose in.fasta"),
+        format!("embed --model {model} -o x.csv in.fasta"),
+        format!("embed --model {model} --resume -o - in.fasta"),
+        format!("embed --model {model} --max-length 8 --over chunk --overlap 7 in.fasta"),
+        "pretrain".to_owned(),
     ];
     for arguments in usage {
         run(path, &arguments).with(2);
@@ -99,10 +103,6 @@ fn usage_is_exit_code_2_and_failure_1() {
         (
             "embed --model ankh3-large -o x.npz in.fasta".to_owned(),
             "ankh3 fetch ankh3-large",
-        ),
-        (
-            format!("embed --model {model} -o x.csv in.fasta"),
-            "--format",
         ),
         (
             format!("embed --model {model} -o x.npz --layers 4 in.fasta"),

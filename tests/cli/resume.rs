@@ -277,3 +277,42 @@ fn refused_results_are_remembered() {
     assert!(bytes(&path.join("out.npz")) == bytes(&path.join("whole.npz")));
     assert_eq!(records(&path.join("out.npz")).len(), 3);
 }
+
+/// Scanning one long protein is killed again and again: each run goes on where the last one was.
+#[test]
+fn a_scan_goes_on_within_its_protein() {
+    let folder = folder_with(&proteins(&[160]));
+    let path = folder.path();
+    let score = |rest: &str| {
+        let model = nano();
+        format!("score --scan --model {model} --threads 1 --max-batch-tokens 200 {rest} in.fasta")
+    };
+    run(path, &score("-o whole.tsv")).with(0);
+    let command = score("--resume -o out.tsv");
+    let part = path.join("out.tsv.part.resume");
+    for kills in 1..=3 {
+        let before = entries(&part);
+        let mut child = ankh3(path, &command);
+        let mut child = child.stderr(Stdio::null()).spawn().unwrap();
+        let begun = Instant::now();
+        while entries(&part) < before + 5 {
+            assert!(begun.elapsed() < Duration::from_secs(120), "no answer kept");
+            sleep(Duration::from_millis(1));
+        }
+        stop(&mut child, Signal::Kill);
+        assert_eq!(child.wait().unwrap().code(), None, "kill {kills}");
+    }
+    let kept = entries(&part);
+    assert!((15..160).contains(&kept), "{kept}");
+    let says = format!("resuming: {kept} answers about proteins in work are there already");
+    run(path, &command).with(0).saying(&[&says]);
+    assert!(bytes(&path.join("out.tsv")) == bytes(&path.join("whole.tsv")));
+    let left = [
+        "in.fasta",
+        "out.tsv",
+        "out.tsv.json",
+        "whole.tsv",
+        "whole.tsv.json",
+    ];
+    assert_eq!(names(path), left);
+}

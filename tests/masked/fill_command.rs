@@ -183,7 +183,7 @@ fn sites_tell_the_most_probable_residues() {
         );
     }
     let same = ankh3_command(&["mask-fill", "-m", model, "--sites", "-"], INPUT);
-    assert_eq!(same.status.code(), Some(1), "both to stdout");
+    assert_eq!(same.status.code(), Some(2), "both to stdout");
 }
 
 #[test]

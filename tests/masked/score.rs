@@ -1,8 +1,12 @@
 //! Scores in the library.
 
-use ankh3::inference::masked::Question;
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use ankh3::inference::masked::{MaskedError, Question};
 use ankh3::inference::score::{
-    Effects, Job, Masking, Method, Scorer, Variant, full_scan, log_likelihood, standard_positions,
+    Answers, Effects, Job, Key, Masking, Method, Scorer, Variant, full_scan, log_likelihood,
+    standard_positions,
 };
 use ankh3::tokenizer::TaskPrefix;
 
@@ -174,5 +178,57 @@ fn a_scan_is_its_variants_one_by_one() {
         for at in [0, 30, 75] {
             assert_eq!(score(&scan[at..=at]), [all[at]], "{} {method:?}", scan[at]);
         }
+    }
+}
+
+/// A run cut off after any number of answers asks for the others only, and ends in the same bits.
+#[test]
+fn answers_are_kept_and_not_asked_again() {
+    let network = network(&ankh3());
+    let residues = b"MKTAYIAKQRXISF";
+    let variants: Vec<Variant> = ["M1A", "T3G", "K8K", "F14W", "Q9A:R10K"]
+        .map(|v| v.parse().unwrap())
+        .into();
+    for (method, masking) in [
+        (Method::Masked, Masking::Single),
+        (Method::WildType, FRACTION),
+        (Method::PseudoLikelihood, FRACTION),
+    ] {
+        let store = RefCell::new(HashMap::new());
+        // Scores, with room for `room` answers more.
+        let score = |room: usize| -> Result<Vec<u64>, MaskedError> {
+            let full = store.borrow().len() + room;
+            let keep = |key: &Key, values: &[f64]| {
+                if store.borrow().len() == full {
+                    return Err(std::io::Error::other("cut off"));
+                }
+                assert!(
+                    store.borrow_mut().insert(*key, values.to_vec()).is_none(),
+                    "asked again"
+                );
+                Ok(())
+            };
+            let known = store.borrow().clone();
+            let scorer = Scorer::new(model(&network, TaskPrefix::Nlu, 40));
+            let scorer = scorer.remembering(Answers::new(known, Box::new(keep)));
+            let effects = Effects::new(&scorer, method, masking);
+            let scores = effects.score("a", residues, &variants)?.unwrap();
+            Ok(scores.into_iter().map(f64::to_bits).collect())
+        };
+        let plain = Scorer::new(model(&network, TaskPrefix::Nlu, 40));
+        let plain = Effects::new(&plain, method, masking);
+        let plain = plain.score("a", residues, &variants).unwrap().unwrap();
+        let plain: Vec<u64> = plain.into_iter().map(f64::to_bits).collect();
+        let mut cuts = 0;
+        let scores: Vec<u64> = loop {
+            match score(1) {
+                Ok(scores) => break scores,
+                Err(error) => assert!(error.to_string().contains("cut off"), "{error}"),
+            }
+            cuts += 1;
+            assert_eq!(store.borrow().len(), cuts);
+        };
+        assert!(cuts > 3, "{method:?}: {cuts}");
+        assert_eq!(scores, plain, "{method:?}");
     }
 }

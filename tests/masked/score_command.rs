@@ -280,9 +280,9 @@ fn a_scan_is_drawn() {
         assert!(fs::read(&path).unwrap().starts_with(magic), "{name}");
     }
     let two = ["--scan", "--plot", "heat.png"];
-    assert!(complaint(&two, ">a\nMK\n>b\nMK\n", 1).contains("--plot draws one protein"));
+    assert!(complaint(&two, ">a\nMK\n>b\nMK\n", 2).contains("--plot draws one protein"));
     let other = ["--scan", "--plot", "heat.gif"];
-    assert!(complaint(&other, ">a\nMK\n", 1).contains("a picture is .png or .svg"));
+    assert!(complaint(&other, ">a\nMK\n", 2).contains("a picture is .png or .svg"));
 }
 
 #[test]
@@ -312,7 +312,7 @@ fn a_run_is_resumed_where_it_was_cut_off() {
     stderr(&resume, &bad, 1);
     let message = stderr(&[&resume[..], &["--seed", "1"]].concat(), INPUT, 1);
     assert!(message.contains("another run"), "{message}");
-    let message = stderr(&[&base[..], &["--resume", "-o", "-"]].concat(), INPUT, 1);
+    let message = stderr(&[&base[..], &["--resume", "-o", "-"]].concat(), INPUT, 2);
     assert!(message.contains("--resume needs a file"), "{message}");
 }
 
@@ -322,7 +322,7 @@ fn flags_that_contradict_each_other_are_refused() {
     let message = complaint(
         &["--scan", "--method", "masked", "--mask-fraction", "0.1"],
         input,
-        1,
+        2,
     );
     assert!(message.contains("masks one residue at a time"), "{message}");
     complaint(&["--method", "pll"], input, 2);
@@ -331,7 +331,7 @@ fn flags_that_contradict_each_other_are_refused() {
     complaint(&["--mask-fraction", "1.5"], input, 2);
     complaint(&["--plot", "a.png"], input, 2);
     let chunks = ["--max-length", "9", "--over", "chunk"];
-    assert!(complaint(&chunks, input, 1).contains("--over chunk is for embeddings"));
+    assert!(complaint(&chunks, input, 2).contains("--over chunk is for embeddings"));
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! How residues are chosen: the flags, and what they mean together.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::Args;
 
-use crate::args::at_least_one;
+use crate::args::{UsageError, at_least_one, usage};
 use crate::inference::generate::{Allowed, BeamSearch, Sampling, Settings, Strategy};
 use crate::inference::residues::{Residues, STANDARD};
 use crate::tokenizer::Tokenizer;
@@ -57,21 +57,23 @@ impl DecodingArgs {
     ///
     /// # Errors
     /// Flags that mean nothing together.
-    pub fn strategy(&self) -> Result<Strategy> {
+    pub fn strategy(&self) -> Result<Strategy, UsageError> {
         let samples = self.num_samples;
         let strategy = match (self.num_beams, self.temperature, self.top_k, self.top_p) {
             (None | Some(1), None, None, None) => {
-                ensure!(
-                    samples == 1,
-                    "--num-samples {samples} of a greedy run would all be the same; add --temperature 1 (or --top-k, --top-p) to draw them, or --num-beams {samples}"
-                );
+                if samples > 1 {
+                    return Err(usage(format_args!(
+                        "--num-samples {samples} of a greedy run would all be the same; add --temperature 1 (or --top-k, --top-p) to draw them, or --num-beams {samples}"
+                    )));
+                }
                 Strategy::Greedy
             }
             (Some(num_beams), ..) => {
-                ensure!(
-                    samples <= num_beams,
-                    "--num-samples {samples} of --num-beams {num_beams}: there are as many sequences as beams; raise --num-beams"
-                );
+                if samples > num_beams {
+                    return Err(usage(format_args!(
+                        "--num-samples {samples} of --num-beams {num_beams}: there are as many sequences as beams; raise --num-beams"
+                    )));
+                }
                 Strategy::Beam(BeamSearch {
                     num_beams,
                     length_penalty: self.length_penalty,

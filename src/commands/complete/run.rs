@@ -17,6 +17,7 @@ use crate::io::input::{Input, Item, OnBad};
 use crate::io::journal::{Journal, Replay};
 use crate::io::stdio::Output;
 use crate::io::table::write_manifest;
+use crate::io::text_merge::Layout;
 use crate::progress::Progress;
 use crate::sequence::Sequence;
 use crate::tokenizer::{TaskPrefix, Tokenizer};
@@ -32,9 +33,10 @@ pub(super) struct Run<'a> {
     /// What the generator has, with the residues of its prompt.
     pub pending: VecDeque<(Sequence, usize)>,
     pub fasta: Output,
+    pub layout: Layout,
     pub output: &'a Path,
     /// How the results are made.
-    pub manifest: &'a Map<String, Value>,
+    pub manifest: Map<String, Value>,
     pub replay: Option<Replay>,
     pub journal: Option<Journal>,
     pub progress: Progress,
@@ -72,7 +74,8 @@ impl Run<'_> {
             }
         }
         self.fasta.finish()?;
-        write_manifest(self.output, self.manifest)?;
+        self.layout.describe(&mut self.manifest);
+        write_manifest(self.output, &self.manifest)?;
         self.journal.map_or(Ok(()), Journal::remove)?;
         report(input.counts());
         self.tally.tell();
@@ -131,7 +134,7 @@ impl Run<'_> {
             // It had no result then, and would have none now.
             self.refuse(sequence, &NotFinite.to_string())?;
         } else {
-            self.fasta.write_all(text)?;
+            self.write(text)?;
             self.progress.add(1, 0);
         }
         Ok(true)
@@ -163,7 +166,16 @@ impl Run<'_> {
             self.part,
         );
         self.keep(sequence, &text)?;
-        self.fasta.write_all(&text)?;
+        self.write(&text)
+    }
+
+    /// Writes the FASTA records of one sequence.
+    fn write(&mut self, text: &[u8]) -> Result<()> {
+        let headers = text.split(|byte| *byte == b'\n');
+        let records = headers.filter(|line| line.starts_with(b">")).count();
+        self.layout.add(records as u64);
+        self.layout.close_sequence();
+        self.fasta.write_all(text)?;
         Ok(())
     }
 
@@ -184,6 +196,7 @@ impl Run<'_> {
         }
         tracing::warn!("skipped: {message}");
         self.tally.left_out += 1;
+        self.layout.close_sequence();
         Ok(())
     }
 }

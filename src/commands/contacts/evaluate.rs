@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::known::{self, Known};
 use super::predictor::{Predictor, PredictorArgs, separation_map};
-use crate::args::{RuntimeArgs, at_least_one};
+use crate::args::{RuntimeArgs, at_least_one, usage};
 use crate::commands::Outcome;
 use crate::commands::heads::FeatureArgs;
 use crate::inference::contacts::PairMap;
@@ -190,7 +190,8 @@ fn cells() -> impl Iterator<Item = (usize, usize, String)> {
 
 /// Runs the command.
 pub(super) fn run(args: &EvaluateArgs) -> Result<Outcome> {
-    let picture = args.plot.as_deref().map(Picture::of_path).transpose()?;
+    let picture = args.plot.as_deref().map(Picture::of_path).transpose();
+    let picture = picture.map_err(usage)?;
     let chains = known::read(&args.structures, args.limit)?;
     let mut predictor = Predictor::open(
         &args.predictor,

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::evaluate::{Judged, judge};
 use super::known::{self, Known};
-use crate::args::{RuntimeArgs, at_least_one};
+use crate::args::{RuntimeArgs, at_least_one, usage};
 use crate::commands::Outcome;
 use crate::commands::heads::{self, Source, TrainFeatureArgs, TrainingArgs};
 use crate::commands::opened::Opened;
@@ -286,7 +286,9 @@ fn finish(
 
 fn regression(sets: &Sets, args: &FitArgs) -> Result<Outcome> {
     if args.features.features != heads::FeaturesArg::Model {
-        bail!("--method attention needs a model; leave --features out");
+        bail!(usage(
+            "--method attention needs a model; leave --features out"
+        ));
     }
     let common = &args.features.common;
     let opened = Opened::new(&common.model(common.prefix), &args.runtime, |checkpoint| {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
 use super::{FeatureArgs, FeaturesArg, Stored, TrainFeatureArgs};
-use crate::args::{PrefixArg, RuntimeArgs};
+use crate::args::{PrefixArg, RuntimeArgs, usage};
 use crate::commands::embed::resolve_layers;
 use crate::commands::opened::Opened;
 use crate::device::Compute;
@@ -99,7 +99,9 @@ impl Source {
         let width = args.feature_width;
         ensure!(
             width >= 20,
-            "--feature-width {width}: 20 residues need 20 places"
+            usage(format_args!(
+                "--feature-width {width}: 20 residues need 20 places"
+            ))
         );
         Ok(Source::Blind {
             kind,

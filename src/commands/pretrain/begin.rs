@@ -9,6 +9,7 @@ use clap::ValueEnum;
 use serde_json::{Map, json};
 
 use super::{PretrainArgs, steps};
+use crate::args::usage;
 use crate::checkpoint::init::{self, Preset};
 use crate::checkpoint::layout::{self, LmHead, TensorSpec};
 use crate::checkpoint::save::{Contents, LazyTensor, save};
@@ -21,7 +22,7 @@ use crate::tokenizer::Tokenizer;
 use crate::training::optimizer::Moments;
 use crate::training::presets;
 use crate::training::recipe::{FinalDtype, Recipe};
-use crate::training::step::Network;
+use crate::training::step::{Accumulator, Network};
 use crate::training::trainer::{State, Trainer};
 use crate::training::variables::{Parameter, Parameters};
 
@@ -160,9 +161,9 @@ fn read_recipe(args: &PretrainArgs) -> Result<Recipe> {
     let own = own.filter(|own| args.resume && own.exists());
     let own = own.map(|own| read(&own, &args.set)).transpose()?;
     match (given, own) {
-        (None, None) => bail!(
+        (None, None) => bail!(usage(
             "give a recipe (docs/pretrain.md has one to start from) or --preset, or --resume a run"
-        ),
+        )),
         (Some((what, given)), Some(own)) if given != own => bail!(
             "{what} differs from the recipe that the run began with; leave it out, or change single values by --set"
         ),
@@ -252,6 +253,7 @@ impl Run {
             parameters,
             moments,
             state,
+            accumulator: Accumulator::default(),
         })
     }
 

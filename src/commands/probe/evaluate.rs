@@ -9,7 +9,7 @@ use serde_json::{Map, json};
 use super::data::Set;
 use super::outcome::{self, measured, outputs};
 use super::predict::head_of;
-use crate::args::RuntimeArgs;
+use crate::args::{RuntimeArgs, usage};
 use crate::commands::Outcome;
 use crate::commands::heads::{self, FeatureArgs, Source};
 use crate::io::labelled::Columns;
@@ -74,14 +74,15 @@ impl EvaluateArgs {
         match self.only.as_deref().map(|only| only.split_once('=')) {
             None => Ok(None),
             Some(Some((name, value))) => Ok(Some((name.to_owned(), value.to_owned()))),
-            Some(None) => bail!("--only is NAME=VALUE, such as split=test"),
+            Some(None) => bail!(usage("--only is NAME=VALUE, such as split=test")),
         }
     }
 }
 
 /// Runs the command.
 pub(super) fn run(args: &EvaluateArgs) -> Result<Outcome> {
-    let picture = args.plot.as_deref().map(Picture::of_path).transpose()?;
+    let picture = args.plot.as_deref().map(Picture::of_path).transpose();
+    let picture = picture.map_err(usage)?;
     let stored = heads::load(&args.head.clone().into())?;
     let task = &stored.description.task;
     let trained_on = stored

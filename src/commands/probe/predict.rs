@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::outcome::outputs;
-use crate::args::{InputArgs, RuntimeArgs};
+use crate::args::{InputArgs, RuntimeArgs, usage};
 use crate::commands::Outcome;
 use crate::commands::embed::report;
 use crate::commands::heads::{self, FeatureArgs, Protein, Source, Stored};
@@ -82,7 +82,9 @@ pub(super) fn run(args: &PredictArgs) -> Result<Outcome> {
     let stored = heads::load(&args.head.clone().into())?;
     let task = &stored.description.task;
     if args.per_residue && !matches!(task, Task::Residues { .. }) {
-        bail!("--per-residue is for heads that tell classes of residues");
+        bail!(usage(
+            "--per-residue is for heads that tell classes of residues"
+        ));
     }
     let options = args.input.options(Rules::default())?;
     refuse_chunks(&options.limit)?;

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::data::Set;
 use super::outcome::{self, chief, measured, outputs};
 use super::preset::{Preset, chief_measure};
-use crate::args::{RuntimeArgs, at_least_one};
+use crate::args::{RuntimeArgs, at_least_one, usage};
 use crate::commands::Outcome;
 use crate::commands::contacts::fit_head;
 use crate::commands::heads::{self, Source, TrainFeatureArgs, TrainingArgs};
@@ -158,7 +158,7 @@ impl WhatArgs {
 
     fn whole_sets(&self) -> Result<Sets> {
         let [train] = &self.train[..] else {
-            bail!("--train takes one table");
+            bail!(usage("--train takes one table"));
         };
         let part = |value: &str| {
             self.split_column
@@ -179,7 +179,7 @@ impl WhatArgs {
         match &self.valid[..] {
             [] => tracing::warn!("no validation set: the last epoch is kept; add --valid"),
             [valid] => sets.valid = Some(Set::read(valid, &self.columns(None))?),
-            _ => bail!("--valid takes one table"),
+            _ => bail!(usage("--valid takes one table")),
         }
         for (path, name) in self.test.iter().zip(heads::names(&self.test)) {
             sets.judged
@@ -193,7 +193,7 @@ impl WhatArgs {
         match self.pooling {
             None => Ok(readout),
             Some(_) if readout == Readout::Residues => {
-                bail!("--pooling is for numbers and classes of proteins")
+                bail!(usage("--pooling is for numbers and classes of proteins"))
             }
             Some(PoolingArg::Max) => Ok(Readout::Max),
             Some(PoolingArg::Mean) => Ok(Readout::Mean),
@@ -211,7 +211,8 @@ pub(super) fn run(args: &TrainArgs) -> Result<Outcome> {
             (&args.features, &args.training, &args.runtime),
         );
     }
-    let picture = what.plot.as_deref().map(Picture::of_path).transpose()?;
+    let picture = what.plot.as_deref().map(Picture::of_path).transpose();
+    let picture = picture.map_err(usage)?;
     let readout = what.readout()?;
     let sets = what.sets()?;
     let task = with_classes(what.task.task(), &sets.train)?;

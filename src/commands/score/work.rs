@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Result, bail};
 use serde_json::{Map, Value, json};
 
+use super::kept::Kept;
 use super::task::{Listed, Task};
 use crate::commands::stream::{Work, place};
 use crate::inference::score::{
@@ -22,6 +23,8 @@ pub(super) struct Scoring<'a> {
     method: Method,
     masking: Masking,
     table: Table,
+    /// With --resume.
+    kept: Option<Kept>,
     on_bad: OnBad,
     /// Score and measurement of every variant, by protein.
     measured: BTreeMap<String, Vec<(f64, f64)>>,
@@ -43,7 +46,7 @@ impl<'a> Scoring<'a> {
         scorer: Scorer<'a>,
         task: Task,
         (method, masking): (Method, Masking),
-        table: Table,
+        (table, kept): (Table, Option<Kept>),
         on_bad: OnBad,
     ) -> Self {
         let left_out = match &task {
@@ -56,6 +59,7 @@ impl<'a> Scoring<'a> {
             method,
             masking,
             table,
+            kept,
             on_bad,
             measured: BTreeMap::new(),
             heatmap: None,
@@ -95,6 +99,7 @@ impl<'a> Scoring<'a> {
         if !correlations.is_empty() {
             manifest.insert("spearman".to_owned(), Value::Object(correlations));
         }
+        self.table.layout().describe(manifest);
         self.table.finish()?;
         Ok(Finished {
             heatmap: self.heatmap,
@@ -253,5 +258,13 @@ impl Work for Scoring<'_> {
             }
             _ => self.write_effects(sequence, &scores),
         }
+    }
+
+    fn kept(&mut self) -> Result<()> {
+        self.kept.as_ref().map_or(Ok(()), Kept::empty)
+    }
+
+    fn close_sequence(&mut self) {
+        self.table.close_sequence();
     }
 }

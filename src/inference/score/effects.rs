@@ -13,14 +13,14 @@
 
 use std::collections::BTreeSet;
 
-use super::{Job, Masking, Row, Scorer, Substitution, Variant, column, log_likelihood};
+use super::{Job, Masking, Row, Scorer, Substitution, Variant, column};
 use crate::inference::masked::MaskedError;
 use crate::inference::residues::STANDARD;
 
 use super::masking::{num_copies, standard_positions};
 
-/// Masked copies that may wait at once while mutants are scored.
-const COPIES: usize = 4096;
+/// Masked copies that may wait at once while mutants are scored, and the most that a run which is cut off computes again.
+const COPIES: usize = 1024;
 
 /// How a variant is scored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,11 +145,8 @@ impl<'s, 'a> Effects<'s, 'a> {
             .iter()
             .map(|residues| (id, residues.as_slice()))
             .collect();
-        let values = self.scorer.log_likelihoods(&named, self.masking)?;
-        Ok(values
-            .into_iter()
-            .map(|values| values.map(|values| log_likelihood(&values).1))
-            .collect())
+        let sums = self.scorer.sums(&named, self.masking)?;
+        Ok(sums.into_iter().collect())
     }
 }
 

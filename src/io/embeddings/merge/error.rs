@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::super::EmbeddingError;
+use crate::io::shards::ShardError;
 
 /// Why files could not be merged.
 #[derive(Debug, thiserror::Error)]
@@ -11,49 +12,9 @@ pub enum MergeError {
     /// Nothing to merge.
     #[error("there are no files to merge")]
     NoInput,
-    /// Two files were not made in the same way.
-    #[error(
-        "{} and {} cannot be merged: {field} is {left} in the first, {right} in the second",
-        first.display(), second.display()
-    )]
-    Mismatch {
-        /// One file.
-        first: PathBuf,
-        /// The other.
-        second: PathBuf,
-        /// `columns`, `dtype` or the key of the metadata.
-        field: String,
-        /// Its value in `first`, as JSON.
-        left: String,
-        /// Its value in `second`, as JSON.
-        right: String,
-    },
-    /// A file's `shard` is not `i/n` with 1 ≤ i ≤ n.
-    #[error("{}: its shard {value} is not of the form i/n with 1 ≤ i ≤ n", path.display())]
-    BadShard {
-        /// The file.
-        path: PathBuf,
-        /// What it says, as JSON.
-        value: String,
-    },
-    /// A shard is not among the files.
-    #[error("shard {} is missing; give all {of} files of the run", missing.join(", "))]
-    MissingShards {
-        /// Those that are missing, as `i/n`.
-        missing: Vec<String>,
-        /// Shards in the run.
-        of: usize,
-    },
-    /// Two files are the same shard.
-    #[error("{} and {} are both shard {shard}", first.display(), second.display())]
-    DuplicateShard {
-        /// One file.
-        first: PathBuf,
-        /// The other.
-        second: PathBuf,
-        /// `i/n`.
-        shard: String,
-    },
+    /// Two files were not made in the same way, or are not all the shards of one run.
+    #[error(transparent)]
+    Shards(#[from] ShardError),
     /// A shard has fewer records than the others promise.
     #[error(
         "{} ends after {records} records, but {} goes on: one of the two is not complete; rerun it \
