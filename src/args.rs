@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 
+use crate::checkpoint::{Checkpoint, CheckpointError, Hub, ModelRef};
 use crate::device::{Compute, DeviceError, DeviceSpec, Dtype};
 use crate::io::input::{OnBad, Options};
 use crate::sequence::{Duplicates, Limit, LimitError, Over, Rules};
@@ -27,8 +28,20 @@ pub struct ModelArgs {
 
 impl ModelArgs {
     /// What was asked for, else the model inside this program.
-    pub fn name(&self) -> &str {
-        self.model.as_deref().unwrap_or("nano")
+    ///
+    /// # Errors
+    /// What is neither a directory nor a name.
+    pub fn reference(&self) -> Result<ModelRef, CheckpointError> {
+        let named = self.model.as_deref().map(ModelRef::parse);
+        named.unwrap_or(Ok(ModelRef::Bundled))
+    }
+
+    /// Opens it.
+    ///
+    /// # Errors
+    /// A model that is not there or damaged.
+    pub fn open(&self) -> Result<Checkpoint, CheckpointError> {
+        Checkpoint::load_from(self.reference()?.resolve(&Hub::from_env())?)
     }
 }
 

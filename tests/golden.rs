@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use ankh3::kernels::linear::WeightForm;
+use ankh3::kernels::cpu::Isa;
 use ankh3::model::decoder::StepInput;
 use ankh3::model::relative_position::{Direction, relative_position_bucket};
 use ankh3::model::{
@@ -230,8 +231,14 @@ fn attention_maps_equal_transformers() {
     }
 }
 
+/// Instructions that multiply bf16 round activations too, which by itself turns a residue of these sharp models by a cosine of 0.99986 (of a
+/// trained model by 0.99998: tests/cli/nano.rs).
 #[test]
 fn bf16_embeddings_point_where_f32_ones_do() {
+    let limit = match Isa::current().rounds_activations() {
+        true => 0.9998,
+        false => 0.9999,
+    };
     for kind in KINDS {
         let mut golden = golden(kind);
         golden.round_weights();
@@ -252,7 +259,7 @@ fn bf16_embeddings_point_where_f32_ones_do() {
                 };
                 let cosine = dot(a, b) / (dot(a, a) * dot(b, b)).sqrt();
                 assert!(
-                    cosine >= 0.9999,
+                    cosine >= limit,
                     "{kind}: length {length}, position {position}: cosine {cosine:.6}"
                 );
             }

@@ -94,9 +94,13 @@ pub enum ModelRef {
 }
 
 impl ModelRef {
-    /// Tells directories, known names and repositories apart. A directory that exists wins; `./name` is never a repository.
+    /// Tells directories, known names and repositories apart. A directory that exists wins, over the bundled model's name one that holds a model;
+    /// `./name` is never a repository.
     pub fn parse(text: &str) -> Result<Self, CheckpointError> {
         let path = Path::new(text);
+        if BUNDLED_NAMES.contains(&text) && !path.join("config.json").is_file() {
+            return Ok(ModelRef::Bundled);
+        }
         if path.is_dir() {
             return Ok(ModelRef::Directory(path.to_path_buf()));
         }

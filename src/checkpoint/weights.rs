@@ -212,6 +212,9 @@ impl Weights {
 
     /// Lets the system take back the memory of a tensor's pages; they are read from the file again where somebody looks.
     pub(super) fn release(&self, entry: &Entry, dtype: StoredDtype) {
+        let Bytes::Mapped(map) = &self.files[entry.file].1 else {
+            return;
+        };
         let length = entry.shape.iter().product::<usize>() * dtype.size();
         #[expect(
             unsafe_code,
@@ -219,7 +222,7 @@ impl Weights {
         )]
         // SAFETY: see the reason.
         let advice = unsafe {
-            self.files[entry.file].1.unchecked_advise_range(
+            map.unchecked_advise_range(
                 memmap2::UncheckedAdvice::DontNeed,
                 entry.start,
                 length,

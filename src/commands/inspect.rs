@@ -51,11 +51,10 @@ pub fn run(args: &InspectArgs, out: &mut dyn Write) -> Result<()> {
 
 /// The model of that name or directory; `None` for a file, which holds embeddings.
 fn checkpoint(path: &Path) -> Result<Option<Checkpoint>> {
-    if path.is_dir() {
-        return Ok(Some(Checkpoint::load(path)?));
+    if path.is_file() {
+        return Ok(None);
     }
-    let model = path.to_str().filter(|_| !path.exists());
-    let Some(model) = model.and_then(|name| ModelRef::parse_name(name).ok()) else {
+    let Some(Ok(model)) = path.to_str().map(ModelRef::parse) else {
         return Ok(None);
     };
     let place = model.resolve(&Hub::from_env())?;

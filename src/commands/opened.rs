@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
 use crate::args::{ModelArgs, RuntimeArgs};
-use crate::checkpoint::{Checkpoint, Hub};
+use crate::checkpoint::Checkpoint;
 use crate::device::Compute;
 use crate::kernels::linear::WeightForm;
 use crate::model::Loader;
@@ -31,7 +31,7 @@ impl Opened {
         default_prefix: impl Fn(&Checkpoint) -> TaskPrefix,
     ) -> Result<Self> {
         let compute = runtime.compute()?;
-        let checkpoint = Checkpoint::open(model.name(), &Hub::from_env())?;
+        let checkpoint = model.open()?;
         if model.model.is_none() {
             tracing::warn!(
                 "no --model: using nano, the small model inside this program, for trying things out; for research `ankh3 fetch ankh3-large` and name it"

@@ -9,7 +9,6 @@ use clap::Args;
 use super::Outcome;
 use super::embed::report;
 use crate::args::{InputArgs, ModelArgs};
-use crate::checkpoint::{Checkpoint, Hub};
 use crate::io::input::Input;
 use crate::io::stdio::{Content, Output};
 use crate::sequence::{Rules, Sequence};
@@ -31,7 +30,7 @@ pub struct TokenizeArgs {
 /// # Errors
 /// A model or an input that cannot be read.
 pub fn run(args: &TokenizeArgs) -> Result<Outcome> {
-    let tokenizer = Checkpoint::open(args.model.name(), &Hub::from_env())?.tokenizer;
+    let tokenizer = args.model.open()?.tokenizer;
     let prefix = args
         .model
         .prefix

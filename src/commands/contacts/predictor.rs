@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
 use crate::args::RuntimeArgs;
-use crate::checkpoint::{Hub, ModelRef, Place};
+use crate::checkpoint::{BUNDLED, Hub, Place};
 use crate::commands::heads::{self, FeatureArgs, Source, Stored};
 use crate::commands::heads::{prefix_of_head, same_model};
 use crate::commands::opened::Opened;
@@ -367,9 +367,9 @@ fn open_for(
 
 /// The head that lies beside the model.
 fn find(method: Option<MethodArg>, features: &FeatureArgs) -> Result<Place> {
-    let model = features.model(None);
-    let name = model.name();
-    let place = ModelRef::parse(name)?.resolve(&Hub::from_env())?;
+    let model = features.model(None).reference()?;
+    let place = model.resolve(&Hub::from_env())?;
+    let name = features.model.as_deref().unwrap_or(BUNDLED);
     let names: &[&str] = match method {
         Some(MethodArg::Head) => &["head"],
         Some(MethodArg::Attention) => &["attention"],
