@@ -64,6 +64,38 @@ fn bf16_on_a_cpu_keeps_the_same_promise() {
     assert!(exact.with(0).stdout != reference, "it was f32 after all");
 }
 
+#[test]
+fn int8_keeps_the_same_promise_and_says_what_it_is() {
+    let folder = folder_with(&proteins(&LENGTHS[..8]));
+    let path = folder.path();
+    let embed = |rest: &str| {
+        let arguments = format!(
+            "embed --model {} --weights int8 {rest} -o out.npz in.fasta",
+            nano()
+        );
+        run(path, &arguments).with(0);
+        fs::read(path.join("out.npz")).unwrap()
+    };
+    let reference = embed("--threads 2");
+    assert!(embed("--threads 1 --max-batch-tokens 1") == reference);
+    let rounded = by_id(&path.join("out.npz"));
+    let inspected = run(path, "inspect out.npz").with(0);
+    let told = inspected
+        .text()
+        .lines()
+        .find(|line| line.starts_with("weights"));
+    assert!(told.is_some_and(|line| line.ends_with("int8")), "{told:?}");
+    run(
+        path,
+        &format!("embed --model {} -o out.npz in.fasta", nano()),
+    )
+    .with(0);
+    for (id, exact) in by_id(&path.join("out.npz")) {
+        let gap = difference(&rounded[&id].values[0], &exact.values[0]);
+        assert!(gap > 0.0 && gap < 0.1, "{id}: {gap}");
+    }
+}
+
 /// The rows of `per_residue`, pooled here in f64.
 fn pooled(rows: &[f32], width: usize, pooling: &str) -> Vec<f32> {
     let column = |i: usize| rows.iter().skip(i).step_by(width).map(|v| f64::from(*v));
