@@ -57,6 +57,10 @@ pub struct RuntimeArgs {
     #[arg(long, value_enum, ignore_case = true)]
     pub dtype: Option<DtypeArg>,
 
+    /// How the linear layers keep their weights. int8 is faster and less exact, on CPUs only; what stays full is in --dtype.
+    #[arg(long, value_enum, ignore_case = true, default_value = "full")]
+    pub weights: WeightsArg,
+
     /// CPU threads [default: as many as this process may use].
     #[arg(long, short, value_name = "N", value_parser = at_least_one, env = "ANKH3_THREADS")]
     pub threads: Option<usize>,
@@ -75,6 +79,15 @@ pub enum DtypeArg {
     Bf16,
 }
 
+/// How weights are kept, on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum WeightsArg {
+    /// In --dtype.
+    Full,
+    /// 8-bit integers with a scale an output; activations are rounded to 8 bits in front of each product.
+    Int8,
+}
+
 impl RuntimeArgs {
     /// Opens the device.
     ///
@@ -85,7 +98,11 @@ impl RuntimeArgs {
             DtypeArg::F32 => Dtype::F32,
             DtypeArg::Bf16 => Dtype::Bf16,
         });
-        Compute::open(self.device, dtype)
+        let compute = Compute::open(self.device, dtype)?;
+        match self.weights {
+            WeightsArg::Full => Ok(compute),
+            WeightsArg::Int8 => compute.quantized(),
+        }
     }
 
     /// Tokens in a batch: what was asked for, else what keeps the device busy.

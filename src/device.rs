@@ -7,6 +7,7 @@ use candle_core::{DType, Device};
 use thiserror::Error;
 
 use crate::kernels::cpu::Isa;
+use crate::kernels::linear::WeightForm;
 
 /// The device asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +77,9 @@ impl From<Dtype> for DType {
 /// Why the device asked for cannot be had.
 #[derive(Debug, Error)]
 pub enum DeviceError {
+    /// Integers on a GPU.
+    #[error("--weights int8 is for CPUs, and this is {0}: leave it out, or ask for --device cpu")]
+    Int8(String),
     /// Compiled without CUDA.
     #[error(
         "{0} was asked for, but this build has no CUDA; build with `cargo build --release --features cuda`, or use --device cpu"
@@ -106,6 +110,8 @@ pub struct Compute {
     pub device: Device,
     /// Number type of the matrix products.
     pub dtype: Dtype,
+    /// How linear layers keep their weights.
+    pub weights: WeightForm,
     /// The device in words: `cpu`, `cuda:0`.
     pub name: String,
 }
@@ -131,6 +137,7 @@ impl Compute {
                 Ok(Self {
                     device: Device::Cpu,
                     dtype: dtype.unwrap_or(Dtype::F32),
+                    weights: WeightForm::Full,
                     name: "cpu".to_owned(),
                 })
             }
@@ -140,10 +147,23 @@ impl Compute {
                 Ok(Self {
                     device,
                     dtype: dtype.unwrap_or(Dtype::Bf16),
+                    weights: WeightForm::Full,
                     name: format!("cuda:{number}"),
                 })
             }
         }
+    }
+
+    /// With weights in 8-bit integers.
+    ///
+    /// # Errors
+    /// On a GPU.
+    pub fn quantized(mut self) -> Result<Self, DeviceError> {
+        if !self.device.is_cpu() {
+            return Err(DeviceError::Int8(self.name));
+        }
+        self.weights = WeightForm::Int8;
+        Ok(self)
     }
 
     /// What distinguishes results of this machine from those of another: the CPU's instruction set; nothing on a GPU.

@@ -29,6 +29,7 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
+    keep_freed_memory();
     let cli = Cli::parse();
     start_logging(cli.quiet, cli.verbose);
     tracing::info!("ankh3 {}: {}", env!("CARGO_PKG_VERSION"), command_line());
@@ -44,6 +45,21 @@ fn main() -> ExitCode {
             tracing::error!("{}", told(&error));
             ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
         }
+    }
+}
+
+/// What an operation of the network frees, the next one asks for: given back to the system in between, it would come back page by page, each one cleared
+/// and mapped anew (two thirds of all page faults, a fifteenth of the time of `embed`).
+fn keep_freed_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    #[expect(
+        unsafe_code,
+        reason = "two settings of the C library's allocator, before any other thread runs; a value that it refuses changes nothing"
+    )]
+    // SAFETY: see the reason.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 30);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);
     }
 }
 

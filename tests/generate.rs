@@ -9,6 +9,7 @@ use ankh3::inference::generate::{
     Allowed, BeamSearch, Budget, Completion, Generator, NotFinite, Prompt, Sampling, Settings,
     Strategy,
 };
+use ankh3::kernels::linear::WeightForm;
 use ankh3::model::{
     Config, Decoder, Encoder, Loader, Packed, StoredDtype, TensorView, WeightSource,
 };
@@ -68,6 +69,7 @@ fn changed_model(kind: &str, change: impl Fn(&str, &mut [f32])) -> Model {
         source: &source,
         device: &Device::Cpu,
         dtype: DType::F32,
+        weights: WeightForm::Full,
     };
     Model {
         encoder: Encoder::load(&loader, &config).unwrap(),

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use ankh3::kernels::linear::WeightForm;
 use ankh3::model::decoder::StepInput;
 use ankh3::model::relative_position::{Direction, relative_position_bucket};
 use ankh3::model::{
@@ -77,6 +78,7 @@ impl Golden {
                 source: &source,
                 device: &Device::Cpu,
                 dtype,
+                weights: WeightForm::Full,
             },
             &self.config,
         )

@@ -68,10 +68,12 @@ class Command:
         wall = time.perf_counter() - started
         if os.waitstatus_to_exitcode(status) != 0:
             raise SystemExit(f"{self.name} failed:\n{text}")
+        whole = usage.ru_utime + usage.ru_stime
         return {
-            "seconds": closing_seconds(text) or wall,
+            "seconds": closing(text, r"([\d.]+) s,") or wall,
+            "cpu_seconds": closing(text, r"([\d.]+) CPU-seconds") or whole,
             "whole_process_seconds": wall,
-            "cpu_seconds": usage.ru_utime + usage.ru_stime,
+            "whole_process_cpu_seconds": whole,
             "peak_mib": usage.ru_maxrss / 1024,
             "outcome": self.outcome(),
         }
@@ -80,11 +82,11 @@ class Command:
         pass
 
 
-def closing_seconds(text):
-    """Seconds in the last line that reads `… residues, 12.3 s, … residues/s`."""
+def closing(text, pattern):
+    """A number in the last line that reads `… residues, 12.3 s, … residues/s, 24.1 CPU-seconds`."""
     lines = [line for line in text.splitlines() if "residues/s" in line]
-    found = re.search(r"([\d.,_]+)\s*s\b(?!\w)", lines[-1].split("residues", 1)[1]) if lines else None
-    return float(re.sub(r"[,_]", "", found[1])) if found else None
+    found = re.search(pattern, lines[-1].split("residues", 1)[1]) if lines else None
+    return float(found[1]) if found else None
 
 
 def thread_variables(threads):
@@ -145,18 +147,19 @@ def medians(runs):
 def report(title, file, peers, runs, units, unit, details):
     """Prints the table and writes `bench/results/<file>.json` and `.md`. `units` of work a run."""
     lines = [
-        f"| {title} | {unit}/s | seconds (min..max) | CPU-seconds | whole process, s | peak memory, MiB |",
-        "|---|---:|---:|---:|---:|---:|",
+        f"| {title} | {unit}/s | {unit}/CPU-second | seconds (min..max) | CPU-seconds | whole process, s | peak memory, MiB |",
+        "|---|---:|---:|---:|---:|---:|---:|",
     ]
     summary = {}
     for peer in peers:
         middle = medians(runs[peer.name])
         every = [run["seconds"] for run in runs[peer.name]]
         middle[f"{unit}_per_second"] = units / middle["seconds"]
+        middle[f"{unit}_per_cpu_second"] = units / middle["cpu_seconds"]
         summary[peer.name] = {"about": peer.about, "median": middle, "runs": runs[peer.name]}
         whole = f"{middle['whole_process_seconds']:.2f}" if "whole_process_seconds" in middle else ""
         lines.append(
-            f"| {peer.name} | {units / middle['seconds']:.1f} | {middle['seconds']:.2f} ({min(every):.2f}..{max(every):.2f}) | "
+            f"| {peer.name} | {units / middle['seconds']:.1f} | {units / middle['cpu_seconds']:.1f} | {middle['seconds']:.2f} ({min(every):.2f}..{max(every):.2f}) | "
             f"{middle['cpu_seconds']:.1f} | {whole} | {middle['peak_mib']:.0f} |"
         )
     table = "\n".join(lines)
@@ -166,6 +169,11 @@ def report(title, file, peers, runs, units, unit, details):
     (RESULTS / f"{file}.md").write_text(f"{table}\n\n{about}\n")
     (RESULTS / f"{file}.json").write_text(json.dumps({"details": details, "peers": summary}, indent=1) + "\n")
     print(f"{table}\n\n{about}")
+
+
+def versions(peers):
+    """What the peers say of themselves, each thing once."""
+    return ", ".join(dict.fromkeys(f"{key} {value}" for peer in peers if isinstance(peer, Worker) for key, value in peer.about.items()))
 
 
 def machine():

@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from harness import CACHE, Command, Worker, checkpoint, interleave, report
+from harness import CACHE, Command, Worker, checkpoint, interleave, report, versions
 from proteins import RESIDUES, draw, encode, vocabulary, write_fasta
 
 HERE = Path(__file__).parent
@@ -24,9 +24,9 @@ def main():
             "work": f"{batch} x {NEW} new residues from {PROMPT}, greedy, standard residues only",
             "threads": arguments.threads,
             "rounds": f"{arguments.rounds} interleaved, medians; the models' loading is not in `seconds`",
-            "peers": ", ".join(f"{key} {value}" for peer in (peers[0], *peers[2:3]) for key, value in peer.about.items()),
+            "peers": versions(peers),
         }
-        report(f"decoder, batch {batch}", f"generate-{model.name}-{batch}", peers, runs, batch * NEW, "residues", details)
+        report(f"decoder, batch {batch}", f"generate-{model.name}-{batch}-{arguments.threads}t", peers, runs, batch * NEW, "residues", details)
 
 
 def options():
@@ -61,12 +61,12 @@ def make_peers(model, batch, arguments):
     def ctranslate(name, compute_type):
         return Worker(name, HERE / "ctranslate.py", settings | {"compute_type": compute_type}, arguments.threads)
 
-    def ankh3(dtype):
-        output = CACHE / f"generate-{dtype}-{batch}.fasta"
+    def ankh3(form, *options):
+        output = CACHE / f"generate-{form}-{batch}.fasta"
         # Whole records of 384 residues go in; the first 256 are the prompt, the length stays.
-        command = ["complete", "--model", str(model), "--keep", str(PROMPT), "--length", "same", "--dtype", dtype]
+        command = ["complete", "--model", str(model), "--keep", str(PROMPT), "--length", "same", *options]
         command += ["--output-part", "completion", "-o", str(output), str(fasta)]
-        return Command(f"ankh3 {dtype}", command, arguments.threads, lambda: read_completions(output, words))
+        return Command(f"ankh3 {form}", command, arguments.threads, lambda: read_completions(output, words))
 
     return [
         huggingface("HF f32", "float32"),
@@ -74,7 +74,8 @@ def make_peers(model, batch, arguments):
         ctranslate("CTranslate2 f32", "float32"),
         ctranslate("CTranslate2 int8", "int8"),
         ankh3("f32"),
-        ankh3("bf16"),
+        ankh3("bf16", "--dtype", "bf16"),
+        ankh3("int8", "--weights", "int8"),
     ]
 
 

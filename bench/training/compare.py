@@ -162,7 +162,7 @@ def speed(arguments):
         "padded batches": f"up to {arguments.padded_tokens} tokens",
         "peers": ", ".join(f"{key} {value}" for key, value in peers[0].about.items()),
     }
-    report("training", f"training-{prepared[1].name}", peers, runs, tokens, "tokens", details)
+    report("training", f"training-{prepared[1].name}-{arguments.threads}t", peers, runs, tokens, "tokens", details)
 
 
 def same(reference, name, outcome):

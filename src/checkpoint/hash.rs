@@ -36,6 +36,7 @@ pub(super) fn model_hash(checkpoint: &Checkpoint) -> Result<String, CheckpointEr
         } else {
             sample(&bytes, |block| hash.update(block));
         }
+        weights.release(entry, dtype);
     }
     Ok(hex(&hash.finalize()))
 }

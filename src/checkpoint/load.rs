@@ -160,6 +160,13 @@ impl WeightSource for Checkpoint {
     fn has(&self, name: &str) -> bool {
         Checkpoint::has(self, name)
     }
+
+    fn release(&self, name: &str) {
+        let entry = self.weights.entries.get(self.stored_name(name));
+        if let Some((entry, Ok(dtype))) = entry.map(|entry| (entry, &entry.dtype)) {
+            self.weights.release(entry, *dtype);
+        }
+    }
 }
 
 fn read_config(dir: &Path) -> Result<Map<String, Value>, CheckpointError> {

@@ -182,6 +182,26 @@ impl Weights {
         }
     }
 
+    /// Lets the system take back the memory of a tensor's pages; they are read from the file again where somebody looks.
+    pub(super) fn release(&self, entry: &Entry, dtype: StoredDtype) {
+        let length = entry.shape.iter().product::<usize>() * dtype.size();
+        #[expect(
+            unsafe_code,
+            reason = "only dangerous for pages that were written to: this map is read-only, so each page comes back from the file as it was"
+        )]
+        // SAFETY: see the reason.
+        let advice = unsafe {
+            self.files[entry.file].1.unchecked_advise_range(
+                memmap2::UncheckedAdvice::DontNeed,
+                entry.start,
+                length,
+            )
+        };
+        if let Err(error) = advice {
+            tracing::debug!("pages of a tensor stay in memory: {error}");
+        }
+    }
+
     /// The weight files with their sizes in bytes.
     pub(super) fn files(&self) -> impl Iterator<Item = (&Path, u64)> {
         self.files

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::args::{ModelArgs, RuntimeArgs};
 use crate::checkpoint::{Checkpoint, Hub};
 use crate::device::Compute;
+use crate::kernels::linear::WeightForm;
 use crate::model::Loader;
 use crate::tokenizer::TaskPrefix;
 
@@ -46,11 +47,16 @@ impl Opened {
         } = &opened;
         let threads = rayon::current_num_threads();
         tracing::info!(
-            "model {} on {} ({}, {threads} threads), {}, prefix {}",
+            "model {} on {} ({}, {threads} threads), {}{}, prefix {}",
             checkpoint.id(),
             compute.name,
             compute.kernels(),
             compute.dtype.name(),
+            if compute.weights == WeightForm::Int8 {
+                " with int8 weights"
+            } else {
+                ""
+            },
             prefix.as_str()
         );
         if checkpoint.is_random() {
@@ -73,6 +79,7 @@ impl Opened {
             source: checkpoint,
             device: &compute.device,
             dtype: compute.dtype.into(),
+            weights: compute.weights,
         };
         load(&loader).with_context(|| format!("model {}", checkpoint.dir.display()))
     }
@@ -104,6 +111,9 @@ impl Opened {
         }
         put("prefix", json!(prefix.as_str()));
         put("dtype", json!(compute.dtype.name()));
+        if compute.weights == WeightForm::Int8 {
+            put("weights", json!("int8"));
+        }
         put("device", json!(compute.name));
         put("kernels", json!(compute.kernels()));
         Ok(map)

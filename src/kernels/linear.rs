@@ -6,16 +6,30 @@ use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 
-use super::cpu::Isa;
 use super::cpu::gemm::{self, Left};
+use super::cpu::int8_product;
+use super::cpu::int8_weight::Int8Weight;
 use super::cpu::packed_weight::{PackedWeight, Precision};
+use super::cpu::{Int8Isa, Isa};
 use super::{cpu_f32, cpu_tensor, on_values};
+
+/// How linear layers keep their weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WeightForm {
+    /// In the number type of the products.
+    #[default]
+    Full,
+    /// In 8-bit integers, a scale an output; what they are multiplied with is quantised row by row. On a CPU.
+    Int8,
+}
 
 /// A linear layer's weight `(n, k)`, where and how the device wants it.
 #[derive(Clone, Debug)]
 pub enum Weight {
     /// Repacked for the CPU's kernels.
     Packed(Arc<PackedWeight>),
+    /// In 8-bit integers for the CPU's kernels.
+    Int8(Arc<Int8Weight>),
     /// A plain tensor `(n, k)`, multiplied by candle: CUDA.
     Dense(Tensor),
     /// A tensor `(n, k)` that learns, on a CPU: packed anew by every product, rounded to that precision.
@@ -30,6 +44,7 @@ impl Weight {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self {
             Weight::Packed(weight) => x.apply_op1(Product(weight.clone())),
+            Weight::Int8(weight) => x.apply_op1(Int8Product(weight.clone())),
             Weight::Dense(weight) => x.matmul(&weight.t()?),
             Weight::Trained(weight, precision) => x.apply_op2(weight, Trained(*precision)),
         }
@@ -42,6 +57,7 @@ impl Weight {
     pub fn forward_add(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
         match self {
             Weight::Packed(weight) => x.apply_op2(residual, Product(weight.clone())),
+            Weight::Int8(weight) => x.apply_op2(residual, Int8Product(weight.clone())),
             Weight::Dense(weight) => residual + x.matmul(&weight.t()?)?,
             Weight::Trained(weight, precision) => {
                 x.apply_op3(weight, residual, Trained(*precision))
@@ -93,6 +109,51 @@ impl CustomOp2 for Product {
         r_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         self.run(x, layout, Some(cpu_f32(r, r_layout)?))
+    }
+}
+
+struct Int8Product(Arc<Int8Weight>);
+
+impl Int8Product {
+    fn run(
+        &self,
+        x: (&CpuStorage, &Layout),
+        residual: Option<&[f32]>,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (rows, k) = x.1.shape().dims2()?;
+        if k != self.0.k() {
+            candle_core::bail!("a linear layer of {} inputs was given {k}", self.0.k());
+        }
+        let mut out = vec![0.0; rows * self.0.n()];
+        let isa = Int8Isa::of(Isa::current());
+        int8_product::matmul(isa, cpu_f32(x.0, x.1)?, &self.0, residual, &mut out);
+        Ok((CpuStorage::F32(out), Shape::from((rows, self.0.n()))))
+    }
+}
+
+impl CustomOp1 for Int8Product {
+    fn name(&self) -> &'static str {
+        "int8-linear"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        self.run((x, layout), None)
+    }
+}
+
+impl CustomOp2 for Int8Product {
+    fn name(&self) -> &'static str {
+        "int8-linear-add"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        layout: &Layout,
+        r: &CpuStorage,
+        r_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        self.run((x, layout), Some(cpu_f32(r, r_layout)?))
     }
 }
 

@@ -93,7 +93,7 @@ impl Decoder {
             )?,
             layers,
             final_norm: Norm::load(loader, config, "decoder.final_layer_norm")?,
-            head: loader.linear(&[(head, config.vocab_size)], config.d_model)?,
+            head: loader.head(head, config.vocab_size, config.d_model)?,
             scale: config
                 .scales_logits(has_head)
                 .then(|| (config.d_model as f64).powf(-0.5)),

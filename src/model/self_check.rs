@@ -12,11 +12,14 @@ use rand_chacha::ChaCha8Rng;
 
 use super::config::FeedForward;
 use super::{Config, Encoder, Loader, Packed, StoredDtype, TensorView, WeightSource};
-use crate::kernels::cpu::Isa;
 use crate::kernels::cpu::attention::{Attention, Bias, Heads, Segment, Visibility, attend};
 use crate::kernels::cpu::elementwise::{Activation, gated, rms_norm};
 use crate::kernels::cpu::gemm::matmul;
+use crate::kernels::cpu::int8_product;
+use crate::kernels::cpu::int8_weight::Int8Weight;
 use crate::kernels::cpu::packed_weight::{PackedWeight, Precision};
+use crate::kernels::cpu::{Int8Isa, Isa};
+use crate::kernels::linear::WeightForm;
 
 /// One comparison.
 #[derive(Clone, Debug)]
@@ -72,6 +75,12 @@ pub fn kernels() -> Vec<Check> {
             checks.push(check_attention(isa));
             checks
         })
+        .chain(
+            Int8Isa::ALL
+                .into_iter()
+                .filter(|isa| isa.is_available())
+                .map(check_int8),
+        )
         .collect()
 }
 
@@ -100,6 +109,30 @@ fn check_matmul(isa: Isa, precision: Precision) -> Check {
     matmul(isa, &a, &weight, None, &mut got);
     let expected = plain::linear(&wide(&a), &wide(&w), k);
     let name = format!("matrix product {precision:?}, {}", isa.name()).to_lowercase();
+    Check::new(name, &got, &expected, 2e-6)
+}
+
+/// On values that 8 bits hold exactly, so that nothing but the kernel can be off.
+fn check_int8(isa: Int8Isa) -> Check {
+    let (rows, n, k) = (61, 77, 531);
+    let exact = |seed, count| {
+        let mut values = random(seed, count);
+        for row in values.chunks_exact_mut(k) {
+            row[0] = 1.0;
+            for value in row {
+                *value = (*value * 127.0).round() / 127.0;
+            }
+        }
+        values
+    };
+    let (a, w) = (exact(1, rows * k), exact(2, n * k));
+    let weight = Int8Weight::new(n, k, |row, values| {
+        values.copy_from_slice(&w[row * k..][..k]);
+    });
+    let mut got = vec![f32::NAN; rows * n];
+    int8_product::matmul(isa, &a, &weight, None, &mut got);
+    let expected = plain::linear(&wide(&a), &wide(&w), k);
+    let name = format!("matrix product int8, {isa:?}").to_lowercase();
     Check::new(name, &got, &expected, 2e-6)
 }
 
@@ -244,6 +277,7 @@ pub fn encoder(device: &Device, limit: f64) -> Result<Check> {
         source: &Random,
         device,
         dtype: DType::F32,
+        weights: WeightForm::Full,
     };
     let encoder = Encoder::load(&loader, &config)?;
     let lengths = [1, 17, 300];

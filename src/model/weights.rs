@@ -7,8 +7,9 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Result, Tensor};
 use half::{bf16, f16};
 
+use crate::kernels::cpu::int8_weight::Int8Weight;
 use crate::kernels::cpu::packed_weight::{PackedWeight, Precision};
-use crate::kernels::linear::Weight;
+use crate::kernels::linear::{Weight, WeightForm};
 
 /// The number types that weights are stored in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -93,17 +94,26 @@ impl TensorView<'_> {
 
     /// Row `row` of a matrix, widened to f32.
     pub fn read_row(&self, row: usize, target: &mut [f32]) {
-        let width = target.len();
-        let size = self.dtype.size();
-        let bytes = &self.bytes[row * width * size..][..width * size];
-        for (value, chunk) in target.iter_mut().zip(bytes.chunks_exact(size)) {
-            *value = self.dtype.read(chunk);
+        let bytes = target.len() * self.dtype.size();
+        let bytes = &self.bytes[row * bytes..][..bytes];
+        // As above.
+        match self.dtype {
+            StoredDtype::F32 => widen(bytes, f32::from_le_bytes, target),
+            StoredDtype::Bf16 => widen(bytes, |b| bf16::from_le_bytes(b).to_f32(), target),
+            StoredDtype::F16 => widen(bytes, |b| f16::from_le_bytes(b).to_f32(), target),
         }
     }
 
     fn convert<const N: usize>(&self, read: impl Fn([u8; N]) -> f32) -> Vec<f32> {
         let (chunks, _) = self.bytes.as_chunks::<N>();
         chunks.iter().map(|bytes| read(*bytes)).collect()
+    }
+}
+
+fn widen<const N: usize>(bytes: &[u8], read: impl Fn([u8; N]) -> f32, target: &mut [f32]) {
+    let (chunks, _) = bytes.as_chunks::<N>();
+    for (value, bytes) in target.iter_mut().zip(chunks) {
+        *value = read(*bytes);
     }
 }
 
@@ -117,6 +127,9 @@ pub trait WeightSource: Sync {
 
     /// Whether there is one of that name.
     fn has(&self, name: &str) -> bool;
+
+    /// Says that a tensor has been read and its pages need not stay in memory. It can be read again.
+    fn release(&self, _name: &str) {}
 
     /// The variable of that name, f32, in a model that learns: gradients flow to it.
     fn variable(&self, _name: &str) -> Option<&Tensor> {
@@ -132,6 +145,8 @@ pub struct Loader<'a> {
     pub device: &'a Device,
     /// The type matrix products work in: f32 or bf16. Activations between them are f32 on a CPU.
     pub dtype: DType,
+    /// How linear layers keep their weights.
+    pub weights: WeightForm,
 }
 
 impl Loader<'_> {
@@ -157,6 +172,18 @@ impl Loader<'_> {
     /// # Errors
     /// Where a tensor is missing or misshapen.
     pub fn linear(&self, parts: &[(&str, usize)], k: usize) -> Result<Weight> {
+        self.linear_in(self.weights, parts, k)
+    }
+
+    /// The layer that makes logits: small, and never in integers.
+    ///
+    /// # Errors
+    /// Where the tensor is missing or misshapen.
+    pub fn head(&self, name: &str, n: usize, k: usize) -> Result<Weight> {
+        self.linear_in(WeightForm::Full, &[(name, n)], k)
+    }
+
+    fn linear_in(&self, form: WeightForm, parts: &[(&str, usize)], k: usize) -> Result<Weight> {
         if let Some(weight) = self.variables(parts, k)? {
             return Ok(if self.device.is_cpu() {
                 Weight::Trained(weight, self.precision())
@@ -170,15 +197,24 @@ impl Loader<'_> {
             .collect::<Result<Vec<_>>>()?;
         let n = parts.iter().map(|(_, n)| n).sum();
         if self.device.is_cpu() {
-            let packed = PackedWeight::new(n, k, self.precision(), |row, values| {
+            let fill = |row, values: &mut [f32]| {
                 let (mut part, mut row) = (0, row);
                 while row >= parts[part].1 {
                     row -= parts[part].1;
                     part += 1;
                 }
                 views[part].read_row(row, values);
-            });
-            return Ok(Weight::Packed(Arc::new(packed)));
+            };
+            let weight = match form {
+                WeightForm::Full => {
+                    Weight::Packed(Arc::new(PackedWeight::new(n, k, self.precision(), fill)))
+                }
+                WeightForm::Int8 => Weight::Int8(Arc::new(Int8Weight::new(n, k, fill))),
+            };
+            for (name, _) in parts {
+                self.source.release(name);
+            }
+            return Ok(weight);
         }
         let values = views
             .iter()
@@ -217,6 +253,7 @@ impl Loader<'_> {
             return shaped(variable, shape)?.to_dtype(self.activation_dtype());
         }
         let values = self.source.tensor(name, shape)?.to_f32_vec();
+        self.source.release(name);
         let tensor = Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(self.dtype)?;
         tensor
             .to_dtype(self.activation_dtype())?

@@ -12,6 +12,7 @@ use super::recompute::{self, Activations};
 use super::variables::{Parameters, Variables};
 use crate::kernels::cross_entropy::cross_entropy;
 use crate::kernels::dropout::Dropout;
+use crate::kernels::linear::WeightForm;
 use crate::model::{Config, Decoder, Encoder, Loader, Mode};
 
 /// Values given to one thread at a time.
@@ -41,6 +42,7 @@ impl Network<'_> {
             source: variables,
             device: self.device,
             dtype: self.dtype,
+            weights: WeightForm::Full,
         }
     }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use ankh3::checkpoint::Checkpoint;
+use ankh3::kernels::linear::WeightForm;
 use ankh3::model::{Decoder, Encoder, Loader};
 use ankh3::tokenizer::Tokenizer;
 use candle_core::{DType, Device};
@@ -66,6 +67,7 @@ pub fn network(dir: &TempDir) -> Network {
         source: &checkpoint,
         device: &Device::Cpu,
         dtype: DType::F32,
+        weights: WeightForm::Full,
     };
     Network {
         encoder: Encoder::load(&loader, &checkpoint.config).unwrap(),

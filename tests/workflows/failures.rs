@@ -5,7 +5,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    ankh3, command, ended, find, folder, has, model, nextflow, project, ran, same_bytes, snakemake,
+    ankh3, command, ended, find, folder, has, model, model_folder, nextflow, project, ran,
+    same_bytes, snakemake,
 };
 
 const GOOD: &str = ">good\nMKTAYIAKQR\n";
@@ -65,7 +66,7 @@ fn a_bad_input_fails_alone_with_its_message_in_snakemakes_log() {
     let folder = folder();
     inputs(folder.path());
     let samples = "samples:\n  good: good.fasta\n  bad: bad.fasta\ncontacts: false\nshards: 2\n";
-    let own = format!("{samples}model: {}\n", model().display());
+    let own = format!("{samples}model: {}\n", model());
     fs::write(folder.path().join("own.yaml"), own).unwrap();
     let snakefile = project("snakemake/workflow/Snakefile")
         .display()
@@ -84,8 +85,8 @@ fn a_bad_input_fails_alone_with_its_message_in_snakemakes_log() {
     names_the_bad_record(&log("bad.2.log"));
 }
 
-/// Waits for a task of `ankh3 score` below `folder` that is `ready`; its folder and process.
-fn working(folder: &Path, ready: impl Fn(&Path) -> bool) -> (PathBuf, u32) {
+/// Waits for a task of `ankh3 score` below `folder` that is `ready`, and not the quick one; its folder and process.
+pub fn working(folder: &Path, ready: impl Fn(&Path) -> bool) -> (PathBuf, u32) {
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_secs(120) {
         for entry in fs::read_dir("/proc").unwrap().flatten() {
@@ -95,7 +96,9 @@ fn working(folder: &Path, ready: impl Fn(&Path) -> bool) -> (PathBuf, u32) {
             };
             let at = fs::read_link(entry.path().join("cwd")).unwrap_or_default();
             let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            if at.starts_with(folder) && line.starts_with(b"ankh3\0score") && ready(&at) {
+            let line = String::from_utf8_lossy(&line);
+            let slow = line.starts_with("ankh3\0score") && !line.contains("quick");
+            if at.starts_with(folder) && slow && ready(&at) {
                 return (at, pid);
             }
         }
@@ -105,7 +108,7 @@ fn working(folder: &Path, ready: impl Fn(&Path) -> bool) -> (PathBuf, u32) {
 }
 
 /// Whether a journal holds a protein besides its own first line.
-fn has_journal(at: &Path) -> bool {
+pub fn has_journal(at: &Path) -> bool {
     let names = fs::read_dir(at).into_iter().flatten().flatten();
     let mut journals =
         names.filter(|entry| entry.file_name().to_string_lossy().ends_with(".resume"));
@@ -117,7 +120,7 @@ fn has_resumed(at: &Path) -> bool {
 }
 
 /// The shorter proteins of the example: a second or two each, a passage a residue.
-fn shorter(folder: &Path) -> PathBuf {
+pub fn shorter(folder: &Path) -> PathBuf {
     let all = fs::read_to_string(project("examples/proteome.fasta")).unwrap();
     let records = all
         .split('>')
@@ -129,12 +132,20 @@ fn shorter(folder: &Path) -> PathBuf {
     path
 }
 
+/// The scores of one run that nothing disturbed.
+pub fn whole(folder: &Path, proteins: &Path) -> PathBuf {
+    let mut whole = ankh3(folder);
+    whole.args(["score", "-o", "whole.tsv", "--model"]);
+    ran(whole.arg(model_folder()).arg(proteins));
+    folder.join("whole.tsv")
+}
+
 fn kill(signal: &str, pid: u32) {
     ran(Command::new("kill").args([signal, &pid.to_string()]));
 }
 
 /// Proteins that a resumed run found done.
-fn resumed(log: &str) -> u64 {
+pub fn resumed(log: &str) -> u64 {
     let words = log.split("resuming: ").nth(1).unwrap_or_default();
     words
         .split(' ')
@@ -144,53 +155,52 @@ fn resumed(log: &str) -> u64 {
 }
 
 #[test]
-fn a_task_killed_twice_goes_on_where_it_was() {
+fn a_killed_task_goes_on_where_it_was_and_a_killed_run_keeps_what_was_done() {
     if !has("nextflow") {
         return;
     }
     let folder = folder();
     let proteome = shorter(folder.path());
-    let mut whole = ankh3(folder.path());
-    whole.args(["score", "-o", "whole.tsv", "--model"]);
-    ran(whole.arg(model()).arg(&proteome));
-
-    let mut run = nextflow(folder.path(), "run");
-    run.arg(project("tests/workflows/score.nf"))
-        .arg("-c")
-        .arg(project("tests/workflows/score.config"));
-    run.arg("--input")
-        .arg(&proteome)
-        .arg("--model")
-        .arg(model());
-    let run = run
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let whole = whole(folder.path(), &proteome);
+    let run = |more: &[&str]| {
+        let mut run = nextflow(folder.path(), "run");
+        run.arg(project("tests/workflows/score.nf"))
+            .arg("-c")
+            .arg(project("tests/workflows/modules.config"));
+        run.arg("--input").arg(&proteome);
+        run.arg("--model").arg(model_folder()).args(more);
+        run.stdout(Stdio::piped()).stderr(Stdio::piped());
+        run
+    };
+    let begun = run(&[]).spawn().unwrap();
     let work = folder.path().join("work");
+    // The end of time: SIGTERM, then nothing left to ask. Three such ends are more than a task may have, and the run fails.
     let (first, one) = working(&work, has_journal);
     kill("-TERM", one);
     let (second, two) = working(&work, has_resumed);
     kill("-KILL", two);
-    let output = run.wait_with_output().unwrap();
+    let (third, three) = working(&work, |at| at != second && has_resumed(at));
+    kill("-KILL", three);
+    let output = begun.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    assert!(output.status.success(), "{said}");
-    assert_ne!(first, second);
-    let logs = find(&work, ".command.log");
-    assert_eq!(logs.len(), 3, "{said}");
-    let mut found: Vec<u64> = logs
-        .iter()
-        .map(|log| resumed(&fs::read_to_string(log).unwrap()))
-        .collect();
-    found.sort_unstable();
+    assert!(!output.status.success(), "{said}");
+    let found = [&first, &second, &third]
+        .map(|task| resumed(&fs::read_to_string(task.join(".command.log")).unwrap()));
     assert!(
         found[0] == 0 && found[1] >= 1 && found[2] >= found[1],
         "{found:?}\n{said}"
     );
-    same_bytes(
-        &folder.path().join("results/slow.tsv"),
-        &folder.path().join("whole.tsv"),
-    );
+
+    let output = run(&["-resume"]).output().unwrap();
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success(), "{said}");
+    for line in [
+        "Cached process > ANKH3_SCORE (quick)",
+        "Submitted process > ANKH3_SCORE (slow)",
+    ] {
+        assert!(said.contains(line), "no {line:?} in\n{said}");
+    }
+    same_bytes(&folder.path().join("results/score/slow.tsv"), &whole);
 }
 
 #[test]
@@ -200,7 +210,7 @@ fn a_job_killed_goes_on_where_it_was_under_snakemake() {
     }
     let folder = folder();
     let proteome = shorter(folder.path());
-    std::os::unix::fs::symlink(model(), folder.path().join("model")).unwrap();
+    std::os::unix::fs::symlink(model_folder(), folder.path().join("model")).unwrap();
     let test =
         fs::read_to_string(project("snakemake/wrappers/bio/ankh3/score/test/Snakefile")).unwrap();
     fs::write(
@@ -225,13 +235,8 @@ fn a_job_killed_goes_on_where_it_was_under_snakemake() {
     );
     let log = fs::read_to_string(folder.path().join("logs/score.log")).unwrap();
     assert!(resumed(&log) >= 1, "{log}");
-    let mut whole = ankh3(folder.path());
-    whole.args(["score", "-o", "whole.tsv", "--model"]);
-    ran(whole.arg(model()).arg(&proteome));
-    same_bytes(
-        &folder.path().join("scores.tsv"),
-        &folder.path().join("whole.tsv"),
-    );
+    let whole = whole(folder.path(), &proteome);
+    same_bytes(&folder.path().join("scores.tsv"), &whole);
 }
 
 /// A task's own script once more, where no network is and everything but the task's folder is read-only: the model too, shared by two at a time.
@@ -255,7 +260,7 @@ fn tasks_share_a_read_only_model_and_touch_neither_network_nor_anything_else() {
         return;
     }
     // The cage holds: outside the folder nothing can be written, and no address can be reached.
-    let outside = model().join("written");
+    let outside = model_folder().join("written");
     assert_ne!(
         ended(&mut confined(
             folder.path(),
@@ -273,7 +278,7 @@ fn tasks_share_a_read_only_model_and_touch_neither_network_nor_anything_else() {
         "-q run {} --contacts false --format npz --model",
         project("workflows/proteome").display()
     );
-    ran(nextflow(folder.path(), &arguments).arg(model()));
+    ran(nextflow(folder.path(), &arguments).arg(model_folder()));
     let scripts = find(&folder.path().join("work"), ".command.sh");
     let tasks: Vec<&Path> = scripts
         .iter()

@@ -133,6 +133,66 @@ fn snakemakes_linters_are_content() {
 }
 
 #[test]
+fn every_description_is_yaml() {
+    if !has("snakemake") {
+        return;
+    }
+    let check = "import sys, yaml, pathlib
+for folder in sys.argv[1:]:
+    files = [file for pattern in ('*.yml', '*.yaml') for file in pathlib.Path(folder).rglob(pattern)]
+    assert files, folder
+    for file in files:
+        try:
+            yaml.safe_load(file.read_text())
+        except yaml.YAMLError as error:
+            sys.exit(f'{file}: {error}')";
+    let folder = folder();
+    let python = project(".tools/python/bin/python");
+    let mut run = command(python.to_str().unwrap(), folder.path());
+    let folders = ["nextflow", "snakemake", "workflows"].map(project);
+    ran(run.args(["-c", check]).args(folders));
+}
+
+/// Apptainer copies what its definition lists, and nothing else.
+#[test]
+fn the_apptainer_definition_copies_all_that_the_code_includes() {
+    let definition = fs::read_to_string(project("containers/ankh3.def")).unwrap();
+    let mut needed = vec!["Cargo.toml".to_owned(), "Cargo.lock".to_owned()];
+    let mut folders = vec![project("src")];
+    while let Some(here) = folders.pop() {
+        for entry in fs::read_dir(&here).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = fs::read_to_string(&path).unwrap_or_default();
+            let included = ["include_str!(\"", "include_bytes!(\""]
+                .into_iter()
+                .flat_map(|call| text.split(call).skip(1))
+                .filter_map(|rest| rest.split('"').next());
+            for file in included {
+                let file = here.join(file).canonicalize().unwrap();
+                let inside = file.strip_prefix(project("")).unwrap();
+                let first = inside.components().next().unwrap().as_os_str();
+                needed.push(first.to_string_lossy().into_owned());
+            }
+        }
+    }
+    if project("models").is_dir() {
+        needed.push("models".to_owned());
+    }
+    assert!(needed.contains(&"recipes".to_owned()), "{needed:?}");
+    for name in needed {
+        let line = format!("    {name} /src/{name}\n");
+        assert!(
+            definition.contains(&line),
+            "no {line:?} in containers/ankh3.def"
+        );
+    }
+}
+
+#[test]
 fn containers_and_scripts_are_linted() {
     if !has("snakemake") || !has("shellcheck") {
         return;
@@ -140,7 +200,9 @@ fn containers_and_scripts_are_linted() {
     let folder = folder();
     ran(command("hadolint", folder.path()).arg(project("Dockerfile")));
     let scripts = [
+        ".ci/run",
         "tests/run",
+        "tests/golden/regenerate",
         "tests/workflows/engines",
         "tests/workflows/slurm",
         "tests/workflows/nextflow/nextflow",

@@ -10,7 +10,15 @@ mod support;
 /// What no run is needed for: the linters of each engine, of containers and of scripts.
 mod lints;
 
-/// Nextflow on this machine: stubs, scatter and gather, `-resume`, both pipelines.
+/// A hub on this machine, for what downloads.
+#[path = "../fetch/hub_server.rs"]
+#[allow(dead_code, reason = "its faults are for other tests")]
+mod hub_server;
+
+/// Every module of Nextflow and every wrapper of Snakemake, against the commands they call.
+mod modules;
+
+/// Nextflow on this machine: scatter and gather, `-resume`, both pipelines.
 mod nextflow;
 
 /// Snakemake on this machine: wrappers, the workflow as a module, both pipelines.

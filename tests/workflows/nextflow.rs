@@ -1,33 +1,8 @@
 use std::fs;
 
-use crate::support::{ankh3, find, folder, has, model, nextflow, project, ran, same_bytes};
-
-const MODULES: [&str; 10] = [
-    "COMPLETE",
-    "EMBED",
-    "FETCH",
-    "MASKFILL",
-    "MERGE",
-    "PREDICTCONTACTS",
-    "PRETRAIN",
-    "PROBE",
-    "REPORT",
-    "SCORE",
-];
-
-#[test]
-fn every_module_has_a_stub_that_makes_all_its_outputs_and_tells_its_version() {
-    if !has("nextflow") {
-        return;
-    }
-    let folder = folder();
-    let mut run = nextflow(folder.path(), "run -stub");
-    let said = ran(run.arg(project("tests/workflows/stubs.nf")));
-    for module in MODULES {
-        let line = format!("MADE ANKH3_{module} {}", env!("CARGO_PKG_VERSION"));
-        assert!(said.contains(&line), "{module}: {said}");
-    }
-}
+use crate::support::{
+    ankh3, begin, contacts, ended, find, folder, has, model, nextflow, project, ran, same_bytes,
+};
 
 #[test]
 fn a_scattered_proteome_is_the_bytes_of_one_run_and_resumes_from_its_cache() {
@@ -36,10 +11,12 @@ fn a_scattered_proteome_is_the_bytes_of_one_run_and_resumes_from_its_cache() {
     }
     let folder = folder();
     let proteome = project("examples/proteome.fasta");
+    let parameters = format!(r#"{{"contacts_args": "{}"}}"#, contacts());
+    fs::write(folder.path().join("few.json"), parameters).unwrap();
     // h5 carries its provenance, tsv has it beside it: both ways of gathering.
     for format in ["h5", "tsv"] {
         let arguments = format!(
-            "-q run {} --shards 3 --format {format} --contacts false",
+            "-q run {} -params-file few.json --shards 3 --format {format}",
             project("workflows/proteome").display()
         );
         let run = || {
@@ -65,11 +42,13 @@ fn a_scattered_proteome_is_the_bytes_of_one_run_and_resumes_from_its_cache() {
         let mut again = run();
         ran(again.arg("-resume").arg("-with-trace").arg(&trace));
         let trace = fs::read_to_string(trace).unwrap();
-        assert_eq!(trace.matches("CACHED").count(), 5, "{trace}");
+        assert_eq!(trace.matches("CACHED").count(), 6, "{trace}");
         assert!(!trace.contains("COMPLETED"), "{trace}");
     }
     let page = fs::read_to_string(folder.path().join("results/proteome.html")).unwrap();
-    assert!(page.contains("15 proteins") && page.contains("</html>"));
+    for part in ["15 proteins", "contact map of P86711", "</html>"] {
+        assert!(page.contains(part), "{part}");
+    }
 }
 
 #[test]
@@ -78,7 +57,10 @@ fn a_family_is_learnt_completed_scored_and_reported() {
         return;
     }
     let folder = folder();
-    let parameters = r#"{"train_args": "--set steps=4"}"#;
+    let parameters = format!(
+        r#"{{"train_args": "--set steps=4", "model": "{}"}}"#,
+        begin()
+    );
     fs::write(folder.path().join("few.json"), parameters).unwrap();
     let pipeline = project("workflows/family").display().to_string();
     ran(&mut nextflow(
@@ -97,26 +79,21 @@ fn a_family_is_learnt_completed_scored_and_reported() {
 }
 
 #[test]
-fn contacts_of_a_proteome_are_on_its_page() {
+fn two_files_whose_results_would_have_one_name_are_refused() {
     if !has("nextflow") {
         return;
     }
     let folder = folder();
-    let help = ran(ankh3(folder.path()).arg("--help"));
-    if !help.contains("predict-contacts") {
-        println!("SKIPPED: this ankh3 has no predict-contacts");
-        return;
+    for name in ["yeast.v1.fasta", "yeast.v2.fasta", "yeast.v2.faa.gz"] {
+        fs::write(folder.path().join(name), ">a\nMKV\n").unwrap();
     }
-    fs::write(
-        folder.path().join("small.fasta"),
-        ">a\nGVVDILKGAAKDLAGHLASKVMNKI\n",
-    )
-    .unwrap();
-    let parameters = r#"{"contacts_args": "--method jacobian --jacobian-outputs hidden"}"#;
-    fs::write(folder.path().join("few.json"), parameters).unwrap();
     let pipeline = project("workflows/proteome").display().to_string();
-    let arguments = format!("-q run {pipeline} -params-file few.json --input small.fasta --model");
-    ran(nextflow(folder.path(), &arguments).arg(model()));
-    let page = fs::read_to_string(folder.path().join("results/small.html")).unwrap();
-    assert!(page.contains("contact map of a"), "no map");
+    let mut run = nextflow(folder.path(), &format!("-q run {pipeline} --input yeast.*"));
+    let (code, said) = ended(&mut run);
+    assert_ne!(code, Some(0), "{said}");
+    assert!(
+        said.contains("yeast.v2.faa.gz") && said.contains("would all be called yeast.v2"),
+        "{said}"
+    );
+    assert!(!said.contains("yeast.v1.fasta"), "{said}");
 }

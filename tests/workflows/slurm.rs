@@ -1,9 +1,13 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
+use crate::failures::{has_journal, resumed, shorter, whole, working};
 use crate::snakemake::examples;
-use crate::support::{command, find, folder, has, model, nextflow, project, ran, snakemake};
+use crate::support::{
+    command, find, folder, has, model, model_folder, nextflow, project, ran, same_bytes, snakemake,
+};
 
 /// A one-node Slurm with two fake GPUs, stopped when dropped.
 struct Slurm(PathBuf);
@@ -45,6 +49,7 @@ fn both_engines_ask_slurm_for_gpus_and_arrays_and_get_them() {
     let slurm = Slurm::start(folder.path());
     nextflow_array(&slurm);
     nextflow_gpu(&slurm);
+    nextflow_killed(&slurm);
     snakemake_gpu(&slurm);
     snakemake_proteome(&slurm);
 }
@@ -99,6 +104,43 @@ fn nextflow_gpu(slurm: &Slurm) {
     assert_eq!(with_gpu, 2);
 }
 
+/// The queue ends a job as it ends one whose time is over: SIGTERM, then SIGKILL.
+fn nextflow_killed(slurm: &Slurm) {
+    let folder = folder();
+    let proteins = shorter(folder.path());
+    let whole = whole(folder.path(), &proteins);
+    fs::write(folder.path().join("quick.config"), QUICK).unwrap();
+    let mut run = nextflow(folder.path(), "run -profile slurm -c quick.config -c");
+    run.arg(project("tests/workflows/modules.config"))
+        .arg(project("tests/workflows/score.nf"))
+        .arg("--input")
+        .arg(&proteins)
+        .arg("--model")
+        .arg(model_folder());
+    run.env("SLURM_CONF", slurm.configuration())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let run = run.spawn().unwrap();
+    let (first, _) = working(&folder.path().join("work"), has_journal);
+    let mut jobs = command("squeue", folder.path());
+    jobs.args(["-h", "-o", "%i %Z"])
+        .env("SLURM_CONF", slurm.configuration());
+    let jobs = ran(&mut jobs);
+    let job = jobs
+        .lines()
+        .find_map(|line| line.strip_suffix(first.to_str().unwrap()));
+    let mut cancel = command("scancel", folder.path());
+    cancel.env("SLURM_CONF", slurm.configuration());
+    ran(cancel.arg(job.unwrap().trim()));
+    let output = run.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success(), "{said}");
+    let logs = find(&folder.path().join("work"), ".command.log");
+    let logs = logs.iter().map(|log| fs::read_to_string(log).unwrap());
+    assert!(logs.map(|log| resumed(&log)).max() >= Some(1), "{said}");
+    same_bytes(&folder.path().join("results/score/slow.tsv"), &whole);
+}
+
 /// A stand-in for `ankh3` writes what it was asked and which GPU it sees: this build has no CUDA.
 const STAND_IN: &str = "#!/usr/bin/env bash
 while (($#)); do
@@ -110,8 +152,8 @@ echo \"${asked}GPU ${CUDA_VISIBLE_DEVICES:-none}\" >\"$output\"
 ";
 
 /// Without accounting Slurm is asked by `squeue`; a node of this size takes jobs of one core.
-const SLURM: &str = "--executor slurm --jobs 4 --slurm-no-account --slurm-status-command squeue --slurm-init-seconds-before-status-checks 1 \
-    --default-resources mem_mb=500 runtime=10 slurm_partition=cpu --set-resources embed:runtime=10 merge:runtime=10 report:runtime=10 --max-threads 1 --latency-wait 20 --seconds-between-status-checks 1";
+const SLURM: &str = "--jobs 4 --slurm-no-account --slurm-status-command squeue --slurm-init-seconds-before-status-checks 1 \
+    --max-threads 1 --latency-wait 20 --seconds-between-status-checks 1";
 
 fn snakemake_gpu(slurm: &Slurm) {
     let folder = folder();
@@ -129,7 +171,8 @@ fn snakemake_gpu(slurm: &Slurm) {
     let all = "rule all:\n    input: 'with.tsv', 'without.tsv'\n";
     let text = format!("{all}{}{}", rule("with", 1), rule("without", 0));
     fs::write(folder.path().join("Snakefile"), text).unwrap();
-    let mut run = snakemake(folder.path(), SLURM);
+    let executor = "--executor slurm --default-resources mem_mb=500 runtime=10";
+    let mut run = snakemake(folder.path(), &format!("{executor} {SLURM}"));
     let path = format!(
         "{}:{}",
         bin.display(),
@@ -156,9 +199,11 @@ fn snakemake_proteome(slurm: &Slurm) {
     let snakefile = project("workflows/proteome/Snakefile")
         .display()
         .to_string();
+    let profile = project("snakemake/profiles/slurm").display().to_string();
     let arguments = format!(
-        "{SLURM} --snakefile {snakefile} --config contacts=False shards=2 format=npz model={}",
-        model().display()
+        "--profile {profile} {SLURM} --set-resources embed:runtime=10 --snakefile {snakefile} \
+         --config contacts=False shards=2 format=npz model={}",
+        model()
     );
     ran(snakemake(folder.path(), &arguments).env("SLURM_CONF", slurm.configuration()));
     assert!(folder.path().join("results/proteome.html").is_file());

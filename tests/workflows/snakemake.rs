@@ -1,7 +1,9 @@
 use std::fs;
 use std::path::Path;
 
-use crate::support::{ankh3, folder, has, model, project, ran, same_bytes, snakemake};
+use crate::support::{
+    ankh3, begin, contacts, folder, has, model, project, ran, same_bytes, snakemake,
+};
 
 /// The examples where the pipelines' configurations look for them.
 pub fn examples(folder: &Path) {
@@ -19,12 +21,17 @@ fn a_scattered_proteome_is_the_bytes_of_one_run() {
     let folder = folder();
     examples(folder.path());
     let arguments = format!(
-        "--cores 2 --snakefile {} --profile {} --config contacts=False shards=3 model={}",
+        "--cores 2 --snakefile {} --profile {} --config shards=3 model={}",
         project("workflows/proteome/Snakefile").display(),
         project("snakemake/profiles/local").display(),
-        model().display()
+        model()
     );
-    ran(&mut snakemake(folder.path(), &arguments));
+    let run = || {
+        let mut run = snakemake(folder.path(), &arguments);
+        run.arg(format!("contacts_extra={}", contacts()));
+        run
+    };
+    ran(&mut run());
     let mut embed = ankh3(folder.path());
     embed.args(["embed", "--pooling", "mean", "-o", "one.h5", "--model"]);
     ran(embed.arg(model()).arg("examples/proteome.fasta"));
@@ -33,8 +40,8 @@ fn a_scattered_proteome_is_the_bytes_of_one_run() {
         &folder.path().join("one.h5"),
     );
     let page = fs::read_to_string(folder.path().join("results/proteome.html")).unwrap();
-    assert!(page.contains("15 proteins"));
-    let again = ran(&mut snakemake(folder.path(), &arguments));
+    assert!(page.contains("15 proteins") && page.contains("contact map of P86711"));
+    let again = ran(&mut run());
     assert!(again.contains("Nothing to be done"), "{again}");
 }
 
@@ -50,7 +57,9 @@ fn a_family_is_learnt_completed_scored_and_reported() {
         folder.path(),
         &format!("--cores 2 --snakefile {snakefile} --config"),
     );
-    ran(run.arg("train_extra=--set steps=4"));
+    ran(run
+        .arg("train_extra=--set steps=4")
+        .arg(format!("model={}", begin())));
     let page = fs::read_to_string(folder.path().join("results/family/report.html")).unwrap();
     for part in ["Completions", "Scores", "Training", "steps = 4"] {
         assert!(page.contains(part), "{part}");
@@ -74,30 +83,4 @@ fn an_unknown_key_of_the_configuration_is_refused() {
     let (code, said) = crate::support::ended(&mut run);
     assert_ne!(code, Some(0));
     assert!(said.contains("'shard' was unexpected"), "{said}");
-}
-
-#[test]
-fn wrappers_fill_masks_and_merge() {
-    if !has("snakemake") {
-        return;
-    }
-    let folder = folder();
-    fs::write(
-        folder.path().join("proteins.fasta"),
-        ">a\nMKT?YIAKQR\n>b\nMKXAY\n",
-    )
-    .unwrap();
-    std::os::unix::fs::symlink(model(), folder.path().join("model")).unwrap();
-    let snakefile = |name: &str| {
-        let test = format!("snakemake/wrappers/bio/ankh3/{name}/test/Snakefile");
-        format!("--cores 1 --snakefile {}", project(&test).display())
-    };
-    ran(&mut snakemake(folder.path(), &snakefile("mask-fill")));
-    let sites = fs::read_to_string(folder.path().join("sites.tsv")).unwrap();
-    assert!(
-        sites.starts_with("id\t") && sites.contains("\na\t4\t"),
-        "{sites}"
-    );
-    let log = fs::read_to_string(folder.path().join("logs/mask-fill.log")).unwrap();
-    assert!(log.contains("ankh3"), "{log}");
 }

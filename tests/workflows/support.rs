@@ -30,8 +30,32 @@ pub fn folder() -> TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
-/// A random nano model, made once for all tests of this run.
-pub fn model() -> &'static Path {
+/// What the pipelines take for their model: `nano`, their default, where the project holds it; until then a random one of its shape.
+pub fn model() -> &'static str {
+    if project("models/nano").is_dir() {
+        return "nano";
+    }
+    model_folder().to_str().unwrap()
+}
+
+/// What the family's training begins with: the same, or nothing.
+pub fn begin() -> &'static str {
+    if project("models/nano").is_dir() {
+        return "nano";
+    }
+    "none"
+}
+
+/// How the proteome's contacts are told: by the head of `nano`, or of its one short protein without a head.
+pub fn contacts() -> &'static str {
+    if project("models/nano").is_dir() {
+        return "";
+    }
+    "--method jacobian --jacobian-outputs hidden --max-length 28 --over skip"
+}
+
+/// A random nano model in a directory, made once for all tests of this run.
+pub fn model_folder() -> &'static Path {
     static MODEL: LazyLock<PathBuf> = LazyLock::new(|| {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("workflow-model");
         let _ = fs::remove_dir_all(&folder);

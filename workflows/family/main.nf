@@ -14,7 +14,8 @@ workflow {
     def train = file(params.input, checkIfExists: true)
     def held_out = file(params.held_out, checkIfExists: true)
     def recipe = file(params.recipe, checkIfExists: true)
-    def init = params.model == 'none' ? [] : file(params.model, checkIfExists: true, type: 'dir')
+    // What lies in no folder is named on the command line (`ext.args`).
+    def init = params.model in ['nano', 'ankh3-nano', 'none'] ? [] : file(params.model, checkIfExists: true, type: 'dir')
     def meta = [id: params.name]
 
     ANKH3_PRETRAIN(channel.of([meta, recipe, train, held_out]), init)

@@ -15,5 +15,5 @@ def fasta(wildcards):
 
 
 def inputs_of_model():
-    """None where the small model inside ankh3 is meant."""
-    return {"model": config["model"]} if config["model"] else {}
+    """A checkpoint directory is an input; the small model inside ankh3 is none."""
+    return {} if config["model"] in ("nano", "ankh3-nano") else {"model": config["model"]}

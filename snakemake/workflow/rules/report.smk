@@ -9,6 +9,6 @@ rule report:
         mem_mb=lambda wildcards, attempt: 1000 * attempt,
         runtime=30,
     params:
-        extra=lambda wildcards: f"--title 'Proteome {wildcards.sample}'",
+        extra=lambda wildcards: f"--title 'Proteome: {wildcards.sample}'",
     wrapper:
         "bio/ankh3/report"

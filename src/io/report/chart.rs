@@ -1,5 +1,7 @@
 //! Histograms and curves as SVG, drawn by `plotters`.
 
+use std::fmt::Display;
+
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::{FontStyle, register_font};
@@ -10,6 +12,8 @@ use super::numbers::{Bins, Scale, short};
 /// The name under which the embedded font is registered; a browser takes its own font of that name.
 const FONT: &str = "sans-serif";
 const SIZE: (u32, u32) = (460, 260);
+/// The width of what names the curves.
+const LEGEND: u32 = 112;
 const BAR: RGBColor = RGBColor(33, 102, 172);
 /// Colours of curves, told apart by colour-blind eyes too (Okabe and Ito).
 const CURVES: [RGBColor; 6] = [
@@ -83,7 +87,15 @@ pub(super) fn curves(curves: &[Curve], x: &str, y: &str) -> Result<Option<String
         return Ok(None);
     };
     draw(|area| {
-        let mut chart = ChartBuilder::on(area)
+        // The legend has a place of its own: a loss may go through any corner.
+        let legend = if curves.len() > 1 { LEGEND } else { 0 };
+        let (area, beside) = area.split_horizontally(SIZE.0 - legend);
+        for (row, (curve, colour)) in curves.iter().zip(CURVES.iter().cycle()).enumerate() {
+            if legend > 0 {
+                name(&beside, row, &curve.name, *colour).map_err(drawing)?;
+            }
+        }
+        let mut chart = ChartBuilder::on(&area)
             .margin(12)
             .x_label_area_size(40)
             .y_label_area_size(52)
@@ -108,26 +120,18 @@ pub(super) fn curves(curves: &[Curve], x: &str, y: &str) -> Result<Option<String
             .map_err(drawing)?;
         for (curve, colour) in curves.iter().zip(CURVES.iter().cycle()) {
             let path = PathElement::new(curve.points.clone(), colour.stroke_width(2));
-            let drawn = chart.draw_series([path]).map_err(drawing)?;
-            if curves.len() > 1 {
-                drawn.label(&curve.name).legend(|(x, y)| {
-                    PathElement::new([(x, y), (x + 14, y)], colour.stroke_width(2))
-                });
-            }
-        }
-        if curves.len() > 1 {
-            chart
-                .configure_series_labels()
-                .label_font((FONT, 12))
-                .background_style(WHITE.mix(0.85))
-                .border_style(RGBColor(225, 225, 225))
-                .position(SeriesLabelPosition::UpperRight)
-                .draw()
-                .map_err(drawing)?;
+            chart.draw_series([path]).map_err(drawing)?;
         }
         Ok(())
     })
     .map(Some)
+}
+
+/// A line of the legend.
+fn name(area: &Area<'_>, row: usize, name: &str, colour: RGBColor) -> Result<(), impl Display> {
+    let y = 20 + 18 * i32::try_from(row).unwrap_or(i32::MAX / 18 - 2);
+    area.draw(&PathElement::new([(0, y), (14, y)], colour.stroke_width(2)))?;
+    area.draw(&Text::new(name.to_owned(), (20, y - 6), (FONT, 12)))
 }
 
 /// From the smallest to the largest finite value, never empty.

@@ -13,8 +13,17 @@ pub struct Contact {
     pub i: usize,
     /// The second.
     pub j: usize,
-    /// How sure the prediction is, 0 to 1.
+    /// How sure the prediction is, 0 to 1; a score as a share of the protein's highest.
     pub probability: f64,
+}
+
+/// What the numbers of contacts are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Measure {
+    /// Of being in contact.
+    Probability,
+    /// An order only, divided by the protein's highest.
+    Score,
 }
 
 impl Contact {
@@ -57,6 +66,8 @@ pub struct ContactList {
     pub id: String,
     /// Its residues, as far as the contacts tell.
     pub length: usize,
+    /// What the contacts' numbers are.
+    pub measure: Measure,
     /// In the file's order.
     pub contacts: Vec<Contact>,
 }
@@ -67,6 +78,7 @@ impl ContactList {
         ContactList {
             id,
             length: 0,
+            measure: Measure::Probability,
             contacts,
         }
     }
@@ -98,10 +110,18 @@ pub(super) fn read_rr(path: &Path) -> Result<Vec<ContactList>, ReportError> {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
         match words[..] {
             ["TARGET", id, ..] => target = Some(id.to_owned()),
+            // So `ankh3 predict-contacts` marks what are no probabilities.
+            ["REMARK", "values", "are", "scores", ..] => {
+                current(&mut lists, &mut target, path).measure = Measure::Score;
+            }
             [] | ["PFRMAT" | "AUTHOR" | "METHOD" | "REMARK" | "END", ..] => {}
             ["MODEL", ..] => {
-                let id = target.take().unwrap_or_else(|| name_of(path));
-                lists.push(ContactList::new(id, Vec::new()));
+                // A remark has begun this target's list.
+                let begun = lists.last().is_some_and(|list| list.contacts.is_empty());
+                if target.is_some() || !begun {
+                    let id = target.take().unwrap_or_else(|| name_of(path));
+                    lists.push(ContactList::new(id, Vec::new()));
+                }
             }
             [i, j, .., probability] if i.starts_with(|c: char| c.is_ascii_digit()) => {
                 let contact = Contact::parse(i, j, probability)
@@ -122,7 +142,7 @@ pub(super) fn read_rr(path: &Path) -> Result<Vec<ContactList>, ReportError> {
     Ok(lists)
 }
 
-/// The list that lines belong to; begun here in a file without a `MODEL` line.
+/// The list that lines belong to; begun here by a remark, or in a file without a `MODEL` line.
 fn current<'a>(
     lists: &'a mut Vec<ContactList>,
     target: &mut Option<String>,
@@ -172,6 +192,17 @@ mod tests {
         };
         assert_eq!(lists[0].contacts[1], contact);
         assert_eq!(lists[0].surest(1)[0].probability, 0.9);
+    }
+
+    #[test]
+    fn scores_are_told_from_probabilities() {
+        let lists = read(
+            "PFRMAT RR\nTARGET a\nREMARK values are scores divided by the highest\nMODEL 1\nMKVLL\n1 5 1\nEND\nTARGET b\nMODEL 1\nMKVLL\n1 5 1\nEND\n",
+        )
+        .unwrap();
+        let measures: Vec<_> = lists.iter().map(|list| list.measure).collect();
+        assert_eq!(measures, [Measure::Score, Measure::Probability]);
+        assert_eq!(lists[0].contacts.len(), 1);
     }
 
     #[test]

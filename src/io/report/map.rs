@@ -79,9 +79,8 @@ mod tests {
         let contact = |i, j, probability| Contact { i, j, probability };
         let contacts = vec![contact(1, 30, 0.95), contact(2, 9, 0.1)];
         let list = ContactList {
-            id: "a\"<b>".to_owned(),
             length: 40,
-            contacts,
+            ..ContactList::new("a\"<b>".to_owned(), contacts)
         };
         let svg = svg(&list).into_string();
         assert!(svg.contains("M0.5 29.5h1v1h-1zM29.5 0.5h1v1h-1z"), "{svg}");

@@ -6,7 +6,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use serde_json::Value;
 
 use super::chart::{self, Curve};
-use super::contacts::ContactList;
+use super::contacts::{Contact, ContactList, Measure};
 use super::numbers::{Bins, Summary, short};
 use super::sequences::{Completion, Written};
 use super::table::PlainTable;
@@ -243,14 +243,20 @@ fn contacts(lists: &[ContactList], lengths: &Lengths<'_>, limits: Limits) -> Mar
     let shown = lists.iter().take(limits.maps).map(of);
     html! {
         p { (counted(lists.len(), "protein")) ". Both triangles show the same prediction, at most " (map::DRAWN) " contacts a residue, the surest; the darker the surer (0 to 1 in five steps)." }
+        @if lists.iter().any(|list| list.measure == Measure::Score) {
+            p { "These are scores, divided by the highest of each protein: an order of its pairs, not probabilities." }
+        }
         div.maps {
             @for list in shown {
                 figure {
                     (map::svg(&list))
                     figcaption {
                         b { (list.id) } ": " (list.size()) " residues, " (list.contacts.len()) " pairs"
-                        @let long_range = list.contacts.iter().filter(|contact| contact.j - contact.i >= 24 && contact.probability > 0.5).count();
-                        ", " (long_range) " long-range (≥ 24) above 0.5"
+                        @let long_range = long_range(&list);
+                        @match list.measure {
+                            Measure::Probability => { ", " (long_range) " long-range (≥ 24) above 0.5" }
+                            Measure::Score => { ", " (long_range) " of them long-range (≥ 24)" }
+                        }
                     }
                     (surest(&list))
                 }
@@ -262,12 +268,26 @@ fn contacts(lists: &[ContactList], lengths: &Lengths<'_>, limits: Limits) -> Mar
     }
 }
 
+/// Pairs far apart in the chain: the probable ones, or all of those that an order brought to the file.
+fn long_range(list: &ContactList) -> usize {
+    let counts = |contact: &&Contact| match list.measure {
+        Measure::Probability => contact.probability > 0.5,
+        Measure::Score => true,
+    };
+    let far = list.contacts.iter().filter(|it| it.j - it.i >= 24);
+    far.filter(counts).count()
+}
+
 fn surest(list: &ContactList) -> Markup {
+    let value = match list.measure {
+        Measure::Probability => "probability",
+        Measure::Score => "score",
+    };
     html! {
         details {
             summary { "surest pairs" }
             table {
-                thead { tr { th { "i" } th { "j" } th { "separation" } th { "probability" } } }
+                thead { tr { th { "i" } th { "j" } th { "separation" } th { (value) } } }
                 tbody {
                     @for contact in list.surest(10) {
                         tr { td.n { (contact.i) } td.n { (contact.j) } td.n { (contact.j - contact.i) } td.n { (short(contact.probability)) } }

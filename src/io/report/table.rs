@@ -6,7 +6,7 @@ use csv::{ReaderBuilder, StringRecord};
 use serde_json::{Map, Value};
 
 use super::ReportError;
-use super::contacts::{Contact, ContactList};
+use super::contacts::{Contact, ContactList, Measure};
 use crate::io::stdio;
 
 /// Names and cells, as text.
@@ -105,6 +105,9 @@ pub(super) fn contacts(
         if lists.last().is_none_or(|list| list.id != row[id]) {
             lists.push(ContactList::new(row[id].clone(), Vec::new()));
             scale = probability.is_none().then(|| highest(&row[id]));
+            if let (Some(_), Some(list)) = (scale, lists.last_mut()) {
+                list.measure = Measure::Score;
+            }
         }
         let contact = match scale {
             Some(scale) => Contact::scaled(&row[i], &row[j], &row[value], scale),

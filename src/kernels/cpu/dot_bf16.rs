@@ -11,14 +11,15 @@
 )]
 
 use std::arch::x86_64::{
-    __m512, __m512bh, __m512i, _mm512_add_ps, _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps,
-    _mm512_loadu_si512, _mm512_mask_storeu_epi32, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
-    _mm512_permutexvar_epi16, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_storeu_si512,
+    __m512, __m512bh, __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_add_ps, _mm512_cvtne2ps_pbh,
+    _mm512_dpbf16_ps, _mm512_loadu_si512, _mm512_mask_storeu_epi32, _mm512_mask_storeu_ps,
+    _mm512_maskz_loadu_ps, _mm512_permutexvar_epi16, _mm512_set1_epi32, _mm512_setzero_ps,
+    _mm512_storeu_si512,
 };
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::gemm::{DEPTH, Left, Product, ROW_BLOCK, STRIP};
+use super::gemm::{AHEAD, DEPTH, Left, Product, ROW_BLOCK, STRIP};
 use super::packed_weight::PANEL;
 use super::simd::LANES;
 
@@ -26,6 +27,8 @@ use super::simd::LANES;
 const ROW_PAIRS: usize = DEPTH / 2 + LANES;
 /// Pairs of a block: ten strips in either form.
 const BLOCK_PAIRS: usize = ROW_BLOCK * ROW_PAIRS;
+/// Pairs of a strip.
+const STRIP_PAIRS: usize = STRIP * ROW_PAIRS;
 
 thread_local! {
     static BLOCK: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
@@ -38,17 +41,20 @@ thread_local! {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 pub(super) unsafe fn run(product: &Product<'_>, rows: &Range<usize>, panels: &Range<usize>) {
     BLOCK.with_borrow_mut(|block| {
-        block.resize(BLOCK_PAIRS, 0);
-        for start in (0..product.weight.k()).step_by(DEPTH) {
+        let k = product.weight.k();
+        // Up to one strip of rows takes all of k at once: its weights are read straight through, and once.
+        let depth = if rows.len() <= STRIP { k } else { DEPTH };
+        block.resize(BLOCK_PAIRS.max(k.div_ceil(DEPTH) * STRIP_PAIRS), 0);
+        for start in (0..k).step_by(depth.max(1)) {
             let part = Part {
                 product,
                 rows,
                 panels,
                 start,
-                depth: DEPTH.min(product.weight.k() - start),
+                depth: depth.min(k - start),
                 block: block.as_mut_ptr(),
             };
-            // SAFETY: `block` holds BLOCK_PAIRS pairs; rows and panels are those of the product.
+            // SAFETY: `block` holds ten strips of DEPTH columns, or one of every DEPTH columns of k; rows and panels are those of the product.
             unsafe {
                 match product.a {
                     Left::Rows(a) => {
@@ -92,7 +98,7 @@ pub(super) unsafe fn pairs(even: &[f32], odd: &[f32]) -> [f32; LANES] {
     }
 }
 
-/// One block of k of one task.
+/// One block of k of one task, or all of k of up to [`STRIP`] rows: then every [`DEPTH`] columns have a strip of their own.
 struct Part<'a> {
     product: &'a Product<'a>,
     rows: &'a Range<usize>,
@@ -103,22 +109,32 @@ struct Part<'a> {
 }
 
 impl Part<'_> {
+    /// The parts of up to [`DEPTH`] columns: where each begins behind `start`, its columns, and its first strip in the block.
+    #[inline(always)]
+    fn depths(&self) -> impl Iterator<Item = (usize, usize, usize)> + use<> {
+        let depth = self.depth;
+        let firsts = (0..depth).step_by(DEPTH).enumerate();
+        firsts.map(move |(strip, first)| (first, DEPTH.min(depth - first), strip))
+    }
+
     /// A by rows: pair p of row r to `block[r][p]`; an odd last k is paired with zero.
     #[inline(always)]
     unsafe fn round_rows(&self, a: &[f32]) {
         let k = self.product.weight.k();
-        for (i, row) in self.rows.clone().enumerate() {
-            let values = &a[row * k + self.start..][..self.depth];
-            for column in (0..self.depth).step_by(2 * LANES) {
-                let left = self.depth - column;
-                // SAFETY: masks end the reads at the row's end; a row of the block has room for whole registers (DEPTH is a multiple of 32).
-                unsafe {
-                    let source = values.as_ptr().wrapping_add(column);
-                    let low = _mm512_maskz_loadu_ps(first(left), source);
-                    let rest = first(left.saturating_sub(LANES));
-                    let high = _mm512_maskz_loadu_ps(rest, source.wrapping_add(LANES));
-                    let target = self.block.add(i * ROW_PAIRS + column / 2);
-                    _mm512_storeu_si512(target.cast(), rounded(low, high));
+        for (first_column, depth, strip) in self.depths() {
+            for (i, row) in self.rows.clone().enumerate() {
+                let values = &a[row * k + self.start + first_column..][..depth];
+                for column in (0..depth).step_by(2 * LANES) {
+                    let left = depth - column;
+                    // SAFETY: masks end the reads at the row's end; a row of the block has room for whole registers (DEPTH is a multiple of 32).
+                    unsafe {
+                        let source = values.as_ptr().wrapping_add(column);
+                        let low = _mm512_maskz_loadu_ps(first(left), source);
+                        let rest = first(left.saturating_sub(LANES));
+                        let high = _mm512_maskz_loadu_ps(rest, source.wrapping_add(LANES));
+                        let place = strip * STRIP_PAIRS + i * ROW_PAIRS + column / 2;
+                        _mm512_storeu_si512(self.block.add(place).cast(), rounded(low, high));
+                    }
                 }
             }
         }
@@ -128,20 +144,22 @@ impl Part<'_> {
     #[inline(always)]
     unsafe fn round_columns(&self, a: &[f32]) {
         let m = self.product.m;
-        for (strip, row) in self.rows.clone().step_by(STRIP).enumerate() {
-            let height = first(STRIP.min(self.rows.end - row));
-            for pair in 0..self.depth.div_ceil(2) {
-                let k = self.start + 2 * pair;
-                let odd = if 2 * pair + 1 < self.depth { height } else { 0 };
-                // SAFETY: masks end reads at the task's last row, and rows `k` and `k + 1` of A exist where they are read; a strip of the block
-                // holds 12 pairs for every pair of k.
-                unsafe {
-                    let source = a.as_ptr().wrapping_add(k * m + row);
-                    let even = _mm512_maskz_loadu_ps(height, source);
-                    let odd = _mm512_maskz_loadu_ps(odd, source.wrapping_add(m));
-                    let pairs = interleaved(even, odd);
-                    let target = self.block.add(strip * STRIP * ROW_PAIRS + pair * STRIP);
-                    _mm512_mask_storeu_epi32(target.cast(), height, pairs);
+        for (first_column, depth, first_strip) in self.depths() {
+            for (strip, row) in self.rows.clone().step_by(STRIP).enumerate() {
+                let height = first(STRIP.min(self.rows.end - row));
+                for pair in 0..depth.div_ceil(2) {
+                    let k = self.start + first_column + 2 * pair;
+                    let odd = if 2 * pair + 1 < depth { height } else { 0 };
+                    // SAFETY: masks end reads at the task's last row, and rows `k` and `k + 1` of A exist where they are read; a strip of the block
+                    // holds 12 pairs for every pair of k.
+                    unsafe {
+                        let source = a.as_ptr().wrapping_add(k * m + row);
+                        let even = _mm512_maskz_loadu_ps(height, source);
+                        let odd = _mm512_maskz_loadu_ps(odd, source.wrapping_add(m));
+                        let pairs = interleaved(even, odd);
+                        let place = (first_strip + strip) * STRIP_PAIRS + pair * STRIP;
+                        _mm512_mask_storeu_epi32(self.block.add(place).cast(), height, pairs);
+                    }
                 }
             }
         }
@@ -235,7 +253,13 @@ impl Part<'_> {
                     }
                 }
             }
-            dot::<ROW, STEP, MR, NP>(&mut sums, a, b, self.depth.div_ceil(2));
+            for (first, depth, strip) in self.depths() {
+                let (a, b) = (
+                    a.add(strip * STRIP_PAIRS),
+                    b.map(|b| b.add(first / 2 * PANEL)),
+                );
+                dot::<ROW, STEP, MR, NP>(&mut sums, a, b, depth.div_ceil(2));
+            }
             for (r, sums) in sums.iter().enumerate() {
                 for (p, sums) in sums.iter().enumerate() {
                     for (half, sum) in sums.iter().enumerate() {
@@ -291,6 +315,11 @@ unsafe fn dot<const ROW: usize, const STEP: usize, const MR: usize, const NP: us
             // SAFETY: pair < pairs; both types are 64 bytes.
             unsafe {
                 let b = b.add(pair * PANEL);
+                if NP == 1 {
+                    let ahead = b.wrapping_add(AHEAD * PANEL);
+                    _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
+                    _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(LANES).cast());
+                }
                 let left: __m512bh = std::mem::transmute(_mm512_loadu_si512(b.cast()));
                 let right: __m512bh = std::mem::transmute(_mm512_loadu_si512(b.add(LANES).cast()));
                 for (r, sums) in local.iter_mut().enumerate() {

@@ -18,7 +18,7 @@ use std::cell::RefCell;
 
 use rayon::prelude::*;
 
-use super::packed_weight::{PANEL, PackedWeight, Precision};
+use super::packed_weight::{PANEL, PackedWeight, Precision, side_by_side};
 use super::simd::{LANES, Lanes};
 use super::{Isa, SharedMut, with_isa};
 
@@ -31,7 +31,7 @@ const STRIP_FLOATS: usize = STRIP * (DEPTH + 1);
 /// Rows of A in one task.
 pub(super) const ROW_BLOCK: usize = 10 * STRIP;
 /// Rows of weights that are asked for before they are needed.
-const AHEAD: usize = 8;
+pub(super) const AHEAD: usize = 8;
 /// Below this many multiply-adds a product is not worth a second thread.
 const SERIAL_WORK: usize = 1 << 16;
 
@@ -148,10 +148,17 @@ impl Product<'_> {
             return unsafe { super::dot_bf16::run(self, &rows, &panels) };
         }
         BLOCK.with_borrow_mut(|block| {
-            block.resize(ROW_BLOCK / STRIP * STRIP_FLOATS, 0.0);
-            for start in (0..self.weight.k()).step_by(DEPTH) {
-                let depth = DEPTH.min(self.weight.k() - start);
-                self.copy_block(&rows, start, depth, block);
+            let k = self.weight.k();
+            // Up to one strip of rows takes all of k at once: its weights are read straight through, and once.
+            let most = if rows.len() <= STRIP { k } else { DEPTH };
+            let strips = (ROW_BLOCK / STRIP).max(k.div_ceil(DEPTH));
+            block.resize(strips * STRIP_FLOATS, 0.0);
+            for start in (0..k).step_by(most.max(1)) {
+                let depth = most.min(k - start);
+                for (first, depth, strip) in depths(depth) {
+                    let block = &mut block[strip * STRIP_FLOATS..];
+                    self.copy_block(&rows, start + first, depth, block);
+                }
                 let part = Part {
                     product: self,
                     block,
@@ -184,7 +191,7 @@ impl Product<'_> {
                 Left::Rows(a) => {
                     let k = self.weight.k();
                     let row = |i: usize| &a[(first + i) * k + start..][..depth];
-                    copy_rows(row, height, values);
+                    side_by_side::<STRIP>(row, height, values);
                 }
                 Left::Columns(a) => {
                     let source = a[start * self.m..].chunks(self.m);
@@ -198,34 +205,14 @@ impl Product<'_> {
     }
 }
 
-/// Writes `height` rows side by side: value k of row i to `strip[k][i]`. Four by four, which compilers turn into shuffles.
-fn copy_rows<'a>(row: impl Fn(usize) -> &'a [f32], height: usize, strip: &mut [f32]) {
-    let whole = height - height % 4;
-    for first in (0..whole).step_by(4) {
-        let rows: [&[f32]; 4] = std::array::from_fn(|i| row(first + i));
-        let quads = rows.map(|row| row.as_chunks::<4>().0);
-        for (k, values) in strip.chunks_exact_mut(4 * STRIP).enumerate() {
-            let square = [quads[0][k], quads[1][k], quads[2][k], quads[3][k]];
-            for step in 0..4 {
-                values[step * STRIP + first..][..4]
-                    .copy_from_slice(&square.map(|values| values[step]));
-            }
-        }
-        let depth = rows[0].len();
-        for k in depth - depth % 4..depth {
-            for (i, row) in rows.iter().enumerate() {
-                strip[k * STRIP + first + i] = row[k];
-            }
-        }
-    }
-    for i in whole..height {
-        for (values, value) in strip.chunks_exact_mut(STRIP).zip(row(i)) {
-            values[i] = *value;
-        }
-    }
+/// The parts of up to [`DEPTH`] columns: where each begins, its columns, and its first strip in the block.
+#[inline(always)]
+fn depths(depth: usize) -> impl Iterator<Item = (usize, usize, usize)> {
+    let firsts = (0..depth).step_by(DEPTH).enumerate();
+    firsts.map(move |(strip, first)| (first, DEPTH.min(depth - first), strip))
 }
 
-/// One block of k of one task.
+/// One block of k of one task, or all of k of up to [`STRIP`] rows: then every [`DEPTH`] columns have a strip of their own.
 struct Part<'a> {
     product: &'a Product<'a>,
     block: &'a [f32],
@@ -325,16 +312,14 @@ unsafe fn tile<V: Lanes, const MR: usize, const NP: usize>(
         if part.start > 0 || part.product.adds {
             read_tile(&mut sums, c, n, columns);
         }
-        match weight.precision() {
-            Precision::F32 => {
-                let b: [*const f32; NP] =
-                    std::array::from_fn(|p| weight.panel(panel + p).add(part.start * PANEL));
-                multiply_f32::<V, MR, NP, 1, STRIP>(&mut sums, a, b, part.depth, PANEL);
-            }
-            Precision::Bf16 => {
-                let b: [*const f32; NP] =
-                    std::array::from_fn(|p| weight.panel(panel + p).add(part.start / 2 * PANEL));
-                multiply_bf16(&mut sums, a, b, part.depth.div_ceil(2));
+        for (first, depth, strip) in depths(part.depth) {
+            let (a, k) = (a.add(strip * STRIP_FLOATS), part.start + first);
+            let b = |at: usize| std::array::from_fn(|p| weight.panel(panel + p).add(at * PANEL));
+            match weight.precision() {
+                Precision::F32 => {
+                    multiply_f32::<V, MR, NP, 1, STRIP>(&mut sums, a, b(k), depth, PANEL);
+                }
+                Precision::Bf16 => multiply_bf16(&mut sums, a, b(k / 2), depth.div_ceil(2)),
             }
         }
         if let (Some(residual), true) =

@@ -12,10 +12,14 @@ mod dot_bf16;
 pub mod elementwise;
 pub mod elementwise_backward;
 pub mod gemm;
+mod int8_lanes;
+pub mod int8_product;
+pub mod int8_weight;
 pub mod packed_weight;
 pub mod simd;
 mod single_query;
 
+pub use int8_lanes::Int8Isa;
 pub use simd::Isa;
 
 /// `with_isa!(isa, kernel(name: Type, …)(argument, …))` runs `kernel::<V>(argument, …)`, a generic over [`simd::Lanes`], compiled for the instruction set

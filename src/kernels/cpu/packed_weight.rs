@@ -81,21 +81,23 @@ impl PackedWeight {
     /// Becomes what [`PackedWeight::new`] makes.
     pub fn pack(&mut self, n: usize, k: usize, fill: impl Fn(usize, &mut [f32]) + Sync) {
         let precision = self.precision;
-        let pack = |row: &mut Vec<f32>, (panel, lines): (usize, &mut [Line])| {
-            let columns = PANEL.min(n - panel * PANEL);
-            if columns < PANEL {
+        // A panel's rows as they come, then side by side.
+        let room = || (vec![0.0; PANEL * k], vec![0.0; PANEL * k]);
+        let pack = |(rows, columns): &mut (Vec<f32>, Vec<f32>),
+                    (panel, lines): (usize, &mut [Line])| {
+            let height = PANEL.min(n - panel * PANEL);
+            if height < PANEL {
                 lines.fill(Line([0.0; LANES]));
             }
-            for column in 0..columns {
-                fill(panel * PANEL + column, row);
-                match precision {
-                    Precision::F32 => pack_column_f32(row, column, lines),
-                    Precision::Bf16 => pack_column_bf16(row, column, lines),
-                }
+            for (i, row) in rows.chunks_exact_mut(k.max(1)).take(height).enumerate() {
+                fill(panel * PANEL + i, row);
             }
+            side_by_side::<PANEL>(|i| &rows[i * k..][..k], height, columns);
+            let column = |at: usize| &columns[at * PANEL..][..height];
+            pack_rows(precision, k, column, lines);
         };
         let panels = self.room(n, k).enumerate();
-        panels.for_each_init(|| vec![0.0; k], pack);
+        panels.for_each_init(room, pack);
     }
 
     /// Becomes what [`PackedWeight::from_transposed`] makes of `k` rows of `n` values.
@@ -109,10 +111,7 @@ impl PackedWeight {
         let pack = |(panel, lines): (usize, &mut [Line])| {
             let columns = panel * PANEL..n.min((panel + 1) * PANEL);
             let row = |k: usize| &row(k)[columns.clone()];
-            match precision {
-                Precision::F32 => (0..k).for_each(|k| pack_row_f32(row(k), k, lines)),
-                Precision::Bf16 => pack_rows_bf16(Isa::current(), k, row, lines),
-            }
+            pack_rows(precision, k, row, lines);
         };
         self.room(n, k).enumerate().for_each(pack);
     }
@@ -165,9 +164,16 @@ fn panel_floats(k: usize, precision: Precision) -> usize {
     }
 }
 
-fn pack_column_f32(row: &[f32], column: usize, lines: &mut [Line]) {
-    for (k, &value) in row.iter().enumerate() {
-        lines[2 * k + column / LANES].0[column % LANES] = value;
+/// Packs the `k` rows of a panel.
+fn pack_rows<'a>(
+    precision: Precision,
+    k: usize,
+    row: impl Fn(usize) -> &'a [f32],
+    lines: &mut [Line],
+) {
+    match precision {
+        Precision::F32 => (0..k).for_each(|k| pack_row_f32(row(k), k, lines)),
+        Precision::Bf16 => pack_rows_bf16(Isa::current(), k, row, lines),
     }
 }
 
@@ -224,12 +230,33 @@ fn lane(row: &[f32], half: usize) -> &[f32] {
     &row[..row.len().min(LANES)]
 }
 
-fn pack_column_bf16(row: &[f32], column: usize, lines: &mut [Line]) {
-    for (pair, values) in row.chunks(2).enumerate() {
-        let even = u32::from(bf16::from_f32(values[0]).to_bits());
-        let odd = values
-            .get(1)
-            .map_or(0, |&v| u32::from(bf16::from_f32(v).to_bits()));
-        lines[2 * pair + column / LANES].0[column % LANES] = f32::from_bits(odd << 16 | even);
+/// Writes `height` rows side by side: value k of row i to `strip[k][i]`. Four by four, which compilers turn into shuffles.
+pub(super) fn side_by_side<'a, const WIDTH: usize>(
+    row: impl Fn(usize) -> &'a [f32],
+    height: usize,
+    strip: &mut [f32],
+) {
+    let whole = height - height % 4;
+    for first in (0..whole).step_by(4) {
+        let rows: [&[f32]; 4] = std::array::from_fn(|i| row(first + i));
+        let quads = rows.map(|row| row.as_chunks::<4>().0);
+        for (k, values) in strip.chunks_exact_mut(4 * WIDTH).enumerate() {
+            let square = [quads[0][k], quads[1][k], quads[2][k], quads[3][k]];
+            for step in 0..4 {
+                values[step * WIDTH + first..][..4]
+                    .copy_from_slice(&square.map(|values| values[step]));
+            }
+        }
+        let depth = rows[0].len();
+        for k in depth - depth % 4..depth {
+            for (i, row) in rows.iter().enumerate() {
+                strip[k * WIDTH + first + i] = row[k];
+            }
+        }
+    }
+    for i in whole..height {
+        for (values, value) in strip.chunks_exact_mut(WIDTH).zip(row(i)) {
+            values[i] = *value;
+        }
     }
 }

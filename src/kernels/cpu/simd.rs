@@ -155,25 +155,20 @@ pub unsafe trait Lanes: Copy {
     #[inline(always)]
     unsafe fn sum(self) -> f32 {
         // SAFETY: passed on from the caller.
-        let mut a = unsafe { self.to_array() };
-        for width in [8, 4, 2, 1] {
-            for i in 0..width {
-                a[i] += a[i + width];
-            }
-        }
-        a[0]
+        let sixteen = unsafe { self.to_array() };
+        // Array by array: a loop over the widths would stay a loop.
+        let eight: [f32; 8] = std::array::from_fn(|i| sixteen[i] + sixteen[i + 8]);
+        let four: [f32; 4] = std::array::from_fn(|i| eight[i] + eight[i + 4]);
+        (four[0] + four[2]) + (four[1] + four[3])
     }
     /// Maximum over lanes.
     #[inline(always)]
     unsafe fn maximum(self) -> f32 {
         // SAFETY: passed on from the caller.
-        let mut a = unsafe { self.to_array() };
-        for width in [8, 4, 2, 1] {
-            for i in 0..width {
-                a[i] = a[i].max(a[i + width]);
-            }
-        }
-        a[0]
+        let sixteen = unsafe { self.to_array() };
+        let eight: [f32; 8] = std::array::from_fn(|i| sixteen[i].max(sixteen[i + 8]));
+        let four: [f32; 4] = std::array::from_fn(|i| eight[i].max(eight[i + 4]));
+        (four[0].max(four[2])).max(four[1].max(four[3]))
     }
 }
 

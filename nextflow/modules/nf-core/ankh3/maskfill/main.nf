@@ -28,6 +28,7 @@ process ANKH3_MASKFILL {
     // Killed for time or memory and tried again, a task goes on where it was: what it had finished lies in its former folder.
     def former = task.attempt > 1 ? task.previousTrace?.workdir : null
     def fetched = former ? "cp -r ${former}/*.resume . 2>/dev/null || true" : '# first attempt'
+    // Exit status 3: done, but for records left out as asked (--on-bad skip, --over skip); the log lists them.
     """
     ${fetched}
     ankh3 mask-fill \\
@@ -35,7 +36,7 @@ process ANKH3_MASKFILL {
         --device ${device} --threads ${task.cpus} \\
         --resume --output ${prefix}.fasta --sites ${prefix}.sites.tsv \\
         ${args} \\
-        ${fasta}
+        ${fasta} || { status=\$?; [ \$status -eq 3 ] || exit \$status; }
     """
 
     stub:

@@ -24,13 +24,14 @@ process ANKH3_PREDICTCONTACTS {
     prefix = task.ext.prefix ?: "${meta.id}"
     def weights = model ? "--model ${model}" : '--model nano'
     def device = task.accelerator ? 'cuda' : 'cpu'
+    // Exit status 3: done, but for records left out as asked (--on-bad skip, --over skip); the log lists them.
     """
     ankh3 predict-contacts \\
         ${weights} \\
         --device ${device} --threads ${task.cpus} \\
         --format ${format} --output ${prefix}.${format} \\
         ${args} \\
-        ${fasta}
+        ${fasta} || { status=\$?; [ \$status -eq 3 ] || exit \$status; }
     """
 
     stub:

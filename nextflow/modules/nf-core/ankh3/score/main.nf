@@ -29,6 +29,7 @@ process ANKH3_SCORE {
     def former = task.attempt > 1 ? task.previousTrace?.workdir : null
     def fetched = former ? "cp -r ${former}/*.resume . 2>/dev/null || true" : '# first attempt'
     def which = variants ? "--variants ${variants}" : ''
+    // Exit status 3: done, but for records left out as asked (--on-bad skip, --over skip); the log lists them.
     """
     ${fetched}
     ankh3 score \\
@@ -36,7 +37,7 @@ process ANKH3_SCORE {
         --device ${device} --threads ${task.cpus} \\
         --resume --output ${prefix}.tsv \\
         ${args} \\
-        ${fasta}
+        ${fasta} || { status=\$?; [ \$status -eq 3 ] || exit \$status; }
     """
 
     stub:

@@ -1,5 +1,5 @@
 //
-// Every module once, for `-stub`: each must make every output it promises
+// Every module once: with `-stub` each must make every output it promises, without it what its command makes
 //
 
 include { ANKH3_COMPLETE        } from '../../nextflow/modules/nf-core/ankh3/complete/main'
@@ -15,21 +15,23 @@ include { ANKH3_SCORE           } from '../../nextflow/modules/nf-core/ankh3/sco
 
 workflow {
     main:
-    def fasta = file("${projectDir}/../../examples/proteome.fasta", checkIfExists: true)
+    def fasta = file(params.input, checkIfExists: true)
     def recipe = file("${projectDir}/../../workflows/family/recipe.toml", checkIfExists: true)
+    def family = file("${projectDir}/../../examples/family.fasta", checkIfExists: true)
     def meta = [id: 'test']
-    ch_shard = channel.of([meta, fasta, '1/2'])
     ch_fasta = channel.of([meta, fasta])
+    ch_shard = channel.of([meta, fasta, params.shard])
 
     ANKH3_FETCH(channel.of('ankh3-large'))
-    ANKH3_EMBED(ch_shard, ANKH3_FETCH.out.model.first(), 'npz')
-    ANKH3_MASKFILL(ch_shard, [])
-    ANKH3_COMPLETE(ch_shard, [])
-    ANKH3_SCORE(ch_shard, [], [])
-    ANKH3_PREDICTCONTACTS(ch_fasta, [], 'rr')
-    ANKH3_PROBE(ch_fasta, [], [])
-    ANKH3_PRETRAIN(channel.of([meta, recipe, fasta, []]), [])
-    ANKH3_MERGE(ANKH3_EMBED.out.embeddings.join(ANKH3_EMBED.out.sidecars), 'npz')
-    ANKH3_REPORT(ch_fasta)
+    ch_model = ANKH3_FETCH.out.model.first()
+    ANKH3_EMBED(ch_shard, ch_model, 'tsv')
+    ANKH3_MASKFILL(ch_shard, ch_model)
+    ANKH3_COMPLETE(ch_shard, ch_model)
+    ANKH3_SCORE(ch_shard, ch_model, [])
+    ANKH3_PREDICTCONTACTS(ch_fasta, ch_model, 'rr')
+    ANKH3_PROBE(ch_fasta, ch_model, file(params.head))
+    ANKH3_PRETRAIN(channel.of([meta, recipe, family, []]), ch_model)
+    ANKH3_MERGE(ANKH3_EMBED.out.embeddings.join(ANKH3_EMBED.out.sidecars), 'tsv')
+    ANKH3_REPORT(ANKH3_MERGE.out.merged.join(ANKH3_MERGE.out.sidecars).map { its_meta, merged, sidecars -> [its_meta, [merged, sidecars].flatten()] })
     channel.topic('versions').map { process, _tool, version -> "MADE ${process} ${version}" }.view()
 }

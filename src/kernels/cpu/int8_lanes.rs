@@ -1,0 +1,248 @@
+//! Sixteen i32 sums and the instruction that feeds them: four signed bytes of A by four unsigned bytes of a weight, added up exactly.
+//!
+//! Integer sums have no rounding: every form below, every order and every tile gives the same bits. AVX-512-VNNI does four products an instruction;
+//! the others split the bytes into even and odd 16-bit halves and use the multiply-add of those (`pmaddubsw`, which takes bytes, saturates).
+#![expect(
+    unsafe_code,
+    reason = "vector intrinsics; each implementor says what its callers promise"
+)]
+
+use super::Isa;
+use super::simd::LANES;
+
+/// How the bytes are multiplied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Int8Isa {
+    /// Whatever the target's baseline is.
+    Portable,
+    /// AVX2.
+    Avx2,
+    /// AVX-512BW.
+    Avx512,
+    /// AVX-512-VNNI.
+    Vnni,
+}
+
+impl Int8Isa {
+    /// Every form, slowest first.
+    pub const ALL: [Int8Isa; 4] = [
+        Int8Isa::Portable,
+        Int8Isa::Avx2,
+        Int8Isa::Avx512,
+        Int8Isa::Vnni,
+    ];
+
+    /// The best form among those that `isa` and this machine allow.
+    pub fn of(isa: Isa) -> Self {
+        if isa < Isa::Avx2 {
+            Int8Isa::Portable
+        } else if isa < Isa::Avx512 {
+            Int8Isa::Avx2
+        } else if Int8Isa::Vnni.is_available() {
+            Int8Isa::Vnni
+        } else {
+            Int8Isa::Avx512
+        }
+    }
+
+    /// Whether this machine can run it.
+    pub fn is_available(self) -> bool {
+        match self {
+            Int8Isa::Portable => true,
+            Int8Isa::Avx2 => Isa::Avx2.is_available(),
+            Int8Isa::Avx512 => Isa::Avx512.is_available(),
+            #[cfg(target_arch = "x86_64")]
+            Int8Isa::Vnni => Isa::Avx512.is_available() && is_x86_feature_detected!("avx512vnni"),
+            #[cfg(not(target_arch = "x86_64"))]
+            Int8Isa::Vnni => false,
+        }
+    }
+}
+
+/// Sixteen columns' sums.
+///
+/// # Safety
+/// Methods may only run where the implementor's instruction set is available; pointers must be valid for 64 bytes, those of [`Sums::left`] for four.
+pub(super) unsafe trait Sums: Copy {
+    /// Four bytes of each of sixteen columns.
+    type Weights: Copy;
+    /// Four bytes of a row of A, for all columns.
+    type Left: Copy;
+    /// Rows of a tile of 32 columns (16 where [`Sums::WIDTH`] is 1) that fit the registers.
+    const TILE_ROWS: usize;
+    /// Vectors of sixteen columns side by side in a tile.
+    const WIDTH: usize;
+    /// Nothing added yet.
+    unsafe fn zero() -> Self;
+    /// Reads weights: 16 × 4 bytes.
+    unsafe fn weights(source: *const u8) -> Self::Weights;
+    /// Reads four bytes of A.
+    unsafe fn left(source: *const i32) -> Self::Left;
+    /// Adds four products a column.
+    unsafe fn add_dot(self, left: Self::Left, weights: Self::Weights) -> Self;
+    /// The sums.
+    unsafe fn to_array(self) -> [i32; LANES];
+}
+
+/// Sixteen sums in an array.
+#[derive(Clone, Copy)]
+pub(super) struct Portable([i32; LANES]);
+
+// SAFETY: no instruction beyond the target's baseline; pointers are the caller's promise.
+unsafe impl Sums for Portable {
+    type Weights = [[u8; 4]; LANES];
+    type Left = [i8; 4];
+    const TILE_ROWS: usize = 4;
+    const WIDTH: usize = 1;
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        Portable([0; LANES])
+    }
+    #[inline(always)]
+    unsafe fn weights(source: *const u8) -> Self::Weights {
+        // SAFETY: the caller promises 64 readable bytes.
+        unsafe { source.cast::<[[u8; 4]; LANES]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn left(source: *const i32) -> Self::Left {
+        // SAFETY: the caller promises four readable bytes.
+        unsafe { source.cast::<[i8; 4]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn add_dot(self, left: Self::Left, weights: Self::Weights) -> Self {
+        let mut sums = self.0;
+        for (sum, weights) in sums.iter_mut().zip(weights) {
+            for (a, w) in left.iter().zip(weights) {
+                *sum += i32::from(*a) * i32::from(w);
+            }
+        }
+        Portable(sums)
+    }
+    #[inline(always)]
+    unsafe fn to_array(self) -> [i32; LANES] {
+        self.0
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{LANES, Sums};
+    use std::arch::x86_64::{
+        __m256i, __m512i, _mm256_add_epi32, _mm256_and_si256, _mm256_loadu_si256,
+        _mm256_madd_epi16, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_setzero_si256,
+        _mm256_slli_epi16, _mm256_srai_epi16, _mm256_srli_epi16, _mm512_add_epi32,
+        _mm512_and_si512, _mm512_dpbusd_epi32, _mm512_loadu_si512, _mm512_madd_epi16,
+        _mm512_set1_epi16, _mm512_set1_epi32, _mm512_setzero_si512, _mm512_slli_epi16,
+        _mm512_srai_epi16, _mm512_srli_epi16,
+    };
+
+    /// One register; AVX-512-VNNI.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Vnni(__m512i);
+
+    // SAFETY: intrinsics of AVX-512F and -VNNI, whose presence the trait's callers promise.
+    #[rustfmt::skip]
+    unsafe impl Sums for Vnni {
+        type Weights = __m512i;
+        type Left = __m512i;
+        const TILE_ROWS: usize = 12;
+        const WIDTH: usize = 2;
+        #[inline(always)]
+        unsafe fn zero() -> Self { unsafe { Self(_mm512_setzero_si512()) } }
+        #[inline(always)]
+        unsafe fn weights(source: *const u8) -> __m512i { unsafe { _mm512_loadu_si512(source.cast()) } }
+        #[inline(always)]
+        unsafe fn left(source: *const i32) -> __m512i { unsafe { _mm512_set1_epi32(source.read_unaligned()) } }
+        #[inline(always)]
+        unsafe fn add_dot(self, left: __m512i, weights: __m512i) -> Self { unsafe { Self(_mm512_dpbusd_epi32(self.0, weights, left)) } }
+        #[inline(always)]
+        unsafe fn to_array(self) -> [i32; LANES] { unsafe { std::mem::transmute(self.0) } }
+    }
+
+    /// One register; AVX-512BW.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Avx512(__m512i);
+
+    // SAFETY: intrinsics of AVX-512F and -BW, whose presence the trait's callers promise.
+    #[rustfmt::skip]
+    unsafe impl Sums for Avx512 {
+        /// Even bytes and odd bytes as 16-bit integers.
+        type Weights = [__m512i; 2];
+        type Left = [__m512i; 2];
+        const TILE_ROWS: usize = 6;
+        const WIDTH: usize = 2;
+        #[inline(always)]
+        unsafe fn zero() -> Self { unsafe { Self(_mm512_setzero_si512()) } }
+        #[inline(always)]
+        unsafe fn weights(source: *const u8) -> [__m512i; 2] {
+            unsafe {
+                let bytes = _mm512_loadu_si512(source.cast());
+                [_mm512_and_si512(bytes, _mm512_set1_epi16(0xff)), _mm512_srli_epi16::<8>(bytes)]
+            }
+        }
+        #[inline(always)]
+        unsafe fn left(source: *const i32) -> [__m512i; 2] {
+            unsafe {
+                let bytes = _mm512_set1_epi32(source.read_unaligned());
+                [_mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(bytes)), _mm512_srai_epi16::<8>(bytes)]
+            }
+        }
+        #[inline(always)]
+        unsafe fn add_dot(self, left: [__m512i; 2], weights: [__m512i; 2]) -> Self {
+            unsafe {
+                let even = _mm512_madd_epi16(left[0], weights[0]);
+                let odd = _mm512_madd_epi16(left[1], weights[1]);
+                Self(_mm512_add_epi32(self.0, _mm512_add_epi32(even, odd)))
+            }
+        }
+        #[inline(always)]
+        unsafe fn to_array(self) -> [i32; LANES] { unsafe { std::mem::transmute(self.0) } }
+    }
+
+    /// Two registers; AVX2.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Avx2([__m256i; 2]);
+
+    // SAFETY: intrinsics of AVX2, whose presence the trait's callers promise.
+    #[rustfmt::skip]
+    unsafe impl Sums for Avx2 {
+        /// Even bytes and odd bytes as 16-bit integers, of columns 0 to 7 and of the rest.
+        type Weights = [[__m256i; 2]; 2];
+        type Left = [__m256i; 2];
+        const TILE_ROWS: usize = 3;
+        const WIDTH: usize = 1;
+        #[inline(always)]
+        unsafe fn zero() -> Self { unsafe { Self([_mm256_setzero_si256(); 2]) } }
+        #[inline(always)]
+        unsafe fn weights(source: *const u8) -> [[__m256i; 2]; 2] {
+            unsafe {
+                let split = |bytes| [_mm256_and_si256(bytes, _mm256_set1_epi16(0xff)), _mm256_srli_epi16::<8>(bytes)];
+                [split(_mm256_loadu_si256(source.cast())), split(_mm256_loadu_si256(source.add(32).cast()))]
+            }
+        }
+        #[inline(always)]
+        unsafe fn left(source: *const i32) -> [__m256i; 2] {
+            unsafe {
+                let bytes = _mm256_set1_epi32(source.read_unaligned());
+                [_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(bytes)), _mm256_srai_epi16::<8>(bytes)]
+            }
+        }
+        #[inline(always)]
+        unsafe fn add_dot(self, left: [__m256i; 2], weights: [[__m256i; 2]; 2]) -> Self {
+            unsafe {
+                let mut sums = self.0;
+                for (sum, weights) in sums.iter_mut().zip(weights) {
+                    let even = _mm256_madd_epi16(left[0], weights[0]);
+                    let odd = _mm256_madd_epi16(left[1], weights[1]);
+                    *sum = _mm256_add_epi32(*sum, _mm256_add_epi32(even, odd));
+                }
+                Self(sums)
+            }
+        }
+        #[inline(always)]
+        unsafe fn to_array(self) -> [i32; LANES] { unsafe { std::mem::transmute(self.0) } }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(super) use x86::{Avx2, Avx512, Vnni};

@@ -1,0 +1,337 @@
+//! `C = A · Wᵀ (+ R)` with W in 8-bit integers ([`Int8Weight`]) and A quantised row by row as it comes.
+//!
+//! Sums are exact, and a result is `(sum as f32) · (scale of the row · scale of the output) + residual`, each operation rounded by itself: the same
+//! bytes on every instruction set, in any batch and on any number of threads.
+#![expect(
+    unsafe_code,
+    reason = "vector loads through pointers; each block says why it is in bounds"
+)]
+
+use std::cell::Cell;
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::SharedMut;
+use super::int8_lanes::{Int8Isa, Portable, Sums};
+use super::int8_weight::{Int8Rows, Int8Weight, quantize_strip};
+use super::packed_weight::PANEL;
+use super::simd::LANES;
+
+/// Rows of A whose quads of one k lie side by side.
+const STRIP: usize = 12;
+/// Rows of A in one task.
+const ROW_BLOCK: usize = 20 * STRIP;
+/// Below this many multiply-adds a product is not worth a second thread.
+const SERIAL_WORK: usize = 1 << 18;
+
+/// `with_int8!(isa, kernel(name: Type, …)(argument, …))`: as [`super::with_isa!`], for [`Int8Isa`].
+macro_rules! with_int8 {
+    ($isa:expr, $kernel:ident($($name:ident: $kind:ty),* $(,)?)($($argument:expr),* $(,)?)) => {{
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")]
+        unsafe fn vnni($($name: $kind),*) {
+            // SAFETY: the features are enabled here; the rest is the caller's promise.
+            unsafe { $kernel::<super::int8_lanes::Vnni>($($name),*) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
+        unsafe fn avx512($($name: $kind),*) {
+            // SAFETY: as above.
+            unsafe { $kernel::<super::int8_lanes::Avx512>($($name),*) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2,fma")]
+        unsafe fn avx2($($name: $kind),*) {
+            // SAFETY: as above.
+            unsafe { $kernel::<super::int8_lanes::Avx2>($($name),*) }
+        }
+        match $isa {
+            #[cfg(target_arch = "x86_64")]
+            Int8Isa::Vnni => vnni($($argument),*),
+            #[cfg(target_arch = "x86_64")]
+            Int8Isa::Avx512 => avx512($($argument),*),
+            #[cfg(target_arch = "x86_64")]
+            Int8Isa::Avx2 => avx2($($argument),*),
+            _ => $kernel::<Portable>($($argument),*),
+        }
+    }};
+}
+
+thread_local! {
+    /// Rows of the last product, to be used again. Taken while in use: a thread that waits may run a part of another product.
+    static ROWS: Cell<Int8Rows> = Cell::default();
+    static BYTES: Cell<Vec<i8>> = Cell::default();
+}
+
+/// `c (m, n) = a (m, k) · weightᵀ`, plus `residual (m, n)` where given. All row-major and contiguous.
+///
+/// # Panics
+/// If a slice's length does not fit the shapes.
+pub fn matmul(
+    isa: Int8Isa,
+    a: &[f32],
+    weight: &Int8Weight,
+    residual: Option<&[f32]>,
+    c: &mut [f32],
+) {
+    let (n, k) = (weight.n(), weight.k());
+    if n == 0 || c.is_empty() {
+        return;
+    }
+    let m = c.len() / n;
+    assert_eq!(c.len(), m * n, "the result must have whole rows");
+    assert_eq!(a.len(), m * k, "A must be (rows of C, k)");
+    assert!(
+        residual.is_none_or(|r| r.len() == c.len()),
+        "the residual must have C's shape"
+    );
+    let threads = if m * n * k < SERIAL_WORK {
+        1
+    } else {
+        rayon::current_num_threads()
+    };
+    let mut rows = ROWS.take();
+    rows.resize(m, k);
+    quantize_rows(isa, a, k, threads, &mut rows);
+    let product = Product {
+        rows: &rows,
+        weight,
+        residual,
+        c: SharedMut(c.as_mut_ptr()),
+        m,
+    };
+    let (panels, row_blocks) = (n.div_ceil(PANEL), m.div_ceil(ROW_BLOCK));
+    let groups = match threads {
+        1 => 1,
+        _ => (4 * threads)
+            .div_ceil(row_blocks)
+            .clamp(1, panels.div_ceil(4)),
+    };
+    let task = |task: usize| {
+        let (block, group) = (task / groups, task % groups);
+        let rows = block * ROW_BLOCK..((block + 1) * ROW_BLOCK).min(m);
+        let panels = group * panels / groups..(group + 1) * panels / groups;
+        // SAFETY: `isa` is available; tasks write disjoint blocks of C, whose shape was checked above.
+        unsafe {
+            with_int8!(isa, run(product: &Product<'_>, rows: Range<usize>, panels: Range<usize>)(&product, rows, panels));
+        }
+    };
+    if threads == 1 || row_blocks * groups == 1 {
+        (0..row_blocks * groups).for_each(task);
+    } else {
+        (0..row_blocks * groups).into_par_iter().for_each(task);
+    }
+    ROWS.set(rows);
+}
+
+fn quantize_rows(isa: Int8Isa, a: &[f32], k: usize, threads: usize, rows: &mut Int8Rows) {
+    if k == 0 {
+        return;
+    }
+    let quads = k.div_ceil(super::int8_weight::QUAD);
+    let strip = |(((a, quads), scales), offsets): (
+        ((&[f32], &mut [i32]), &mut [f32]),
+        &mut [i32],
+    )| {
+        let mut bytes = BYTES.take();
+        // SAFETY: `isa` is available.
+        unsafe {
+            with_int8!(isa, quantize_in(a: &[f32], k: usize, bytes: &mut Vec<i8>, quads: &mut [i32], scales: &mut [f32], offsets: &mut [i32])
+                (a, k, &mut bytes, quads, scales, offsets));
+        }
+        BYTES.set(bytes);
+    };
+    let Int8Rows {
+        quads: all,
+        scales,
+        offsets,
+    } = rows;
+    if threads == 1 || scales.len() <= STRIP {
+        a.chunks(STRIP * k)
+            .zip(all.chunks_mut(STRIP * quads))
+            .zip(scales.chunks_mut(STRIP))
+            .zip(offsets.chunks_mut(STRIP))
+            .for_each(strip);
+    } else {
+        a.par_chunks(STRIP * k)
+            .zip(all.par_chunks_mut(STRIP * quads))
+            .zip(scales.par_chunks_mut(STRIP))
+            .zip(offsets.par_chunks_mut(STRIP))
+            .for_each(strip);
+    }
+}
+
+#[inline(always)]
+#[expect(
+    clippy::extra_unused_type_parameters,
+    reason = "the type says for which instructions it is compiled"
+)]
+unsafe fn quantize_in<V: Sums>(
+    a: &[f32],
+    k: usize,
+    bytes: &mut Vec<i8>,
+    quads: &mut [i32],
+    scales: &mut [f32],
+    offsets: &mut [i32],
+) {
+    quantize_strip(a, k, bytes, quads, scales, offsets);
+}
+
+struct Product<'a> {
+    rows: &'a Int8Rows,
+    weight: &'a Int8Weight,
+    residual: Option<&'a [f32]>,
+    c: SharedMut,
+    m: usize,
+}
+
+/// The results in `rows` × `panels`; `rows` begin at a strip.
+#[inline(always)]
+unsafe fn run<V: Sums>(product: &Product<'_>, rows: Range<usize>, panels: Range<usize>) {
+    let vectors = 2 * panels.start..2 * panels.end;
+    // SAFETY: tiles stay within the task's rows and panels.
+    unsafe {
+        if rows.len() <= 2 && V::WIDTH == 2 {
+            // Few rows do not hide how long a dot product takes; several panels side by side do.
+            let wide = vectors.len() / 8 * 8;
+            for vector in (vectors.start..vectors.start + wide).step_by(8) {
+                match rows.len() {
+                    1 => tile::<V, 1, 8>(product, rows.start, vector),
+                    _ => tile::<V, 2, 8>(product, rows.start, vector),
+                }
+            }
+            for vector in (vectors.start + wide..vectors.end).step_by(2) {
+                match rows.len() {
+                    1 => tile::<V, 1, 2>(product, rows.start, vector),
+                    _ => tile::<V, 2, 2>(product, rows.start, vector),
+                }
+            }
+            return;
+        }
+        for vector in vectors.step_by(V::WIDTH) {
+            for strip in rows.clone().step_by(STRIP) {
+                let end = (strip + STRIP).min(rows.end);
+                for row in (strip..end).step_by(V::TILE_ROWS) {
+                    tile_of_rows::<V>(product, row, V::TILE_ROWS.min(end - row), vector);
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn tile_of_rows<V: Sums>(product: &Product<'_>, row: usize, rows: usize, vector: usize) {
+    // SAFETY: passed on from `run`.
+    unsafe {
+        if V::WIDTH == 1 {
+            return match rows {
+                1 => tile::<V, 1, 1>(product, row, vector),
+                2 => tile::<V, 2, 1>(product, row, vector),
+                3 => tile::<V, 3, 1>(product, row, vector),
+                _ => tile::<V, 4, 1>(product, row, vector),
+            };
+        }
+        match rows {
+            1 => tile::<V, 1, 2>(product, row, vector),
+            2 => tile::<V, 2, 2>(product, row, vector),
+            3 => tile::<V, 3, 2>(product, row, vector),
+            4 => tile::<V, 4, 2>(product, row, vector),
+            5 => tile::<V, 5, 2>(product, row, vector),
+            6 => tile::<V, 6, 2>(product, row, vector),
+            _ if V::TILE_ROWS == 6 => unreachable!("tiles have up to six rows"),
+            7 => tile::<V, 7, 2>(product, row, vector),
+            8 => tile::<V, 8, 2>(product, row, vector),
+            9 => tile::<V, 9, 2>(product, row, vector),
+            10 => tile::<V, 10, 2>(product, row, vector),
+            11 => tile::<V, 11, 2>(product, row, vector),
+            _ => tile::<V, 12, 2>(product, row, vector),
+        }
+    }
+}
+
+/// `MR` rows × `W` vectors of sixteen columns, over all of k.
+#[inline(always)]
+#[expect(
+    clippy::needless_range_loop,
+    reason = "the row indexes A and the sums alike"
+)]
+unsafe fn tile<V: Sums, const MR: usize, const W: usize>(
+    product: &Product<'_>,
+    row: usize,
+    vector: usize,
+) {
+    let quads = product.weight.quads();
+    let strip = row / STRIP * STRIP;
+    let height = STRIP.min(product.m - strip);
+    debug_assert!(row - strip + MR <= height);
+    // SAFETY: a strip holds `quads` groups of `height` quads, and row - strip + MR <= height; each panel holds `quads` groups of two vectors of 64 bytes.
+    unsafe {
+        let a = product.rows.quads.as_ptr().add(strip * quads + row - strip);
+        let b: [*const u8; W] = std::array::from_fn(|v| {
+            let vector = vector + v;
+            product.weight.panel(vector / 2).add(vector % 2 * 64)
+        });
+        let mut sums = [[V::zero(); W]; MR];
+        for quad in 0..quads {
+            let weights: [V::Weights; W] =
+                std::array::from_fn(|v| V::weights(b[v].add(quad * 128)));
+            for r in 0..MR {
+                let left = V::left(a.add(quad * height + r));
+                for v in 0..W {
+                    sums[r][v] = sums[r][v].add_dot(left, weights[v]);
+                }
+            }
+        }
+        for r in 0..MR {
+            for v in 0..W {
+                write(
+                    product,
+                    row + r,
+                    (vector + v) * LANES,
+                    sums[r][v].to_array(),
+                );
+            }
+        }
+    }
+}
+
+/// Sums of up to sixteen columns from `column` on become results.
+#[inline(always)]
+unsafe fn write(product: &Product<'_>, row: usize, column: usize, sums: [i32; LANES]) {
+    let n = product.weight.n();
+    if column >= n {
+        return;
+    }
+    let place = row * n + column;
+    // SAFETY: these columns of this row belong to this task alone.
+    let target = unsafe {
+        std::slice::from_raw_parts_mut(product.c.get().add(place), LANES.min(n - column))
+    };
+    let (scale, offset) = (product.rows.scales[row], product.rows.offsets[row]);
+    let scales = &product.weight.scales()[column..];
+    let result =
+        |lane: usize, column_scale: f32| (sums[lane] - offset) as f32 * (scale * column_scale);
+    // Whole vectors apart, so that they become vector instructions.
+    if let (Ok(target), Some(scales)) = (
+        <&mut [f32; LANES]>::try_from(&mut *target),
+        scales.first_chunk::<LANES>(),
+    ) {
+        *target = std::array::from_fn(|lane| result(lane, scales[lane]));
+        if let Some(residual) = product
+            .residual
+            .and_then(|r| r[place..].first_chunk::<LANES>())
+        {
+            for (value, residual) in target.iter_mut().zip(residual) {
+                *value += residual;
+            }
+        }
+        return;
+    }
+    for (lane, value) in target.iter_mut().enumerate() {
+        *value = result(lane, scales[lane]);
+        if let Some(residual) = product.residual {
+            *value += residual[place + lane];
+        }
+    }
+}

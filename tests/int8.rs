@@ -1,0 +1,168 @@
+//! Products in 8-bit integers: against exact integer arithmetic on odd shapes, and the same bytes on every instruction set, in any batch.
+#![allow(clippy::print_stdout, reason = "a test says what it ran on")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use ankh3::kernels::cpu::Int8Isa;
+use ankh3::kernels::cpu::int8_product::matmul;
+use ankh3::kernels::cpu::int8_weight::Int8Weight;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+fn isas() -> Vec<Int8Isa> {
+    let isas: Vec<_> = Int8Isa::ALL
+        .into_iter()
+        .filter(|isa| isa.is_available())
+        .collect();
+    println!("instruction sets: {isas:?}");
+    isas
+}
+
+fn random(rng: &mut ChaCha8Rng, count: usize) -> Vec<f32> {
+    (0..count).map(|_| rng.random_range(-1.0..1.0)).collect()
+}
+
+fn pack(w: &[f32], n: usize, k: usize) -> Int8Weight {
+    Int8Weight::new(n, k, |row, values| {
+        values.copy_from_slice(&w[row * k..(row + 1) * k]);
+    })
+}
+
+/// A row's scale and integers, as the definition has it: max |v| / 127, to the nearest, ties to even.
+fn quantized(row: &[f32]) -> (f32, Vec<i64>) {
+    let largest = row.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
+    let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+    let integer = |v: &f32| (v * inverse).round_ties_even() as i64;
+    (largest / 127.0, row.iter().map(integer).collect())
+}
+
+/// The definition, its sums in 64 bits.
+fn expected(a: &[f32], w: &[f32], r: Option<&[f32]>, n: usize, k: usize) -> Vec<f32> {
+    let rows: Vec<_> = a.chunks_exact(k).map(quantized).collect();
+    let columns: Vec<_> = w.chunks_exact(k).map(quantized).collect();
+    let mut out = Vec::new();
+    for (row_scale, row) in &rows {
+        for (scale, column) in &columns {
+            let sum: i64 = row.iter().zip(column).map(|(a, w)| a * w).sum();
+            let mut value = sum as f32 * (row_scale * scale);
+            if let Some(r) = r {
+                value += r[out.len()];
+            }
+            out.push(value);
+        }
+    }
+    assert_eq!(out.len(), rows.len() * n);
+    out
+}
+
+fn same(a: &[f32], b: &[f32]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
+}
+
+const SHAPES: [(usize, usize, usize); 14] = [
+    (1, 1, 1),
+    (1, 33, 5),
+    (1, 300, 64),
+    (2, 32, 512),
+    (2, 290, 3),
+    (3, 161, 513),
+    (4, 31, 64),
+    (5, 64, 31),
+    (12, 96, 1025),
+    (13, 97, 48),
+    (119, 40, 17),
+    (241, 130, 511),
+    (250, 65, 530),
+    (7, 300, 1537),
+];
+
+#[test]
+fn products_are_those_of_the_integers_on_every_instruction_set() {
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    for (m, n, k) in SHAPES {
+        let (a, w, r) = (
+            random(&mut rng, m * k),
+            random(&mut rng, n * k),
+            random(&mut rng, m * n),
+        );
+        let weight = pack(&w, n, k);
+        for residual in [None, Some(&r[..])] {
+            let expected = expected(&a, &w, residual, n, k);
+            for isa in isas() {
+                let mut got = vec![f32::NAN; m * n];
+                matmul(isa, &a, &weight, residual, &mut got);
+                assert!(same(&got, &expected), "{isa:?} {m}x{n}x{k}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_largest_sums_fit() {
+    let k = 60_000;
+    for sign in [1.0, -1.0] {
+        let (a, w) = (vec![sign; k], vec![1.0; k]);
+        for isa in isas() {
+            let mut got = [0.0];
+            matmul(isa, &a, &pack(&w, 1, k), None, &mut got);
+            assert!(
+                (f64::from(got[0]) / (f64::from(sign) * k as f64) - 1.0).abs() < 1e-6,
+                "{isa:?} {got:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_row_does_not_depend_on_the_other_rows_or_threads() {
+    let mut rng = ChaCha8Rng::seed_from_u64(2);
+    let (m, n, k) = (500, 200, 1100);
+    let (a, w) = (random(&mut rng, m * k), random(&mut rng, n * k));
+    let weight = pack(&w, n, k);
+    for isa in isas() {
+        let mut whole = vec![0.0; m * n];
+        matmul(isa, &a, &weight, None, &mut whole);
+        for threads in [1, 3] {
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap();
+            for (first, rows) in [(0, 1), (17, 2), (17, 12), (100, 399), (499, 1)] {
+                let mut part = vec![0.0; rows * n];
+                let a = &a[first * k..(first + rows) * k];
+                pool.install(|| matmul(isa, a, &weight, None, &mut part));
+                assert!(
+                    same(&part, &whole[first * n..][..rows * n]),
+                    "{isa:?} rows {first}+{rows} on {threads} threads"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_not_finite_stays_visible_and_zeros_are_zeros() {
+    let (n, k) = (40, 37);
+    let w = random(&mut ChaCha8Rng::seed_from_u64(3), n * k);
+    let weight = pack(&w, n, k);
+    for isa in isas() {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for place in [0, 15, 36] {
+                let mut a = vec![0.5; 2 * k];
+                a[place] = bad;
+                let mut got = vec![0.0; 2 * n];
+                matmul(isa, &a, &weight, None, &mut got);
+                assert!(
+                    got[..n].iter().all(|v| v.is_nan()),
+                    "{isa:?} {bad} at {place}"
+                );
+                assert!(got[n..].iter().all(|v| v.is_finite()), "{isa:?}");
+            }
+        }
+        let mut got = vec![f32::NAN; n];
+        matmul(isa, &vec![0.0; k], &weight, None, &mut got);
+        assert!(got.iter().all(|v| *v == 0.0), "{isa:?}");
+        let mut got = vec![f32::NAN; n];
+        matmul(isa, &vec![1e-44; k], &weight, None, &mut got);
+        assert!(got.iter().all(|v| v.abs() < 1e-40), "{isa:?}");
+    }
+}
