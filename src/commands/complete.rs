@@ -189,6 +189,7 @@ pub fn run(args: &CompleteArgs) -> Result<Outcome> {
         rule,
         part: args.output.output_part,
         pending: VecDeque::new(),
+        passed_over: 0,
         fasta,
         layout: Layout::new(TextFormat::Fasta),
         output,

@@ -141,7 +141,7 @@ impl<'a> Scorer<'a> {
         let known: Vec<Answer> = keys
             .iter()
             .map(|key| {
-                let rows = kept.take(key)?;
+                let rows = kept.known(key)?;
                 Some(rows.chunks_exact(columns).map(<[f64]>::to_vec).collect())
             })
             .collect();
@@ -213,7 +213,7 @@ impl<'a> Scorer<'a> {
     ) -> Result<Vec<Option<f64>>, MaskedError> {
         let key = |(id, residues): &(&str, &[u8])| answers::of_protein(id, residues, masking);
         let keys: Vec<Key> = proteins.iter().map(key).collect();
-        let known = |key| Some(self.answers.as_ref()?.take(key)?[0]);
+        let known = |key| Some(self.answers.as_ref()?.known(key)?[0]);
         let mut sums: Vec<Option<f64>> = keys.iter().map(known).collect();
         let open: Vec<usize> = (0..keys.len()).filter(|at| sums[*at].is_none()).collect();
         let asked: Vec<(&str, &[u8])> = open.iter().map(|&at| proteins[at]).collect();

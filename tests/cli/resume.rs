@@ -213,7 +213,7 @@ fn another_runs_journal_is_refused_and_the_way_out_named() {
         .with(2)
         .saying(&["--output <FILE>"]);
     run(path, &format!("{to_stdout} -o - in.fasta"))
-        .with(1)
+        .with(2)
         .saying(&["-o FILE"]);
 }
 

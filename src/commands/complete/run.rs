@@ -30,8 +30,10 @@ pub(super) struct Run<'a> {
     pub settings: Settings,
     pub rule: Rule,
     pub part: Part,
-    /// What the generator has, with the residues of its prompt.
-    pub pending: VecDeque<(Sequence, usize)>,
+    /// What the generator has.
+    pub pending: VecDeque<Pending>,
+    /// Records left out since the last one that the generator got.
+    pub passed_over: u64,
     pub fasta: Output,
     pub layout: Layout,
     pub output: &'a Path,
@@ -43,6 +45,15 @@ pub(super) struct Run<'a> {
     pub on_bad: OnBad,
     pub shard: Option<Shard>,
     pub tally: Tally,
+}
+
+/// A sequence in work.
+pub(super) struct Pending {
+    sequence: Sequence,
+    /// Residues of its prompt.
+    prompt: usize,
+    /// Records left out between the one before and this one.
+    passed_over: u64,
 }
 
 /// What is told at the end.
@@ -69,10 +80,12 @@ impl Run<'_> {
             }
             self.generator.advance()?;
             while let Some(written) = self.generator.pop() {
-                let (sequence, prompt) = self.pending.pop_front().expect("one for each prompt");
-                self.finish_one(&sequence, prompt, written)?;
+                let pending = self.pending.pop_front().expect("one for each prompt");
+                self.pass_over(pending.passed_over);
+                self.finish_one(&pending.sequence, pending.prompt, written)?;
             }
         }
+        self.pass_over(self.passed_over);
         self.fasta.finish()?;
         self.layout.describe(&mut self.manifest);
         write_manifest(self.output, &self.manifest)?;
@@ -94,14 +107,21 @@ impl Run<'_> {
         }
         let plan = match self.rule.plan(sequence.residues.len()) {
             Ok(plan) => plan,
-            Err(error) => return self.refuse(&sequence, &error.to_string()),
+            Err(error) => {
+                self.passed_over += 1;
+                return self.refuse(&sequence, &error.to_string());
+            }
         };
         if self.replayed(&sequence)? {
             return Ok(());
         }
         let prompt = self.prompt(&sequence, plan)?;
         self.generator.push(prompt);
-        self.pending.push_back((sequence, plan.prompt));
+        self.pending.push_back(Pending {
+            sequence,
+            prompt: plan.prompt,
+            passed_over: std::mem::take(&mut self.passed_over),
+        });
         Ok(())
     }
 
@@ -130,9 +150,12 @@ impl Run<'_> {
         let text = entry::unsealed(&bytes, sequence).with_context(|| {
             format!("the input is not the one that the run to be resumed began with (at {}); delete the .resume file or give the same input", sequence.id)
         })?;
+        let passed_over = std::mem::take(&mut self.passed_over);
+        self.pass_over(passed_over);
         if text.is_empty() {
             // It had no result then, and would have none now.
             self.refuse(sequence, &NotFinite.to_string())?;
+            self.pass_over(1);
         } else {
             self.write(text)?;
             self.progress.add(1, 0);
@@ -145,6 +168,7 @@ impl Run<'_> {
             Ok(completions) => completions,
             Err(error) => {
                 self.refuse(sequence, &format!("{error}; the weights or the number type do not bear this sequence (try --dtype f32, or leave the record out)"))?;
+                self.pass_over(1);
                 return self.keep(sequence, &[]);
             }
         };
@@ -167,6 +191,11 @@ impl Run<'_> {
         );
         self.keep(sequence, &text)?;
         self.write(&text)
+    }
+
+    /// So many records have no sequence in the output.
+    fn pass_over(&mut self, records: u64) {
+        (0..records).for_each(|_| self.layout.close_sequence());
     }
 
     /// Writes the FASTA records of one sequence.
@@ -196,7 +225,6 @@ impl Run<'_> {
         }
         tracing::warn!("skipped: {message}");
         self.tally.left_out += 1;
-        self.layout.close_sequence();
         Ok(())
     }
 }

@@ -19,7 +19,7 @@ pub type Keep<'a> = Box<dyn FnMut(&Key, &[f64]) -> io::Result<()> + 'a>;
 
 /// Answers of an earlier run, and where new ones go.
 pub struct Answers<'a> {
-    known: RefCell<HashMap<Key, Vec<f64>>>,
+    known: HashMap<Key, Vec<f64>>,
     keep: RefCell<Keep<'a>>,
 }
 
@@ -27,14 +27,14 @@ impl<'a> Answers<'a> {
     /// Begins with what an earlier run had.
     pub fn new(known: HashMap<Key, Vec<f64>>, keep: Keep<'a>) -> Self {
         Self {
-            known: RefCell::new(known),
+            known,
             keep: RefCell::new(keep),
         }
     }
 
-    /// The earlier run's answer, which it gives once: nobody asks again.
-    pub(super) fn take(&self, key: &Key) -> Option<Vec<f64>> {
-        self.known.borrow_mut().remove(key)
+    /// The earlier run's answer.
+    pub(super) fn known(&self, key: &Key) -> Option<&[f64]> {
+        self.known.get(key).map(Vec::as_slice)
     }
 
     /// Keeps a new one.
