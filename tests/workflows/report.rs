@@ -4,6 +4,9 @@ use std::path::Path;
 
 use crate::support::{ankh3, command, folder, has, model, project, ran};
 
+/// What no method gave probabilities for.
+const SCORED: &str = "PFRMAT RR\nTARGET P86711\nREMARK values are scores divided by the highest of the protein\nMODEL 1\n1 25 1\n2 9 0.5\nEND\n";
+
 /// Results of every kind, made here; contacts along an antiparallel pair of strands.
 fn results(folder: &Path) {
     let proteins = project("examples/proteome.fasta");
@@ -25,7 +28,7 @@ fn results(folder: &Path) {
     let pairs = pairs.concat();
     fs::write(
         folder.join("results/contacts.rr"),
-        format!("PFRMAT RR\nTARGET P69905\nMODEL 1\n{pairs}END\n"),
+        format!("PFRMAT RR\nTARGET P69905\nMODEL 1\n{pairs}END\n{SCORED}"),
     )
     .unwrap();
 }
@@ -104,6 +107,8 @@ fn a_browser_shows_tables_histograms_and_contact_maps() {
         "Scores",
         "Contacts",
         "long-range",
+        "not probabilities",
+        "2 pairs, 1 of them long-range",
         "random, untrained",
     ] {
         assert!(seen.contains(part), "no {part:?}");

@@ -16,4 +16,6 @@ def fasta(wildcards):
 
 def inputs_of_model():
     """A checkpoint directory is an input; the small model inside ankh3 is none."""
-    return {} if config["model"] in ("nano", "ankh3-nano") else {"model": config["model"]}
+    return (
+        {} if config["model"] in ("nano", "ankh3-nano") else {"model": config["model"]}
+    )
