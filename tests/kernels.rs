@@ -105,7 +105,7 @@ fn packing_again_is_packing() {
             let (a, w) = (random(&mut rng, 2 * k), random(&mut rng, n * k));
             let transposed: Vec<f32> = (0..k * n).map(|i| w[i % n * k + i / n]).collect();
             rows.pack(n, k, |row, values| {
-                values.copy_from_slice(&w[row * k..][..k])
+                values.copy_from_slice(&w[row * k..][..k]);
             });
             columns.pack_transposed(n, k, |row| &transposed[row * n..][..n]);
             let new = pack(&w, n, k, precision);
