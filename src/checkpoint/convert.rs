@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use super::{CheckpointError, Place};
 use super::save::{LazyTensor, write_safetensors};
 use super::weights::Weights;
+use super::{CheckpointError, Place};
 
 /// Writes the weights of a checkpoint directory, whatever their layout, to one safetensors file. Values and types stay as they are; a
 /// tensor stored under several names is written once.

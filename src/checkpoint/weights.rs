@@ -222,11 +222,7 @@ impl Weights {
         )]
         // SAFETY: see the reason.
         let advice = unsafe {
-            map.unchecked_advise_range(
-                memmap2::UncheckedAdvice::DontNeed,
-                entry.start,
-                length,
-            )
+            map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, entry.start, length)
         };
         if let Err(error) = advice {
             tracing::debug!("pages of a tensor stay in memory: {error}");

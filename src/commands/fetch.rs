@@ -28,7 +28,10 @@ pub struct FetchArgs {
 pub fn run(args: &FetchArgs, out: &mut dyn Write) -> Result<()> {
     let hub = Hub::from_env();
     let ModelRef::Hub { repo, revision, .. } = ModelRef::parse_name(&args.model)? else {
-        bail!("`{}` is inside this program; there is nothing to fetch", args.model);
+        bail!(
+            "`{}` is inside this program; there is nothing to fetch",
+            args.model
+        );
     };
     let bar = ProgressBar::new(0).with_style(style());
     let fetched = fetch(&hub, &repo, &revision, Patience::default(), &mut |event| {

@@ -7,8 +7,8 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
-use crate::checkpoint::{Checkpoint, Hub, ModelRef};
 use crate::checkpoint::inspect::Summary;
+use crate::checkpoint::{Checkpoint, Hub, ModelRef};
 use crate::io::embeddings::inspect::{self, inspect};
 
 /// Show what a checkpoint directory or an embedding file holds

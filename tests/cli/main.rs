@@ -37,3 +37,6 @@ mod around;
 
 /// Heads and contacts: trained, judged, asked, refused; and the page of results.
 mod downstream;
+
+/// The model inside the program: there without a file, the default, and what bf16 makes of a trained model.
+mod nano;
