@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from harness import CACHE, Command, Worker, checkpoint, interleave, report
+from harness import CACHE, Command, Worker, checkpoint, interleave, report, versions
 from proteins import RESIDUES, draw, encode, vocabulary, write_fasta
 
 HERE = Path(__file__).parent
@@ -23,9 +23,9 @@ def main():
         "work": f"log-likelihoods of random proteins of {', '.join(map(str, arguments.lengths))} residues, each residue masked in turn: {sites} sites",
         "threads": arguments.threads,
         "rounds": f"{arguments.rounds} interleaved, medians; the models' loading is not in `seconds`",
-        "peers": ", ".join(f"{key} {value}" for key, value in peers[0].about.items()),
+        "peers": versions(peers),
     }
-    report("pseudo-likelihood", f"score-{model.name}", peers, runs, sites, "sites", details)
+    report("pseudo-likelihood", f"score-{model.name}-{arguments.threads}t", peers, runs, sites, "sites", details)
 
 
 def options():
@@ -52,17 +52,17 @@ def make_peers(model, arguments):
     def huggingface(name, dtype, copies):
         return Worker(name, HERE / "huggingface.py", settings | {"dtype": dtype, "copies": copies}, arguments.threads)
 
-    def ankh3(dtype):
-        output = CACHE / f"score-{dtype}.tsv"
-        command = ["score", "--model", str(model), "--dtype", dtype, "-o", str(output), str(fasta)]
-        return Command(f"ankh3 {dtype}", command, arguments.threads, lambda: read_scores(output))
+    def ankh3(form, *options):
+        output = CACHE / f"score-{form}.tsv"
+        command = ["score", "--model", str(model), *options, "-o", str(output), str(fasta)]
+        return Command(f"ankh3 {form}", command, arguments.threads, lambda: read_scores(output))
 
     return [
         huggingface("HF f32, one copy at a time", "float32", 1),
         huggingface("HF f32, 8 copies", "float32", 8),
         huggingface("HF bf16, 8 copies", "bfloat16", 8),
         ankh3("f32"),
-        ankh3("bf16"),
+        ankh3("bf16", "--dtype", "bf16"),
     ]
 
 
