@@ -80,7 +80,6 @@ fn usage_is_exit_code_2_and_failure_1() {
     let usage = [
         String::new(),
         "embde".to_owned(),
-        "embed in.fasta".to_owned(),
         format!("embed --model {model} --poling mean in.fasta"),
         format!("embed --model {model} --pooling median in.fasta"),
         format!("embed --model {model} --shard 3/2 in.fasta"),
