@@ -182,7 +182,7 @@ impl Case {
             segments: &segments,
             dropout: self.dropout,
         };
-        assert_near(self, "out", &device.read(out, self.element), &exact.forward())?;
+        near(self, "out", &device.try_read(out, self.element)?, &exact.forward(), None)?;
         if !backward {
             return Ok(());
         }
@@ -208,21 +208,25 @@ impl Case {
             device.launch(&launch)?;
         }
         let exact = exact.backward(&stored(&values.grad, self.element));
-        let got = device.read(d_kv, self.element);
+        let got = device.try_read(d_kv, self.element)?;
         let wide: Vec<f64> = got.iter().map(|x| f64::from(*x)).collect();
         let narrow = |x: Vec<f64>| x.into_iter().map(|x| x as f32).collect::<Vec<_>>();
-        assert_near(self, "dq", &device.read(gradients.dq, self.element), &exact.dq)?;
-        assert_near(self, "dk", &narrow(columns(&wide, 2 * inner, 0..inner)), &exact.dk)?;
-        assert_near(self, "dv", &narrow(columns(&wide, 2 * inner, inner..2 * inner)), &exact.dv)?;
+        near(self, "dq", &device.try_read(gradients.dq, self.element)?, &exact.dq, None)?;
+        near(self, "dk", &narrow(columns(&wide, 2 * inner, 0..inner)), &exact.dk, None)?;
+        near(self, "dv", &narrow(columns(&wide, 2 * inner, inner..2 * inner)), &exact.dv, None)?;
         if has_bias {
-            assert_near(self, "d_bias", &device.read(gradients.bias[1], Element::F32), &exact.d_bias)?;
+            // Slopes of a row sum to zero, so this gradient is what is left of terms that cancel: its error is measured by those.
+            let terms = exact.terms.iter().copied().fold(0.0, f64::max);
+            near(self, "d_bias", &device.try_read(gradients.bias[1], Element::F32)?, &exact.d_bias, Some(terms))?;
         }
         Ok(())
     }
 }
 
-fn assert_near(case: &Case, what: &str, got: &[f32], expected: &[f64]) -> Result<(), String> {
-    let error = reference::error(got, expected);
+/// Within the limit of the case, relative to `size`, or to the largest magnitude expected.
+fn near(case: &Case, what: &str, got: &[f32], expected: &[f64], size: Option<f64>) -> Result<(), String> {
+    let largest = expected.iter().fold(0.0_f64, |m, x| m.max(x.abs()));
+    let error = reference::error(got, expected) * size.map_or(1.0, |size| largest / size);
     if error <= case.limit() { Ok(()) } else { Err(format!("{what} is off by {error:.2e}, limit {:.0e}", case.limit())) }
 }
 
@@ -376,9 +380,9 @@ impl Case {
 
 /// For `faults`: what a small case finds in a broken kernel.
 pub fn first_fault(emulator: &'static Emulator, backward: bool) -> Option<String> {
-    let lengths = [1, 65, 70];
-    for visibility in [Visibility::All, Visibility::Causal] {
-        let case = Case { visibility, ..Case::new(Element::Bf16, cores, &lengths) };
+    // With a bias and without: its gradient has barriers of its own.
+    for (visibility, max_distance) in [(Visibility::All, 9), (Visibility::Causal, 0)] {
+        let case = Case { heads: 1, visibility, max_distance, ..Case::new(Element::Bf16, cores, &[1, 150]) };
         if let Err(fault) = case.run(emulator, backward) {
             return Some(fault);
         }

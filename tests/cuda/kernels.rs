@@ -129,7 +129,7 @@ fn gated_activations_and_their_gradients() {
     let emulator = Emulator::of("elementwise.cu");
     for (element, limit) in ELEMENTS {
         for kind in [Activation::Silu, Activation::GeluNew, Activation::Relu] {
-            for (count, d_ff) in [(1, 1), (3, 9), (2, 64), (1, 511), (2, 1025), (5, 24)] {
+            for (count, d_ff) in [(9, 1), (3, 9), (2, 64), (1, 511), (2, 1025), (5, 24)] {
                 let (x, grad) = (random(7, count * 2 * d_ff, 6.0), random(8, count * d_ff, 1.0));
                 let mut device = Device::new(emulator);
                 let a = device.values("x", element, &x);

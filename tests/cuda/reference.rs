@@ -62,6 +62,8 @@ pub struct Gradients {
     pub dk: Vec<f64>,
     pub dv: Vec<f64>,
     pub d_bias: Vec<f64>,
+    /// Sums of the magnitudes of what `d_bias` is the sum of.
+    pub terms: Vec<f64>,
 }
 
 impl Attention<'_> {
@@ -125,6 +127,7 @@ impl Attention<'_> {
             dk: vec![0.0; self.k.len()],
             dv: vec![0.0; self.v.len()],
             d_bias: vec![0.0; self.bias.map_or(0, <[f64]>::len)],
+            terms: vec![0.0; self.bias.map_or(0, <[f64]>::len)],
         };
         for segment in self.segments {
             for i in 0..segment.queries.len() {
@@ -156,7 +159,9 @@ impl Attention<'_> {
                 g.dq[from + c] += ds * self.k[key + c];
             }
             if self.bias.is_some() {
-                g.d_bias[self.distance(segment, i, j) * self.heads + head] += ds;
+                let at = self.distance(segment, i, j) * self.heads + head;
+                g.d_bias[at] += ds;
+                g.terms[at] += ds.abs();
             }
         }
     }
