@@ -49,7 +49,7 @@ impl From<PrefixArg> for TaskPrefix {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Running")]
 pub struct RuntimeArgs {
-    /// cpu, cuda, cuda:N, or auto (a GPU where this build and this machine have one).
+    /// cpu, cuda, cuda:N, cuda:all (`embed` only), or auto (a GPU where this build and this machine have one).
     #[arg(long, default_value = "auto")]
     pub device: DeviceSpec,
 
@@ -81,11 +81,22 @@ impl RuntimeArgs {
     /// # Errors
     /// A device that this build or machine lacks.
     pub fn compute(&self) -> Result<Compute, DeviceError> {
-        let dtype = self.dtype.map(|dtype| match dtype {
+        Compute::open(self.device, self.dtype())
+    }
+
+    /// Opens every device asked for.
+    ///
+    /// # Errors
+    /// A device that this build or machine lacks.
+    pub fn computes(&self) -> Result<Vec<Compute>, DeviceError> {
+        Compute::open_all(self.device, self.dtype())
+    }
+
+    fn dtype(&self) -> Option<Dtype> {
+        self.dtype.map(|dtype| match dtype {
             DtypeArg::F32 => Dtype::F32,
             DtypeArg::Bf16 => Dtype::Bf16,
-        });
-        Compute::open(self.device, dtype)
+        })
     }
 
     /// Tokens in a batch: what was asked for, else what keeps the device busy.

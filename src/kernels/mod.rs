@@ -26,6 +26,26 @@ fn has_kernels(x: &Tensor) -> bool {
     x.device().is_cpu()
 }
 
+/// Whether a device failed because it has no memory left.
+pub fn is_out_of_memory(error: &candle_core::Error) -> bool {
+    let text = error.to_string();
+    ["CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED"]
+        .iter()
+        .any(|name| text.contains(name))
+}
+
+/// Gives memory that a device keeps for reuse back to it, after a failure: the pieces may fit what comes next.
+pub fn release_memory(device: &candle_core::Device) {
+    #[cfg(feature = "cuda")]
+    if let Ok(device) = device.as_cuda_device()
+        && let Err(error) = cuda::device::release(device)
+    {
+        tracing::debug!("memory could not be given back: {error}");
+    }
+    #[cfg(not(feature = "cuda"))]
+    let _ = device;
+}
+
 /// The values of a contiguous f32 tensor.
 fn cpu_f32<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     let Some((start, end)) = layout.contiguous_offsets() else {

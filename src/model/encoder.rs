@@ -1,6 +1,6 @@
 //! The encoder stack: what `embed` needs of a checkpoint. Must equal Hugging Face's `T5EncoderModel`.
 
-use candle_core::{Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 
 use super::layers::{FeedForwardLayer, Norm, SelfAttention, self_plan};
 use super::relative_position::{Direction, bias_by_distance};
@@ -68,6 +68,11 @@ impl Encoder {
     /// The shape.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Where its weights are.
+    pub fn device(&self) -> &Device {
+        self.embedding.device()
     }
 
     /// The last hidden state of every token, after the final norm: `(tokens, d_model)`.

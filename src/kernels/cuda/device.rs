@@ -386,6 +386,23 @@ pub fn prepare(device: &CudaDevice) -> Result<()> {
     Ok(())
 }
 
+/// Waits for everything queued and gives the pool's free memory back to the driver.
+///
+/// # Errors
+/// What the driver says.
+pub fn release(device: &CudaDevice) -> Result<()> {
+    synchronize(device)?;
+    let context = device.cuda_stream().context().clone();
+    let mut pool = std::ptr::null_mut();
+    // SAFETY: the driver writes a handle of ours; trimming touches only what nobody uses.
+    unsafe {
+        sys::cuDeviceGetDefaultMemPool(&raw mut pool, context.cu_device())
+            .result()
+            .w()?;
+        sys::cuMemPoolTrimTo(pool, 0).result().w()
+    }
+}
+
 /// Bytes free and in all. What the pool holds for reuse counts as used.
 ///
 /// # Errors
