@@ -141,7 +141,9 @@ pub enum DeviceError {
         needed: String,
     },
     /// No GPU by that number, or none at all.
-    #[error("{spec} was asked for, but the driver counts {count} GPUs here; `nvidia-smi` lists them")]
+    #[error(
+        "{spec} was asked for, but the driver counts {count} GPUs here; `nvidia-smi` lists them"
+    )]
     Absent {
         /// What was asked for.
         spec: DeviceSpec,
@@ -149,7 +151,9 @@ pub enum DeviceError {
         count: usize,
     },
     /// A command that runs on one device was given several.
-    #[error("this command runs on one device: give --device cuda:N instead of {0} (`embed` uses several)")]
+    #[error(
+        "this command runs on one device: give --device cuda:N instead of {0} (`embed` uses several)"
+    )]
     Several(DeviceSpec),
     /// `ANKH3_CPU_ISA` asks for what is not there.
     #[error("{0}")]
@@ -308,7 +312,9 @@ mod gpu {
         set_gemm_reduced_precision_f32(false);
         set_gemm_reduced_precision_f16(false);
         set_gemm_reduced_precision_bf16(false);
-        let (major, minor) = device::describe(number).map_err(open_error(spec))?.capability;
+        let (major, minor) = device::describe(number)
+            .map_err(open_error(spec))?
+            .capability;
         Ok((opened, format!("cuda-sm{major}{minor}")))
     }
 

@@ -5,6 +5,9 @@
 
 #[path = "cuda/attention.rs"]
 mod attention;
+#[cfg(feature = "cuda")]
+#[path = "cuda/binary.rs"]
+mod binary;
 #[path = "cuda/emulator.rs"]
 mod emulator;
 #[path = "cuda/faults.rs"]

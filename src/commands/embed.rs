@@ -256,10 +256,18 @@ pub fn run(args: &EmbedArgs) -> Result<Outcome> {
         encoders.push(opened.load_on(compute, load)?);
     }
     // Several batches at a time keep several GPUs, or one and the host, busy side by side.
-    let batches = if opened.compute.device.is_cpu() { 1 } else { 3 * encoders.len() };
+    let batches = if opened.compute.device.is_cpu() {
+        1
+    } else {
+        3 * encoders.len()
+    };
     Run {
         max_tokens: batches * request.max_batch_tokens,
-        embedder: Embedder::on_several(encoders.iter().collect(), &opened.checkpoint.tokenizer, request),
+        embedder: Embedder::on_several(
+            encoders.iter().collect(),
+            &opened.checkpoint.tokenizer,
+            request,
+        ),
         keeps_journal: args.scale.resume,
         replay: resumed.replay,
         sink: Sink::new(writer, resumed.journal)?,

@@ -97,8 +97,14 @@ mod tests {
                 std::thread::sleep(std::time::Duration::from_micros(device * 50));
                 Ok(batch.sum::<usize>())
             };
-            run(devices, &batches, work, |batch, sum| taken.push((batch, sum))).unwrap();
-            let expected: Vec<_> = batches.iter().map(|b| (b.clone(), b.clone().sum())).collect();
+            run(devices, &batches, work, |batch, sum| {
+                taken.push((batch, sum))
+            })
+            .unwrap();
+            let expected: Vec<_> = batches
+                .iter()
+                .map(|b| (b.clone(), b.clone().sum()))
+                .collect();
             assert_eq!(taken, expected);
         }
     }
@@ -121,7 +127,9 @@ mod tests {
         let relieved = Mutex::new(Vec::new());
         let work = |batch: Range<usize>| {
             if batch.len() > 3 {
-                return Err(Error::msg("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")"));
+                return Err(Error::msg(
+                    "DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")",
+                ));
             }
             Ok(batch.clone().collect::<Vec<_>>())
         };
@@ -129,7 +137,11 @@ mod tests {
         let results = in_halves(0..10, &work, &relieve).unwrap();
         let all: Vec<usize> = results.iter().flat_map(|(_, part)| part.clone()).collect();
         assert_eq!(all, (0..10).collect::<Vec<_>>());
-        assert!(results.iter().all(|(batch, part)| batch.clone().eq(part.iter().copied())));
+        assert!(
+            results
+                .iter()
+                .all(|(batch, part)| batch.clone().eq(part.iter().copied()))
+        );
         assert_eq!(*relieved.lock().unwrap(), [0..10, 0..5, 5..10]);
     }
 

@@ -102,7 +102,9 @@ struct Values {
 }
 
 fn columns(x: &[f64], width: usize, range: Range<usize>) -> Vec<f64> {
-    x.chunks_exact(width).flat_map(|row| row[range.clone()].to_vec()).collect()
+    x.chunks_exact(width)
+        .flat_map(|row| row[range.clone()].to_vec())
+        .collect()
 }
 
 impl Case {
@@ -123,7 +125,8 @@ impl Case {
     /// Runs forward, and backward where `backward`, and compares with f64.
     fn check(&self, backward: bool) {
         let emulator = Emulator::of(self.file());
-        self.run(emulator, backward).unwrap_or_else(|error| panic!("{}: {error}", self.name()));
+        self.run(emulator, backward)
+            .unwrap_or_else(|error| panic!("{}: {error}", self.name()));
     }
 
     fn run(&self, emulator: &'static Emulator, backward: bool) -> Result<(), String> {
@@ -146,12 +149,25 @@ impl Case {
             v: kv.plus(inner, self.element),
             q_stride: inner,
             kv_stride: 2 * inner,
-            bias: if has_bias { device.values("bias", Element::F32, &values.bias) } else { Address::NULL },
+            bias: if has_bias {
+                device.values("bias", Element::F32, &values.bias)
+            } else {
+                Address::NULL
+            },
             max_distance: self.max_distance,
         };
-        let use_ = if backward { Use::Training } else { Use::Inference };
+        let use_ = if backward {
+            Use::Training
+        } else {
+            Use::Inference
+        };
         if form != Form::Plain {
-            assert_eq!(Form::of(self.element, &operands, &plan, use_), Some(form), "{}", self.name());
+            assert_eq!(
+                Form::of(self.element, &operands, &plan, use_),
+                Some(form),
+                "{}",
+                self.name()
+            );
         }
         let attention = Attention {
             element: self.element,
@@ -167,10 +183,22 @@ impl Case {
             },
         };
         let out = device.room("out", self.element, rows * inner);
-        let lse = if backward { device.room("lse", Element::F32, rows * self.heads) } else { Address::NULL };
+        let lse = if backward {
+            device.room("lse", Element::F32, rows * self.heads)
+        } else {
+            Address::NULL
+        };
         device.launch(&attention.forward(out, lse))?;
-        let [q, kv, bias] = [(&values.q, self.element), (&values.kv, self.element), (&values.bias, Element::F32)].map(|(v, e)| stored(v, e));
-        let (k, v) = (columns(&kv, 2 * inner, 0..inner), columns(&kv, 2 * inner, inner..2 * inner));
+        let [q, kv, bias] = [
+            (&values.q, self.element),
+            (&values.kv, self.element),
+            (&values.bias, Element::F32),
+        ]
+        .map(|(v, e)| stored(v, e));
+        let (k, v) = (
+            columns(&kv, 2 * inner, 0..inner),
+            columns(&kv, 2 * inner, inner..2 * inner),
+        );
         let exact = reference::Attention {
             q: &q,
             k: &k,
@@ -182,7 +210,13 @@ impl Case {
             segments: &segments,
             dropout: self.dropout,
         };
-        near(self, "out", &device.try_read(out, self.element)?, &exact.forward(), None)?;
+        near(
+            self,
+            "out",
+            &device.try_read(out, self.element)?,
+            &exact.forward(),
+            None,
+        )?;
         if !backward {
             return Ok(());
         }
@@ -199,7 +233,10 @@ impl Case {
             dq_stride: inner,
             dkv_stride: 2 * inner,
             bias: if has_bias {
-                [device.room("parts", Element::F32, attention.bias_parts()), device.room("d_bias", Element::F32, count)]
+                [
+                    device.room("parts", Element::F32, attention.bias_parts()),
+                    device.room("d_bias", Element::F32, count),
+                ]
             } else {
                 [Address::NULL; 2]
             },
@@ -211,23 +248,60 @@ impl Case {
         let got = device.try_read(d_kv, self.element)?;
         let wide: Vec<f64> = got.iter().map(|x| f64::from(*x)).collect();
         let narrow = |x: Vec<f64>| x.into_iter().map(|x| x as f32).collect::<Vec<_>>();
-        near(self, "dq", &device.try_read(gradients.dq, self.element)?, &exact.dq, None)?;
-        near(self, "dk", &narrow(columns(&wide, 2 * inner, 0..inner)), &exact.dk, None)?;
-        near(self, "dv", &narrow(columns(&wide, 2 * inner, inner..2 * inner)), &exact.dv, None)?;
+        near(
+            self,
+            "dq",
+            &device.try_read(gradients.dq, self.element)?,
+            &exact.dq,
+            None,
+        )?;
+        near(
+            self,
+            "dk",
+            &narrow(columns(&wide, 2 * inner, 0..inner)),
+            &exact.dk,
+            None,
+        )?;
+        near(
+            self,
+            "dv",
+            &narrow(columns(&wide, 2 * inner, inner..2 * inner)),
+            &exact.dv,
+            None,
+        )?;
         if has_bias {
             // Slopes of a row sum to zero, so this gradient is what is left of terms that cancel: its error is measured by those.
             let terms = exact.terms.iter().copied().fold(0.0, f64::max);
-            near(self, "d_bias", &device.try_read(gradients.bias[1], Element::F32)?, &exact.d_bias, Some(terms))?;
+            near(
+                self,
+                "d_bias",
+                &device.try_read(gradients.bias[1], Element::F32)?,
+                &exact.d_bias,
+                Some(terms),
+            )?;
         }
         Ok(())
     }
 }
 
 /// Within the limit of the case, relative to `size`, or to the largest magnitude expected.
-fn near(case: &Case, what: &str, got: &[f32], expected: &[f64], size: Option<f64>) -> Result<(), String> {
+fn near(
+    case: &Case,
+    what: &str,
+    got: &[f32],
+    expected: &[f64],
+    size: Option<f64>,
+) -> Result<(), String> {
     let largest = expected.iter().fold(0.0_f64, |m, x| m.max(x.abs()));
     let error = reference::error(got, expected) * size.map_or(1.0, |size| largest / size);
-    if error <= case.limit() { Ok(()) } else { Err(format!("{what} is off by {error:.2e}, limit {:.0e}", case.limit())) }
+    if error <= case.limit() {
+        Ok(())
+    } else {
+        Err(format!(
+            "{what} is off by {error:.2e}, limit {:.0e}",
+            case.limit()
+        ))
+    }
 }
 
 const RAGGED: [usize; 8] = [1, 63, 64, 65, 2, 3, 130, 5];
@@ -238,13 +312,22 @@ fn forward_of_every_form_and_width() {
         return;
     }
     for (element, form, widths) in [
-        (Element::Bf16, cores as fn(usize) -> Form, &[64, 32, 40, 96, 128, 8][..]),
+        (
+            Element::Bf16,
+            cores as fn(usize) -> Form,
+            &[64, 32, 40, 96, 128, 8][..],
+        ),
         (Element::Bf16, plain, &[64, 20]),
         (Element::F32, plain, &[64, 32, 33, 128, 1]),
     ] {
         for d in widths {
             for visibility in [Visibility::All, Visibility::Causal] {
-                Case { d: *d, visibility, ..Case::new(element, form, &RAGGED) }.check(false);
+                Case {
+                    d: *d,
+                    visibility,
+                    ..Case::new(element, form, &RAGGED)
+                }
+                .check(false);
             }
         }
     }
@@ -255,10 +338,21 @@ fn long_segments() {
     if without_compiler() {
         return;
     }
-    for (element, form) in [(Element::Bf16, cores as fn(usize) -> Form), (Element::F32, plain)] {
-        let case = Case { heads: 1, max_distance: 128, ..Case::new(element, form, &[1100, 33]) };
+    for (element, form) in [
+        (Element::Bf16, cores as fn(usize) -> Form),
+        (Element::F32, plain),
+    ] {
+        let case = Case {
+            heads: 1,
+            max_distance: 128,
+            ..Case::new(element, form, &[1100, 33])
+        };
         case.check(false);
-        Case { visibility: Visibility::Causal, ..case }.check(false);
+        Case {
+            visibility: Visibility::Causal,
+            ..case
+        }
+        .check(false);
     }
 }
 
@@ -268,9 +362,16 @@ fn a_target_attends_to_its_source() {
         return;
     }
     // Cross-attention: no bias, other lengths than one's own, and a source without a token.
-    for (element, form) in [(Element::Bf16, cores as fn(usize) -> Form), (Element::F32, plain)] {
+    for (element, form) in [
+        (Element::Bf16, cores as fn(usize) -> Form),
+        (Element::F32, plain),
+    ] {
         let lengths = vec![(1, 70, 0), (65, 1, 0), (33, 64, 0), (7, 129, 0)];
-        let case = Case { lengths, max_distance: 0, ..Case::new(element, form, &[]) };
+        let case = Case {
+            lengths,
+            max_distance: 0,
+            ..Case::new(element, form, &[])
+        };
         case.check(false);
         case.check(true);
         let lengths = vec![(3, 0, 0), (5, 2, 0)];
@@ -285,12 +386,30 @@ fn decoding_one_query_at_a_time() {
     }
     for element in [Element::F32, Element::Bf16] {
         for d in [64, 32, 20, 128] {
-            let lengths = vec![(1, 1, 0), (1, 31, 30), (1, 32, 31), (1, 33, 32), (1, 129, 128), (1, 300, 299)];
-            let case = Case { d, lengths, visibility: Visibility::Causal, ..Case::new(element, single, &[]) };
+            let lengths = vec![
+                (1, 1, 0),
+                (1, 31, 30),
+                (1, 32, 31),
+                (1, 33, 32),
+                (1, 129, 128),
+                (1, 300, 299),
+            ];
+            let case = Case {
+                d,
+                lengths,
+                visibility: Visibility::Causal,
+                ..Case::new(element, single, &[])
+            };
             case.check(false);
             // A source: all keys, no bias; and none at all.
             let lengths = vec![(1, 1, 0), (1, 257, 0), (1, 0, 0)];
-            Case { lengths, visibility: Visibility::All, max_distance: 0, ..case }.check(false);
+            Case {
+                lengths,
+                visibility: Visibility::All,
+                max_distance: 0,
+                ..case
+            }
+            .check(false);
         }
     }
 }
@@ -301,13 +420,22 @@ fn gradients_of_every_form_and_width() {
         return;
     }
     for (element, form, widths) in [
-        (Element::Bf16, cores as fn(usize) -> Form, &[64, 32, 96, 128, 24][..]),
+        (
+            Element::Bf16,
+            cores as fn(usize) -> Form,
+            &[64, 32, 96, 128, 24][..],
+        ),
         (Element::Bf16, plain, &[20]),
         (Element::F32, plain, &[64, 33, 128]),
     ] {
         for d in widths {
             for visibility in [Visibility::All, Visibility::Causal] {
-                Case { d: *d, visibility, ..Case::new(element, form, &[1, 63, 64, 65, 2, 130]) }.check(true);
+                Case {
+                    d: *d,
+                    visibility,
+                    ..Case::new(element, form, &[1, 63, 64, 65, 2, 130])
+                }
+                .check(true);
             }
         }
     }
@@ -318,9 +446,16 @@ fn dropout_drops_what_the_cpu_drops() {
     if without_compiler() {
         return;
     }
-    for (element, form) in [(Element::Bf16, cores as fn(usize) -> Form), (Element::F32, plain)] {
+    for (element, form) in [
+        (Element::Bf16, cores as fn(usize) -> Form),
+        (Element::F32, plain),
+    ] {
         let dropout = Some(Dropout::new(0.25, 77));
-        Case { dropout, ..Case::new(element, form, &[1, 65, 40]) }.check(true);
+        Case {
+            dropout,
+            ..Case::new(element, form, &[1, 65, 40])
+        }
+        .check(true);
     }
 }
 
@@ -329,7 +464,10 @@ fn a_segment_does_not_depend_on_its_neighbours() {
     if without_compiler() {
         return;
     }
-    for (element, form) in [(Element::Bf16, cores as fn(usize) -> Form), (Element::F32, plain)] {
+    for (element, form) in [
+        (Element::Bf16, cores as fn(usize) -> Form),
+        (Element::F32, plain),
+    ] {
         let alone = Case::new(element, form, &[90]);
         let values = alone.values();
         let together = Case::new(element, form, &[17, 90, 64]);
@@ -338,15 +476,25 @@ fn a_segment_does_not_depend_on_its_neighbours() {
         batch.q[17 * inner..107 * inner].copy_from_slice(&values.q);
         batch.kv[17 * 2 * inner..107 * 2 * inner].copy_from_slice(&values.kv);
         batch.bias.copy_from_slice(&values.bias);
-        let results = [(&alone, &values), (&together, &batch)].map(|(case, values)| case.forward(values));
-        assert_eq!(results[0], results[1][17 * inner..107 * inner], "{element:?}");
+        let results =
+            [(&alone, &values), (&together, &batch)].map(|(case, values)| case.forward(values));
+        assert_eq!(
+            results[0],
+            results[1][17 * inner..107 * inner],
+            "{element:?}"
+        );
     }
 }
 
 impl Case {
     fn forward(&self, values: &Values) -> Vec<f32> {
         let (segments, inner) = (self.segments(), self.heads * self.d);
-        let plan = Plan { heads: self.heads, d_kv: self.d, visibility: self.visibility, segments: Arc::from(segments.clone()) };
+        let plan = Plan {
+            heads: self.heads,
+            d_kv: self.d,
+            visibility: self.visibility,
+            segments: Arc::from(segments.clone()),
+        };
         let form = (self.form)(self.d);
         let tables = Tables::new(&segments, form.tile());
         let mut device = Device::new(Emulator::of(self.file()));
@@ -382,7 +530,12 @@ impl Case {
 pub fn first_fault(emulator: &'static Emulator, backward: bool) -> Option<String> {
     // With a bias and without: its gradient has barriers of its own.
     for (visibility, max_distance) in [(Visibility::All, 9), (Visibility::Causal, 0)] {
-        let case = Case { heads: 1, visibility, max_distance, ..Case::new(Element::Bf16, cores, &[1, 150]) };
+        let case = Case {
+            heads: 1,
+            visibility,
+            max_distance,
+            ..Case::new(Element::Bf16, cores, &[1, 150])
+        };
         if let Err(fault) = case.run(emulator, backward) {
             return Some(fault);
         }

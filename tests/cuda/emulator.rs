@@ -90,7 +90,14 @@ impl Emulator {
             std::fs::write(&code, text).unwrap();
             let made = folder.join(format!("{name}.{}.so", std::process::id()));
             let output = Command::new("g++")
-                .args(["-std=c++17", "-O1", "-g", "-fPIC", "-shared", "-ffp-contract=off"])
+                .args([
+                    "-std=c++17",
+                    "-O1",
+                    "-g",
+                    "-fPIC",
+                    "-shared",
+                    "-ffp-contract=off",
+                ])
                 .args(["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"])
                 // Libraries must not share the emulator's state, nor kernels of one name.
                 .args(["-fvisibility=hidden", "-fno-gnu-unique"])
@@ -149,12 +156,7 @@ impl Device {
         let register: Buffer = self.emulator.function("emulate_buffer");
         // SAFETY: the buffer lives as long as the device, which is forgotten before the next begins.
         unsafe {
-            register(
-                address.cast(),
-                bytes.len(),
-                c_name.as_ptr(),
-                written.into(),
-            );
+            register(address.cast(), bytes.len(), c_name.as_ptr(), written.into());
         }
         self.buffers.push(buffer);
         let address = Address(address as u64);

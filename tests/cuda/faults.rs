@@ -23,7 +23,13 @@ fn norm_fault(emulator: &'static Emulator, width: usize) -> Option<String> {
     let weight = device.values("weight", Element::F32, &random(2, width, 1.0));
     let y = device.room("y", Element::F32, 3 * width);
     device
-        .launch(&norm::rms_norm(Element::F32, [x, weight, y], 3, width, 1e-6))
+        .launch(&norm::rms_norm(
+            Element::F32,
+            [x, weight, y],
+            3,
+            width,
+            1e-6,
+        ))
         .err()
 }
 
@@ -37,12 +43,28 @@ fn an_index_one_too_far() {
     if without_compiler() {
         return;
     }
-    expect(norm_fault(Emulator::of("norm.cu"), 255).or(Some("sound".into())), "sound");
-    let far = broken("norm.cu", 0, "i < width; i += blockDim.x) {\n            const float v", "i <= width; i += blockDim.x) {\n            const float v");
+    expect(
+        norm_fault(Emulator::of("norm.cu"), 255).or(Some("sound".into())),
+        "sound",
+    );
+    let far = broken(
+        "norm.cu",
+        0,
+        "i < width; i += blockDim.x) {\n            const float v",
+        "i <= width; i += blockDim.x) {\n            const float v",
+    );
     // Row 0 and 1 read their neighbour unnoticed; the last leaves the buffer.
     expect(norm_fault(far, 255), "outside every buffer; nearest is x");
-    let early = broken("norm.cu", 0, "width % LANES<T> == 0 && is_aligned16(x + row)", "true");
-    expect(norm_fault(early, 255), "outside every buffer; nearest is weight");
+    let early = broken(
+        "norm.cu",
+        0,
+        "width % LANES<T> == 0 && is_aligned16(x + row)",
+        "true",
+    );
+    expect(
+        norm_fault(early, 255),
+        "outside every buffer; nearest is weight",
+    );
 }
 
 #[test]
@@ -62,7 +84,10 @@ fn a_barrier_too_few() {
         &*Box::leak(Box::new(Emulator::compile(&text).unwrap()))
     };
     // The last threads run first, and find nothing yet.
-    expect(norm_fault(sum(0), 300), "a read of what nobody wrote: shared memory");
+    expect(
+        norm_fault(sum(0), 300),
+        "a read of what nobody wrote: shared memory",
+    );
     // Without the second, a second sum overwrites what the first is read from: the backward pass has two.
     let fault = {
         let mut device = Device::new(sum(1));
@@ -75,7 +100,9 @@ fn a_barrier_too_few() {
             partial: device.room("partial", Element::F32, 300),
             dw: device.room("dw", Element::F32, 300),
         };
-        device.launch(&norm::backward(Element::F32, &b, 2, 300, 1e-6)[0]).err()
+        device
+            .launch(&norm::backward(Element::F32, &b, 2, 300, 1e-6)[0])
+            .err()
     };
     expect(fault, "no barrier between a read and this write");
 }
@@ -86,13 +113,19 @@ fn no_barrier_of_attention_can_go() {
     if without_compiler() {
         return;
     }
-    let barriers = source("attention_mma.cu").matches("__syncthreads();").count();
+    let barriers = source("attention_mma.cu")
+        .matches("__syncthreads();")
+        .count();
     assert!(barriers >= 8, "{barriers}");
     for n in 0..barriers {
         let emulator = broken("attention_mma.cu", n, "__syncthreads();", "");
-        let fault = first_fault(emulator, true).unwrap_or_else(|| panic!("barrier {n} is not missed"));
+        let fault =
+            first_fault(emulator, true).unwrap_or_else(|| panic!("barrier {n} is not missed"));
         let seen = ["no barrier between", "nobody wrote", "not waited for"];
-        assert!(seen.iter().any(|words| fault.contains(words)), "barrier {n}: {fault}");
+        assert!(
+            seen.iter().any(|words| fault.contains(words)),
+            "barrier {n}: {fault}"
+        );
     }
 }
 
@@ -102,9 +135,20 @@ fn a_copy_that_is_not_waited_for() {
         return;
     }
     let emulator = broken("attention_mma.cu", 0, "wait_copies<1>();", "");
-    expect(first_fault(emulator, false), "an asynchronous copy is not waited for");
-    let emulator = broken("attention_mma.cu", 0, "wait_copies<1>();", "wait_copies<2>();");
-    expect(first_fault(emulator, false), "an asynchronous copy is not waited for");
+    expect(
+        first_fault(emulator, false),
+        "an asynchronous copy is not waited for",
+    );
+    let emulator = broken(
+        "attention_mma.cu",
+        0,
+        "wait_copies<1>();",
+        "wait_copies<2>();",
+    );
+    expect(
+        first_fault(emulator, false),
+        "an asynchronous copy is not waited for",
+    );
 }
 
 /// Wrong lanes read and write inside their arrays: only the numbers show them.
@@ -115,16 +159,31 @@ fn a_fragment_of_the_wrong_lane() {
     }
     let plants = [
         ("lane / 16 * 8), a[k])", "lane / 8 % 2 * 8), a[k])"),
-        ("lane % 8 + lane / 16 * 8) * PITCH<D>", "lane % 16) * PITCH<D>"),
-        ("threadIdx.x % 32 / 4 + i / 2 * 8", "threadIdx.x % 32 / 4 + i % 2 * 8"),
-        ("n * 8 + threadIdx.x % 4 * 2 + i % 2", "n * 8 + threadIdx.x % 4 + i % 2"),
+        (
+            "lane % 8 + lane / 16 * 8) * PITCH<D>",
+            "lane % 16) * PITCH<D>",
+        ),
+        (
+            "threadIdx.x % 32 / 4 + i / 2 * 8",
+            "threadIdx.x % 32 / 4 + i % 2 * 8",
+        ),
+        (
+            "n * 8 + threadIdx.x % 4 * 2 + i % 2",
+            "n * 8 + threadIdx.x % 4 + i % 2",
+        ),
         ("load_matrices_transposed(values", "load_matrices(values"),
-        ("multiply_add(c[n], rows[k], b[0], b[1])", "multiply_add(c[n], rows[k], b[1], b[0])"),
+        (
+            "multiply_add(c[n], rows[k], b[0], b[1])",
+            "multiply_add(c[n], rows[k], b[1], b[0])",
+        ),
     ];
     for (from, to) in plants {
         let fault = first_fault(broken("attention_mma.cu", 0, from, to), false);
         let fault = fault.unwrap_or_else(|| panic!("{from} is not missed"));
-        assert!(fault.contains("out is off by") || fault.contains("never written"), "{from}: {fault}");
+        assert!(
+            fault.contains("out is off by") || fault.contains("never written"),
+            "{from}: {fault}"
+        );
     }
 }
 
@@ -200,8 +259,12 @@ fn what_else_is_seen() {
     let run = |kernel: &str, blocks: usize, count: usize| {
         let mut device = Device::new(emulator);
         let x = device.values("x", Element::F32, &vec![0.0; count]);
-        let launch = Launch::new(kernel, [blocks, 1], [64, 1]).shared(&[4 * 64, 16]).addresses([x]);
-        device.launch(&launch).map(|()| device.read(x, Element::F32))
+        let launch = Launch::new(kernel, [blocks, 1], [64, 1])
+            .shared(&[4 * 64, 16])
+            .addresses([x]);
+        device
+            .launch(&launch)
+            .map(|()| device.read(x, Element::F32))
     };
     for (kernel, blocks, count, words) in [
         ("parting", 1, 64, "threads part ways"),
@@ -209,20 +272,42 @@ fn what_else_is_seen() {
         ("warp_parting", 1, 64, "part ways"),
         ("unwritten", 1, 64, "a read of what nobody wrote"),
         ("beyond", 1, 64, "outside a shared array of 252 bytes"),
-        ("greedy", 1, 64, "the launch gives 272 bytes of shared memory, not 4000"),
-        ("colliding", 1, 64, "no barrier between a write and this access"),
-        ("blocks_colliding", 2, 64, "no barrier between a write and this access"),
+        (
+            "greedy",
+            1,
+            64,
+            "the launch gives 272 bytes of shared memory, not 4000",
+        ),
+        (
+            "colliding",
+            1,
+            64,
+            "no barrier between a write and this access",
+        ),
+        (
+            "blocks_colliding",
+            2,
+            64,
+            "no barrier between a write and this access",
+        ),
         ("unaligned", 1, 300, "not aligned to 16 bytes"),
         ("adding", 1, 0, "outside every buffer"),
         ("absent", 1, 64, "no such kernel"),
     ] {
-        expect(run(kernel, blocks, count).err().map(|f| format!("{kernel}: {f}")), words);
+        expect(
+            run(kernel, blocks, count)
+                .err()
+                .map(|f| format!("{kernel}: {f}")),
+            words,
+        );
     }
     assert_eq!(run("adding", 2, 1).unwrap(), [128.0]);
     let votes = run("voting", 1, 64).unwrap();
     assert!(votes[..32].iter().all(|v| *v == 1.0) && votes[32..].iter().all(|v| *v == 0.0));
     let mut device = Device::new(emulator);
     let x = device.values("x", Element::F32, &[0.0; 64]);
-    let launch = Launch::new("voting", [1, 1], [64, 1]).addresses([x]).ints([1]);
+    let launch = Launch::new("voting", [1, 1], [64, 1])
+        .addresses([x])
+        .ints([1]);
     expect(device.launch(&launch).err(), "arguments do not fit");
 }

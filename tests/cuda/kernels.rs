@@ -25,7 +25,8 @@ fn rms_norm_and_the_residual_before_it() {
             let (x, branch) = (random(1, count * width, 3.0), random(2, count * width, 2.0));
             let weight = random(3, width, 1.5);
             let mut device = Device::new(emulator);
-            let [a, b] = [("x", &x), ("branch", &branch)].map(|(n, v)| device.values(n, element, v));
+            let [a, b] =
+                [("x", &x), ("branch", &branch)].map(|(n, v)| device.values(n, element, v));
             let w = device.values("weight", Element::F32, &weight);
             let [y, sum, z] = ["y", "sum", "z"].map(|n| device.room(n, element, count * width));
             device.run([
@@ -43,7 +44,12 @@ fn rms_norm_and_the_residual_before_it() {
             let got = device.read(sum, element);
             assert_close(&format!("{what}, residual"), &got, &added, limit / 2.0);
             let expected = plain_norm(&stored(&got, element), &stored(&weight, element));
-            assert_close(&format!("{what}, fused"), &device.read(z, element), &expected, limit);
+            assert_close(
+                &format!("{what}, fused"),
+                &device.read(z, element),
+                &expected,
+                limit,
+            );
         }
     }
 }
@@ -51,7 +57,10 @@ fn rms_norm_and_the_residual_before_it() {
 fn plain_norm(x: &[f64], weight: &[f64]) -> Vec<f64> {
     let row = |x: &[f64]| {
         let root = inverse_root(x);
-        x.iter().zip(weight).map(move |(x, w)| x * root * w).collect::<Vec<_>>()
+        x.iter()
+            .zip(weight)
+            .map(move |(x, w)| x * root * w)
+            .collect::<Vec<_>>()
     };
     x.chunks_exact(weight.len()).flat_map(row).collect()
 }
@@ -130,7 +139,10 @@ fn gated_activations_and_their_gradients() {
     for (element, limit) in ELEMENTS {
         for kind in [Activation::Silu, Activation::GeluNew, Activation::Relu] {
             for (count, d_ff) in [(9, 1), (3, 9), (2, 64), (1, 511), (2, 1025), (5, 24)] {
-                let (x, grad) = (random(7, count * 2 * d_ff, 6.0), random(8, count * d_ff, 1.0));
+                let (x, grad) = (
+                    random(7, count * 2 * d_ff, 6.0),
+                    random(8, count * d_ff, 1.0),
+                );
                 let mut device = Device::new(emulator);
                 let a = device.values("x", element, &x);
                 let g = device.values("grad", element, &grad);
@@ -173,7 +185,9 @@ fn dropout_has_the_mask_of_the_cpu() {
             &elementwise::dropout(Element::F32, dropout, [a, Address::NULL, y], count),
             &elementwise::dropout(Element::F32, dropout, [a, r, z], count),
         ]);
-        let expected: Vec<f32> = (0..count).map(|i| x[i] * dropout.factor_at(i as u32)).collect();
+        let expected: Vec<f32> = (0..count)
+            .map(|i| x[i] * dropout.factor_at(i as u32))
+            .collect();
         assert_eq!(device.read(y, Element::F32), expected);
         let expected: Vec<f32> = expected.iter().zip(&residual).map(|(x, r)| x + r).collect();
         assert_eq!(device.read(z, Element::F32), expected);
@@ -195,7 +209,8 @@ fn gather_and_its_gradient() {
             let mut device = Device::new(emulator);
             let t = device.values("table", element, &table);
             let g = device.values("grad", element, &grad);
-            let [i, s, o] = [("ids", &ids), ("starts", &starts), ("tokens", &sorted)].map(|(n, v)| device.ids(n, v));
+            let [i, s, o] = [("ids", &ids), ("starts", &starts), ("tokens", &sorted)]
+                .map(|(n, v)| device.ids(n, v));
             let out = device.room("out", element, tokens * width);
             let d_table = device.room("d_table", element, vocab * width);
             device.run([
@@ -230,10 +245,20 @@ fn pooling_of_ragged_segments() {
         (rows::Pool::Std, Pooling::Std),
     ];
     // Residues of proteins between a prefix and an end: rows that count for nobody.
-    let segments: [(u32, u32); 6] = [(1, 2), (4, 11), (13, 21), (23, 32), (34, 1050), (1051, 1068)];
+    let segments: [(u32, u32); 6] = [
+        (1, 2),
+        (4, 11),
+        (13, 21),
+        (23, 32),
+        (34, 1050),
+        (1051, 1068),
+    ];
     for (element, _) in ELEMENTS {
         for width in [1, 32, 33, 70] {
-            let x: Vec<f32> = random(13, 1070 * width, 1.0).iter().map(|v| v + 100.0).collect();
+            let x: Vec<f32> = random(13, 1070 * width, 1.0)
+                .iter()
+                .map(|v| v + 100.0)
+                .collect();
             let stored = stored(&x, element);
             for (kind, pooling) in kinds {
                 let mut device = Device::new(emulator);
@@ -241,7 +266,13 @@ fn pooling_of_ragged_segments() {
                 let ranges: Vec<u32> = segments.iter().flat_map(|(a, b)| [*a, *b]).collect();
                 let r = device.ids("rows", &ranges);
                 let out = device.room("out", Element::F32, segments.len() * width);
-                device.run([&rows::pool(element, kind, [a, r, out], segments.len(), width)]);
+                device.run([&rows::pool(
+                    element,
+                    kind,
+                    [a, r, out],
+                    segments.len(),
+                    width,
+                )]);
                 let expected: Vec<f64> = segments
                     .iter()
                     .flat_map(|(first, end)| {

@@ -30,15 +30,27 @@ pub fn error(got: &[f32], expected: &[f64]) -> f64 {
     let largest = expected.iter().fold(1e-300_f64, |m, x| m.max(x.abs()));
     let difference = |(got, expected): (&f32, &f64)| (f64::from(*got) - expected).abs();
     let errors = got.iter().zip(expected).map(difference);
-    errors.fold(0.0, |worst: f64, e| if e.is_nan() || worst.is_nan() { f64::NAN } else { worst.max(e) }) / largest
+    errors.fold(0.0, |worst: f64, e| {
+        if e.is_nan() || worst.is_nan() {
+            f64::NAN
+        } else {
+            worst.max(e)
+        }
+    }) / largest
 }
 
 /// Fails where a result is off by more than `limit`.
 pub fn assert_close(what: &str, got: &[f32], expected: &[f64], limit: f64) {
     let error = error(got, expected);
-    assert!(error <= limit, "{what}: error {error:.2e}, limit {limit:.0e}");
+    assert!(
+        error <= limit,
+        "{what}: error {error:.2e}, limit {limit:.0e}"
+    );
     // Something was compared.
-    assert!(expected.iter().any(|x| *x != 0.0), "{what}: nothing but zeros");
+    assert!(
+        expected.iter().any(|x| *x != 0.0),
+        "{what}: nothing but zeros"
+    );
 }
 
 /// One attention, in f64.
@@ -99,7 +111,10 @@ impl Attention<'_> {
             self.dropout
                 .map_or(1.0, |d| f64::from(d.at(place as u64).factor_at(j as u32)))
         });
-        (powers.iter().map(|p| p / total).collect(), factors.collect())
+        (
+            powers.iter().map(|p| p / total).collect(),
+            factors.collect(),
+        )
     }
 
     pub fn forward(&self) -> Vec<f64> {
@@ -139,7 +154,14 @@ impl Attention<'_> {
         g
     }
 
-    fn backward_query(&self, segment: &Segment, i: usize, head: usize, grad: &[f64], g: &mut Gradients) {
+    fn backward_query(
+        &self,
+        segment: &Segment,
+        i: usize,
+        head: usize,
+        grad: &[f64],
+        g: &mut Gradients,
+    ) {
         let (weights, factors) = self.weights(segment, i, head);
         let query = segment.queries.start + i;
         let (q, dy) = (self.row(self.q, query, head), self.row(grad, query, head));

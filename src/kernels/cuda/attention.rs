@@ -281,7 +281,11 @@ impl Attention<'_> {
                 .ints([rows * heads, self.plan.d_kv]),
         ];
         let steps = [
-            (Step::Queries, self.tables.queries(), self.placed.query_tiles),
+            (
+                Step::Queries,
+                self.tables.queries(),
+                self.placed.query_tiles,
+            ),
             (Step::Keys, self.tables.keys(), self.placed.key_tiles),
         ];
         for (step, tiles, table) in steps {

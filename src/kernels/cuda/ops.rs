@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 use candle_core::cuda::cudarc::driver::CudaSlice;
 use candle_core::op::BackpropOp;
 use candle_core::{
-    CpuStorage, CudaDevice, CudaStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Storage, Tensor,
+    CpuStorage, CudaDevice, CudaStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Storage,
+    Tensor,
 };
 
 use super::attention::{Attention, Form, Gradients, Operands, Use};
@@ -36,7 +37,9 @@ fn on_storages<const N: usize, T>(
             _ => candle_core::bail!("this kernel runs on a GPU"),
         })
         .collect::<Result<_>>()?;
-    f(given.try_into().unwrap_or_else(|_| unreachable!("as many as were given")))
+    f(given
+        .try_into()
+        .unwrap_or_else(|_| unreachable!("as many as were given")))
 }
 
 /// Whether the kernels take this tensor.
@@ -54,7 +57,13 @@ pub fn rms_norm(x: Given<'_>, weight: Given<'_>, epsilon: f32) -> Result<(CudaSt
     let (count, width) = by_rows(x.1);
     let (out, y) = gpu.result(input.element, count * width)?;
     let addresses = [input.address, gpu.floats(weight.0, weight.1)?, y];
-    gpu.run(&norm::rms_norm(input.element, addresses, count, width, epsilon))?;
+    gpu.run(&norm::rms_norm(
+        input.element,
+        addresses,
+        count,
+        width,
+        epsilon,
+    ))?;
     Ok((out, x.1.shape().clone()))
 }
 
@@ -104,15 +113,26 @@ pub fn add_rms_norm(
     epsilon: f32,
 ) -> Result<(CudaStorage, Shape)> {
     let gpu = Gpu::of(&x.0.device)?;
-    let (a, b) = (gpu.contiguous(x.0, x.1)?, gpu.contiguous(branch.0, branch.1)?);
+    let (a, b) = (
+        gpu.contiguous(x.0, x.1)?,
+        gpu.contiguous(branch.0, branch.1)?,
+    );
     let (count, width) = by_rows(x.1);
     if a.element != b.element || x.1.shape() != branch.1.shape() {
         candle_core::bail!("a residual of another shape or type");
     }
     let (out, sum) = gpu.result(a.element, 2 * count * width)?;
     let y = sum.plus(count * width, a.element);
-    let addresses = [a.address, b.address, gpu.floats(weight.0, weight.1)?, sum, y];
-    gpu.run(&norm::add_rms_norm(a.element, addresses, count, width, epsilon))?;
+    let addresses = [
+        a.address,
+        b.address,
+        gpu.floats(weight.0, weight.1)?,
+        sum,
+        y,
+    ];
+    gpu.run(&norm::add_rms_norm(
+        a.element, addresses, count, width, epsilon,
+    ))?;
     Ok((out, Shape::from((2, count, width))))
 }
 
@@ -133,7 +153,13 @@ pub fn gated(activation: Activation, x: Given<'_>) -> Result<(CudaStorage, Shape
     let d_ff = width / 2;
     let (out, at) = gpu.result(input.element, count * d_ff)?;
     let addresses = [input.address, at];
-    gpu.run(&elementwise::gated(input.element, activation, addresses, count, d_ff))?;
+    gpu.run(&elementwise::gated(
+        input.element,
+        activation,
+        addresses,
+        count,
+        d_ff,
+    ))?;
     Ok((out, Shape::from((count, d_ff))))
 }
 
@@ -153,7 +179,8 @@ pub fn gated_backward(activation: Activation, x: &Tensor, grad: &Tensor) -> Resu
             gpu.contiguous(grad_at.0, grad_at.1)?.address,
             at,
         ];
-        let launch = elementwise::gated_backward(input.element, activation, addresses, count, width / 2);
+        let launch =
+            elementwise::gated_backward(input.element, activation, addresses, count, width / 2);
         gpu.run(&launch)?;
         Ok(tensor(dx, x.shape()))
     })
@@ -177,7 +204,12 @@ pub fn dropout(
     };
     let (out, at) = gpu.result(input.element, count)?;
     let addresses = [input.address, residual, at];
-    gpu.run(&elementwise::dropout(input.element, dropout, addresses, count))?;
+    gpu.run(&elementwise::dropout(
+        input.element,
+        dropout,
+        addresses,
+        count,
+    ))?;
     Ok((out, x.1.shape().clone()))
 }
 
@@ -215,7 +247,12 @@ pub fn gather_backward(table: &Tensor, ids: &[u32], grad: &Tensor) -> Result<Ten
             gpu.address(&tokens),
             at,
         ];
-        gpu.run(&rows::gather_backward(input.element, addresses, vocab, width))?;
+        gpu.run(&rows::gather_backward(
+            input.element,
+            addresses,
+            vocab,
+            width,
+        ))?;
         Ok(tensor(d, table.shape()))
     })
 }
@@ -231,7 +268,13 @@ pub fn cross_entropy(logits: Given<'_>, targets: &[u32], z: f32) -> Result<(Cuda
     let targets = gpu.upload(targets)?;
     let (loss, at) = gpu.result(Element::F32, count)?;
     let addresses = [input.address, gpu.address(&targets), at];
-    gpu.run(&rows::cross_entropy(input.element, addresses, count, vocab, z))?;
+    gpu.run(&rows::cross_entropy(
+        input.element,
+        addresses,
+        count,
+        vocab,
+        z,
+    ))?;
     Ok((loss, Shape::from(count)))
 }
 
@@ -343,7 +386,11 @@ pub fn self_attention(
 pub fn form(q: &Tensor, kv: &Tensor, bias: Option<&Tensor>, plan: &Plan) -> Option<Form> {
     let element = element(q.dtype())?;
     let f32_bias = bias.is_none_or(|b| b.dtype() == candle_core::DType::F32 && b.is_contiguous());
-    let in_segments: usize = plan.segments.iter().map(|segment| segment.queries.len()).sum();
+    let in_segments: usize = plan
+        .segments
+        .iter()
+        .map(|segment| segment.queries.len())
+        .sum();
     let same_type = q.dtype() == kv.dtype() && takes(q);
     if !f32_bias || !same_type || in_segments != q.dims().first().copied()? {
         return None;
@@ -483,7 +530,9 @@ impl Packed {
             Some(_) => Some(gpu.room::<f32>(rows * self.plan.heads)?),
             None => None,
         };
-        let at = log_sums.as_ref().map_or(Address::NULL, |sums| gpu.address(sums));
+        let at = log_sums
+            .as_ref()
+            .map_or(Address::NULL, |sums| gpu.address(sums));
         self.with_attention(&gpu, places, |attention| {
             gpu.run(&attention.forward(out_at, at))
         })?;
@@ -506,53 +555,67 @@ impl Packed {
     ) -> Result<(Tensor, Option<Tensor>, Option<Tensor>)> {
         let grad = grad.contiguous()?;
         let source = kv.unwrap_or(q);
-        on_storages([q, source, bias.unwrap_or(q), out, &grad], |[q_at, kv_at, bias_at, out_at, grad_at]| {
-            let gpu = Gpu::of(&q_at.0.device)?;
-            let places = match kv {
-                Some(_) => self.places(q_at, kv_at, bias.map(|_| bias_at))?,
-                None => self.places_in_one(q_at, bias_at)?,
-            };
-            let sums = self.log_sums.as_ref().and_then(|kept| kept.lock().expect("nothing panics while it is held").clone());
-            let Some(sums) = sums else {
-                candle_core::bail!("a gradient of an attention that was made for inference");
-            };
-            let (element, inner, rows) = (places.q.element, self.inner(), out.dim(0)?);
-            let delta = gpu.room::<f32>(rows * self.plan.heads)?;
-            // Zeros: keys that no query sees, and rows outside every segment, keep them.
-            let dq = q.zeros_like()?;
-            let dkv = kv.map(Tensor::zeros_like).transpose()?;
-            let d_bias = bias.map(Tensor::zeros_like).transpose()?;
-            let at = |x: &Tensor| on_storages([x], |[(storage, layout)]| Ok(gpu.input(storage, layout)?.address));
-            let dq_at = at(&dq)?;
-            let (dk, dq_stride, dkv_stride) = match &dkv {
-                Some(dkv) => (at(dkv)?, inner, 2 * inner),
-                None => (dq_at.plus(inner, element), 3 * inner, 3 * inner),
-            };
-            self.with_attention(&gpu, places, |attention| {
-                let parts = match bias {
-                    Some(_) => Some(gpu.room::<f32>(attention.bias_parts())?),
-                    None => None,
+        on_storages(
+            [q, source, bias.unwrap_or(q), out, &grad],
+            |[q_at, kv_at, bias_at, out_at, grad_at]| {
+                let gpu = Gpu::of(&q_at.0.device)?;
+                let places = match kv {
+                    Some(_) => self.places(q_at, kv_at, bias.map(|_| bias_at))?,
+                    None => self.places_in_one(q_at, bias_at)?,
                 };
-                let bias = match (&parts, &d_bias) {
-                    (Some(parts), Some(d_bias)) => [gpu.address(parts), at(d_bias)?],
-                    _ => [Address::NULL; 2],
+                let sums = self.log_sums.as_ref().and_then(|kept| {
+                    kept.lock()
+                        .expect("nothing panics while it is held")
+                        .clone()
+                });
+                let Some(sums) = sums else {
+                    candle_core::bail!("a gradient of an attention that was made for inference");
                 };
-                let gradients = Gradients {
-                    out: gpu.contiguous(out_at.0, out_at.1)?.address,
-                    grad: gpu.contiguous(grad_at.0, grad_at.1)?.address,
-                    lse: gpu.address(&sums),
-                    delta: gpu.address(&delta),
-                    dq: dq_at,
-                    dk,
-                    dv: dk.plus(inner, element),
-                    dq_stride,
-                    dkv_stride,
-                    bias,
+                let (element, inner, rows) = (places.q.element, self.inner(), out.dim(0)?);
+                let delta = gpu.room::<f32>(rows * self.plan.heads)?;
+                // Zeros: keys that no query sees, and rows outside every segment, keep them.
+                let dq = q.zeros_like()?;
+                let dkv = kv.map(Tensor::zeros_like).transpose()?;
+                let d_bias = bias.map(Tensor::zeros_like).transpose()?;
+                let at = |x: &Tensor| {
+                    on_storages([x], |[(storage, layout)]| {
+                        Ok(gpu.input(storage, layout)?.address)
+                    })
                 };
-                attention.backward(&gradients, rows).iter().try_for_each(|launch| gpu.run(launch))
-            })?;
-            Ok((dq.clone(), dkv.clone(), d_bias.clone()))
-        })
+                let dq_at = at(&dq)?;
+                let (dk, dq_stride, dkv_stride) = match &dkv {
+                    Some(dkv) => (at(dkv)?, inner, 2 * inner),
+                    None => (dq_at.plus(inner, element), 3 * inner, 3 * inner),
+                };
+                self.with_attention(&gpu, places, |attention| {
+                    let parts = match bias {
+                        Some(_) => Some(gpu.room::<f32>(attention.bias_parts())?),
+                        None => None,
+                    };
+                    let bias = match (&parts, &d_bias) {
+                        (Some(parts), Some(d_bias)) => [gpu.address(parts), at(d_bias)?],
+                        _ => [Address::NULL; 2],
+                    };
+                    let gradients = Gradients {
+                        out: gpu.contiguous(out_at.0, out_at.1)?.address,
+                        grad: gpu.contiguous(grad_at.0, grad_at.1)?.address,
+                        lse: gpu.address(&sums),
+                        delta: gpu.address(&delta),
+                        dq: dq_at,
+                        dk,
+                        dv: dk.plus(inner, element),
+                        dq_stride,
+                        dkv_stride,
+                        bias,
+                    };
+                    attention
+                        .backward(&gradients, rows)
+                        .iter()
+                        .try_for_each(|launch| gpu.run(launch))
+                })?;
+                Ok((dq.clone(), dkv.clone(), d_bias.clone()))
+            },
+        )
     }
 }
 

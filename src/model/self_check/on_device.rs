@@ -15,7 +15,8 @@ use crate::kernels::cross_entropy::cross_entropy;
 use crate::kernels::dropout::Dropout;
 use crate::kernels::elementwise::{Activation, gated, rms_norm};
 use crate::kernels::gather::gather;
-use crate::model::{Decoder, Encoder, Loader, Packed, StepInput};
+use crate::model::decoder::StepInput;
+use crate::model::{Decoder, Encoder, Loader, Packed};
 
 /// What is right in f32, and in bf16, forward and backward.
 const LIMITS: [(DType, f64, f64); 2] = [(DType::F32, 1e-5, 1e-4), (DType::BF16, 1e-2, 2e-2)];
@@ -91,9 +92,14 @@ impl Trial<'_> {
 
     fn elementwise(&mut self) -> Result<()> {
         for (rows, width) in [(1, 48), (37, 1536), (5, 205)] {
-            let (x, w) = (self.random(&[rows, width], 2.0)?, self.random(&[width], 1.5)?);
+            let (x, w) = (
+                self.random(&[rows, width], 2.0)?,
+                self.random(&[width], 1.5)?,
+            );
             let name = format!("rms norm {rows} x {width}");
-            self.compare(&name, &[(x, false), (w, true)], |x| rms_norm(&x[0], &x[1], 1e-6))?;
+            self.compare(&name, &[(x, false), (w, true)], |x| {
+                rms_norm(&x[0], &x[1], 1e-6)
+            })?;
         }
         for activation in [Activation::Silu, Activation::GeluNew] {
             let x = self.random(&[13, 2 * 777], 5.0)?;
@@ -102,7 +108,9 @@ impl Trial<'_> {
         }
         let (x, residual) = (self.random(&[11, 96], 1.0)?, self.random(&[11, 96], 1.0)?);
         let dropout = Dropout::new(0.2, self.stream.random());
-        self.compare("dropout", &[(x, false), (residual, false)], |x| dropout.add(&x[0], &x[1]))
+        self.compare("dropout", &[(x, false), (residual, false)], |x| {
+            dropout.add(&x[0], &x[1])
+        })
     }
 
     fn rows(&mut self) -> Result<()> {
@@ -111,7 +119,9 @@ impl Trial<'_> {
         self.compare("gather", &[(table, false)], |x| gather(&x[0], &ids))?;
         let logits = self.random(&[77, 256], 6.0)?;
         let targets: Vec<u32> = (0..77).map(|_| self.stream.random_range(0..256)).collect();
-        self.compare("cross-entropy", &[(logits, false)], |x| cross_entropy(&x[0], &targets, 1e-3))
+        self.compare("cross-entropy", &[(logits, false)], |x| {
+            cross_entropy(&x[0], &targets, 1e-3)
+        })
     }
 
     /// Lengths around the tiles and at random.
@@ -173,11 +183,18 @@ impl Trial<'_> {
         let plan = plan(heads, d_kv, Visibility::Causal, pairs);
         let on = |device: &Device, dtype: DType| {
             let place = |x: &Tensor| x.to_dtype(dtype)?.to_device(device);
-            attention(&place(&q)?, &place(&kv)?, Some(&bias.to_device(device)?), &plan, None)
+            attention(
+                &place(&q)?,
+                &place(&kv)?,
+                Some(&bias.to_device(device)?),
+                &plan,
+                None,
+            )
         };
         let (got, expected) = (on(self.device, self.dtype)?, on(&Device::Cpu, DType::F32)?);
         let name = format!("attention of one query {}", self.dtype.as_str());
-        self.checks.push(check(name, &got, &expected, self.limits.0)?);
+        self.checks
+            .push(check(name, &got, &expected, self.limits.0)?);
         Ok(())
     }
 }
@@ -284,8 +301,15 @@ fn tokens(length: u32) -> Vec<u32> {
 /// States of the encoder; logits of the decoder at once, and step by step.
 fn outputs(device: &Device, dtype: DType) -> Result<[Tensor; 3]> {
     let config = small();
-    let loader = Loader { source: &Random, device, dtype };
-    let (encoder, decoder) = (Encoder::load(&loader, &config)?, Decoder::load(&loader, &config)?);
+    let loader = Loader {
+        source: &Random,
+        device,
+        dtype,
+    };
+    let (encoder, decoder) = (
+        Encoder::load(&loader, &config)?,
+        Decoder::load(&loader, &config)?,
+    );
     let sources = [1, 70, 129].map(tokens);
     let packed = Packed::from_segments(sources.iter().map(Vec::as_slice));
     let encoded = encoder.forward(&packed)?;
@@ -297,7 +321,11 @@ fn outputs(device: &Device, dtype: DType) -> Result<[Tensor; 3]> {
     let steps = target
         .iter()
         .map(|token_id| {
-            let input = StepInput { token_id: *token_id, slot: 0, source: 1 };
+            let input = StepInput {
+                token_id: *token_id,
+                slot: 0,
+                source: 1,
+            };
             decoder.step(&[input], &mut cache, &source)
         })
         .collect::<Result<Vec<_>>>()?;
@@ -305,7 +333,11 @@ fn outputs(device: &Device, dtype: DType) -> Result<[Tensor; 3]> {
 }
 
 fn alone_and_among(device: &Device, dtype: DType) -> Result<[Tensor; 2]> {
-    let loader = Loader { source: &Random, device, dtype };
+    let loader = Loader {
+        source: &Random,
+        device,
+        dtype,
+    };
     let encoder = Encoder::load(&loader, &small())?;
     let (one, others) = (tokens(90), [tokens(64), tokens(200)]);
     let alone = encoder.forward(&Packed::from_segments([one.as_slice()]))?;

@@ -94,7 +94,10 @@ fn attention(device: &Device, dtype: DType, (count, length): (usize, usize)) -> 
     let seconds = median(device, || self_attention(&qkv, &bias, &plan, None))?;
     let operations = 4.0 * (count * heads * d_kv) as f64 * (length as f64).powi(2);
     Ok(Rate {
-        name: format!("attention, {count} x {length} tokens, 16 heads of 64, {}", dtype.as_str()),
+        name: format!(
+            "attention, {count} x {length} tokens, 16 heads of 64, {}",
+            dtype.as_str()
+        ),
         value: operations / seconds / 1e12,
         unit: "TFLOP/s",
     })
@@ -124,6 +127,11 @@ mod tests {
     fn every_rate_is_measured() {
         let rates = measure(&Device::Cpu, DType::F32, Size::TINY).unwrap();
         assert_eq!(rates.len(), 3);
-        assert!(rates.iter().all(|rate| rate.value.is_finite() && rate.value > 0.0), "{rates:?}");
+        assert!(
+            rates
+                .iter()
+                .all(|rate| rate.value.is_finite() && rate.value > 0.0),
+            "{rates:?}"
+        );
     }
 }
