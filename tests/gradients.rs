@@ -84,6 +84,33 @@ impl Golden {
         Batch::new(&examples, &self.config)
     }
 
+    /// Several layers of random weights.
+    fn deep(&self) -> Golden {
+        let config = Config {
+            num_layers: 5,
+            num_decoder_layers: Some(4),
+            ..self.config.clone()
+        };
+        let mut rng = ChaCha8Rng::seed_from_u64(4);
+        let random = layout::tensors(&config, LmHead::Own)
+            .into_iter()
+            .map(|spec| {
+                let count = spec.shape.iter().product();
+                let values = (0..count).map(|_| rng.random_range(-0.3f32..0.3)).collect();
+                let parameter = Parameter {
+                    shape: spec.shape,
+                    values,
+                };
+                (spec.name, parameter)
+            });
+        Golden {
+            parameters: random.collect(),
+            config,
+            gradients: self.gradients.clone(),
+            loss: 0.0,
+        }
+    }
+
     fn network(&self) -> Network<'_> {
         Network {
             config: &self.config,
@@ -153,35 +180,9 @@ fn loss_and_every_gradient_equal_pytorch() {
 /// Kept or computed again: the same bits, with dropout and without, also where a shape has several stretches of layers.
 #[test]
 fn recomputed_activations_change_no_bit() {
-    let deep = |golden: &Golden| {
-        let config = Config {
-            num_layers: 5,
-            num_decoder_layers: Some(4),
-            ..golden.config.clone()
-        };
-        let mut rng = ChaCha8Rng::seed_from_u64(4);
-        let random = layout::tensors(&config, LmHead::Own)
-            .into_iter()
-            .map(|spec| {
-                let count = spec.shape.iter().product();
-                let values = (0..count).map(|_| rng.random_range(-0.3f32..0.3)).collect();
-                let parameter = Parameter {
-                    shape: spec.shape,
-                    values,
-                };
-                (spec.name, parameter)
-            });
-        let parameters = random.collect();
-        Golden {
-            config,
-            parameters,
-            gradients: golden.gradients.clone(),
-            loss: 0.0,
-        }
-    };
     for kind in KINDS {
         let golden = golden(kind);
-        for golden in [deep(&golden), golden] {
+        for golden in [golden.deep(), golden] {
             let batch = golden.batch();
             for dropout in [None, Some(Dropout::new(0.2, 3))] {
                 let gradients = |activations| {
@@ -213,6 +214,66 @@ fn recomputed_activations_change_no_bit() {
                     }
                 }
             }
+        }
+    }
+}
+
+/// The way back that is written down and the one that candle's tape finds.
+#[test]
+fn the_tape_gives_the_same_gradients() {
+    for kind in KINDS {
+        let golden = golden(kind);
+        for golden in [golden.deep(), golden] {
+            let batch = golden.batch();
+            for (dropout, z_loss) in [(None, 0.0), (Some(Dropout::new(0.2, 3)), 0.01)] {
+                for activations in [Activations::Keep, Activations::Layers, Activations::Sqrt] {
+                    let network = Network {
+                        z_loss,
+                        activations,
+                        ..golden.network()
+                    };
+                    let what = format!("{kind} {activations:?} {dropout:?}");
+                    let parameters = &golden.parameters;
+                    let ours = network.gradients(parameters, &batch, dropout).unwrap();
+                    let taped = network.taped(parameters, &batch, dropout).unwrap();
+                    assert_near(&ours.0, &taped.0, 1e-5, &format!("{what}, losses"));
+                    assert_eq!(ours.1.len(), taped.1.len(), "{what}");
+                    for (name, gradient) in &ours.1 {
+                        let what = format!("{what}, {name}");
+                        assert_near(gradient, &taped.1[name], 1e-5, &what);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// In bf16 a sum made in another order may be rounded the other way: the two ways may differ by less than rounding itself changes.
+#[test]
+fn the_tape_gives_the_same_gradients_in_bf16() {
+    for kind in KINDS {
+        let golden = golden(kind);
+        for golden in [golden.deep(), golden] {
+            let (parameters, batch) = (&golden.parameters, golden.batch());
+            let exact = golden.network();
+            let rounded = Network {
+                dtype: DType::BF16,
+                ..exact.clone()
+            };
+            let ours = rounded.gradients(parameters, &batch, None).unwrap();
+            let taped = rounded.taped(parameters, &batch, None).unwrap();
+            let (_, exact) = exact.taped(parameters, &batch, None).unwrap();
+            assert_near(&ours.0, &taped.0, 1e-5, &format!("{kind}, losses"));
+            let distance = |a: &BTreeMap<String, Vec<f32>>, b: &BTreeMap<String, Vec<f32>>| {
+                let pairs = a.values().flatten().zip(b.values().flatten());
+                let squares = pairs.map(|(a, b)| f64::from(a - b).powi(2));
+                squares.sum::<f64>().sqrt()
+            };
+            let (between, rounding) = (distance(&ours.1, &taped.1), distance(&taped.1, &exact));
+            assert!(
+                between < 0.25 * rounding,
+                "{kind}: {between:.1e}, where rounding makes {rounding:.1e}"
+            );
         }
     }
 }

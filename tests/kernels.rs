@@ -5,7 +5,7 @@
 use ankh3::kernels::cpu::Isa;
 use ankh3::kernels::cpu::attention::{Attention, Bias, Heads, Segment, Visibility, attend};
 use ankh3::kernels::cpu::elementwise::{Activation, activate, gated, rms_norm};
-use ankh3::kernels::cpu::gemm::matmul;
+use ankh3::kernels::cpu::gemm::{Left, matmul, multiply, multiply_add};
 use ankh3::kernels::cpu::packed_weight::{PackedWeight, Precision};
 use half::bf16;
 use rand::{RngExt, SeedableRng};
@@ -65,40 +65,100 @@ fn matmul_equals_f64_on_odd_shapes() {
             random(&mut rng, n * k),
             random(&mut rng, m * n),
         );
-        for (precision, tolerance) in [(Precision::F32, 2e-6), (Precision::Bf16, 2e-6)] {
-            let round = |v: f32| match precision {
-                Precision::F32 => f64::from(v),
-                Precision::Bf16 => f64::from(bf16::from_f32(v)),
-            };
-            let expected: Vec<f64> = (0..m * n)
-                .map(|i| {
-                    let (row, column) = (i / n, i % n);
-                    (0..k)
-                        .map(|j| f64::from(a[row * k + j]) * round(w[column * k + j]))
-                        .sum::<f64>()
-                })
-                .collect();
-            let added: Vec<f64> = expected
-                .iter()
-                .zip(&r)
-                .map(|(e, r)| e + f64::from(*r))
-                .collect();
+        for precision in [Precision::F32, Precision::Bf16] {
             let weight = pack(&w, n, k, precision);
             for isa in isas() {
+                let expected = product(&a, &w, (m, n, k), Rounding::of(isa, precision));
+                let added: Vec<f64> = expected
+                    .iter()
+                    .zip(&r)
+                    .map(|(e, r)| e + f64::from(*r))
+                    .collect();
+                let what = format!("{isa:?} {precision:?} {m}x{n}x{k}");
                 let mut c = vec![f32::NAN; m * n];
                 matmul(isa, &a, &weight, None, &mut c);
-                assert!(
-                    error(&c, &expected) < tolerance,
-                    "{isa:?} {precision:?} {m}x{n}x{k}"
-                );
+                assert!(error(&c, &expected) < 2e-6, "{what}");
+                let columns: Vec<f32> = (0..k * m).map(|i| a[i % m * k + i / m]).collect();
+                let mut same = vec![f32::NAN; m * n];
+                multiply(isa, Left::Columns(&columns), &weight, None, &mut same);
+                assert_eq!(c, same, "{what}: A by columns");
                 matmul(isa, &a, &weight, Some(&r), &mut c);
-                assert!(
-                    error(&c, &added) < tolerance,
-                    "{isa:?} {precision:?} {m}x{n}x{k} + residual"
-                );
+                assert!(error(&c, &added) < 2e-6, "{what} + residual");
+                c.copy_from_slice(&r);
+                multiply_add(isa, Left::Columns(&columns), &weight, &mut c);
+                assert!(error(&c, &added) < 2e-6, "{what}, added to C");
             }
         }
     }
+}
+
+/// What a room held before leaves no trace.
+#[test]
+fn packing_again_is_packing() {
+    let mut rng = ChaCha8Rng::seed_from_u64(6);
+    for precision in [Precision::F32, Precision::Bf16] {
+        let (mut rows, mut columns) = (
+            PackedWeight::empty(precision),
+            PackedWeight::empty(precision),
+        );
+        for (_, n, k) in SHAPES.into_iter().rev().chain(SHAPES) {
+            let (a, w) = (random(&mut rng, 2 * k), random(&mut rng, n * k));
+            let transposed: Vec<f32> = (0..k * n).map(|i| w[i % n * k + i / n]).collect();
+            rows.pack(n, k, |row, values| {
+                values.copy_from_slice(&w[row * k..][..k])
+            });
+            columns.pack_transposed(n, k, |row| &transposed[row * n..][..n]);
+            let new = pack(&w, n, k, precision);
+            let product = |weight: &PackedWeight| {
+                let mut c = vec![f32::NAN; 2 * n];
+                matmul(Isa::current(), &a, weight, None, &mut c);
+                c
+            };
+            let what = format!("{precision:?} {n}x{k}");
+            assert_eq!(product(&rows), product(&new), "{what}");
+            assert_eq!(product(&columns), product(&new), "{what}, transposed");
+        }
+    }
+}
+
+/// Which operands of a product are rounded to bf16 before they are multiplied.
+#[derive(Clone, Copy, PartialEq)]
+enum Rounding {
+    Neither,
+    Weights,
+    Both,
+}
+
+impl Rounding {
+    fn of(isa: Isa, precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Rounding::Neither,
+            Precision::Bf16 if isa.rounds_activations() => Rounding::Both,
+            Precision::Bf16 => Rounding::Weights,
+        }
+    }
+}
+
+/// `a (m, k) · wᵀ`, `w (n, k)`, in f64.
+fn product(a: &[f32], w: &[f32], (m, n, k): (usize, usize, usize), rounding: Rounding) -> Vec<f64> {
+    let round = |values: &[f32], rounds: bool| -> Vec<f64> {
+        let round = |v: &f32| {
+            f64::from(if rounds {
+                bf16::from_f32(*v).to_f32()
+            } else {
+                *v
+            })
+        };
+        values.iter().map(round).collect()
+    };
+    let a = round(a, rounding == Rounding::Both);
+    let w = round(w, rounding != Rounding::Neither);
+    (0..m * n)
+        .map(|i| {
+            let (a, w) = (&a[i / n * k..][..k], &w[i % n * k..][..k]);
+            a.iter().zip(w).map(|(a, w)| a * w).sum()
+        })
+        .collect()
 }
 
 #[test]

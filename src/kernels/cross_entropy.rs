@@ -12,6 +12,9 @@ use rayon::prelude::*;
 
 use super::{cpu_f32, cpu_tensor, has_kernels, on_values};
 
+/// Rows given to one thread at a time.
+const ROWS: usize = 64;
+
 /// Losses `(tokens)` in f32 of `logits (tokens, vocab)` whose targets are given.
 ///
 /// # Errors
@@ -35,6 +38,37 @@ pub fn cross_entropy(logits: &Tensor, targets: &[u32], z_loss: f64) -> Result<Te
     let targets = Tensor::new(targets, logits.device())?.unsqueeze(1)?;
     let loss = (&log_sum - wide.gather(&targets, 1)?.squeeze(1)?)?;
     loss + (log_sum.sqr()? * z_loss)?
+}
+
+/// Losses of `logits (tokens, vocab)`, which become the gradient of the losses' sum.
+///
+/// # Panics
+/// If the targets are not one a row or outside the vocabulary.
+pub fn gradient_in_place(
+    logits: &mut [f32],
+    vocab: usize,
+    targets: &[u32],
+    z_loss: f32,
+) -> Vec<f32> {
+    assert_eq!(logits.len(), targets.len() * vocab, "one target a row");
+    let rows = logits.par_chunks_mut(vocab).with_min_len(ROWS);
+    let losses = rows.zip(targets).map(|(row, target)| {
+        let target = *target as usize;
+        let maximum = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let own = row[target];
+        for value in &mut *row {
+            *value = (*value - maximum).exp();
+        }
+        let sum = row.iter().sum::<f32>();
+        let log_sum = maximum + sum.ln();
+        let scale = (1.0 + 2.0 * z_loss * log_sum) / sum;
+        for value in &mut *row {
+            *value *= scale;
+        }
+        row[target] -= 1.0;
+        log_sum - own + z_loss * log_sum * log_sum
+    });
+    losses.collect()
 }
 
 struct CrossEntropy {
@@ -130,6 +164,11 @@ mod tests {
             let a = loss.sum_all().unwrap().backward().unwrap();
             let b = expected.sum_all().unwrap().backward().unwrap();
             close(a.get(&ours).unwrap(), b.get(&theirs).unwrap());
+            let mut values = ours.flatten_all().unwrap().to_vec1().unwrap();
+            let losses = gradient_in_place(&mut values, 10, &targets, z as f32);
+            close(&Tensor::new(losses, &Device::Cpu).unwrap(), &expected);
+            let d = Tensor::from_vec(values, (4, 10), &Device::Cpu).unwrap();
+            close(&d, b.get(&theirs).unwrap());
         }
     }
 

@@ -85,6 +85,40 @@ impl Dropout {
         x.apply_op2(residual, Dropped(self))
     }
 
+    /// `target = dropout(x)`: the forward pass of values, the backward pass of their gradient.
+    ///
+    /// # Panics
+    /// If lengths differ.
+    pub fn apply_to(self, x: &[f32], target: &mut [f32]) {
+        assert_eq!(x.len(), target.len(), "dropout keeps the shape");
+        self.for_each(target, |i, target, factor| *target = x[i] * factor);
+    }
+
+    /// `x = dropout(x)`.
+    pub fn apply_in_place(self, x: &mut [f32]) {
+        self.for_each(x, |_, x, factor| *x *= factor);
+    }
+
+    /// `x = residual + dropout(x)`.
+    ///
+    /// # Panics
+    /// If lengths differ.
+    pub fn add_in_place(self, x: &mut [f32], residual: &[f32]) {
+        assert_eq!(x.len(), residual.len(), "the residual has the same shape");
+        self.for_each(x, |i, x, factor| *x = *x * factor + residual[i]);
+    }
+
+    /// Calls `f` with the number of each value, the value and its factor, in parallel.
+    fn for_each(self, values: &mut [f32], f: impl Fn(usize, &mut f32, f32) + Sync) {
+        let mask = self.mask();
+        let chunks = values.par_chunks_mut(CHUNK).enumerate();
+        chunks.for_each(|(chunk, values)| {
+            for (i, value) in (chunk * CHUNK..).zip(values) {
+                f(i, value, mask.factor(i as u32));
+            }
+        });
+    }
+
     /// 0 or `1 / (1 − rate)` for each value of `x`.
     fn factors(self, x: &Tensor) -> Result<Tensor> {
         let mask = self.mask();

@@ -44,6 +44,18 @@ pub fn relative_position_bucket(
     first + large.min(buckets - 1)
 }
 
+/// The bucket of every distance from `-max_distance` to `max_distance`.
+pub fn buckets_by_distance(
+    direction: Direction,
+    num_buckets: usize,
+    max_distance: usize,
+) -> impl Iterator<Item = usize> {
+    let limit = max_distance as i64;
+    (-limit..=limit).map(move |distance| {
+        relative_position_bucket(distance, direction, num_buckets, max_distance)
+    })
+}
+
 /// The bias by distance, `(2 max_distance + 1, heads)`, from the learned table `(num_buckets, heads)`: row `d + max_distance` holds that of
 /// distance `d`; beyond ±`max_distance` it no longer changes.
 ///
@@ -55,11 +67,8 @@ pub fn bias_by_distance(
     max_distance: usize,
 ) -> Result<Tensor> {
     let (num_buckets, _) = table.dims2()?;
-    let limit = max_distance as i64;
-    let buckets: Vec<u32> = (-limit..=limit)
-        .map(|distance| {
-            relative_position_bucket(distance, direction, num_buckets, max_distance) as u32
-        })
+    let buckets: Vec<u32> = buckets_by_distance(direction, num_buckets, max_distance)
+        .map(|bucket| bucket as u32)
         .collect();
     table.index_select(&Tensor::new(buckets, table.device())?, 0)
 }

@@ -74,9 +74,22 @@ pub type Moments = BTreeMap<String, Vec<Vec<f32>>>;
 fn sum(values: &[f32], f: impl Fn(f64) -> f64 + Sync) -> f64 {
     let partial: Vec<f64> = values
         .par_chunks(CHUNK)
-        .map(|chunk| chunk.iter().map(|value| f(f64::from(*value))).sum())
+        .map(|chunk| chunk_sum(chunk, &f))
         .collect();
     partial.iter().sum()
+}
+
+/// Eight sums side by side, so that none waits for the one before.
+fn chunk_sum(chunk: &[f32], f: impl Fn(f64) -> f64) -> f64 {
+    let (eights, rest) = chunk.as_chunks::<8>();
+    let mut sums = [0.0; 8];
+    for eight in eights {
+        for (sum, value) in sums.iter_mut().zip(eight) {
+            *sum += f(f64::from(*value));
+        }
+    }
+    let rest = rest.iter().map(|value| f(f64::from(*value)));
+    sums.iter().sum::<f64>() + rest.sum::<f64>()
 }
 
 fn rms(values: &[f32]) -> f64 {

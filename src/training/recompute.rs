@@ -2,8 +2,9 @@
 //! first, a layer is computed again with its graph, the gradient of its output is pulled through it, and the graph is dropped.
 //!
 //! With every layer's input kept, memory is n inputs and one layer's graph, and a step computes forward twice. With only every √n-th kept, the inputs in
-//! between are computed again a stretch at a time: 2√n inputs and one layer's graph, forward thrice. Gradients are those of [`Network::gradients`]'s plain
-//! way to the bit on a CPU: dropout's masks are functions of their place, and every sum is made in the same order.
+//! between are computed again a stretch at a time: 2√n inputs and one layer's graph, forward thrice. Gradients are those of [`Network::taped`]'s plain
+//! way but for the order in which the embedding table's are summed: dropout's masks are functions of their place. On a CPU `backprop` does this without
+//! a tape.
 
 use candle_core::backprop::GradStore;
 use candle_core::{Result, Tensor, Var};

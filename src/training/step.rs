@@ -4,13 +4,18 @@
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Result, Tensor};
+use rayon::prelude::*;
 
+use super::backprop::Backprop;
 use super::batch::Batch;
 use super::recompute::{self, Activations};
 use super::variables::{Parameters, Variables};
 use crate::kernels::cross_entropy::cross_entropy;
 use crate::kernels::dropout::Dropout;
 use crate::model::{Config, Decoder, Encoder, Loader, Mode};
+
+/// Values given to one thread at a time.
+const CHUNK: usize = 1 << 14;
 
 /// Where and how a network in training computes.
 #[derive(Clone, Debug)]
@@ -27,7 +32,7 @@ pub struct Network<'a> {
     pub activations: Activations,
 }
 
-/// Losses of each label of a batch, in the order of its labels, and where asked for the gradient of their sum.
+/// The gradient of a sum of losses, by the names of the weights.
 pub type Gradients = BTreeMap<String, Vec<f32>>;
 
 impl Network<'_> {
@@ -70,6 +75,22 @@ impl Network<'_> {
         batch: &Batch,
         dropout: Option<Dropout>,
     ) -> Result<(Vec<f32>, Gradients)> {
+        let mut accumulator = Accumulator::default();
+        accumulator.begin(self, parameters)?;
+        let losses = accumulator.add(self, parameters, batch, dropout)?;
+        Ok((losses, accumulator.sums))
+    }
+
+    /// [`Network::gradients`] by candle's tape: on a GPU the way, on a CPU what [`super::backprop`] is checked against.
+    ///
+    /// # Errors
+    /// Where weights or tokens do not fit the shape.
+    pub fn taped(
+        &self,
+        parameters: &Parameters,
+        batch: &Batch,
+        dropout: Option<Dropout>,
+    ) -> Result<(Vec<f32>, Gradients)> {
         let variables = Variables::recorded(parameters, self.device)?;
         if self.activations != Activations::Keep {
             return recompute::gradients(self, &variables, batch, dropout, self.activations);
@@ -96,6 +117,57 @@ impl Network<'_> {
         let logits = self.logits(variables, batch, None)?;
         let losses = cross_entropy(&logits, &batch.labels, 0.0)?;
         Ok((losses.to_vec1()?, logits.argmax(1)?.to_vec1()?))
+    }
+}
+
+/// The gradients of one step, added up over its micro-batches. Kept from step to step, as what it computes in is.
+#[derive(Default)]
+pub struct Accumulator {
+    backprop: Backprop,
+    /// Of all losses' sum so far.
+    pub sums: Gradients,
+}
+
+impl Accumulator {
+    /// Begins a step at these weights.
+    ///
+    /// # Errors
+    /// Where weights do not fit the shape.
+    pub fn begin(&mut self, network: &Network<'_>, parameters: &Parameters) -> Result<()> {
+        self.sums.retain(|name, _| parameters.contains_key(name));
+        for (name, parameter) in parameters {
+            let sum = self.sums.entry(name.clone()).or_default();
+            sum.resize(parameter.values.len(), 0.0);
+            sum.par_chunks_mut(CHUNK).for_each(|sum| sum.fill(0.0));
+        }
+        if network.device.is_cpu() {
+            self.backprop.begin(network, parameters)?;
+        }
+        Ok(())
+    }
+
+    /// The loss of every label of a batch; adds the gradients of their sum.
+    ///
+    /// # Errors
+    /// Where tokens do not fit the shape.
+    pub fn add(
+        &mut self,
+        network: &Network<'_>,
+        parameters: &Parameters,
+        batch: &Batch,
+        dropout: Option<Dropout>,
+    ) -> Result<Vec<f32>> {
+        let sums = &mut self.sums;
+        if network.device.is_cpu() {
+            return self.backprop.add(network, parameters, batch, dropout, sums);
+        }
+        let (losses, gradients) = network.taped(parameters, batch, dropout)?;
+        for (sum, gradient) in sums.values_mut().zip(gradients.values()) {
+            sum.par_iter_mut()
+                .zip(gradient)
+                .for_each(|(sum, g)| *sum += g);
+        }
+        Ok(losses)
     }
 }
 

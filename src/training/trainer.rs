@@ -11,7 +11,7 @@ use super::batch::Batch;
 use super::optimizer::{Moments, Update, global_norm};
 use super::order::{Position, Purpose, stream};
 use super::recipe::Recipe;
-use super::step::{Gradients, Network};
+use super::step::{Accumulator, Gradients, Network};
 use super::variables::Parameters;
 use crate::kernels::dropout::Dropout;
 
@@ -42,6 +42,8 @@ pub struct Trainer<'a> {
     pub moments: Moments,
     /// Where it stands.
     pub state: State,
+    /// The gradients of the step at hand.
+    pub accumulator: Accumulator,
 }
 
 /// What one step was like.
@@ -66,30 +68,21 @@ pub struct Report {
 }
 
 impl Trainer<'_> {
-    /// Gradients of the sum of all losses, the losses, and what they add up to by task.
-    fn accumulate(&self, batches: &[Batch], dropout: f64) -> Result<(Gradients, Losses)> {
-        let mut sum = Gradients::new();
+    /// Losses of the batches; their gradients are summed up in the accumulator.
+    fn accumulate(&mut self, batches: &[Batch], dropout: f64) -> Result<Losses> {
+        let (network, parameters) = (&self.network, &self.parameters);
+        self.accumulator.begin(network, parameters)?;
         let mut losses = Losses::default();
         for (number, batch) in batches.iter().enumerate() {
             let purpose = Purpose::Dropout(number as u32);
             let key = stream(self.recipe.seed, self.state.step, purpose).random();
             let dropout = (dropout > 0.0).then(|| Dropout::new(dropout, key));
-            let (values, gradients) = self.network.gradients(&self.parameters, batch, dropout)?;
-            losses.add(batch, &values);
-            if sum.is_empty() {
-                sum = gradients;
-                continue;
-            }
-            for (name, gradient) in gradients {
-                let sum = sum
-                    .get_mut(&name)
-                    .expect("every batch has the same weights");
-                sum.par_iter_mut()
-                    .zip(gradient)
-                    .for_each(|(sum, g)| *sum += g);
-            }
+            losses.add(
+                batch,
+                &self.accumulator.add(network, parameters, batch, dropout)?,
+            );
         }
-        Ok((sum, losses))
+        Ok(losses)
     }
 
     /// One step on its micro-batches.
@@ -97,16 +90,17 @@ impl Trainer<'_> {
     /// # Errors
     /// Where the batches do not fit the network.
     pub fn step(&mut self, batches: &[Batch]) -> Result<Report> {
-        let (gradients, losses) = self.accumulate(batches, self.recipe.dropout)?;
+        let losses = self.accumulate(batches, self.recipe.dropout)?;
+        let gradients = &self.accumulator.sums;
         let labels = losses.labels.max(1) as f64;
-        let norm = global_norm(&gradients) / labels;
+        let norm = global_norm(gradients) / labels;
         let settings = &self.recipe.optimizer;
         let factor = self
             .recipe
             .schedule
             .factor(self.state.step, self.recipe.steps);
         let rate = settings.learning_rate * factor;
-        let not_finite = not_finite(losses.sum, &gradients);
+        let not_finite = not_finite(losses.sum, norm, gradients);
         self.state.step += 1;
         self.state.tokens += losses.tokens as u64;
         if not_finite.is_empty() {
@@ -122,7 +116,7 @@ impl Trainer<'_> {
                 step,
                 scale: clip / labels,
             };
-            update.apply(&mut self.parameters, &gradients, &mut self.moments);
+            update.apply(&mut self.parameters, gradients, &mut self.moments);
             self.state.skipped_in_a_row = 0;
         } else {
             self.state.skipped += 1;
@@ -144,13 +138,14 @@ impl Trainer<'_> {
     ///
     /// # Errors
     /// Where the batches do not fit the network.
-    pub fn dead_weights(&self, batches: &[Batch]) -> Result<Vec<String>> {
-        let (gradients, _) = self.accumulate(batches, 0.0)?;
+    pub fn dead_weights(&mut self, batches: &[Batch]) -> Result<Vec<String>> {
+        self.accumulate(batches, 0.0)?;
         let dead = |gradient: &[f32]| {
             gradient.iter().all(|g| *g == 0.0) || gradient.iter().any(|g| !g.is_finite())
         };
-        let dead = gradients.into_iter().filter(|(_, gradient)| dead(gradient));
-        Ok(dead.map(|(name, _)| name).collect())
+        let gradients = self.accumulator.sums.iter();
+        let dead = gradients.filter(|(_, gradient)| dead(gradient));
+        Ok(dead.map(|(name, _)| name.clone()).collect())
     }
 }
 
@@ -187,10 +182,11 @@ impl Losses {
     }
 }
 
-fn not_finite(loss: f64, gradients: &Gradients) -> Vec<String> {
+/// What is not finite; of the gradients nothing if their norm is: it has seen all.
+fn not_finite(loss: f64, norm: f64, gradients: &Gradients) -> Vec<String> {
     let bad = gradients
         .iter()
-        .filter(|(_, g)| g.par_iter().any(|g| !g.is_finite()));
+        .filter(|(_, g)| !norm.is_finite() && g.par_iter().any(|g| !g.is_finite()));
     let loss = (!loss.is_finite()).then(|| "loss".to_owned());
     loss.into_iter()
         .chain(bad.map(|(name, _)| name.clone()))

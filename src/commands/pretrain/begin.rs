@@ -21,7 +21,7 @@ use crate::tokenizer::Tokenizer;
 use crate::training::optimizer::Moments;
 use crate::training::presets;
 use crate::training::recipe::{FinalDtype, Recipe};
-use crate::training::step::Network;
+use crate::training::step::{Accumulator, Network};
 use crate::training::trainer::{State, Trainer};
 use crate::training::variables::{Parameter, Parameters};
 
@@ -252,6 +252,7 @@ impl Run {
             parameters,
             moments,
             state,
+            accumulator: Accumulator::default(),
         })
     }
 

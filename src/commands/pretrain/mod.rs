@@ -118,7 +118,7 @@ pub fn run(args: &PretrainArgs) -> Result<Outcome> {
     let mut journal = Journal::open(&run.dir, trainer.state.step)?;
     describe(&run, &corpus, &trainer, &compute);
     if trainer.state.step == 0 {
-        check_gradients(&run, &trainer, &mut corpus)?;
+        check_gradients(&run, &mut trainer, &mut corpus)?;
     }
     let line = Steps::new(trainer.state.step, run.recipe.steps);
     let begun = (Instant::now(), trainer.state.tokens);
@@ -227,7 +227,7 @@ fn next_batches(run: &Run, order: &mut Order, corpus: &mut Corpus) -> Result<Vec
 }
 
 /// Before the first step: every weight must get a gradient, or it would never learn.
-fn check_gradients(run: &Run, trainer: &Trainer<'_>, corpus: &mut Corpus) -> Result<()> {
+fn check_gradients(run: &Run, trainer: &mut Trainer<'_>, corpus: &mut Corpus) -> Result<()> {
     let mut order = Order::new(corpus.len(), run.recipe.seed, Position::default());
     let batches = next_batches(run, &mut order, corpus)?;
     let dead = trainer.dead_weights(&batches)?;

@@ -26,7 +26,7 @@ fn rows_per_chunk(width: usize) -> usize {
     (CHUNK / width.max(1)).max(1)
 }
 
-/// Gradients of [`super::elementwise::rms_norm`]: writes `dx (rows, width)` and returns `dw (width)`.
+/// Gradients of [`super::elementwise::rms_norm`]: adds to `dx (rows, width)`, which the residual's gradient may lie in, and returns `dw (width)`.
 pub fn rms_norm(
     isa: Isa,
     x: &[f32],
@@ -101,13 +101,13 @@ unsafe fn rms_norm_row<V: Lanes>(row: &NormRow<'_>, dx: &mut [f32], dw: &mut [f3
             let d = scaled
                 .mul(load(weight, i))
                 .sub(load(x, i).mul(V::splat(back)));
-            d.store(dx.as_mut_ptr().add(i));
+            load(dx, i).add(d).store(dx.as_mut_ptr().add(i));
             scaled
                 .mul_add(load(x, i), load(dw, i))
                 .store(dw.as_mut_ptr().add(i));
         }
         for i in whole..width {
-            dx[i] = grad[i] * r * weight[i] - x[i] * back;
+            dx[i] += grad[i] * r * weight[i] - x[i] * back;
             dw[i] += grad[i] * r * x[i];
         }
     }
@@ -166,25 +166,48 @@ unsafe fn slices<V: Lanes>(
     grad: &[f32],
     d_gate: &mut [f32],
 ) {
-    // SAFETY: each step reads and writes up to sixteen values through a padded buffer or in place.
+    // SAFETY: each step reads and writes up to sixteen values that the slices hold.
     unsafe {
         for i in (0..gate.len()).step_by(LANES) {
             let count = LANES.min(gate.len() - i);
-            let read = |slice: &[f32]| {
-                let mut padded = [0.0; LANES];
-                padded[..count].copy_from_slice(&slice[i..i + count]);
-                V::load(padded.as_ptr())
-            };
-            let (value, slope) = value_and_slope::<V>(activation, read(gate));
-            let grad = read(grad);
+            let (value, slope) = value_and_slope::<V>(activation, read(gate, i, count));
+            let grad: V = read(grad, i, count);
             let d = if let Some((up, d_up)) = &mut up {
-                let d = grad.mul(value).to_array();
-                d_up[i..i + count].copy_from_slice(&d[..count]);
-                grad.mul(read(up)).mul(slope)
+                write(grad.mul(value), d_up, i, count);
+                grad.mul(read(up, i, count)).mul(slope)
             } else {
                 grad.mul(slope)
             };
-            d_gate[i..i + count].copy_from_slice(&d.to_array()[..count]);
+            write(d, d_gate, i, count);
+        }
+    }
+}
+
+/// `count` values from `i` on, at most sixteen; zero beyond.
+#[inline(always)]
+unsafe fn read<V: Lanes>(source: &[f32], i: usize, count: usize) -> V {
+    let source = &source[i..i + count];
+    // SAFETY: sixteen values are read, from the source or a padded copy.
+    unsafe {
+        if count == LANES {
+            return V::load(source.as_ptr());
+        }
+        let mut padded = [0.0; LANES];
+        padded[..count].copy_from_slice(source);
+        V::load(padded.as_ptr())
+    }
+}
+
+/// The first `count` values to `i` and on.
+#[inline(always)]
+unsafe fn write<V: Lanes>(values: V, target: &mut [f32], i: usize, count: usize) {
+    let target = &mut target[i..i + count];
+    // SAFETY: sixteen values are written where the target holds them.
+    unsafe {
+        if count == LANES {
+            values.store(target.as_mut_ptr());
+        } else {
+            target.copy_from_slice(&values.to_array()[..count]);
         }
     }
 }

@@ -7,7 +7,8 @@
 //! **Batch-invariant to the byte**: every element of C is one chain of multiply-adds in the order of k, whatever the number of rows, the tile it
 //! falls in or the threads at work.
 //!
-//! bf16 weights are widened in registers; A stays f32, so only the weights are rounded.
+//! bf16 weights are widened in registers; A stays f32, so only the weights are rounded. Where the CPU multiplies bf16 itself, [`super::dot_bf16`] does
+//! these products, with A rounded too.
 #![expect(
     unsafe_code,
     reason = "vector loads and stores through pointers; each block says why it is in bounds"
@@ -22,13 +23,13 @@ use super::simd::{LANES, Lanes};
 use super::{Isa, SharedMut, with_isa};
 
 /// Columns of A multiplied in one go; even, so that pairs of bf16 are never parted.
-const DEPTH: usize = 256;
+pub(super) const DEPTH: usize = 256;
 /// Rows of A whose values of one k lie side by side; a multiple of every tile's height.
-const STRIP: usize = 12;
+pub(super) const STRIP: usize = 12;
 /// Floats of a strip; one k more than [`DEPTH`] for the other half of an odd last pair.
 const STRIP_FLOATS: usize = STRIP * (DEPTH + 1);
 /// Rows of A in one task.
-const ROW_BLOCK: usize = 10 * STRIP;
+pub(super) const ROW_BLOCK: usize = 10 * STRIP;
 /// Rows of weights that are asked for before they are needed.
 const AHEAD: usize = 8;
 /// Below this many multiply-adds a product is not worth a second thread.
@@ -62,6 +63,25 @@ pub fn multiply(
     residual: Option<&[f32]>,
     c: &mut [f32],
 ) {
+    start(isa, a, weight, residual, false, c);
+}
+
+/// `c (m, n) += a (m, k) · weightᵀ`: the chain of multiply-adds begins at what `c` holds.
+///
+/// # Panics
+/// If a slice's length does not fit the shapes.
+pub fn multiply_add(isa: Isa, a: Left<'_>, weight: &PackedWeight, c: &mut [f32]) {
+    start(isa, a, weight, None, true, c);
+}
+
+fn start(
+    isa: Isa,
+    a: Left<'_>,
+    weight: &PackedWeight,
+    residual: Option<&[f32]>,
+    adds: bool,
+    c: &mut [f32],
+) {
     let (n, k) = (weight.n(), weight.k());
     if n == 0 || c.is_empty() {
         return;
@@ -78,6 +98,7 @@ pub fn multiply(
         a,
         weight,
         residual,
+        adds,
         c: SharedMut(c.as_mut_ptr()),
         m,
     };
@@ -103,12 +124,15 @@ pub fn multiply(
     }
 }
 
-struct Product<'a> {
-    a: Left<'a>,
-    weight: &'a PackedWeight,
-    residual: Option<&'a [f32]>,
-    c: SharedMut,
-    m: usize,
+/// A product whose shapes were checked.
+pub(super) struct Product<'a> {
+    pub(super) a: Left<'a>,
+    pub(super) weight: &'a PackedWeight,
+    pub(super) residual: Option<&'a [f32]>,
+    /// Whether the results are added to what C holds.
+    pub(super) adds: bool,
+    pub(super) c: SharedMut,
+    pub(super) m: usize,
 }
 
 thread_local! {
@@ -118,6 +142,11 @@ thread_local! {
 impl Product<'_> {
     /// The results in `rows` × `panels`.
     fn run(&self, isa: Isa, rows: std::ops::Range<usize>, panels: std::ops::Range<usize>) {
+        #[cfg(target_arch = "x86_64")]
+        if isa == Isa::Avx512Bf16 && self.weight.precision() == Precision::Bf16 {
+            // SAFETY: `isa` is available (Isa::from_env checks); tasks have results of their own.
+            return unsafe { super::dot_bf16::run(self, &rows, &panels) };
+        }
         BLOCK.with_borrow_mut(|block| {
             block.resize(ROW_BLOCK / STRIP * STRIP_FLOATS, 0.0);
             for start in (0..self.weight.k()).step_by(DEPTH) {
@@ -293,7 +322,7 @@ unsafe fn tile<V: Lanes, const MR: usize, const NP: usize>(
             .as_ptr()
             .add(row / STRIP * STRIP_FLOATS + row % STRIP);
         let mut sums = [[[V::splat(0.0); 2]; NP]; MR];
-        if part.start > 0 {
+        if part.start > 0 || part.product.adds {
             read_tile(&mut sums, c, n, columns);
         }
         match weight.precision() {

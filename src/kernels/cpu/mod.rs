@@ -7,6 +7,8 @@
 
 pub mod attention;
 pub mod attention_backward;
+#[cfg(target_arch = "x86_64")]
+mod dot_bf16;
 pub mod elementwise;
 pub mod elementwise_backward;
 pub mod gemm;
@@ -36,7 +38,7 @@ macro_rules! with_isa {
         }
         match $isa {
             #[cfg(target_arch = "x86_64")]
-            $crate::kernels::cpu::Isa::Avx512 => avx512($($argument),*),
+            $crate::kernels::cpu::Isa::Avx512 | $crate::kernels::cpu::Isa::Avx512Bf16 => avx512($($argument),*),
             #[cfg(target_arch = "x86_64")]
             $crate::kernels::cpu::Isa::Avx2 => avx2($($argument),*),
             _ => $kernel::<$crate::kernels::cpu::simd::Portable>($($argument),*),

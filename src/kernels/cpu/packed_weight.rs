@@ -6,7 +6,9 @@
 use half::bf16;
 use rayon::prelude::*;
 
-use super::simd::LANES;
+#[cfg(target_arch = "x86_64")]
+use super::dot_bf16;
+use super::simd::{Isa, LANES};
 
 /// Output columns in a panel of packed weights.
 pub const PANEL: usize = 2 * LANES;
@@ -50,29 +52,9 @@ impl PackedWeight {
         precision: Precision,
         fill: impl Fn(usize, &mut [f32]) + Sync,
     ) -> Self {
-        let panel_lines = panel_floats(k, precision) / LANES;
-        let mut lines = vec![Line([0.0; LANES]); n.div_ceil(PANEL) * panel_lines];
-        lines
-            .par_chunks_mut(panel_lines.max(1))
-            .enumerate()
-            .for_each_init(
-                || vec![0.0; k],
-                |row, (panel, lines)| {
-                    for column in 0..PANEL.min(n - panel * PANEL) {
-                        fill(panel * PANEL + column, row);
-                        match precision {
-                            Precision::F32 => pack_column_f32(row, column, lines),
-                            Precision::Bf16 => pack_column_bf16(row, column, lines),
-                        }
-                    }
-                },
-            );
-        Self {
-            n,
-            k,
-            precision,
-            lines,
-        }
+        let mut packed = Self::empty(precision);
+        packed.pack(n, k, fill);
+        packed
     }
 
     /// Packs the transpose of `values (k, n)`, row-major. Its rows are rows of the panels already: no gather.
@@ -81,28 +63,71 @@ impl PackedWeight {
     /// If `values` does not hold `k` rows of `n`.
     pub fn from_transposed(n: usize, k: usize, precision: Precision, values: &[f32]) -> Self {
         assert_eq!(values.len(), n * k, "the matrix must be (k, n)");
-        let panel_lines = panel_floats(k, precision) / LANES;
-        let mut lines = vec![Line([0.0; LANES]); n.div_ceil(PANEL) * panel_lines];
-        let pack = |(panel, lines): (usize, &mut [Line])| {
-            let columns = panel * PANEL..n.min((panel + 1) * PANEL);
-            for row in 0..k {
-                let source = &values[row * n..][columns.clone()];
+        let mut packed = Self::empty(precision);
+        packed.pack_transposed(n, k, |row| &values[row * n..][..n]);
+        packed
+    }
+
+    /// A matrix without values, whose room is used again by each packing.
+    pub fn empty(precision: Precision) -> Self {
+        Self {
+            n: 0,
+            k: 0,
+            precision,
+            lines: Vec::new(),
+        }
+    }
+
+    /// Becomes what [`PackedWeight::new`] makes.
+    pub fn pack(&mut self, n: usize, k: usize, fill: impl Fn(usize, &mut [f32]) + Sync) {
+        let precision = self.precision;
+        let pack = |row: &mut Vec<f32>, (panel, lines): (usize, &mut [Line])| {
+            let columns = PANEL.min(n - panel * PANEL);
+            if columns < PANEL {
+                lines.fill(Line([0.0; LANES]));
+            }
+            for column in 0..columns {
+                fill(panel * PANEL + column, row);
                 match precision {
-                    Precision::F32 => pack_row_f32(source, row, lines),
-                    Precision::Bf16 => pack_row_bf16(source, row, lines),
+                    Precision::F32 => pack_column_f32(row, column, lines),
+                    Precision::Bf16 => pack_column_bf16(row, column, lines),
                 }
             }
         };
-        lines
-            .par_chunks_mut(panel_lines.max(1))
-            .enumerate()
-            .for_each(pack);
-        Self {
-            n,
-            k,
-            precision,
-            lines,
+        let panels = self.room(n, k).enumerate();
+        panels.for_each_init(|| vec![0.0; k], pack);
+    }
+
+    /// Becomes what [`PackedWeight::from_transposed`] makes of `k` rows of `n` values.
+    pub fn pack_transposed<'a>(
+        &mut self,
+        n: usize,
+        k: usize,
+        row: impl Fn(usize) -> &'a [f32] + Sync,
+    ) {
+        let precision = self.precision;
+        let pack = |(panel, lines): (usize, &mut [Line])| {
+            let columns = panel * PANEL..n.min((panel + 1) * PANEL);
+            let row = |k: usize| &row(k)[columns.clone()];
+            match precision {
+                Precision::F32 => (0..k).for_each(|k| pack_row_f32(row(k), k, lines)),
+                Precision::Bf16 => pack_rows_bf16(Isa::current(), k, row, lines),
+            }
+        };
+        self.room(n, k).enumerate().for_each(pack);
+    }
+
+    /// Takes the shape; the panels, which hold anything.
+    fn room(&mut self, n: usize, k: usize) -> impl IndexedParallelIterator<Item = &mut [Line]> {
+        let panel_lines = panel_floats(k, self.precision) / LANES;
+        let len = n.div_ceil(PANEL) * panel_lines;
+        if self.lines.capacity() < len {
+            // Old values are not worth moving.
+            self.lines = Vec::with_capacity(len);
         }
+        self.lines.resize(len, Line([0.0; LANES]));
+        (self.n, self.k) = (n, k);
+        self.lines.par_chunks_mut(panel_lines.max(1))
     }
 
     /// Output width.
@@ -147,19 +172,56 @@ fn pack_column_f32(row: &[f32], column: usize, lines: &mut [Line]) {
 }
 
 fn pack_row_f32(values: &[f32], k: usize, lines: &mut [Line]) {
-    for (line, values) in lines[2 * k..].iter_mut().zip(values.chunks(LANES)) {
-        line.0[..values.len()].copy_from_slice(values);
+    for (half, line) in lines[2 * k..][..2].iter_mut().enumerate() {
+        let values = lane(values, half);
+        let (own, beyond) = line.0.split_at_mut(values.len());
+        own.copy_from_slice(values);
+        beyond.fill(0.0);
     }
 }
 
-fn pack_row_bf16(values: &[f32], k: usize, lines: &mut [Line]) {
-    let shift = if k % 2 == 1 { 16 } else { 0 };
-    for (line, values) in lines[k / 2 * 2..].iter_mut().zip(values.chunks(LANES)) {
-        for (slot, value) in line.0.iter_mut().zip(values) {
-            let bits = u32::from(bf16::from_f32(*value).to_bits()) << shift;
-            *slot = f32::from_bits(slot.to_bits() | bits);
+/// Packs `k` rows of a panel, two by two.
+#[cfg_attr(
+    target_arch = "x86_64",
+    expect(
+        unsafe_code,
+        reason = "an instruction set; the block says why it is there"
+    )
+)]
+fn pack_rows_bf16<'a>(isa: Isa, k: usize, row: impl Fn(usize) -> &'a [f32], lines: &mut [Line]) {
+    for (pair, lines) in lines.chunks_exact_mut(2).enumerate() {
+        let even = row(2 * pair);
+        let odd = if 2 * pair + 1 < k {
+            row(2 * pair + 1)
+        } else {
+            &[]
+        };
+        #[cfg(target_arch = "x86_64")]
+        if isa == Isa::Avx512Bf16 {
+            for (half, line) in lines.iter_mut().enumerate() {
+                // SAFETY: `isa` is available (Isa::from_env checks).
+                line.0 = unsafe { dot_bf16::pairs(lane(even, half), lane(odd, half)) };
+            }
+            continue;
+        }
+        let _ = isa;
+        for (half, line) in lines.iter_mut().enumerate() {
+            let (even, odd) = (lane(even, half), lane(odd, half));
+            for (i, slot) in line.0.iter_mut().enumerate() {
+                let bits = |values: &[f32]| {
+                    let value = values.get(i).copied().unwrap_or(0.0);
+                    u32::from(bf16::from_f32(value).to_bits())
+                };
+                *slot = f32::from_bits(bits(odd) << 16 | bits(even));
+            }
         }
     }
+}
+
+/// The left or right half of a row of a panel, as far as it goes.
+fn lane(row: &[f32], half: usize) -> &[f32] {
+    let row = row.get(half * LANES..).unwrap_or(&[]);
+    &row[..row.len().min(LANES)]
 }
 
 fn pack_column_bf16(row: &[f32], column: usize, lines: &mut [Line]) {

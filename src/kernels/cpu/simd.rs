@@ -21,11 +21,13 @@ pub enum Isa {
     Avx2,
     /// AVX-512F/BW/VL.
     Avx512,
+    /// The same with AVX512-BF16: products of bf16 weights round the other operand to bf16 too.
+    Avx512Bf16,
 }
 
 impl Isa {
     /// Every instruction set, slowest first.
-    pub const ALL: [Isa; 3] = [Isa::Portable, Isa::Avx2, Isa::Avx512];
+    pub const ALL: [Isa; 4] = [Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16];
 
     /// The name used by `ANKH3_CPU_ISA` and in provenance.
     pub fn name(self) -> &'static str {
@@ -33,6 +35,7 @@ impl Isa {
             Isa::Portable => "portable",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
+            Isa::Avx512Bf16 => "avx512bf16",
         }
     }
 
@@ -48,9 +51,16 @@ impl Isa {
                     && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512vl")
             }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bf16 => Isa::Avx512.is_available() && is_x86_feature_detected!("avx512bf16"),
             #[cfg(not(target_arch = "x86_64"))]
             _ => false,
         }
+    }
+
+    /// Whether products of bf16 weights round their other operand to bf16 too, as matrix units do.
+    pub fn rounds_activations(self) -> bool {
+        self == Isa::Avx512Bf16
     }
 
     /// The best this machine has.

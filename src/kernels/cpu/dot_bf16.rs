@@ -1,0 +1,306 @@
+//! The product of [`super::gemm`] where the CPU multiplies pairs of bf16 (AVX512-BF16, `vdpbf16ps`): both operands are rounded to bf16, to nearest
+//! even, and sums are f32. Twice the multiply-adds an instruction.
+//!
+//! A task's rows of A are rounded block by block ([`super::gemm::DEPTH`] columns) into pairs of k, row by row where A lies in rows and in strips of
+//! [`STRIP`] rows where it lies in columns, so that rounding never needs a transpose. Weights are pairs already ([`super::packed_weight`]).
+//!
+//! **Batch-invariant to the byte**: every element of C is one chain of pairs in the order of k, whatever the number of rows, the tile or the threads.
+#![expect(
+    unsafe_code,
+    reason = "vector loads and stores through pointers; each block says why it is in bounds"
+)]
+
+use std::arch::x86_64::{
+    __m512, __m512bh, __m512i, _mm512_add_ps, _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps,
+    _mm512_loadu_si512, _mm512_mask_storeu_epi32, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
+    _mm512_permutexvar_epi16, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_storeu_si512,
+};
+use std::cell::RefCell;
+use std::ops::Range;
+
+use super::gemm::{DEPTH, Left, Product, ROW_BLOCK, STRIP};
+use super::packed_weight::PANEL;
+use super::simd::LANES;
+
+/// Pairs of one row of a block; some more than [`DEPTH`] asks for, so that twelve rows do not fall on the same lines of the cache.
+const ROW_PAIRS: usize = DEPTH / 2 + LANES;
+/// Pairs of a block: ten strips in either form.
+const BLOCK_PAIRS: usize = ROW_BLOCK * ROW_PAIRS;
+
+thread_local! {
+    static BLOCK: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The results of `product` in `rows` × `panels`.
+///
+/// # Safety
+/// The CPU must have AVX-512F/BW/VL and AVX512-BF16; no other thread may touch these results meanwhile.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+pub(super) unsafe fn run(product: &Product<'_>, rows: &Range<usize>, panels: &Range<usize>) {
+    BLOCK.with_borrow_mut(|block| {
+        block.resize(BLOCK_PAIRS, 0);
+        for start in (0..product.weight.k()).step_by(DEPTH) {
+            let part = Part {
+                product,
+                rows,
+                panels,
+                start,
+                depth: DEPTH.min(product.weight.k() - start),
+                block: block.as_mut_ptr(),
+            };
+            // SAFETY: `block` holds BLOCK_PAIRS pairs; rows and panels are those of the product.
+            unsafe {
+                match product.a {
+                    Left::Rows(a) => {
+                        part.round_rows(a);
+                        part.multiply::<ROW_PAIRS, 1>();
+                    }
+                    Left::Columns(a) => {
+                        part.round_columns(a);
+                        part.multiply::<1, STRIP>();
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// The first `count` (at most 16) of sixteen lanes.
+#[inline(always)]
+fn first(count: usize) -> u16 {
+    ((1_u32 << count.min(LANES)) - 1) as u16
+}
+
+/// Up to 32 values as bf16: `low` first, then `high`.
+#[inline(always)]
+unsafe fn rounded(low: __m512, high: __m512) -> __m512i {
+    // SAFETY: the caller's CPU has AVX512-BF16; both types are 64 bytes.
+    unsafe { std::mem::transmute(_mm512_cvtne2ps_pbh(high, low)) }
+}
+
+/// Up to sixteen pairs `(even[i], odd[i])`, rounded; zero where a slice ends. Bits of f32 hold them.
+///
+/// # Safety
+/// The CPU must have AVX-512F/BW/VL and AVX512-BF16.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+pub(super) unsafe fn pairs(even: &[f32], odd: &[f32]) -> [f32; LANES] {
+    // SAFETY: masks end the reads where the slices end; both types are 64 bytes.
+    unsafe {
+        let even = _mm512_maskz_loadu_ps(first(even.len()), even.as_ptr());
+        let odd = _mm512_maskz_loadu_ps(first(odd.len()), odd.as_ptr());
+        std::mem::transmute(interleaved(even, odd))
+    }
+}
+
+/// One block of k of one task.
+struct Part<'a> {
+    product: &'a Product<'a>,
+    rows: &'a Range<usize>,
+    panels: &'a Range<usize>,
+    start: usize,
+    depth: usize,
+    block: *mut u32,
+}
+
+impl Part<'_> {
+    /// A by rows: pair p of row r to `block[r][p]`; an odd last k is paired with zero.
+    #[inline(always)]
+    unsafe fn round_rows(&self, a: &[f32]) {
+        let k = self.product.weight.k();
+        for (i, row) in self.rows.clone().enumerate() {
+            let values = &a[row * k + self.start..][..self.depth];
+            for column in (0..self.depth).step_by(2 * LANES) {
+                let left = self.depth - column;
+                // SAFETY: masks end the reads at the row's end; a row of the block has room for whole registers (DEPTH is a multiple of 32).
+                unsafe {
+                    let source = values.as_ptr().wrapping_add(column);
+                    let low = _mm512_maskz_loadu_ps(first(left), source);
+                    let rest = first(left.saturating_sub(LANES));
+                    let high = _mm512_maskz_loadu_ps(rest, source.wrapping_add(LANES));
+                    let target = self.block.add(i * ROW_PAIRS + column / 2);
+                    _mm512_storeu_si512(target.cast(), rounded(low, high));
+                }
+            }
+        }
+    }
+
+    /// A by columns: pair p of row r to `block[r / 12][p][r % 12]`.
+    #[inline(always)]
+    unsafe fn round_columns(&self, a: &[f32]) {
+        let m = self.product.m;
+        for (strip, row) in self.rows.clone().step_by(STRIP).enumerate() {
+            let height = first(STRIP.min(self.rows.end - row));
+            for pair in 0..self.depth.div_ceil(2) {
+                let k = self.start + 2 * pair;
+                let odd = if 2 * pair + 1 < self.depth { height } else { 0 };
+                // SAFETY: masks end reads at the task's last row, and rows `k` and `k + 1` of A exist where they are read; a strip of the block
+                // holds 12 pairs for every pair of k.
+                unsafe {
+                    let source = a.as_ptr().wrapping_add(k * m + row);
+                    let even = _mm512_maskz_loadu_ps(height, source);
+                    let odd = _mm512_maskz_loadu_ps(odd, source.wrapping_add(m));
+                    let pairs = interleaved(even, odd);
+                    let target = self.block.add(strip * STRIP * ROW_PAIRS + pair * STRIP);
+                    _mm512_mask_storeu_epi32(target.cast(), height, pairs);
+                }
+            }
+        }
+    }
+
+    /// Multiplies the block, whose pair p of row r of a strip lies at `r * ROW + p * STEP`.
+    #[inline(always)]
+    unsafe fn multiply<const ROW: usize, const STEP: usize>(&self) {
+        let rows = self.rows.len();
+        // SAFETY: tiles stay within the task's rows and panels.
+        unsafe {
+            let mut panel = self.panels.start;
+            if rows <= 3 {
+                while panel + 4 <= self.panels.end {
+                    self.tile_of_rows::<ROW, STEP, 4>(0, rows, panel);
+                    panel += 4;
+                }
+            }
+            for panel in panel..self.panels.end {
+                for row in (0..rows).step_by(STRIP) {
+                    self.tile_of_rows::<ROW, STEP, 1>(row, STRIP.min(rows - row), panel);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn tile_of_rows<const ROW: usize, const STEP: usize, const NP: usize>(
+        &self,
+        row: usize,
+        rows: usize,
+        panel: usize,
+    ) {
+        // SAFETY: passed on from `multiply`.
+        unsafe {
+            match rows {
+                1 => self.tile::<ROW, STEP, 1, NP>(row, panel),
+                2 => self.tile::<ROW, STEP, 2, NP>(row, panel),
+                3 => self.tile::<ROW, STEP, 3, NP>(row, panel),
+                _ if NP > 1 => unreachable!("several panels only with up to three rows"),
+                4 => self.tile::<ROW, STEP, 4, 1>(row, panel),
+                5 => self.tile::<ROW, STEP, 5, 1>(row, panel),
+                6 => self.tile::<ROW, STEP, 6, 1>(row, panel),
+                7 => self.tile::<ROW, STEP, 7, 1>(row, panel),
+                8 => self.tile::<ROW, STEP, 8, 1>(row, panel),
+                9 => self.tile::<ROW, STEP, 9, 1>(row, panel),
+                10 => self.tile::<ROW, STEP, 10, 1>(row, panel),
+                11 => self.tile::<ROW, STEP, 11, 1>(row, panel),
+                _ => self.tile::<ROW, STEP, 12, 1>(row, panel),
+            }
+        }
+    }
+
+    /// `MR` rows × `NP` panels of C, for this block of k.
+    #[inline(always)]
+    unsafe fn tile<const ROW: usize, const STEP: usize, const MR: usize, const NP: usize>(
+        &self,
+        row: usize,
+        panel: usize,
+    ) {
+        let Product {
+            weight,
+            residual,
+            c,
+            ..
+        } = self.product;
+        let n = weight.n();
+        let place = (self.rows.start + row) * n + panel * PANEL;
+        let last = self.start + self.depth == weight.k();
+        // SAFETY: a tile begins at a multiple of 12 rows, hence at a strip in either form, and has at most 12; panels `panel..panel + NP` exist and
+        // hold every pair of k; C and the residual have whole rows of n floats, of which masks touch only the columns that exist.
+        unsafe {
+            let a = self.block.add(row * ROW_PAIRS);
+            let b: [*const u32; NP] = std::array::from_fn(|p| {
+                let pairs: *const u32 = weight.panel(panel + p).cast();
+                pairs.add(self.start / 2 * PANEL)
+            });
+            let mut sums = [[[_mm512_setzero_ps(); 2]; NP]; MR];
+            let c = c.get().add(place);
+            let mask = |p: usize, half: usize| {
+                let columns = (n - panel * PANEL).saturating_sub(p * PANEL + half * LANES);
+                first(columns)
+            };
+            if self.start > 0 || self.product.adds {
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    for (p, sums) in sums.iter_mut().enumerate() {
+                        for (half, sum) in sums.iter_mut().enumerate() {
+                            let c = c.wrapping_add(r * n + p * PANEL + half * LANES);
+                            *sum = _mm512_maskz_loadu_ps(mask(p, half), c);
+                        }
+                    }
+                }
+            }
+            dot::<ROW, STEP, MR, NP>(&mut sums, a, b, self.depth.div_ceil(2));
+            for (r, sums) in sums.iter().enumerate() {
+                for (p, sums) in sums.iter().enumerate() {
+                    for (half, sum) in sums.iter().enumerate() {
+                        let at = r * n + p * PANEL + half * LANES;
+                        let mut sum = *sum;
+                        if let (Some(residual), true) = (residual, last) {
+                            let residual = residual.as_ptr().wrapping_add(place + at);
+                            sum =
+                                _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask(p, half), residual));
+                        }
+                        _mm512_mask_storeu_ps(c.wrapping_add(at), mask(p, half), sum);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Pairs `(even[i], odd[i])` in bf16.
+#[inline(always)]
+unsafe fn interleaved(even: __m512, odd: __m512) -> __m512i {
+    const ORDER: [u16; 32] = {
+        let mut order = [0; 32];
+        let mut i = 0;
+        while i < 16 {
+            order[2 * i] = i as u16;
+            order[2 * i + 1] = 16 + i as u16;
+            i += 1;
+        }
+        order
+    };
+    // SAFETY: the caller's CPU has AVX512-BF16 and BW; the order is 64 bytes.
+    unsafe {
+        let order = _mm512_loadu_si512(ORDER.as_ptr().cast());
+        _mm512_permutexvar_epi16(order, rounded(even, odd))
+    }
+}
+
+/// `sums += a · b` over `pairs` pairs of k.
+///
+/// # Safety
+/// `a` must hold `MR` rows of `pairs` pairs, every pointer of `b` `pairs` rows of 32 pairs.
+#[inline(always)]
+unsafe fn dot<const ROW: usize, const STEP: usize, const MR: usize, const NP: usize>(
+    sums: &mut [[[__m512; 2]; NP]; MR],
+    a: *const u32,
+    b: [*const u32; NP],
+    pairs: usize,
+) {
+    let mut local = *sums;
+    for pair in 0..pairs {
+        for (p, b) in b.iter().enumerate() {
+            // SAFETY: pair < pairs; both types are 64 bytes.
+            unsafe {
+                let b = b.add(pair * PANEL);
+                let left: __m512bh = std::mem::transmute(_mm512_loadu_si512(b.cast()));
+                let right: __m512bh = std::mem::transmute(_mm512_loadu_si512(b.add(LANES).cast()));
+                for (r, sums) in local.iter_mut().enumerate() {
+                    let value = *a.add(r * ROW + pair * STEP);
+                    let value: __m512bh = std::mem::transmute(_mm512_set1_epi32(value as i32));
+                    sums[p][0] = _mm512_dpbf16_ps(sums[p][0], value, left);
+                    sums[p][1] = _mm512_dpbf16_ps(sums[p][1], value, right);
+                }
+            }
+        }
+    }
+    *sums = local;
+}

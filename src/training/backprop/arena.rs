@@ -1,0 +1,100 @@
+//! Room for big intermediate values, kept from layer to layer and from step to step: what is dropped is taken again, so that after the first step
+//! nothing is asked of the operating system.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The rooms that are free.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Arena(Arc<Mutex<Vec<Vec<f32>>>>);
+
+/// Values that go back to their arena when they are dropped.
+#[derive(Debug)]
+pub(super) struct Buffer {
+    values: Vec<f32>,
+    home: Arena,
+}
+
+impl Arena {
+    /// `len` values that hold anything: to be written before they are read.
+    pub fn buffer(&self, len: usize) -> Buffer {
+        let mut values = self.room(len);
+        values.resize(len, 0.0);
+        Buffer {
+            values,
+            home: self.clone(),
+        }
+    }
+
+    /// `len` zeros.
+    pub fn zeros(&self, len: usize) -> Buffer {
+        let mut buffer = self.buffer(len);
+        buffer.fill(0.0);
+        buffer
+    }
+
+    /// The smallest free room that holds `len` values and is not far too large; else a new one in place of the largest that is too small, with some more
+    /// than is asked for, as the next batch has a few tokens more.
+    fn room(&self, len: usize) -> Vec<f32> {
+        let mut free = self.free();
+        let sizes = free.iter().map(Vec::capacity).enumerate();
+        let fitting = sizes
+            .clone()
+            .filter(|(_, size)| (len..=8 * len.max(1 << 12)).contains(size));
+        if let Some((place, _)) = fitting.min_by_key(|(_, size)| *size) {
+            return free.swap_remove(place);
+        }
+        let small = sizes.filter(|(_, size)| *size < len);
+        if let Some((place, _)) = small.max_by_key(|(_, size)| *size) {
+            free.swap_remove(place);
+        }
+        Vec::with_capacity(len + len / 8)
+    }
+
+    fn free(&self) -> MutexGuard<'_, Vec<Vec<f32>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let values = std::mem::take(&mut self.values);
+        self.home.free().push(values);
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.values
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.values
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_dropped_is_taken_again() {
+        let arena = Arena::default();
+        let first = arena.buffer(10_000);
+        let place = first.as_ptr();
+        let other = arena.buffer(20_000);
+        drop((first, other));
+        // A little more or less takes the same room.
+        assert_eq!(arena.buffer(10_500).as_ptr(), place);
+        assert_eq!(arena.buffer(9_000).as_ptr(), place);
+        assert_eq!(arena.free().len(), 2);
+        // What fits nowhere takes the place of the largest.
+        drop(arena.buffer(1_000_000));
+        assert_eq!(arena.free().len(), 2);
+        assert!(arena.zeros(1_000_000).iter().all(|value| *value == 0.0));
+    }
+}

@@ -1,0 +1,166 @@
+//! What every layer's two directions are made of: products with the gradients of input and weight, norms, and sums into the weights' gradients.
+//!
+//! `y = x Wᵀ`: `dx = dy W`, `dW += dyᵀ x`. Sums over tokens are one chain in the order of the tokens, so they do not depend on threads.
+
+use rayon::prelude::*;
+
+use super::super::step::Gradients;
+use super::super::variables::Parameters;
+use super::arena::{Arena, Buffer};
+use super::weights::Matrix;
+use crate::kernels::cpu::gemm::{self, Left};
+use crate::kernels::cpu::packed_weight::PackedWeight;
+use crate::kernels::cpu::{Isa, elementwise, elementwise_backward};
+use crate::kernels::dropout::Dropout;
+use crate::model::Config;
+
+/// Values given to one thread at a time.
+const CHUNK: usize = 1 << 14;
+
+/// One batch's way forward and back.
+pub(super) struct Pass<'a> {
+    pub config: &'a Config,
+    pub parameters: &'a Parameters,
+    pub arena: &'a Arena,
+    /// The input of the product at hand, packed for the gradient of its weight.
+    pub tokens: &'a mut PackedWeight,
+    pub isa: Isa,
+    /// The gradients, which everything is added to.
+    pub sums: &'a mut Gradients,
+}
+
+/// The stream of place `n` below `dropout`'s.
+pub(super) fn at(dropout: Option<Dropout>, n: usize) -> Option<Dropout> {
+    dropout.map(|dropout| dropout.at(n as u64))
+}
+
+/// `target += values`.
+pub(super) fn add(target: &mut [f32], values: &[f32]) {
+    let pairs = target.par_chunks_mut(CHUNK).zip(values.par_chunks(CHUNK));
+    pairs.for_each(|(target, values)| {
+        target
+            .iter_mut()
+            .zip(values)
+            .for_each(|(sum, value)| *sum += value);
+    });
+}
+
+/// `values *= factor`.
+pub(super) fn scale(values: &mut [f32], factor: f32) {
+    let chunks = values.par_chunks_mut(CHUNK);
+    chunks.for_each(|values| values.iter_mut().for_each(|value| *value *= factor));
+}
+
+fn sum<'a>(sums: &'a mut Gradients, name: &str) -> &'a mut [f32] {
+    let sum = sums.get_mut(name);
+    sum.expect("the sums hold every weight, whose names were checked")
+}
+
+impl Pass<'_> {
+    /// `x Wᵀ`.
+    pub fn product(&self, x: &[f32], weight: &Matrix) -> Buffer {
+        let mut y = self.arena.buffer(x.len() / weight.k * weight.n);
+        gemm::matmul(self.isa, x, &weight.forward, None, &mut y);
+        y
+    }
+
+    /// `residual + x Wᵀ`, the product dropped.
+    pub fn branch(
+        &self,
+        x: &[f32],
+        weight: &Matrix,
+        residual: &[f32],
+        dropout: Option<Dropout>,
+    ) -> Buffer {
+        let Some(dropout) = dropout else {
+            let mut y = self.arena.buffer(residual.len());
+            gemm::matmul(self.isa, x, &weight.forward, Some(residual), &mut y);
+            return y;
+        };
+        let mut y = self.product(x, weight);
+        dropout.add_in_place(&mut y, residual);
+        y
+    }
+
+    /// The gradient of a [`Pass::branch`]'s `x` from that of its result; adds that of the weight.
+    pub fn branch_back(
+        &mut self,
+        x: &[f32],
+        weight: &Matrix,
+        d: &[f32],
+        dropout: Option<Dropout>,
+    ) -> Buffer {
+        let Some(dropout) = dropout else {
+            return self.product_back(x, weight, d);
+        };
+        let mut dropped = self.arena.buffer(d.len());
+        dropout.apply_to(d, &mut dropped);
+        self.product_back(x, weight, &dropped)
+    }
+
+    /// The gradient of a [`Pass::product`]'s `x`; adds that of the weight.
+    pub fn product_back(&mut self, x: &[f32], weight: &Matrix, dy: &[f32]) -> Buffer {
+        self.weight_back(x, weight, dy);
+        let mut dx = self.arena.buffer(x.len());
+        gemm::matmul(self.isa, dy, &weight.backward, None, &mut dx);
+        dx
+    }
+
+    /// [`Pass::product_back`], the gradient of `x` added to `dx`.
+    pub fn product_back_onto(&mut self, x: &[f32], weight: &Matrix, dy: &[f32], dx: &mut [f32]) {
+        self.weight_back(x, weight, dy);
+        gemm::multiply_add(self.isa, Left::Rows(dy), &weight.backward, dx);
+    }
+
+    /// Adds the gradient of the weight.
+    fn weight_back(&mut self, x: &[f32], weight: &Matrix, dy: &[f32]) {
+        let (k, tokens) = (weight.k, x.len() / weight.k);
+        self.tokens
+            .pack_transposed(k, tokens, |row| &x[row * k..][..k]);
+        if let [(name, _)] = &weight.parts[..] {
+            let sum = sum(self.sums, name);
+            return gemm::multiply_add(self.isa, Left::Columns(dy), self.tokens, sum);
+        }
+        let mut dw = self.arena.buffer(weight.n * weight.k);
+        gemm::multiply(self.isa, Left::Columns(dy), self.tokens, None, &mut dw);
+        let mut rest = &dw[..];
+        for (name, rows) in &weight.parts {
+            let (part, below) = rest.split_at(rows * weight.k);
+            self.add(name, part);
+            rest = below;
+        }
+    }
+
+    /// Adds to the gradient of a weight.
+    pub fn add(&mut self, name: &str, values: &[f32]) {
+        add(self.sum(name), values);
+    }
+
+    /// The gradient of a weight.
+    pub fn sum(&mut self, name: &str) -> &mut [f32] {
+        sum(self.sums, name)
+    }
+
+    /// The values of a weight.
+    pub fn parameter(&self, name: &str) -> &[f32] {
+        &self.parameters[name].values
+    }
+
+    fn epsilon(&self) -> f32 {
+        self.config.layer_norm_epsilon as f32
+    }
+
+    /// The norm of that name.
+    pub fn norm(&self, x: &[f32], name: &str) -> Buffer {
+        let mut out = self.arena.buffer(x.len());
+        elementwise::rms_norm(self.isa, x, self.parameter(name), self.epsilon(), &mut out);
+        out
+    }
+
+    /// Adds the gradient of a [`Pass::norm`]'s `x` to `d`, and that of its weight.
+    pub fn norm_back(&mut self, x: &[f32], name: &str, dy: &[f32], d: &mut [f32]) {
+        let (weight, epsilon) = (self.parameter(name), self.epsilon());
+        let dw = elementwise_backward::rms_norm(self.isa, x, weight, epsilon, dy, d);
+        self.add(name, &dw);
+    }
+}
