@@ -171,13 +171,14 @@ impl Attention<'_> {
         };
         let slopes: Vec<f64> = (0..weights.len()).map(slope_of).collect();
         let mean: f64 = weights.iter().zip(&slopes).map(|(w, s)| w * s).sum();
-        for j in 0..weights.len() {
-            let ds = weights[j] * (slopes[j] - mean);
+        for (j, ((weight, slope), factor)) in weights.iter().zip(&slopes).zip(&factors).enumerate()
+        {
+            let ds = weight * (slope - mean);
             let key = ((segment.keys.start + j) * self.heads + head) * self.d;
             let from = (query * self.heads + head) * self.d;
-            for c in 0..self.d {
-                g.dv[key + c] += weights[j] * factors[j] * dy[c];
-                g.dk[key + c] += ds * q[c];
+            for (c, (d, q)) in dy.iter().zip(q).enumerate() {
+                g.dv[key + c] += weight * factor * d;
+                g.dk[key + c] += ds * q;
                 g.dq[from + c] += ds * self.k[key + c];
             }
             if self.bias.is_some() {
