@@ -48,7 +48,7 @@ pub fn attention(
         );
     }
     #[cfg(feature = "cuda")]
-    if let Some(out) = super::cuda::ops::attention(q, kv, bias, plan, dropout)? {
+    if let Some(out) = super::cuda::attention_op::attention(q, kv, bias, plan, dropout)? {
         return Ok(out);
     }
     if !q.device().is_cpu() {
@@ -84,7 +84,7 @@ pub fn self_attention(
         return qkv.apply_op2(bias, SelfAttention(op));
     }
     #[cfg(feature = "cuda")]
-    if let Some(out) = super::cuda::ops::self_attention(qkv, bias, plan, dropout)? {
+    if let Some(out) = super::cuda::attention_op::self_attention(qkv, bias, plan, dropout)? {
         return Ok(out);
     }
     let (q, kv) = (qkv.narrow(1, 0, inner)?, qkv.narrow(1, inner, 2 * inner)?);

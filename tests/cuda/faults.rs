@@ -151,7 +151,7 @@ fn a_copy_that_is_not_waited_for() {
     );
 }
 
-/// Wrong lanes read and write inside their arrays: only the numbers show them.
+/// Wrong lanes read and write inside their arrays: mostly only the numbers show them.
 #[test]
 fn a_fragment_of_the_wrong_lane() {
     if without_compiler() {
@@ -180,8 +180,9 @@ fn a_fragment_of_the_wrong_lane() {
     for (from, to) in plants {
         let fault = first_fault(broken("attention_mma.cu", 0, from, to), false);
         let fault = fault.unwrap_or_else(|| panic!("{from} is not missed"));
+        let seen = ["out is off by", "never written", "not aligned"];
         assert!(
-            fault.contains("out is off by") || fault.contains("never written"),
+            seen.iter().any(|words| fault.contains(words)),
             "{from}: {fault}"
         );
     }

@@ -13,6 +13,8 @@ pub mod norm;
 pub mod rows;
 
 #[cfg(feature = "cuda")]
+pub mod attention_op;
+#[cfg(feature = "cuda")]
 pub mod device;
 #[cfg(feature = "cuda")]
 pub mod ops;
