@@ -15,6 +15,8 @@ const FILES: [&str; 6] = [
     "attention_mma.cu",
 ];
 
+const HEADERS: [&str; 3] = ["common.cuh", "device.cuh", "attention.cuh"];
+
 const TARGETS: [&str; 4] = [
     "arch=compute_80,code=sm_80",
     "arch=compute_89,code=sm_89",
@@ -27,7 +29,9 @@ fn main() {
     if std::env::var_os("CARGO_FEATURE_CUDA").is_none() {
         return;
     }
-    println!("cargo:rerun-if-changed=src/kernels/cuda");
+    for file in FILES.iter().chain(&HEADERS) {
+        println!("cargo:rerun-if-changed=src/kernels/cuda/{file}");
+    }
     for variable in ["NVCC", "CUDA_HOME", "CUDA_PATH"] {
         println!("cargo:rerun-if-env-changed={variable}");
     }
