@@ -8,24 +8,23 @@ WORKDIR /src
 COPY . .
 RUN cargo build --release --locked && cp target/release/ankh3 /ankh3
 
-FROM nvidia/cuda:12.6.3-devel-ubuntu22.04 AS build-cuda
+FROM nvidia/cuda:13.0.1-devel-ubuntu22.04 AS build-cuda
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 # The Rust of the other builder: a toolchain is a folder.
 COPY --from=build-cpu /usr/local/rustup /usr/local/rustup
 COPY --from=build-cpu /usr/local/cargo /usr/local/cargo
-ENV RUSTUP_HOME=/usr/local/rustup CARGO_HOME=/usr/local/cargo PATH=/usr/local/cargo/bin:$PATH
+ENV RUSTUP_HOME=/usr/local/rustup CARGO_HOME=/usr/local/cargo PATH=/usr/local/cargo/bin:$PATH CUDA_HOME=/usr/local/cuda
 WORKDIR /src
 COPY . .
-# No GPU is there while building: the oldest one to run on is named (8.0: A100; newer ones translate at the first start).
-ARG CUDA_COMPUTE_CAP=80
-RUN CUDA_COMPUTE_CAP=${CUDA_COMPUTE_CAP} cargo build --release --locked --features cuda && cp target/release/ankh3 /ankh3
+RUN containers/cuda/build build --locked && cp target/release/ankh3 /ankh3
 
-FROM nvidia/cuda:12.6.3-runtime-ubuntu22.04 AS cuda
+FROM nvidia/cuda:13.0.1-runtime-ubuntu22.04 AS cuda
 COPY --from=build-cuda /ankh3 /usr/local/bin/ankh3
 RUN useradd --create-home --uid 1000 ankh3
 USER 1000
 WORKDIR /work
-# Links against the driver's library, which only a machine with a GPU has: its version is asked for when it runs.
+# Libraries of CUDA are opened as it runs: it starts without a driver too.
+RUN ankh3 --version
 CMD ["ankh3", "--version"]
 
 FROM debian:bookworm-slim AS cpu

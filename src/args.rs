@@ -70,7 +70,7 @@ impl From<PrefixArg> for TaskPrefix {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Running")]
 pub struct RuntimeArgs {
-    /// cpu, cuda, cuda:N, or auto (a GPU where this build and this machine have one).
+    /// cpu, cuda, cuda:N, cuda:all (`embed` only), or auto (a GPU where this build and this machine have one).
     #[arg(long, default_value = "auto")]
     pub device: DeviceSpec,
 
@@ -115,15 +115,33 @@ impl RuntimeArgs {
     /// # Errors
     /// A device that this build or machine lacks.
     pub fn compute(&self) -> Result<Compute, DeviceError> {
-        let dtype = self.dtype.map(|dtype| match dtype {
-            DtypeArg::F32 => Dtype::F32,
-            DtypeArg::Bf16 => Dtype::Bf16,
-        });
-        let compute = Compute::open(self.device, dtype)?;
+        self.weighed(Compute::open(self.device, self.dtype())?)
+    }
+
+    /// Opens every device asked for.
+    ///
+    /// # Errors
+    /// A device that this build or machine lacks.
+    pub fn computes(&self) -> Result<Vec<Compute>, DeviceError> {
+        let all = Compute::open_all(self.device, self.dtype())?;
+        all.into_iter()
+            .map(|compute| self.weighed(compute))
+            .collect()
+    }
+
+    /// With weights in the form asked for.
+    fn weighed(&self, compute: Compute) -> Result<Compute, DeviceError> {
         match self.weights {
             WeightsArg::Full => Ok(compute),
             WeightsArg::Int8 => compute.quantized(),
         }
+    }
+
+    fn dtype(&self) -> Option<Dtype> {
+        self.dtype.map(|dtype| match dtype {
+            DtypeArg::F32 => Dtype::F32,
+            DtypeArg::Bf16 => Dtype::Bf16,
+        })
     }
 
     /// Tokens in a batch: what was asked for, else what keeps the device busy.

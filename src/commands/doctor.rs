@@ -6,23 +6,34 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
+use candle_core::DType;
 use clap::Args;
 
 use crate::args::at_least_one;
 use crate::checkpoint::Hub;
 use crate::device::{Compute, DeviceSpec, has_driver};
 use crate::kernels::cpu::Isa;
-use crate::model::self_check::{self, Check};
+use crate::model::self_check::rates::{self, Rate, Size};
+use crate::model::self_check::{self, Check, on_device};
 
 /// Show what this build sees of the machine, and check its arithmetic
 ///
 /// CPU, threads, memory, GPUs, the model cache; then every kernel on every instruction set of this CPU, and a small random encoder, against plain
-/// arithmetic in double precision. Exit code 1 if a result is off.
+/// arithmetic in double precision. On a GPU (--device cuda) also every kernel of it, forward and backward, on fresh random inputs, a small model, and how fast it
+/// copies, multiplies and attends. Exit code 1 if a result is off.
 #[derive(Args, Clone, Debug)]
 pub struct DoctorArgs {
     /// CPU threads [default: as many as this process may use].
     #[arg(long, short, value_name = "N", value_parser = at_least_one, env = "ANKH3_THREADS")]
     threads: Option<usize>,
+
+    /// The device to check: cpu, cuda, cuda:N, or auto (a GPU where this build and this machine have one).
+    #[arg(long, default_value = "auto")]
+    device: DeviceSpec,
+
+    /// Seed of the random inputs on a GPU [default: another every time, printed].
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
 }
 
 impl DoctorArgs {
@@ -40,26 +51,42 @@ const GPU_LIMIT: f64 = 1e-3;
 ///
 /// # Errors
 /// A device that does not open, a result that is off.
-pub fn run(out: &mut dyn Write) -> Result<()> {
+pub fn run(args: &DoctorArgs, out: &mut dyn Write) -> Result<()> {
     describe(out)?;
-    let compute = Compute::open(DeviceSpec::Auto, None)?;
+    let compute = Compute::open(args.device, None)?;
     writeln!(out, "device       {} ({})", compute.name, compute.kernels())?;
     writeln!(out, "\nself-check, largest error against f64:")?;
     let mut checks = self_check::kernels();
     checks.push(self_check::encoder(&candle_core::Device::Cpu, CPU_LIMIT)?);
     if !compute.device.is_cpu() {
         checks.push(self_check::encoder(&compute.device, GPU_LIMIT)?);
+        let seed = args.seed.unwrap_or_else(fresh_seed);
+        writeln!(out, "  (random inputs of {}: --seed {seed})", compute.name)?;
+        checks.extend(on_device::kernels(&compute.device, seed)?);
+        checks.extend(on_device::model(&compute.device)?);
     }
     for check in &checks {
         show(check, out)?;
     }
+    if !compute.device.is_cpu() {
+        writeln!(out, "\nrates of {}:", compute.name)?;
+        for Rate { name, value, unit } in rates::measure(&compute.device, DType::BF16, Size::GPU)? {
+            writeln!(out, "  {name:<58} {value:>8.1} {unit}")?;
+        }
+    }
     let failed = checks.iter().filter(|check| !check.passed()).count();
     ensure!(
         failed == 0,
-        "{failed} of {} checks failed: results of this build on this machine cannot be trusted; ANKH3_CPU_ISA=portable avoids vector instructions",
+        "{failed} of {} checks failed: results of this build on this machine cannot be trusted; ANKH3_CPU_ISA=portable avoids vector instructions, --device cpu the GPU",
         checks.len()
     );
     Ok(writeln!(out, "all right")?)
+}
+
+/// Another number every time; it only has to differ.
+fn fresh_seed() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |since| since.as_nanos() as u64)
 }
 
 fn describe(out: &mut dyn Write) -> Result<()> {

@@ -100,7 +100,7 @@ impl Command {
             Command::Fetch(args) => to_stdout(|out| fetch::run(args, out)),
             Command::Models(args) => to_stdout(|out| Ok(models::run(args, out)?)),
             Command::Init(args) => to_stdout(|out| init::run(args, out)),
-            Command::Doctor(_) => to_stdout(|out| doctor::run(out)),
+            Command::Doctor(args) => to_stdout(|out| doctor::run(args, out)),
             Command::Completions(args) => to_stdout(|out| generated::completions(args, cli, out)),
             Command::Man(args) => to_stdout(|out| generated::man(args, cli, out)),
             Command::Pretrain(args) => pretrain::run(args),

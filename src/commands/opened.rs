@@ -30,7 +30,32 @@ impl Opened {
         runtime: &RuntimeArgs,
         default_prefix: impl Fn(&Checkpoint) -> TaskPrefix,
     ) -> Result<Self> {
-        let compute = runtime.compute()?;
+        Self::with(runtime.compute()?, model, default_prefix)
+    }
+
+    /// The same on every device asked for: the first opened whole, and the others.
+    ///
+    /// # Errors
+    /// A device or a model that is not there.
+    pub fn on_all(
+        model: &ModelArgs,
+        runtime: &RuntimeArgs,
+        default_prefix: impl Fn(&Checkpoint) -> TaskPrefix,
+    ) -> Result<(Self, Vec<Compute>)> {
+        let mut all = runtime.computes()?;
+        let others = all.split_off(1);
+        let first = all.remove(0);
+        for other in &others {
+            tracing::info!("and on {} ({})", other.name, other.kernels());
+        }
+        Ok((Self::with(first, model, default_prefix)?, others))
+    }
+
+    fn with(
+        compute: Compute,
+        model: &ModelArgs,
+        default_prefix: impl Fn(&Checkpoint) -> TaskPrefix,
+    ) -> Result<Self> {
         let checkpoint = model.open()?;
         if model.model.is_none() {
             tracing::warn!(
@@ -75,11 +100,19 @@ impl Opened {
     /// # Errors
     /// What `load` meets.
     pub fn load<T>(&self, load: impl FnOnce(&Loader<'_>) -> candle_core::Result<T>) -> Result<T> {
-        let Opened {
-            compute,
-            checkpoint,
-            ..
-        } = self;
+        self.load_on(&self.compute, load)
+    }
+
+    /// The same on another device.
+    ///
+    /// # Errors
+    /// What `load` meets.
+    pub fn load_on<T>(
+        &self,
+        compute: &Compute,
+        load: impl FnOnce(&Loader<'_>) -> candle_core::Result<T>,
+    ) -> Result<T> {
+        let checkpoint = &self.checkpoint;
         let loader = Loader {
             source: checkpoint,
             device: &compute.device,

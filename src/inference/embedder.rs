@@ -3,12 +3,15 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use candle_core::{DType, Tensor};
 use thiserror::Error;
 
 use super::pooling::Pooling;
 use super::recent::Recent;
+use super::workers::{in_halves, run};
+use crate::kernels::release_memory;
 use crate::model::{Encoder, Packed};
 use crate::packing::by_token_budget;
 use crate::sequence::{Chunk, Limit};
@@ -43,12 +46,14 @@ pub enum EmbedError {
     Model(#[from] candle_core::Error),
 }
 
-/// The encoder, asked for embeddings.
+/// The encoder, asked for embeddings: on one device, or the same on several.
 pub struct Embedder<'a> {
-    encoder: &'a Encoder,
+    encoders: Vec<&'a Encoder>,
     tokenizer: &'a Tokenizer,
     request: Request,
     recent: Recent,
+    /// Tokens in a batch; less than asked for once a device had no memory for them.
+    max_batch_tokens: AtomicUsize,
 }
 
 /// A chunk of one protein on its way through the network.
@@ -62,9 +67,23 @@ struct Piece {
 impl<'a> Embedder<'a> {
     /// Asks `encoder` for what `request` names.
     pub fn new(encoder: &'a Encoder, tokenizer: &'a Tokenizer, request: Request) -> Self {
+        Self::on_several(vec![encoder], tokenizer, request)
+    }
+
+    /// Asks the same encoder, loaded on several devices.
+    ///
+    /// # Panics
+    /// Without an encoder.
+    pub fn on_several(
+        encoders: Vec<&'a Encoder>,
+        tokenizer: &'a Tokenizer,
+        request: Request,
+    ) -> Self {
+        assert!(!encoders.is_empty(), "an embedder has an encoder");
         Self {
-            encoder,
+            encoders,
             tokenizer,
+            max_batch_tokens: AtomicUsize::new(request.max_batch_tokens),
             request,
             recent: Recent::default(),
         }
@@ -72,7 +91,7 @@ impl<'a> Embedder<'a> {
 
     /// Values in a row of every column.
     pub fn width(&self) -> usize {
-        self.encoder.config().d_model
+        self.encoders[0].config().d_model
     }
 
     /// The columns of every protein, in order; `None` where the network's result holds NaN or infinity. Equal proteins are computed once.
@@ -110,9 +129,13 @@ impl<'a> Embedder<'a> {
             |residues: &&[u8]| vec![vec![0.0; residues.len() * width]; self.request.layers.len()];
         let mut joined: Vec<Vec<Vec<f32>>> = proteins.iter().map(empty).collect();
         let lengths: Vec<usize> = pieces.iter().map(|piece| piece.token_ids.len()).collect();
-        for batch in by_token_budget(&lengths, self.request.max_batch_tokens) {
-            self.run(&pieces[batch], &mut joined)?;
-        }
+        let batches = by_token_budget(&lengths, self.max_batch_tokens.load(Ordering::Relaxed));
+        let work = |encoder: &Encoder, batch| self.states(encoder, &pieces, batch);
+        run(&self.encoders, &batches, work, |_, parts| {
+            for (part, states) in parts {
+                self.join(&pieces[part], &states, &mut joined);
+            }
+        })?;
         Ok(joined
             .into_iter()
             .map(|layers| self.pool(layers).map(Arc::new))
@@ -138,23 +161,40 @@ impl<'a> Embedder<'a> {
         Ok(pieces)
     }
 
-    /// Runs one batch and adds its residues' rows to their proteins'.
-    fn run(&self, pieces: &[Piece], joined: &mut [Vec<Vec<f32>>]) -> Result<(), EmbedError> {
-        let packed = Packed::from_segments(pieces.iter().map(|piece| piece.token_ids.as_slice()));
-        let states = self.encoder.hidden_states(&packed, &self.request.layers)?;
-        for (layer, state) in states.iter().enumerate() {
-            let values = to_f32(state)?;
-            for (piece, rows) in pieces.iter().zip(packed.segments()) {
-                add_rows(
-                    &values,
-                    piece,
-                    &rows,
-                    &mut joined[piece.protein][layer],
-                    self.width(),
+    /// The layers' states of a batch, or of its parts where the device has no memory for the whole.
+    fn states(
+        &self,
+        encoder: &Encoder,
+        pieces: &[Piece],
+        batch: Range<usize>,
+    ) -> candle_core::Result<Vec<(Range<usize>, Vec<Vec<f32>>)>> {
+        let work = |part: Range<usize>| {
+            let packed = packed(&pieces[part]);
+            let states = encoder.hidden_states(&packed, &self.request.layers)?;
+            states.iter().map(to_f32).collect()
+        };
+        let relieve = |part: Range<usize>| {
+            release_memory(encoder.device());
+            let tokens = packed(&pieces[part]).token_ids.len();
+            let less = (tokens / 2).max(1);
+            if self.max_batch_tokens.fetch_min(less, Ordering::Relaxed) > less {
+                tracing::warn!(
+                    "no memory for a batch of {tokens} tokens: going on with {less} (--max-batch-tokens {less} begins there)"
                 );
             }
+        };
+        in_halves(batch, &work, &relieve)
+    }
+
+    /// Adds the rows of a batch's residues to their proteins'.
+    fn join(&self, pieces: &[Piece], states: &[Vec<f32>], joined: &mut [Vec<Vec<f32>>]) {
+        let packed = packed(pieces);
+        for (layer, values) in states.iter().enumerate() {
+            for (piece, rows) in pieces.iter().zip(packed.segments()) {
+                let target = &mut joined[piece.protein][layer];
+                add_rows(values, piece, &rows, target, self.width());
+            }
         }
-        Ok(())
     }
 
     fn pool(&self, layers: Vec<Vec<f32>>) -> Option<Columns> {
@@ -173,6 +213,10 @@ impl<'a> Embedder<'a> {
         };
         Some(layers.iter().flat_map(pool).collect())
     }
+}
+
+fn packed(pieces: &[Piece]) -> Packed {
+    Packed::from_segments(pieces.iter().map(|piece| piece.token_ids.as_slice()))
 }
 
 fn to_f32(state: &Tensor) -> candle_core::Result<Vec<f32>> {

@@ -9,3 +9,5 @@ pub mod pooling;
 mod recent;
 pub mod residues;
 pub mod score;
+pub mod token_budget;
+mod workers;

@@ -47,6 +47,10 @@ pub fn attention(
             plan.d_kv
         );
     }
+    #[cfg(feature = "cuda")]
+    if let Some(out) = super::cuda::attention_op::attention(q, kv, bias, plan, dropout)? {
+        return Ok(out);
+    }
     if !q.device().is_cpu() {
         return plain::attention(q, kv, bias, plan, dropout);
     }
@@ -78,6 +82,10 @@ pub fn self_attention(
             dropout,
         };
         return qkv.apply_op2(bias, SelfAttention(op));
+    }
+    #[cfg(feature = "cuda")]
+    if let Some(out) = super::cuda::attention_op::self_attention(qkv, bias, plan, dropout)? {
+        return Ok(out);
     }
     let (q, kv) = (qkv.narrow(1, 0, inner)?, qkv.narrow(1, inner, 2 * inner)?);
     attention(&q, &kv, Some(bias), plan, dropout)

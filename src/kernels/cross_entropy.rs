@@ -5,10 +5,12 @@
 
 use std::sync::Arc;
 
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, D, DType, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::{cpu_f32, cpu_tensor, on_values};
+use super::{cpu_f32, cpu_tensor, has_kernels, on_values};
 
 /// Rows given to one thread at a time.
 const ROWS: usize = 64;
@@ -25,7 +27,7 @@ pub fn cross_entropy(logits: &Tensor, targets: &[u32], z_loss: f64) -> Result<Te
             targets.len()
         );
     }
-    if logits.device().is_cpu() {
+    if has_kernels(logits) {
         return logits.apply_op1(CrossEntropy {
             targets: targets.into(),
             z_loss: z_loss as f32,
@@ -99,7 +101,17 @@ impl CustomOp1 for CrossEntropy {
         Ok((CpuStorage::F32(losses), shape))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, logits: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        super::cuda::ops::cross_entropy((logits, layout), &self.targets, self.z_loss)
+    }
+
     fn bwd(&self, logits: &Tensor, _out: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        #[cfg(feature = "cuda")]
+        if logits.device().is_cuda() {
+            let d = super::cuda::ops::cross_entropy_backward;
+            return d(logits, &self.targets, grad, self.z_loss).map(Some);
+        }
         let vocab = logits.dims2()?.1;
         let d = on_values([logits, &grad.contiguous()?], |[logits, grad]| {
             let mut d = vec![0.0; logits.len()];

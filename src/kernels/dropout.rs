@@ -4,10 +4,12 @@
 //! `y = x · kept / (1 − rate)`, as PyTorch's `nn.Dropout`. The hash is the 32-bit finaliser of C. Wellons' search (`lowbias32`,
 //! github.com/skeeto/hash-prospector); keys are derived by the finaliser of `SplitMix64` (Steele et al. 2014).
 
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::{cpu_f32, same_as_input};
+use super::{cpu_f32, has_kernels, same_as_input};
 
 /// Values given to one thread at a time.
 const CHUNK: usize = 1 << 14;
@@ -50,15 +52,26 @@ impl Dropout {
         }
     }
 
+    /// Key, threshold and scale, as the CUDA kernels take them.
+    pub fn parts(self) -> (u64, u32, f32) {
+        let mask = self.mask();
+        (self.key, mask.threshold, mask.scale)
+    }
+
+    /// What value `i` of this place is multiplied by.
+    pub fn factor_at(self, i: u32) -> f32 {
+        self.mask().factor(i)
+    }
+
     /// `dropout(x)`, same shape.
     ///
     /// # Errors
     /// Where `x` is not contiguous f32 (CPU).
     pub fn apply(self, x: &Tensor) -> Result<Tensor> {
-        if !x.device().is_cpu() {
+        if !has_kernels(x) {
             return x * self.factors(x)?;
         }
-        x.apply_op1(Dropped(self.mask()))
+        x.apply_op1(Dropped(self))
     }
 
     /// `residual + dropout(x)`.
@@ -66,10 +79,10 @@ impl Dropout {
     /// # Errors
     /// Where shapes differ.
     pub fn add(self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
-        if !x.device().is_cpu() {
+        if !has_kernels(x) {
             return residual + self.apply(x)?;
         }
-        x.apply_op2(residual, Dropped(self.mask()))
+        x.apply_op2(residual, Dropped(self))
     }
 
     /// `target = dropout(x)`: the forward pass of values, the backward pass of their gradient.
@@ -139,10 +152,11 @@ fn finalise(mut z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-struct Dropped(Mask);
+struct Dropped(Dropout);
 
 impl Dropped {
     fn run(&self, x: &[f32], residual: Option<&[f32]>) -> Vec<f32> {
+        let mask = self.0.mask();
         let mut out = vec![0.0; x.len()];
         out.par_chunks_mut(CHUNK)
             .enumerate()
@@ -150,7 +164,7 @@ impl Dropped {
                 let first = chunk * CHUNK;
                 let x = &x[first..first + out.len()];
                 for (i, (out, x)) in out.iter_mut().zip(x).enumerate() {
-                    *out = x * self.0.factor((first + i) as u32);
+                    *out = x * mask.factor((first + i) as u32);
                 }
                 if let Some(residual) = residual {
                     let residual = &residual[first..first + out.len()];
@@ -168,6 +182,11 @@ impl CustomOp1 for Dropped {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         Ok(same_as_input(self.run(cpu_f32(x, layout)?, None), layout))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        super::cuda::ops::dropout(self.0, (x, layout), None)
     }
 
     fn bwd(&self, _x: &Tensor, _out: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
@@ -192,6 +211,17 @@ impl CustomOp2 for Dropped {
             candle_core::bail!("a residual of {} values for {}", r.len(), x.len());
         }
         Ok(same_as_input(self.run(x, Some(r)), layout))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        layout: &Layout,
+        r: &CudaStorage,
+        r_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        super::cuda::ops::dropout(self.0, (x, layout), Some((r, r_layout)))
     }
 
     fn bwd(

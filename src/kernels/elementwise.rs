@@ -1,9 +1,13 @@
 //! RMS norm and activations as candle operations, with their gradients.
 
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
 
 use super::cpu::{Isa, elementwise, elementwise_backward};
-use super::{cpu_f32, cpu_tensor, on_values, plain, same_as_input};
+#[cfg(feature = "cuda")]
+use super::cuda;
+use super::{cpu_f32, cpu_tensor, has_kernels, on_values, plain, same_as_input};
 
 pub use super::cpu::elementwise::Activation;
 
@@ -29,6 +33,17 @@ impl CustomOp2 for RmsNorm {
         Ok(same_as_input(out, x_layout))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        x_layout: &Layout,
+        w: &CudaStorage,
+        w_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        cuda::ops::rms_norm((x, x_layout), (w, w_layout), self.epsilon)
+    }
+
     fn bwd(
         &self,
         x: &Tensor,
@@ -36,6 +51,11 @@ impl CustomOp2 for RmsNorm {
         _out: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            let (dx, dw) = cuda::ops::rms_norm_backward([x, w, grad], self.epsilon)?;
+            return Ok((Some(dx), Some(dw)));
+        }
         let (dx, dw) = on_values([x, w, &grad.contiguous()?], |[x, w, grad]| {
             let mut dx = vec![0.0; x.len()];
             let isa = Isa::current();
@@ -54,7 +74,7 @@ impl CustomOp2 for RmsNorm {
 /// # Errors
 /// Where the tensors are not contiguous f32.
 pub fn rms_norm(x: &Tensor, weight: &Tensor, epsilon: f64) -> Result<Tensor> {
-    if !x.device().is_cpu() {
+    if !has_kernels(x) {
         return plain::rms_norm(x, weight, epsilon);
     }
     x.apply_op2(
@@ -80,7 +100,16 @@ impl CustomOp1 for Gated {
         Ok((CpuStorage::F32(out), Shape::from((rows, width / 2))))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        cuda::ops::gated(self.0, (x, layout))
+    }
+
     fn bwd(&self, x: &Tensor, _out: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            return cuda::ops::gated_backward(self.0, x, grad).map(Some);
+        }
         let d_ff = x.dims2()?.1 / 2;
         let dx = on_values([x, &grad.contiguous()?], |[x, grad]| {
             let mut dx = vec![0.0; x.len()];
@@ -96,7 +125,7 @@ impl CustomOp1 for Gated {
 /// # Errors
 /// Where `x` is not a contiguous f32 matrix.
 pub fn gated(activation: Activation, x: &Tensor) -> Result<Tensor> {
-    if !x.device().is_cpu() {
+    if !has_kernels(x) {
         return plain::gated(activation, x);
     }
     x.apply_op1(Gated(activation))

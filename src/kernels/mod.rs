@@ -1,18 +1,50 @@
 //! The few operations that are our own because speed is what we exist for: each beside its CPU form.
 //!
-//! [`linear`], [`attention`] and [`elementwise`] are what the network calls; they run [`cpu`] on a CPU and [`plain`] elsewhere.
+//! [`linear`], [`attention`], [`elementwise`] and [`gather`] are what the network calls; they run [`cpu`] on a CPU, [`cuda`] on an NVIDIA GPU, and [`plain`]
+//! elsewhere.
 //! Each has its gradient: candle records an operation only where one of its inputs is a variable, so inference pays nothing for it. [`dropout`] and
 //! [`cross_entropy`] are for training alone.
 
 pub mod attention;
 pub mod cpu;
 pub mod cross_entropy;
+pub mod cuda;
 pub mod dropout;
 pub mod elementwise;
+pub mod gather;
 pub mod linear;
 pub mod plain;
 
 use candle_core::{CpuStorage, Layout, Result, Shape, Storage, Tensor};
+
+/// Whether the device of `x` has kernels of its own for it; [`plain`] runs elsewhere.
+fn has_kernels(x: &Tensor) -> bool {
+    #[cfg(feature = "cuda")]
+    if cuda::ops::takes(x) {
+        return true;
+    }
+    x.device().is_cpu()
+}
+
+/// Whether a device failed because it has no memory left.
+pub fn is_out_of_memory(error: &candle_core::Error) -> bool {
+    let text = error.to_string();
+    ["CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED"]
+        .iter()
+        .any(|name| text.contains(name))
+}
+
+/// Gives memory that a device keeps for reuse back to it, after a failure: the pieces may fit what comes next.
+pub fn release_memory(device: &candle_core::Device) {
+    #[cfg(feature = "cuda")]
+    if let Ok(device) = device.as_cuda_device()
+        && let Err(error) = cuda::device::release(device)
+    {
+        tracing::debug!("memory could not be given back: {error}");
+    }
+    #[cfg(not(feature = "cuda"))]
+    let _ = device;
+}
 
 /// The values of a contiguous f32 tensor.
 fn cpu_f32<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {

@@ -9,12 +9,13 @@ use std::sync::Arc;
 use candle_core::{Result, Tensor};
 
 use super::cache::{DecoderCache, Slot};
-use super::layers::{CrossAttention, FeedForwardLayer, Norm, SelfAttention, embed, self_plan};
+use super::layers::{CrossAttention, FeedForwardLayer, Norm, SelfAttention, self_plan};
 use super::relative_position::{Direction, bias_by_distance};
 use super::rows::Rows;
 use super::source::Source;
 use super::{Config, Loader, Mode, Packed};
 use crate::kernels::attention::{Plan, Segment, Visibility, attention};
+use crate::kernels::gather::gather;
 use crate::kernels::linear::Weight;
 
 #[derive(Debug)]
@@ -187,7 +188,7 @@ impl Decoder {
     /// # Errors
     /// Where a token id is outside the vocabulary.
     pub fn embedded(&self, target: &Packed, mode: Mode) -> Result<Tensor> {
-        let embedded = embed(&self.embedding, &target.token_ids)?;
+        let embedded = gather(&self.embedding, &target.token_ids)?;
         mode.drop(self.layers.len(), &embedded)
     }
 
@@ -280,7 +281,7 @@ impl Decoder {
         let sources: Vec<usize> = inputs.iter().map(|input| input.source).collect();
         let cross_plan = self.cross_plan(rows.zip(&sources), &source.segments)?;
         let token_ids: Vec<u32> = inputs.iter().map(|input| input.token_id).collect();
-        let mut x = embed(&self.embedding, &token_ids)?;
+        let mut x = gather(&self.embedding, &token_ids)?;
         for ((layer, kept), keys_values) in self
             .layers
             .iter()

@@ -1,11 +1,12 @@
 //! The encoder stack: what `embed` needs of a checkpoint. Must equal Hugging Face's `T5EncoderModel`.
 
-use candle_core::{Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 
-use super::layers::{FeedForwardLayer, Norm, SelfAttention, embed, self_plan};
+use super::layers::{FeedForwardLayer, Norm, SelfAttention, self_plan};
 use super::relative_position::{Direction, bias_by_distance};
 use super::{Config, Loader, Mode, Packed};
 use crate::kernels::attention::{Plan, Visibility};
+use crate::kernels::gather::gather;
 use crate::kernels::plain::attention_map;
 
 #[derive(Debug)]
@@ -69,6 +70,11 @@ impl Encoder {
         &self.config
     }
 
+    /// Where its weights are.
+    pub fn device(&self) -> &Device {
+        self.embedding.device()
+    }
+
     /// The last hidden state of every token, after the final norm: `(tokens, d_model)`.
     ///
     /// # Errors
@@ -124,7 +130,7 @@ impl Encoder {
     ) -> Result<()> {
         let packed = Packed::from_segments([token_ids]);
         let plan = self_plan(&self.config, &packed, Visibility::All);
-        let mut x = embed(&self.embedding, token_ids)?;
+        let mut x = gather(&self.embedding, token_ids)?;
         for (number, layer) in self.layers.iter().enumerate() {
             let (q, keys_values) = layer.attention.project(&x)?;
             for head in 0..plan.heads {
@@ -173,7 +179,7 @@ impl Encoder {
     /// # Errors
     /// Where a token id is outside the vocabulary.
     pub fn embedded(&self, packed: &Packed, mode: Mode) -> Result<Tensor> {
-        let embedded = embed(&self.embedding, &packed.token_ids)?;
+        let embedded = gather(&self.embedding, &packed.token_ids)?;
         mode.drop(self.layers.len(), &embedded)
     }
 

@@ -35,15 +35,6 @@ impl Norm {
     }
 }
 
-/// Token ids to rows of `table (vocab, d_model)`.
-pub(super) fn embed(table: &Tensor, token_ids: &[u32]) -> Result<Tensor> {
-    let vocab = table.dim(0)?;
-    if let Some(id) = token_ids.iter().find(|id| **id as usize >= vocab) {
-        candle_core::bail!("token id {id} is outside the embedding table of {vocab} rows");
-    }
-    table.index_select(&Tensor::new(token_ids, table.device())?, 0)
-}
-
 /// Self-attention with its norm.
 #[derive(Debug)]
 pub struct SelfAttention {

@@ -4,7 +4,9 @@
 //! difference divided by the largest magnitude of the definition's result. Whether the definition is that of Hugging Face is for `tests/golden`; this
 //! tells a broken build, compiler or CPU from a sound one.
 
+pub mod on_device;
 mod plain;
+pub mod rates;
 
 use candle_core::{DType, Device, Result};
 use rand::{RngExt, SeedableRng};

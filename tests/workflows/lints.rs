@@ -207,6 +207,11 @@ fn containers_and_scripts_are_linted() {
         "tests/workflows/slurm",
         "tests/workflows/nextflow/nextflow",
         "containers/conda/build.sh",
+        "containers/cuda/build",
+        "containers/cuda/rustc-dlopen",
+        "containers/cuda/toolchain",
+        "bench/gpu/run",
+        ".ci/cuda",
     ];
     ran(command("shellcheck", folder.path()).args(scripts.map(project)));
 }

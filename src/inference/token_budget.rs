@@ -1,0 +1,56 @@
+//! How many tokens a batch may have on a GPU, from the memory that is free.
+
+use crate::model::Config;
+
+/// Enough to keep every GPU busy; more only makes the first result later.
+const MOST: usize = 65_536;
+const LEAST: usize = 1024;
+
+/// Tokens whose activations fit into `free` bytes beside the encoder's weights, of `size` bytes a value. A tenth is left to the driver and to cuBLAS.
+///
+/// At its widest a token has, in the feed-forward block: its residual and the normed copy, both inputs of the gate, their product and the output; and at the end the
+/// states in f32.
+pub fn token_budget(config: &Config, free: usize, size: usize) -> usize {
+    let inner = config.inner_dim();
+    let attention = 2 * config.d_model * inner + 2 * inner * config.d_model;
+    let layer = attention + 3 * config.d_model * config.d_ff;
+    let weights = size * (config.num_layers * layer + config.vocab_size * config.d_model);
+    let token = size * (4 * config.d_model + 3 * config.d_ff + 4 * inner) + 8 * config.d_model;
+    let room = (free / 10 * 9).saturating_sub(weights);
+    (room / token).clamp(LEAST, MOST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::FeedForward;
+
+    #[test]
+    fn large_gpus_are_kept_busy_and_small_ones_spared() {
+        let large = Config {
+            vocab_size: 256,
+            d_model: 1536,
+            d_kv: 64,
+            d_ff: 3840,
+            num_layers: 48,
+            num_decoder_layers: Some(24),
+            num_heads: 16,
+            relative_attention_num_buckets: 64,
+            relative_attention_max_distance: 128,
+            layer_norm_epsilon: 1e-6,
+            feed_forward_proj: FeedForward::GatedSilu,
+            tie_word_embeddings: false,
+            scale_decoder_outputs: None,
+            dropout_rate: 0.0,
+            pad_token_id: 0,
+            eos_token_id: 1,
+            decoder_start_token_id: 0,
+        };
+        let gib = |n: usize| n << 30;
+        assert_eq!(token_budget(&large, gib(80), 2), MOST);
+        // 2.4 GB of weights, 51 KB a token.
+        let budget = token_budget(&large, gib(4), 2);
+        assert!((20_000..40_000).contains(&budget), "{budget}");
+        assert_eq!(token_budget(&large, gib(1), 2), LEAST);
+    }
+}

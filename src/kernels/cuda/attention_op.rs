@@ -1,0 +1,435 @@
+//! Packed attention as a candle operation on a GPU, over the launches of [`super::attention`].
+
+use std::sync::{Arc, Mutex};
+
+use candle_core::cuda::cudarc::driver::CudaSlice;
+use candle_core::{
+    CpuStorage, CudaDevice, CudaStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor,
+};
+
+use super::attention::{Attention, Form, Gradients, Operands, Use};
+use super::device::{Gpu, Input, element};
+use super::launch::Address;
+use super::ops::{Given, on_storages, takes};
+use crate::kernels::attention::{Plan, Segment};
+use crate::kernels::dropout::Dropout;
+
+/// What the forward pass of an attention leaves for its backward pass: log-sums `(rows, heads)`.
+pub type LogSums = Arc<Mutex<Option<Arc<CudaSlice<f32>>>>>;
+
+/// One attention on a GPU.
+#[derive(Clone)]
+pub struct Packed {
+    /// Heads, visibility, segments.
+    pub plan: Plan,
+    /// Dropout of the weights.
+    pub dropout: Option<Dropout>,
+    /// Which kernels; see [`form`].
+    pub form: Form,
+    /// For gradients; `None` in inference.
+    pub log_sums: Option<LogSums>,
+}
+
+/// [`crate::kernels::attention::attention`] on a GPU; `None` where only candle's own operations will do.
+///
+/// # Errors
+/// What the driver says.
+pub fn attention(
+    q: &Tensor,
+    kv: &Tensor,
+    bias: Option<&Tensor>,
+    plan: &Plan,
+    dropout: Option<Dropout>,
+) -> Result<Option<Tensor>> {
+    let Some(form) = form(q, kv, bias, plan) else {
+        return Ok(None);
+    };
+    let op = Packed::new(plan, dropout, form, usage(q, kv, bias));
+    match bias {
+        Some(bias) => q.apply_op3(kv, bias, op),
+        None => q.apply_op2(kv, op),
+    }
+    .map(Some)
+}
+
+/// [`crate::kernels::attention::self_attention`] on a GPU, of one matrix.
+///
+/// # Errors
+/// What the driver says.
+pub fn self_attention(
+    qkv: &Tensor,
+    bias: &Tensor,
+    plan: &Plan,
+    dropout: Option<Dropout>,
+) -> Result<Option<Tensor>> {
+    let inner = plan.heads * plan.d_kv;
+    let kv = qkv.narrow(1, inner, 2 * inner)?;
+    let Some(form) = form(qkv, &kv, Some(bias), plan) else {
+        return Ok(None);
+    };
+    let op = Packed::new(plan, dropout, form, usage(qkv, &kv, Some(bias)));
+    qkv.apply_op2(bias, InOne(op)).map(Some)
+}
+
+/// The kernels for these tensors, or `None`.
+pub fn form(q: &Tensor, kv: &Tensor, bias: Option<&Tensor>, plan: &Plan) -> Option<Form> {
+    let element = element(q.dtype())?;
+    let f32_bias = bias.is_none_or(|b| b.dtype() == candle_core::DType::F32 && b.is_contiguous());
+    let in_segments: usize = plan
+        .segments
+        .iter()
+        .map(|segment| segment.queries.len())
+        .sum();
+    let same_type = q.dtype() == kv.dtype() && takes(q);
+    if !f32_bias || !same_type || in_segments != q.dims().first().copied()? {
+        return None;
+    }
+    let (q_stride, kv_stride) = (row_stride(q.layout())?, row_stride(kv.layout())?);
+    // Buffers themselves begin at multiples of 256 bytes.
+    let at = |offset: usize| Address::NULL.plus(offset, element);
+    let k = kv.layout().start_offset();
+    let operands = Operands {
+        q: at(q.layout().start_offset()),
+        k: at(k),
+        v: at(k + plan.heads * plan.d_kv),
+        q_stride,
+        kv_stride,
+        bias: Address::NULL,
+        max_distance: bias.map_or(0, |bias| bias.dims()[0] / 2),
+    };
+    Form::of(element, &operands, plan, usage(q, kv, bias))
+}
+
+/// Whether a gradient can come back.
+pub fn usage(q: &Tensor, kv: &Tensor, bias: Option<&Tensor>) -> Use {
+    let tracked = |x: &Tensor| x.track_op();
+    if tracked(q) || tracked(kv) || bias.is_some_and(tracked) {
+        Use::Training
+    } else {
+        Use::Inference
+    }
+}
+
+fn row_stride(layout: &Layout) -> Option<usize> {
+    match layout.stride() {
+        &[stride, 1] => Some(stride),
+        _ => None,
+    }
+}
+
+/// Where queries, keys and bias are; keys beside values.
+#[derive(Clone, Copy)]
+pub struct Places {
+    q: Input,
+    q_stride: usize,
+    k: Address,
+    kv_stride: usize,
+    bias: Address,
+    max_distance: usize,
+}
+
+impl Packed {
+    fn new(plan: &Plan, dropout: Option<Dropout>, form: Form, usage: Use) -> Self {
+        Self {
+            plan: plan.clone(),
+            dropout,
+            form,
+            log_sums: (usage == Use::Training).then(LogSums::default),
+        }
+    }
+
+    fn inner(&self) -> usize {
+        self.plan.heads * self.plan.d_kv
+    }
+
+    /// Queries of one matrix, keys and values of another.
+    ///
+    /// # Errors
+    /// Rows that are not contiguous.
+    pub fn places(&self, q: Given<'_>, kv: Given<'_>, bias: Option<Given<'_>>) -> Result<Places> {
+        let gpu = Gpu::of(&q.0.device)?;
+        let (Some(q_stride), Some(kv_stride)) = (row_stride(q.1), row_stride(kv.1)) else {
+            candle_core::bail!("attention needs rows that are contiguous");
+        };
+        let (bias, max_distance) = match bias {
+            Some((storage, layout)) => (gpu.floats(storage, layout)?, layout.dims()[0] / 2),
+            None => (Address::NULL, 0),
+        };
+        Ok(Places {
+            q: gpu.input(q.0, q.1)?,
+            q_stride,
+            k: gpu.input(kv.0, kv.1)?.address,
+            kv_stride,
+            bias,
+            max_distance,
+        })
+    }
+
+    /// Queries beside keys beside values in one matrix.
+    ///
+    /// # Errors
+    /// Rows that are not contiguous.
+    pub fn places_in_one(&self, qkv: Given<'_>, bias: Given<'_>) -> Result<Places> {
+        let places = self.places(qkv, qkv, Some(bias))?;
+        let k = places.q.address.plus(self.inner(), places.q.element);
+        Ok(Places { k, ..places })
+    }
+
+    fn with_attention<R>(
+        &self,
+        gpu: &Gpu<'_>,
+        places: Places,
+        f: impl FnOnce(&Attention<'_>) -> Result<R>,
+    ) -> Result<R> {
+        let segments: &Arc<[Segment]> = &self.plan.segments;
+        gpu.with_tables(segments, self.form.tile(), |tables, placed| {
+            f(&Attention {
+                element: places.q.element,
+                form: self.form,
+                plan: &self.plan,
+                dropout: self.dropout.map_or((0, 0, 0.0), Dropout::parts),
+                operands: Operands {
+                    q: places.q.address,
+                    k: places.k,
+                    v: places.k.plus(self.inner(), places.q.element),
+                    q_stride: places.q_stride,
+                    kv_stride: places.kv_stride,
+                    bias: places.bias,
+                    max_distance: places.max_distance,
+                },
+                tables,
+                placed,
+            })
+        })
+    }
+
+    /// The result `(rows, heads d_kv)`.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn forward(
+        &self,
+        device: &CudaDevice,
+        places: Places,
+        rows: usize,
+    ) -> Result<(CudaStorage, Shape)> {
+        let gpu = Gpu::of(device)?;
+        let (out, out_at) = gpu.result(places.q.element, rows * self.inner())?;
+        let log_sums = match &self.log_sums {
+            Some(_) => Some(gpu.room::<f32>(rows * self.plan.heads)?),
+            None => None,
+        };
+        let at = log_sums
+            .as_ref()
+            .map_or(Address::NULL, |sums| gpu.address(sums));
+        self.with_attention(&gpu, places, |attention| {
+            gpu.run(&attention.forward(out_at, at))
+        })?;
+        if let (Some(kept), Some(sums)) = (&self.log_sums, log_sums) {
+            *kept.lock().expect("nothing panics while it is held") = Some(Arc::new(sums));
+        }
+        Ok((out, Shape::from((rows, self.inner()))))
+    }
+
+    /// Gradients of queries and of keys and values: one matrix `(rows, 3 inner)` where they came as one, else two; and that of the bias.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn backward(
+        &self,
+        q: &Tensor,
+        kv: Option<&Tensor>,
+        bias: Option<&Tensor>,
+        (out, grad): (&Tensor, &Tensor),
+    ) -> Result<(Tensor, Option<Tensor>, Option<Tensor>)> {
+        let grad = grad.contiguous()?;
+        let source = kv.unwrap_or(q);
+        on_storages(
+            [q, source, bias.unwrap_or(q), out, &grad],
+            |[q_at, kv_at, bias_at, out_at, grad_at]| {
+                let gpu = Gpu::of(&q_at.0.device)?;
+                let places = match kv {
+                    Some(_) => self.places(q_at, kv_at, bias.map(|_| bias_at))?,
+                    None => self.places_in_one(q_at, bias_at)?,
+                };
+                let sums = self.log_sums.as_ref().and_then(|kept| {
+                    kept.lock()
+                        .expect("nothing panics while it is held")
+                        .clone()
+                });
+                let Some(sums) = sums else {
+                    candle_core::bail!("a gradient of an attention that was made for inference");
+                };
+                let (element, inner, rows) = (places.q.element, self.inner(), out.dim(0)?);
+                let delta = gpu.room::<f32>(rows * self.plan.heads)?;
+                // Zeros: keys that no query sees, and rows outside every segment, keep them.
+                let dq = q.zeros_like()?;
+                let dkv = kv.map(Tensor::zeros_like).transpose()?;
+                let d_bias = bias.map(Tensor::zeros_like).transpose()?;
+                let at = |x: &Tensor| {
+                    on_storages([x], |[(storage, layout)]| {
+                        Ok(gpu.input(storage, layout)?.address)
+                    })
+                };
+                let dq_at = at(&dq)?;
+                let (dk, dq_stride, dkv_stride) = match &dkv {
+                    Some(dkv) => (at(dkv)?, inner, 2 * inner),
+                    None => (dq_at.plus(inner, element), 3 * inner, 3 * inner),
+                };
+                self.with_attention(&gpu, places, |attention| {
+                    let parts = match bias {
+                        Some(_) => Some(gpu.room::<f32>(attention.bias_parts())?),
+                        None => None,
+                    };
+                    let bias = match (&parts, &d_bias) {
+                        (Some(parts), Some(d_bias)) => [gpu.address(parts), at(d_bias)?],
+                        _ => [Address::NULL; 2],
+                    };
+                    let gradients = Gradients {
+                        out: gpu.contiguous(out_at.0, out_at.1)?.address,
+                        grad: gpu.contiguous(grad_at.0, grad_at.1)?.address,
+                        lse: gpu.address(&sums),
+                        delta: gpu.address(&delta),
+                        dq: dq_at,
+                        dk,
+                        dv: dk.plus(inner, element),
+                        dq_stride,
+                        dkv_stride,
+                        bias,
+                    };
+                    attention
+                        .backward(&gradients, rows)
+                        .iter()
+                        .try_for_each(|launch| gpu.run(launch))
+                })?;
+                Ok((dq.clone(), dkv.clone(), d_bias.clone()))
+            },
+        )
+    }
+}
+
+fn on_a_gpu_only<T>() -> Result<T> {
+    candle_core::bail!("this form of attention runs on a GPU")
+}
+
+impl CustomOp2 for Packed {
+    fn name(&self) -> &'static str {
+        "packed-attention-cuda"
+    }
+
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        on_a_gpu_only()
+    }
+
+    fn cuda_fwd(
+        &self,
+        q: &CudaStorage,
+        q_layout: &Layout,
+        kv: &CudaStorage,
+        kv_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let places = self.places((q, q_layout), (kv, kv_layout), None)?;
+        self.forward(&q.device, places, q_layout.dims()[0])
+    }
+
+    fn bwd(
+        &self,
+        q: &Tensor,
+        kv: &Tensor,
+        out: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let (dq, dkv, _) = self.backward(q, Some(kv), None, (out, grad))?;
+        Ok((Some(dq), dkv))
+    }
+}
+
+impl CustomOp3 for Packed {
+    fn name(&self) -> &'static str {
+        "packed-attention-with-bias-cuda"
+    }
+
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        on_a_gpu_only()
+    }
+
+    fn cuda_fwd(
+        &self,
+        q: &CudaStorage,
+        q_layout: &Layout,
+        kv: &CudaStorage,
+        kv_layout: &Layout,
+        bias: &CudaStorage,
+        bias_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let places = self.places((q, q_layout), (kv, kv_layout), Some((bias, bias_layout)))?;
+        self.forward(&q.device, places, q_layout.dims()[0])
+    }
+
+    fn bwd(
+        &self,
+        q: &Tensor,
+        kv: &Tensor,
+        bias: &Tensor,
+        out: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let (dq, dkv, d_bias) = self.backward(q, Some(kv), Some(bias), (out, grad))?;
+        Ok((Some(dq), dkv, d_bias))
+    }
+}
+
+/// Over one matrix of queries, keys and values.
+struct InOne(Packed);
+
+impl CustomOp2 for InOne {
+    fn name(&self) -> &'static str {
+        "packed-self-attention-cuda"
+    }
+
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        on_a_gpu_only()
+    }
+
+    fn cuda_fwd(
+        &self,
+        qkv: &CudaStorage,
+        layout: &Layout,
+        bias: &CudaStorage,
+        bias_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let places = self.0.places_in_one((qkv, layout), (bias, bias_layout))?;
+        self.0.forward(&qkv.device, places, layout.dims()[0])
+    }
+
+    fn bwd(
+        &self,
+        qkv: &Tensor,
+        bias: &Tensor,
+        out: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let (d_qkv, _, d_bias) = self.0.backward(qkv, None, Some(bias), (out, grad))?;
+        Ok((Some(d_qkv), d_bias))
+    }
+}
