@@ -1,6 +1,6 @@
 //! Compiles the CUDA kernels into one fat binary that the program embeds; only with the feature `cuda`.
 //!
-//! Native code for sm_80 (A100), sm_89 (L4, L40, RTX 4090) and sm_90 (H100, H200), and PTX of sm_80, which the driver compiles for every later GPU. The compiler is
+//! Native code for `sm_80` (A100), `sm_89` (L4, L40, RTX 4090) and `sm_90` (H100, H200), and PTX of `sm_80`, which the driver compiles for every later GPU. The compiler is
 //! `$NVCC`, else `$CUDA_HOME/bin/nvcc`, else `nvcc`; `containers/cuda/toolchain` lays one out where there is none.
 
 use std::path::{Path, PathBuf};
@@ -39,10 +39,11 @@ fn main() {
     let folder = Path::new(&folder);
     let root = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it");
     let kernels = Path::new(&root).join("src/kernels/cuda");
-    let all: String = FILES
+    let all: Vec<String> = FILES
         .iter()
         .map(|file| format!("#include \"{file}\"\n"))
         .collect();
+    let all = all.concat();
     let source = folder.join("kernels.cu");
     std::fs::write(&source, all).expect("OUT_DIR can be written");
     let nvcc = compiler();

@@ -2,6 +2,7 @@
 //! with their definitions in f64. Memory accesses, barriers and collective operations are checked as they happen; `faults` shows that the checks see.
 //!
 //! Nothing here says that a kernel is fast, nor that a real GPU computes the same: `ankh3 doctor --device cuda` does.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "cuda/attention.rs"]
 mod attention;

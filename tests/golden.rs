@@ -235,9 +235,10 @@ fn attention_maps_equal_transformers() {
 /// trained model by 0.99998: tests/cli/nano.rs).
 #[test]
 fn bf16_embeddings_point_where_f32_ones_do() {
-    let limit = match Isa::current().rounds_activations() {
-        true => 0.9998,
-        false => 0.9999,
+    let limit = if Isa::current().rounds_activations() {
+        0.9998
+    } else {
+        0.9999
     };
     for kind in KINDS {
         let mut golden = golden(kind);

@@ -64,6 +64,9 @@ struct Piece {
     first_residue: usize,
 }
 
+/// Pieces of a batch that ran together, and the values of each layer's states.
+type PartStates = (Range<usize>, Vec<Vec<f32>>);
+
 impl<'a> Embedder<'a> {
     /// Asks `encoder` for what `request` names.
     pub fn new(encoder: &'a Encoder, tokenizer: &'a Tokenizer, request: Request) -> Self {
@@ -167,7 +170,7 @@ impl<'a> Embedder<'a> {
         encoder: &Encoder,
         pieces: &[Piece],
         batch: Range<usize>,
-    ) -> candle_core::Result<Vec<(Range<usize>, Vec<Vec<f32>>)>> {
+    ) -> candle_core::Result<Vec<PartStates>> {
         let work = |part: Range<usize>| {
             let packed = packed(&pieces[part]);
             let states = encoder.hidden_states(&packed, &self.request.layers)?;

@@ -98,7 +98,7 @@ mod tests {
                 Ok(batch.sum::<usize>())
             };
             run(devices, &batches, work, |batch, sum| {
-                taken.push((batch, sum))
+                taken.push((batch, sum));
             })
             .unwrap();
             let expected: Vec<_> = batches

@@ -198,7 +198,11 @@ impl Device {
             .iter()
             .map(|argument| argument.as_ptr().cast())
             .collect();
-        let sizes: Vec<usize> = launch.arguments.iter().map(|a| a.size()).collect();
+        let sizes: Vec<usize> = launch
+            .arguments
+            .iter()
+            .map(ankh3::kernels::cuda::launch::Argument::size)
+            .collect();
         let mut message = vec![0_u8; 4096];
         let run: Run = self.emulator.function("emulate_launch");
         // SAFETY: all pointers live through the call; the emulator checks sizes and every access of the kernel.

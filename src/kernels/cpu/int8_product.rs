@@ -125,15 +125,15 @@ pub fn matmul(
     ROWS.set(rows);
 }
 
+/// Rows of A, and where their quads, scales and offsets go.
+type StripParts<'a> = (((&'a [f32], &'a mut [i32]), &'a mut [f32]), &'a mut [i32]);
+
 fn quantize_rows(isa: Int8Isa, a: &[f32], k: usize, threads: usize, rows: &mut Int8Rows) {
     if k == 0 {
         return;
     }
     let quads = k.div_ceil(super::int8_weight::QUAD);
-    let strip = |(((a, quads), scales), offsets): (
-        ((&[f32], &mut [i32]), &mut [f32]),
-        &mut [i32],
-    )| {
+    let strip = |(((a, quads), scales), offsets): StripParts<'_>| {
         let mut bytes = BYTES.take();
         // SAFETY: `isa` is available.
         unsafe {
@@ -163,10 +163,6 @@ fn quantize_rows(isa: Int8Isa, a: &[f32], k: usize, threads: usize, rows: &mut I
 }
 
 #[inline(always)]
-#[expect(
-    clippy::extra_unused_type_parameters,
-    reason = "the type says for which instructions it is compiled"
-)]
 unsafe fn quantize_in<V: Sums>(
     a: &[f32],
     k: usize,

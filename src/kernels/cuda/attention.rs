@@ -6,7 +6,7 @@ use crate::kernels::attention::{Plan, Segment, Visibility};
 
 /// The widest head.
 pub const MAX_HEAD: usize = 128;
-/// Shared memory that every GPU from sm_80 on gives a block.
+/// Shared memory that every GPU from `sm_80` on gives a block.
 pub const MAX_SHARED: usize = 99 * 1024;
 
 /// The kernels that compute an attention.
