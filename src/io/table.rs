@@ -127,19 +127,16 @@ impl Table {
     /// Where the output cannot be written.
     pub fn row(&mut self, cells: &[Cell<'_>]) -> io::Result<()> {
         debug_assert_eq!(cells.len(), self.columns.len());
-        let line = match self.format.separator() {
-            Some(separator) => {
-                let texts = cells.iter().map(|cell| cell.to_text(separator));
-                let texts: Vec<String> = texts.collect();
-                texts.join(&separator.to_string())
-            }
-            None => {
-                let named = self.columns.iter().zip(cells);
-                let object: Map<String, Value> = named
-                    .map(|(name, cell)| (name.clone(), cell.to_json()))
-                    .collect();
-                Value::Object(object).to_string()
-            }
+        let line = if let Some(separator) = self.format.separator() {
+            let texts = cells.iter().map(|cell| cell.to_text(separator));
+            let texts: Vec<String> = texts.collect();
+            texts.join(&separator.to_string())
+        } else {
+            let named = self.columns.iter().zip(cells);
+            let object: Map<String, Value> = named
+                .map(|(name, cell)| (name.clone(), cell.to_json()))
+                .collect();
+            Value::Object(object).to_string()
         };
         self.layout.add(1);
         writeln!(self.output, "{line}")
