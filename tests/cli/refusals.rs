@@ -63,7 +63,7 @@ fn devices_and_instruction_sets_that_are_not_there() {
     }
     run(path, &format!("{arguments} --device tpu"))
         .with(2)
-        .saying(&["auto, cpu, cuda or cuda:N"]);
+        .saying(&["auto, cpu, cuda, cuda:N or cuda:all"]);
     let mut nonsense = ankh3(path, &arguments);
     let ended = nonsense.env("ANKH3_CPU_ISA", "nonsense").output().unwrap();
     crate::support::Ended::from(ended)
