@@ -1,8 +1,6 @@
 use std::fs;
 
-use crate::support::{
-    ankh3, begin, contacts, ended, find, folder, has, model, nextflow, project, ran, same_bytes,
-};
+use crate::support::{ankh3, ended, find, folder, has, model, nextflow, project, ran, same_bytes};
 
 #[test]
 fn a_scattered_proteome_is_the_bytes_of_one_run_and_resumes_from_its_cache() {
@@ -11,12 +9,10 @@ fn a_scattered_proteome_is_the_bytes_of_one_run_and_resumes_from_its_cache() {
     }
     let folder = folder();
     let proteome = project("examples/proteome.fasta");
-    let parameters = format!(r#"{{"contacts_args": "{}"}}"#, contacts());
-    fs::write(folder.path().join("few.json"), parameters).unwrap();
     // h5 carries its provenance, tsv has it beside it: both ways of gathering.
     for format in ["h5", "tsv"] {
         let arguments = format!(
-            "-q run {} -params-file few.json --shards 3 --format {format}",
+            "-q run {} --shards 3 --format {format}",
             project("workflows/proteome").display()
         );
         let run = || {
@@ -59,7 +55,7 @@ fn a_family_is_learnt_completed_scored_and_reported() {
     let folder = folder();
     let parameters = format!(
         r#"{{"train_args": "--set steps=4", "model": "{}"}}"#,
-        begin()
+        model()
     );
     fs::write(folder.path().join("few.json"), parameters).unwrap();
     let pipeline = project("workflows/family").display().to_string();

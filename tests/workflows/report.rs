@@ -2,7 +2,7 @@ use std::fs::{self, File};
 use std::io::BufReader;
 use std::path::Path;
 
-use crate::support::{ankh3, command, folder, has, model, project, ran};
+use crate::support::{ankh3, command, folder, has, model_folder, project, ran};
 
 /// What no method gave probabilities for.
 const SCORED: &str = "PFRMAT RR\nTARGET P86711\nREMARK values are scores divided by the highest of the protein\nMODEL 1\n1 25 1\n2 9 0.5\nEND\n";
@@ -15,7 +15,7 @@ fn results(folder: &Path) {
         command
             .args(arguments.split_whitespace())
             .arg("--model")
-            .arg(model())
+            .arg(model_folder())
             .arg(&proteins);
         ran(&mut command);
     };

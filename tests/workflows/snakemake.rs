@@ -1,9 +1,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::support::{
-    ankh3, begin, contacts, folder, has, model, project, ran, same_bytes, snakemake,
-};
+use crate::support::{ankh3, folder, has, model, project, ran, same_bytes, snakemake};
 
 /// The examples where the pipelines' configurations look for them.
 pub fn examples(folder: &Path) {
@@ -26,11 +24,7 @@ fn a_scattered_proteome_is_the_bytes_of_one_run() {
         project("snakemake/profiles/local").display(),
         model()
     );
-    let run = || {
-        let mut run = snakemake(folder.path(), &arguments);
-        run.arg(format!("contacts_extra={}", contacts()));
-        run
-    };
+    let run = || snakemake(folder.path(), &arguments);
     ran(&mut run());
     let mut embed = ankh3(folder.path());
     embed.args(["embed", "--pooling", "mean", "-o", "one.h5", "--model"]);
@@ -59,7 +53,7 @@ fn a_family_is_learnt_completed_scored_and_reported() {
     );
     ran(run
         .arg("train_extra=--set steps=4")
-        .arg(format!("model={}", begin())));
+        .arg(format!("model={}", model())));
     let page = fs::read_to_string(folder.path().join("results/family/report.html")).unwrap();
     for part in ["Completions", "Scores", "Training", "steps = 4"] {
         assert!(page.contains(part), "{part}");

@@ -30,28 +30,9 @@ pub fn folder() -> TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
-/// What the pipelines take for their model: `nano`, their default, where the project holds it; until then a random one of its shape.
+/// What the pipelines take for their model where none is named.
 pub fn model() -> &'static str {
-    if project("models/nano").is_dir() {
-        return "nano";
-    }
-    model_folder().to_str().unwrap()
-}
-
-/// What the family's training begins with: the same, or nothing.
-pub fn begin() -> &'static str {
-    if project("models/nano").is_dir() {
-        return "nano";
-    }
-    "none"
-}
-
-/// How the proteome's contacts are told: by the head of `nano`, or of its one short protein without a head.
-pub fn contacts() -> &'static str {
-    if project("models/nano").is_dir() {
-        return "";
-    }
-    "--method jacobian --jacobian-outputs hidden --max-length 28 --over skip"
+    "nano"
 }
 
 /// A random nano model in a directory, made once for all tests of this run.
