@@ -58,7 +58,9 @@ class Command:
         self.name = name
         self.arguments = [os.environ["ANKH3"], *arguments, "--threads", str(threads)]
         self.outcome = outcome
-        self.about = {"command": " ".join(["ankh3", *self.arguments[1:]])}
+        # As one would type it in the checkout: results are committed, and nobody else has these folders.
+        command = " ".join(["ankh3", *self.arguments[1:]])
+        self.about = {"command": command.replace(f"{Path(__file__).resolve().parents[2]}/", "")}
 
     def run(self):
         started = time.perf_counter()
