@@ -231,11 +231,21 @@ fn attention_maps_equal_transformers() {
     }
 }
 
-/// Instructions that multiply bf16 round activations too, which by itself turns a residue of these sharp models by a cosine of 0.99986 (of a
-/// trained model by 0.99998: tests/cli/nano.rs).
+/// With weights that bf16 can hold. Instructions that multiply bf16 round activations too, and these models are sharp on purpose: such a CPU is held
+/// to 0.9998 here, and runs the test again without them, at 0.9999.
 #[test]
 fn bf16_embeddings_point_where_f32_ones_do() {
     let limit = if Isa::current().rounds_activations() {
+        let again = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "bf16_embeddings_point_where_f32_ones_do"])
+            .env("ANKH3_CPU_ISA", Isa::Avx512.name())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&again.stdout);
+        assert!(
+            again.status.success() && said.contains("1 passed"),
+            "{said}"
+        );
         0.9998
     } else {
         0.9999
