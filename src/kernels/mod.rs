@@ -15,7 +15,7 @@ pub mod gather;
 pub mod linear;
 pub mod plain;
 
-use candle_core::{CpuStorage, Layout, Result, Shape, Storage, Tensor};
+use candle_core::{CpuStorage, Device, Layout, Result, Shape, Storage, Tensor};
 
 /// Whether the device of `x` has kernels of its own for it; [`plain`] runs elsewhere.
 fn has_kernels(x: &Tensor) -> bool {
@@ -35,7 +35,7 @@ pub fn is_out_of_memory(error: &candle_core::Error) -> bool {
 }
 
 /// Gives memory that a device keeps for reuse back to it, after a failure: the pieces may fit what comes next.
-pub fn release_memory(device: &candle_core::Device) {
+pub fn release_memory(device: &Device) {
     #[cfg(feature = "cuda")]
     if let Ok(device) = device.as_cuda_device()
         && let Err(error) = cuda::device::release(device)
@@ -76,5 +76,5 @@ fn on_values<const N: usize, T>(
 
 /// A tensor on the CPU that owns `values`.
 fn cpu_tensor(values: Vec<f32>, shape: &Shape) -> Result<Tensor> {
-    Tensor::from_vec(values, shape, &candle_core::Device::Cpu)
+    Tensor::from_vec(values, shape, &Device::Cpu)
 }

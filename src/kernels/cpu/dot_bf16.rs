@@ -11,17 +11,16 @@
 )]
 
 use std::arch::x86_64::{
-    __m512, __m512bh, __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_add_ps, _mm512_cvtne2ps_pbh,
-    _mm512_dpbf16_ps, _mm512_loadu_si512, _mm512_mask_storeu_epi32, _mm512_mask_storeu_ps,
-    _mm512_maskz_loadu_ps, _mm512_permutexvar_epi16, _mm512_set1_epi32, _mm512_setzero_ps,
-    _mm512_storeu_si512,
+    __m512, __m512bh, __m512i, _mm512_add_ps, _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps,
+    _mm512_loadu_si512, _mm512_mask_storeu_epi32, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
+    _mm512_permutexvar_epi16, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_storeu_si512,
 };
 use std::cell::RefCell;
 use std::ops::Range;
 
 use super::gemm::{AHEAD, DEPTH, Left, Product, ROW_BLOCK, STRIP};
 use super::packed_weight::PANEL;
-use super::simd::LANES;
+use super::simd::{LANES, prefetch};
 
 /// Pairs of one row of a block; some more than [`DEPTH`] asks for, so that twelve rows do not fall on the same lines of the cache.
 const ROW_PAIRS: usize = DEPTH / 2 + LANES;
@@ -253,6 +252,13 @@ impl Part<'_> {
                     }
                 }
             }
+            if row + MR < self.rows.len() {
+                for r in MR..2 * MR {
+                    let next = c.wrapping_add(r * n);
+                    prefetch(next);
+                    prefetch(next.wrapping_add(LANES));
+                }
+            }
             for (first, depth, strip) in self.depths() {
                 let (a, b) = (
                     a.add(strip * STRIP_PAIRS),
@@ -317,8 +323,8 @@ unsafe fn dot<const ROW: usize, const STEP: usize, const MR: usize, const NP: us
                 let b = b.add(pair * PANEL);
                 if NP == 1 {
                     let ahead = b.wrapping_add(AHEAD * PANEL);
-                    _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
-                    _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(LANES).cast());
+                    prefetch(ahead);
+                    prefetch(ahead.wrapping_add(LANES));
                 }
                 let left: __m512bh = std::mem::transmute(_mm512_loadu_si512(b.cast()));
                 let right: __m512bh = std::mem::transmute(_mm512_loadu_si512(b.add(LANES).cast()));

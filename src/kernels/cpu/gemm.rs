@@ -1,8 +1,8 @@
 //! `C = A · Wᵀ (+ R)` with `W` repacked once at load: the matrix product of every linear layer.
 //!
 //! `A` is copied block by block ([`ROW_BLOCK`] rows × [`DEPTH`] columns, fits L2) into strips of [`STRIP`] rows, the values of one k side by side: the
-//! inner loop reads both operands straight through, and a strip and a panel of weights of that depth fit L1 together. A tile of up to 12 × 32 results
-//! stays in registers.
+//! inner loop reads both operands straight through, from L2. A tile of up to 12 × 32 results stays in registers; while it is computed, the lines of C
+//! that the next one writes are fetched.
 //!
 //! **Batch-invariant to the byte**: every element of C is one chain of multiply-adds in the order of k, whatever the number of rows, the tile it
 //! falls in or the threads at work.
@@ -19,19 +19,19 @@ use std::cell::RefCell;
 use rayon::prelude::*;
 
 use super::packed_weight::{PANEL, PackedWeight, Precision, side_by_side};
-use super::simd::{LANES, Lanes};
+use super::simd::{LANES, Lanes, prefetch};
 use super::{Isa, SharedMut, with_isa};
 
 /// Columns of A multiplied in one go; even, so that pairs of bf16 are never parted.
-pub(super) const DEPTH: usize = 256;
+pub(super) const DEPTH: usize = 512;
 /// Rows of A whose values of one k lie side by side; a multiple of every tile's height.
 pub(super) const STRIP: usize = 12;
 /// Floats of a strip; one k more than [`DEPTH`] for the other half of an odd last pair.
 const STRIP_FLOATS: usize = STRIP * (DEPTH + 1);
 /// Rows of A in one task.
 pub(super) const ROW_BLOCK: usize = 10 * STRIP;
-/// Rows of weights that are asked for before they are needed.
-pub(super) const AHEAD: usize = 8;
+/// Rows of weights that are asked for before they are needed: main memory answers that late, and few rows of A don't take long with a row of weights.
+pub(super) const AHEAD: usize = 56;
 /// Below this many multiply-adds a product is not worth a second thread.
 const SERIAL_WORK: usize = 1 << 16;
 
@@ -312,6 +312,12 @@ unsafe fn tile<V: Lanes, const MR: usize, const NP: usize>(
         if part.start > 0 || part.product.adds {
             read_tile(&mut sums, c, n, columns);
         }
+        if row + MR < part.rows.len() {
+            for r in MR..2 * MR {
+                prefetch(c.wrapping_add(r * n));
+                prefetch(c.wrapping_add(r * n + LANES));
+            }
+        }
         for (first, depth, strip) in depths(part.depth) {
             let (a, k) = (a.add(strip * STRIP_FLOATS), part.start + first);
             let b = |at: usize| std::array::from_fn(|p| weight.panel(panel + p).add(at * PANEL));
@@ -361,8 +367,8 @@ pub(super) unsafe fn multiply_f32<
         for p in 0..NP {
             // SAFETY: k < depth.
             unsafe {
-                V::prefetch(b[p].wrapping_add((k + AHEAD) * b_stride));
-                V::prefetch(b[p].wrapping_add((k + AHEAD) * b_stride + LANES));
+                prefetch(b[p].wrapping_add((k + AHEAD) * b_stride));
+                prefetch(b[p].wrapping_add((k + AHEAD) * b_stride + LANES));
                 let left = V::load(b[p].add(k * b_stride));
                 let right = V::load(b[p].add(k * b_stride + LANES));
                 for r in 0..MR {

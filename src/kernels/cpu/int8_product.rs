@@ -16,7 +16,7 @@ use super::SharedMut;
 use super::int8_lanes::{Int8Isa, Portable, Sums};
 use super::int8_weight::{Int8Rows, Int8Weight, quantize_strip};
 use super::packed_weight::PANEL;
-use super::simd::LANES;
+use super::simd::{LANES, prefetch};
 
 /// Rows of A whose quads of one k lie side by side.
 const STRIP: usize = 12;
@@ -24,6 +24,8 @@ const STRIP: usize = 12;
 const ROW_BLOCK: usize = 20 * STRIP;
 /// Below this many multiply-adds a product is not worth a second thread.
 const SERIAL_WORK: usize = 1 << 18;
+/// Rows of weights that are asked for before they are needed.
+const AHEAD: usize = 48;
 
 /// `with_int8!(isa, kernel(name: Type, …)(argument, …))`: as [`super::with_isa!`], for [`Int8Isa`].
 macro_rules! with_int8 {
@@ -270,6 +272,9 @@ unsafe fn tile<V: Sums, const MR: usize, const W: usize>(
         });
         let mut sums = [[V::zero(); W]; MR];
         for quad in 0..quads {
+            for b in b {
+                prefetch(b.wrapping_add((quad + AHEAD) * 128));
+            }
             let weights: [V::Weights; W] =
                 std::array::from_fn(|v| V::weights(b[v].add(quad * 128)));
             for r in 0..MR {

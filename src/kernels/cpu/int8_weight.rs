@@ -6,6 +6,7 @@
 
 use rayon::prelude::*;
 
+use super::huge_pages;
 use super::packed_weight::PANEL;
 
 /// Values of k that one instruction multiplies.
@@ -43,7 +44,10 @@ impl Int8Weight {
     pub fn new(n: usize, k: usize, fill: impl Fn(usize, &mut [f32]) + Sync) -> Self {
         assert!(k <= MAX_K, "sums of at most {MAX_K} products fit 32 bits");
         let panel_lines = 2 * k.div_ceil(QUAD);
-        let mut lines = vec![Line([OFFSET as u8; 64]); n.div_ceil(PANEL) * panel_lines];
+        let len = n.div_ceil(PANEL) * panel_lines;
+        let mut lines = Vec::with_capacity(len);
+        huge_pages::advise(&mut lines);
+        lines.resize(len, Line([OFFSET as u8; 64]));
         let mut scales = vec![0.0; n];
         lines
             .par_chunks_mut(panel_lines.max(1))

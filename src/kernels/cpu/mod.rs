@@ -12,6 +12,7 @@ mod dot_bf16;
 pub mod elementwise;
 pub mod elementwise_backward;
 pub mod gemm;
+mod huge_pages;
 mod int8_lanes;
 pub mod int8_product;
 pub mod int8_weight;

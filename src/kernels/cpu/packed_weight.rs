@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 #[cfg(target_arch = "x86_64")]
 use super::dot_bf16;
+use super::huge_pages;
 use super::simd::{Isa, LANES};
 
 /// Output columns in a panel of packed weights.
@@ -123,6 +124,7 @@ impl PackedWeight {
         if self.lines.capacity() < len {
             // Old values are not worth moving.
             self.lines = Vec::with_capacity(len);
+            huge_pages::advise(&mut self.lines);
         }
         self.lines.resize(len, Line([0.0; LANES]));
         (self.n, self.k) = (n, k);

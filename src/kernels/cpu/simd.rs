@@ -103,6 +103,19 @@ impl Isa {
     }
 }
 
+/// Asks for the line of memory at `place`, which need not be readable, to come as far as the second level of cache.
+#[inline(always)]
+pub(super) fn prefetch<T>(place: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: part of every x86-64; a prefetch never faults.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T1>(place.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = place;
+}
+
 /// Sixteen f32 lanes.
 ///
 /// # Safety
@@ -120,9 +133,6 @@ pub unsafe trait Lanes: Copy {
     unsafe fn load(source: *const f32) -> Self;
     /// Writes 16 values.
     unsafe fn store(self, target: *mut f32);
-    /// Asks for the cache line at `_place`, which need not be readable.
-    #[inline(always)]
-    unsafe fn prefetch(_place: *const f32) {}
     /// Reads 16 pairs of bf16: the even and the odd elements.
     unsafe fn load_bf16_pairs(source: *const u16) -> (Self, Self);
     /// `self + other`.
@@ -253,14 +263,14 @@ unsafe impl Lanes for Portable {
 mod x86 {
     use super::Lanes;
     use std::arch::x86_64::{
-        __m256, __m512, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T0, _mm_prefetch,
-        _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256, _mm256_castsi256_ps, _mm256_cvtps_epi32,
-        _mm256_div_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_max_ps,
-        _mm256_min_ps, _mm256_mul_ps, _mm256_round_ps, _mm256_set1_epi32, _mm256_set1_ps,
-        _mm256_slli_epi32, _mm256_storeu_ps, _mm256_sub_ps, _mm512_add_ps, _mm512_and_si512,
-        _mm512_castsi512_ps, _mm512_div_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
-        _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_roundscale_ps, _mm512_scalef_ps,
-        _mm512_set1_epi32, _mm512_set1_ps, _mm512_slli_epi32, _mm512_storeu_ps, _mm512_sub_ps,
+        __m256, __m512, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm256_add_epi32,
+        _mm256_add_ps, _mm256_and_si256, _mm256_castsi256_ps, _mm256_cvtps_epi32, _mm256_div_ps,
+        _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_max_ps, _mm256_min_ps,
+        _mm256_mul_ps, _mm256_round_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_slli_epi32,
+        _mm256_storeu_ps, _mm256_sub_ps, _mm512_add_ps, _mm512_and_si512, _mm512_castsi512_ps,
+        _mm512_div_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_max_ps,
+        _mm512_min_ps, _mm512_mul_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_epi32,
+        _mm512_set1_ps, _mm512_slli_epi32, _mm512_storeu_ps, _mm512_sub_ps,
     };
 
     const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
@@ -279,8 +289,6 @@ mod x86 {
         unsafe fn load(source: *const f32) -> Self { unsafe { Self(_mm512_loadu_ps(source)) } }
         #[inline(always)]
         unsafe fn store(self, target: *mut f32) { unsafe { _mm512_storeu_ps(target, self.0) } }
-        #[inline(always)]
-        unsafe fn prefetch(place: *const f32) { unsafe { _mm_prefetch::<_MM_HINT_T0>(place.cast()) } }
         #[inline(always)]
         unsafe fn load_bf16_pairs(source: *const u16) -> (Self, Self) {
             unsafe {
@@ -323,8 +331,6 @@ mod x86 {
         unsafe fn load(source: *const f32) -> Self { unsafe { Self(_mm256_loadu_ps(source), _mm256_loadu_ps(source.add(8))) } }
         #[inline(always)]
         unsafe fn store(self, target: *mut f32) { unsafe { _mm256_storeu_ps(target, self.0); _mm256_storeu_ps(target.add(8), self.1); } }
-        #[inline(always)]
-        unsafe fn prefetch(place: *const f32) { unsafe { _mm_prefetch::<_MM_HINT_T0>(place.cast()) } }
         #[inline(always)]
         unsafe fn load_bf16_pairs(source: *const u16) -> (Self, Self) {
             unsafe {

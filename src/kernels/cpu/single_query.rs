@@ -11,7 +11,7 @@
 use std::ops::Range;
 
 use super::attention::{Attention, Segment};
-use super::simd::{LANES, Lanes, exp};
+use super::simd::{LANES, Lanes, exp, prefetch};
 
 /// Keys whose scores are held at once.
 pub(super) const BLOCK: usize = 128;
@@ -19,6 +19,8 @@ pub(super) const BLOCK: usize = 128;
 pub(super) const MAX_HEADS: usize = 32;
 /// Keys whose values are added at once.
 const KEYS: usize = 4;
+/// Rows of keys and values that are asked for before they are needed: they are read once a step, mostly from main memory.
+const AHEAD: usize = 4;
 
 /// One query's task.
 pub(super) struct SingleQuery<'a> {
@@ -67,11 +69,16 @@ impl SingleQuery<'_> {
     /// `scores[head][i] = q · keys[i] + bias`.
     #[inline(always)]
     unsafe fn scores<V: Lanes>(&self, keys: Range<usize>, scores: &mut [f32]) {
-        let Attention { q, k, d_kv, .. } = *self.attention;
+        let Attention { q, k, v, d_kv, .. } = *self.attention;
+        let (stride, v_stride) = (k.stride, v.stride);
         for (i, key) in keys.enumerate() {
             for (h, head) in self.heads.clone().enumerate() {
                 let q = q.at(self.segment.queries.start, head, d_kv);
                 let k = k.at(self.segment.keys.start + key, head, d_kv);
+                // Values, which follow later, are asked for with the keys beside them: memory is read straight through.
+                prefetch_all(k.as_ptr().wrapping_add(AHEAD * stride), d_kv);
+                let v = v.at(self.segment.keys.start + key, head, d_kv);
+                prefetch_all(v.as_ptr().wrapping_add(AHEAD * v_stride), d_kv);
                 // SAFETY: both hold d_kv values.
                 let score = unsafe { dot::<V>(q, k) };
                 scores[h * BLOCK + i] = score + self.bias(key, head);
@@ -141,6 +148,14 @@ impl SingleQuery<'_> {
                 }
             }
         }
+    }
+}
+
+/// Asks for `count` values.
+#[inline(always)]
+fn prefetch_all(place: *const f32, count: usize) {
+    for i in (0..count).step_by(LANES) {
+        prefetch(place.wrapping_add(i));
     }
 }
 
