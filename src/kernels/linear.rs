@@ -80,8 +80,7 @@ impl Product {
             candle_core::bail!("a linear layer of {} inputs was given {k}", self.0.k());
         }
         let x = cpu_f32(x, layout)?;
-        let mut out = vec![0.0; rows * self.0.n()];
-        gemm::matmul(Isa::current(), x, &self.0, residual, &mut out);
+        let out = gemm::product(Isa::current(), x, &self.0, residual);
         Ok((CpuStorage::F32(out), Shape::from((rows, self.0.n()))))
     }
 }
@@ -124,9 +123,8 @@ impl Int8Product {
         if k != self.0.k() {
             candle_core::bail!("a linear layer of {} inputs was given {k}", self.0.k());
         }
-        let mut out = vec![0.0; rows * self.0.n()];
         let isa = Int8Isa::of(Isa::current());
-        int8_product::matmul(isa, cpu_f32(x.0, x.1)?, &self.0, residual, &mut out);
+        let out = int8_product::product(isa, cpu_f32(x.0, x.1)?, &self.0, residual);
         Ok((CpuStorage::F32(out), Shape::from((rows, self.0.n()))))
     }
 }
@@ -175,9 +173,8 @@ impl Trained {
         let packed = PackedWeight::new(n, k, self.0, |row, values| {
             values.copy_from_slice(&w[row * k..][..k]);
         });
-        let mut out = vec![0.0; rows * n];
         let x = cpu_f32(x.0, x.1)?;
-        gemm::matmul(Isa::current(), x, &packed, residual, &mut out);
+        let out = gemm::product(Isa::current(), x, &packed, residual);
         Ok((CpuStorage::F32(out), Shape::from((rows, n))))
     }
 

@@ -44,6 +44,21 @@ pub enum Left<'a> {
     Columns(&'a [f32]),
 }
 
+/// `a (m, k) · weightᵀ`, plus `residual (m, n)` where given: `(m, n)`. All row-major and contiguous.
+///
+/// # Panics
+/// If a slice's length does not fit the shapes.
+pub fn product(isa: Isa, a: &[f32], weight: &PackedWeight, residual: Option<&[f32]>) -> Vec<f32> {
+    let m = a.len() / weight.k().max(1);
+    let len = m * weight.n();
+    let mut c = Vec::with_capacity(len);
+    let target = SharedMut(c.as_mut_ptr());
+    start(isa, Left::Rows(a), weight, residual, false, (target, m));
+    // SAFETY: the product has written every one of `m * n` results, within the capacity; zeros written first would cost a twentieth of `embed`.
+    unsafe { c.set_len(len) };
+    c
+}
+
 /// `c (m, n) = a (m, k) · weightᵀ`, plus `residual (m, n)` where given. All row-major and contiguous.
 ///
 /// # Panics
@@ -63,7 +78,7 @@ pub fn multiply(
     residual: Option<&[f32]>,
     c: &mut [f32],
 ) {
-    start(isa, a, weight, residual, false, c);
+    start(isa, a, weight, residual, false, target(weight, c));
 }
 
 /// `c (m, n) += a (m, k) · weightᵀ`: the chain of multiply-adds begins at what `c` holds.
@@ -71,27 +86,33 @@ pub fn multiply(
 /// # Panics
 /// If a slice's length does not fit the shapes.
 pub fn multiply_add(isa: Isa, a: Left<'_>, weight: &PackedWeight, c: &mut [f32]) {
-    start(isa, a, weight, None, true, c);
+    start(isa, a, weight, None, true, target(weight, c));
 }
 
+/// Where the results go, and their rows.
+fn target(weight: &PackedWeight, c: &mut [f32]) -> (SharedMut, usize) {
+    let m = c.len().checked_div(weight.n()).unwrap_or(0);
+    assert_eq!(c.len(), m * weight.n(), "the result must have whole rows");
+    (SharedMut(c.as_mut_ptr()), m)
+}
+
+/// Writes every result; reads what `c`, room for `m` rows, holds only if it `adds`.
 fn start(
     isa: Isa,
     a: Left<'_>,
     weight: &PackedWeight,
     residual: Option<&[f32]>,
     adds: bool,
-    c: &mut [f32],
+    (c, m): (SharedMut, usize),
 ) {
     let (n, k) = (weight.n(), weight.k());
-    if n == 0 || c.is_empty() {
+    if n == 0 || m == 0 {
         return;
     }
-    let m = c.len() / n;
-    assert_eq!(c.len(), m * n, "the result must have whole rows");
     let (Left::Rows(values) | Left::Columns(values)) = a;
     assert_eq!(values.len(), m * k, "A must be (rows of C, k)");
     assert!(
-        residual.is_none_or(|r| r.len() == c.len()),
+        residual.is_none_or(|r| r.len() == m * n),
         "the residual must have C's shape"
     );
     let product = Product {
@@ -99,7 +120,7 @@ fn start(
         weight,
         residual,
         adds,
-        c: SharedMut(c.as_mut_ptr()),
+        c,
         m,
     };
     let (panels, row_blocks) = (n.div_ceil(PANEL), m.div_ceil(ROW_BLOCK));

@@ -82,6 +82,29 @@ pub(super) unsafe trait Sums: Copy {
     unsafe fn add_dot(self, left: Self::Left, weights: Self::Weights) -> Self;
     /// The sums.
     unsafe fn to_array(self) -> [i32; LANES];
+    /// Writes sixteen results `(sum - offset) · (scale · scales) + residual` to `target`, each operation rounded by itself.
+    ///
+    /// # Safety
+    /// As above; `scales`, `residual` and `target` are valid for sixteen floats.
+    #[inline(always)]
+    unsafe fn write(
+        self,
+        (offset, scale): (i32, f32),
+        scales: *const f32,
+        residual: Option<*const f32>,
+        target: *mut f32,
+    ) {
+        // SAFETY: passed on from the caller.
+        unsafe {
+            for (lane, sum) in self.to_array().into_iter().enumerate() {
+                let mut value = (sum - offset) as f32 * (scale * *scales.add(lane));
+                if let Some(residual) = residual {
+                    value += *residual.add(lane);
+                }
+                *target.add(lane) = value;
+            }
+        }
+    }
 }
 
 /// Sixteen sums in an array.
@@ -128,12 +151,14 @@ unsafe impl Sums for Portable {
 mod x86 {
     use super::{LANES, Sums};
     use std::arch::x86_64::{
-        __m256i, __m512i, _mm256_add_epi32, _mm256_and_si256, _mm256_loadu_si256,
-        _mm256_madd_epi16, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_setzero_si256,
-        _mm256_slli_epi16, _mm256_srai_epi16, _mm256_srli_epi16, _mm512_add_epi32,
-        _mm512_and_si512, _mm512_dpbusd_epi32, _mm512_loadu_si512, _mm512_madd_epi16,
-        _mm512_set1_epi16, _mm512_set1_epi32, _mm512_setzero_si512, _mm512_slli_epi16,
-        _mm512_srai_epi16, _mm512_srli_epi16,
+        __m256i, __m512i, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256, _mm256_cvtepi32_ps,
+        _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_mul_ps, _mm256_set1_epi16,
+        _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_si256, _mm256_slli_epi16,
+        _mm256_srai_epi16, _mm256_srli_epi16, _mm256_storeu_ps, _mm256_sub_epi32, _mm512_add_epi32,
+        _mm512_add_ps, _mm512_and_si512, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_loadu_ps,
+        _mm512_loadu_si512, _mm512_madd_epi16, _mm512_mul_ps, _mm512_set1_epi16, _mm512_set1_epi32,
+        _mm512_set1_ps, _mm512_setzero_si512, _mm512_slli_epi16, _mm512_srai_epi16,
+        _mm512_srli_epi16, _mm512_storeu_ps, _mm512_sub_epi32,
     };
 
     /// One register; AVX-512-VNNI.
@@ -157,6 +182,10 @@ mod x86 {
         unsafe fn add_dot(self, left: __m512i, weights: __m512i) -> Self { unsafe { Self(_mm512_dpbusd_epi32(self.0, weights, left)) } }
         #[inline(always)]
         unsafe fn to_array(self) -> [i32; LANES] { unsafe { std::mem::transmute(self.0) } }
+        #[inline(always)]
+        unsafe fn write(self, row: (i32, f32), scales: *const f32, residual: Option<*const f32>, target: *mut f32) {
+            unsafe { write_512(self.0, row, scales, residual, target) }
+        }
     }
 
     /// One register; AVX-512BW.
@@ -197,6 +226,31 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn to_array(self) -> [i32; LANES] { unsafe { std::mem::transmute(self.0) } }
+        #[inline(always)]
+        unsafe fn write(self, row: (i32, f32), scales: *const f32, residual: Option<*const f32>, target: *mut f32) {
+            unsafe { write_512(self.0, row, scales, residual, target) }
+        }
+    }
+
+    /// [`Sums::write`] of one register.
+    #[inline(always)]
+    unsafe fn write_512(
+        sums: __m512i,
+        (offset, scale): (i32, f32),
+        scales: *const f32,
+        residual: Option<*const f32>,
+        target: *mut f32,
+    ) {
+        // SAFETY: passed on from `Sums::write`.
+        unsafe {
+            let sums = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums, _mm512_set1_epi32(offset)));
+            let scales = _mm512_mul_ps(_mm512_set1_ps(scale), _mm512_loadu_ps(scales));
+            let mut values = _mm512_mul_ps(sums, scales);
+            if let Some(residual) = residual {
+                values = _mm512_add_ps(values, _mm512_loadu_ps(residual));
+            }
+            _mm512_storeu_ps(target, values);
+        }
     }
 
     /// Two registers; AVX2.
@@ -241,6 +295,20 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn to_array(self) -> [i32; LANES] { unsafe { std::mem::transmute(self.0) } }
+        #[inline(always)]
+        unsafe fn write(self, (offset, scale): (i32, f32), scales: *const f32, residual: Option<*const f32>, target: *mut f32) {
+            for (half, sums) in self.0.into_iter().enumerate() {
+                unsafe {
+                    let sums = _mm256_cvtepi32_ps(_mm256_sub_epi32(sums, _mm256_set1_epi32(offset)));
+                    let scales = _mm256_mul_ps(_mm256_set1_ps(scale), _mm256_loadu_ps(scales.add(8 * half)));
+                    let mut values = _mm256_mul_ps(sums, scales);
+                    if let Some(residual) = residual {
+                        values = _mm256_add_ps(values, _mm256_loadu_ps(residual.add(8 * half)));
+                    }
+                    _mm256_storeu_ps(target.add(8 * half), values);
+                }
+            }
+        }
     }
 }
 

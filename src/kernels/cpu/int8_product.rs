@@ -66,7 +66,21 @@ thread_local! {
     static BYTES: Cell<Vec<i8>> = Cell::default();
 }
 
-/// `c (m, n) = a (m, k) · weightᵀ`, plus `residual (m, n)` where given. All row-major and contiguous.
+/// `a (m, k) · weightᵀ`, plus `residual (m, n)` where given: `(m, n)`. All row-major and contiguous.
+///
+/// # Panics
+/// If a slice's length does not fit the shapes.
+pub fn product(isa: Int8Isa, a: &[f32], weight: &Int8Weight, residual: Option<&[f32]>) -> Vec<f32> {
+    let m = a.len() / weight.k().max(1);
+    let len = m * weight.n();
+    let mut c = Vec::with_capacity(len);
+    start(isa, a, weight, residual, (SharedMut(c.as_mut_ptr()), m));
+    // SAFETY: the product has written every one of `m * n` results, within the capacity.
+    unsafe { c.set_len(len) };
+    c
+}
+
+/// As [`product`], to `c (m, n)`.
 ///
 /// # Panics
 /// If a slice's length does not fit the shapes.
@@ -77,15 +91,26 @@ pub fn matmul(
     residual: Option<&[f32]>,
     c: &mut [f32],
 ) {
+    let m = c.len().checked_div(weight.n()).unwrap_or(0);
+    assert_eq!(c.len(), m * weight.n(), "the result must have whole rows");
+    start(isa, a, weight, residual, (SharedMut(c.as_mut_ptr()), m));
+}
+
+/// Writes every result to `c`, room for `m` rows.
+fn start(
+    isa: Int8Isa,
+    a: &[f32],
+    weight: &Int8Weight,
+    residual: Option<&[f32]>,
+    (c, m): (SharedMut, usize),
+) {
     let (n, k) = (weight.n(), weight.k());
-    if n == 0 || c.is_empty() {
+    if n == 0 || m == 0 {
         return;
     }
-    let m = c.len() / n;
-    assert_eq!(c.len(), m * n, "the result must have whole rows");
     assert_eq!(a.len(), m * k, "A must be (rows of C, k)");
     assert!(
-        residual.is_none_or(|r| r.len() == c.len()),
+        residual.is_none_or(|r| r.len() == m * n),
         "the residual must have C's shape"
     );
     let threads = if m * n * k < SERIAL_WORK {
@@ -100,7 +125,7 @@ pub fn matmul(
         rows: &rows,
         weight,
         residual,
-        c: SharedMut(c.as_mut_ptr()),
+        c,
         m,
     };
     let (panels, row_blocks) = (n.div_ceil(PANEL), m.div_ceil(ROW_BLOCK));
@@ -286,12 +311,7 @@ unsafe fn tile<V: Sums, const MR: usize, const W: usize>(
         }
         for r in 0..MR {
             for v in 0..W {
-                write(
-                    product,
-                    row + r,
-                    (vector + v) * LANES,
-                    sums[r][v].to_array(),
-                );
+                write(product, row + r, (vector + v) * LANES, sums[r][v]);
             }
         }
     }
@@ -299,40 +319,37 @@ unsafe fn tile<V: Sums, const MR: usize, const W: usize>(
 
 /// Sums of up to sixteen columns from `column` on become results.
 #[inline(always)]
-unsafe fn write(product: &Product<'_>, row: usize, column: usize, sums: [i32; LANES]) {
+unsafe fn write<V: Sums>(product: &Product<'_>, row: usize, column: usize, sums: V) {
     let n = product.weight.n();
     if column >= n {
         return;
     }
+    let count = LANES.min(n - column);
     let place = row * n + column;
-    // SAFETY: these columns of this row belong to this task alone.
-    let target = unsafe {
-        std::slice::from_raw_parts_mut(product.c.get().add(place), LANES.min(n - column))
-    };
-    let (scale, offset) = (product.rows.scales[row], product.rows.offsets[row]);
-    let scales = &product.weight.scales()[column..];
-    let result =
-        |lane: usize, column_scale: f32| (sums[lane] - offset) as f32 * (scale * column_scale);
-    // Whole vectors apart, so that they become vector instructions.
-    if let (Ok(target), Some(scales)) = (
-        <&mut [f32; LANES]>::try_from(&mut *target),
-        scales.first_chunk::<LANES>(),
-    ) {
-        *target = std::array::from_fn(|lane| result(lane, scales[lane]));
-        if let Some(residual) = product
-            .residual
-            .and_then(|r| r[place..].first_chunk::<LANES>())
-        {
-            for (value, residual) in target.iter_mut().zip(residual) {
-                *value += residual;
-            }
+    let by_row = (product.rows.offsets[row], product.rows.scales[row]);
+    let scales = &product.weight.scales()[column..][..count];
+    let residual = product.residual.map(|residual| &residual[place..][..count]);
+    // SAFETY: these columns of this row of C belong to this task alone; slices hold `count` values, sixteen where they are used in place.
+    unsafe {
+        let target = product.c.get().add(place);
+        if count == LANES {
+            let residual = residual.map(<[f32]>::as_ptr);
+            return sums.write(by_row, scales.as_ptr(), residual, target);
         }
-        return;
-    }
-    for (lane, value) in target.iter_mut().enumerate() {
-        *value = result(lane, scales[lane]);
-        if let Some(residual) = product.residual {
-            *value += residual[place + lane];
-        }
+        let padded = |values: &[f32]| {
+            let mut padded = [0.0; LANES];
+            padded[..count].copy_from_slice(values);
+            padded
+        };
+        let residual = residual.map(padded);
+        let residual = residual.as_ref().map(|residual| residual.as_ptr());
+        let mut results = [0.0; LANES];
+        sums.write(
+            by_row,
+            padded(scales).as_ptr(),
+            residual,
+            results.as_mut_ptr(),
+        );
+        std::slice::from_raw_parts_mut(target, count).copy_from_slice(&results[..count]);
     }
 }
