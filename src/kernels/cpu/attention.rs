@@ -15,7 +15,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::gemm::{multiply_f32, write_tile};
-use super::packed_weight::PANEL;
+use super::packed_weight::{PANEL, side_by_side};
 use super::simd::{LANES, Lanes, exp};
 use super::single_query::{self, SingleQuery};
 use super::{Isa, SharedMut, with_isa};
@@ -291,22 +291,16 @@ impl KeyBlock<'_> {
     #[inline(always)]
     fn copy_keys(&self, target: &mut [f32]) {
         let d_kv = self.attention.d_kv;
-        for (i, key) in self.keys.clone().enumerate() {
-            let source = self
-                .attention
-                .k
-                .at(self.segment.keys.start + key, self.head, d_kv);
-            let panel = &mut target[i / PANEL * d_kv * PANEL + i % PANEL..];
-            for (d, &value) in source.iter().enumerate() {
-                panel[d * PANEL] = value;
+        let first = self.segment.keys.start + self.keys.start;
+        let panels = target.chunks_exact_mut(d_kv * PANEL);
+        for (from, panel) in (0..self.keys.len()).step_by(PANEL).zip(panels) {
+            let height = PANEL.min(self.keys.len() - from);
+            if height < PANEL {
+                // Columns beyond the last key are multiplied too (and ignored): they must not hold old NaNs or denormals.
+                panel.fill(0.0);
             }
-        }
-        // Columns beyond the last key are multiplied too (and ignored): they must not hold old NaNs or denormals.
-        for i in self.keys.len()..self.keys.len().next_multiple_of(PANEL) {
-            let panel = &mut target[i / PANEL * d_kv * PANEL + i % PANEL..];
-            for d in 0..d_kv {
-                panel[d * PANEL] = 0.0;
-            }
+            let key = |i: usize| self.attention.k.at(first + from + i, self.head, d_kv);
+            side_by_side::<PANEL>(key, height, panel);
         }
     }
 

@@ -1,8 +1,8 @@
 //! `C = A · Wᵀ (+ R)` with `W` repacked once at load: the matrix product of every linear layer.
 //!
-//! `A` is copied block by block ([`ROW_BLOCK`] rows × [`DEPTH`] columns, fits L2) into strips of [`STRIP`] rows, the values of one k side by side: the
-//! inner loop reads both operands straight through, from L2. A tile of up to 12 × 32 results stays in registers; while it is computed, the lines of C
-//! that the next one writes are fetched.
+//! `A` is copied block by block ([`ROW_BLOCK`] rows × [`DEPTH`] columns, fits L2): row by row where it lies in rows, in strips of [`STRIP`] rows where it
+//! lies in columns, so that copying never transposes. The inner loop reads both operands straight through, from L2. A tile of up to 12 × 32 results stays
+//! in registers; while it is computed, the lines of C that the next one writes are fetched.
 //!
 //! **Batch-invariant to the byte**: every element of C is one chain of multiply-adds in the order of k, whatever the number of rows, the tile it
 //! falls in or the threads at work.
@@ -18,16 +18,19 @@ use std::cell::RefCell;
 
 use rayon::prelude::*;
 
-use super::packed_weight::{PANEL, PackedWeight, Precision, side_by_side};
+use super::packed_weight::{PANEL, PackedWeight, Precision};
 use super::simd::{LANES, Lanes, prefetch};
 use super::{Isa, SharedMut, with_isa};
 
 /// Columns of A multiplied in one go; even, so that pairs of bf16 are never parted.
 pub(super) const DEPTH: usize = 512;
-/// Rows of A whose values of one k lie side by side; a multiple of every tile's height.
+/// Rows of A in a strip; a multiple of every tile's height.
 pub(super) const STRIP: usize = 12;
-/// Floats of a strip; one k more than [`DEPTH`] for the other half of an odd last pair.
-const STRIP_FLOATS: usize = STRIP * (DEPTH + 1);
+/// Floats between rows of a block; some more than [`DEPTH`], for the other half of an odd last pair and so that twelve rows do not fall on the same
+/// lines of the cache.
+const ROW_FLOATS: usize = DEPTH + LANES;
+/// Floats of a strip, in either form.
+const STRIP_FLOATS: usize = STRIP * ROW_FLOATS;
 /// Rows of A in one task.
 pub(super) const ROW_BLOCK: usize = 10 * STRIP;
 /// Rows of weights that are asked for before they are needed: main memory answers that late, and few rows of A don't take long with a row of weights.
@@ -207,21 +210,24 @@ impl Product<'_> {
             .zip(block.chunks_exact_mut(STRIP_FLOATS))
         {
             let height = STRIP.min(rows.end - first);
-            let (values, beyond) = strip.split_at_mut(STRIP * depth);
             match self.a {
                 Left::Rows(a) => {
                     let k = self.weight.k();
-                    let row = |i: usize| &a[(first + i) * k + start..][..depth];
-                    side_by_side::<STRIP>(row, height, values);
+                    for (i, row) in strip.chunks_exact_mut(ROW_FLOATS).take(height).enumerate() {
+                        let source = &a[(first + i) * k + start..][..depth];
+                        row[..depth].copy_from_slice(source);
+                        row[depth] = 0.0;
+                    }
                 }
                 Left::Columns(a) => {
+                    let (values, beyond) = strip.split_at_mut(STRIP * depth);
                     let source = a[start * self.m..].chunks(self.m);
                     for (values, column) in values.chunks_exact_mut(STRIP).zip(source) {
                         values[..height].copy_from_slice(&column[first..first + height]);
                     }
+                    beyond[..STRIP].fill(0.0);
                 }
             }
-            beyond[..STRIP].fill(0.0);
         }
     }
 }
@@ -253,6 +259,18 @@ impl Part<'_> {
 
 #[inline(always)]
 unsafe fn run_part<V: Lanes>(part: &Part<'_>) {
+    // SAFETY: passed on from `Part::run`.
+    unsafe {
+        match part.product.a {
+            Left::Rows(_) => run_tiles::<V, ROW_FLOATS, 1>(part),
+            Left::Columns(_) => run_tiles::<V, 1, STRIP>(part),
+        }
+    }
+}
+
+/// Multiplies the block, whose value (row, k) of a strip lies at `row * ROW + k * STEP`.
+#[inline(always)]
+unsafe fn run_tiles<V: Lanes, const ROW: usize, const STEP: usize>(part: &Part<'_>) {
     let rows = part.rows.len();
     // SAFETY: tiles stay within the task's rows and panels; panels are whole in the packed weight (padded), and the target is written only
     // where row < m and column < n.
@@ -260,24 +278,24 @@ unsafe fn run_part<V: Lanes>(part: &Part<'_>) {
         if rows <= 3 && V::TILE_ROWS >= 12 {
             let mut panel = part.panels.start;
             while panel + 4 <= part.panels.end {
-                tile_of_rows::<V, 4>(part, 0, rows, panel);
+                tile_of_rows::<V, 4, ROW, STEP>(part, 0, rows, panel);
                 panel += 4;
             }
             for panel in panel..part.panels.end {
-                tile_of_rows::<V, 1>(part, 0, rows, panel);
+                tile_of_rows::<V, 1, ROW, STEP>(part, 0, rows, panel);
             }
             return;
         }
         for panel in part.panels.clone() {
             for row in (0..rows).step_by(V::TILE_ROWS) {
-                tile_of_rows::<V, 1>(part, row, V::TILE_ROWS.min(rows - row), panel);
+                tile_of_rows::<V, 1, ROW, STEP>(part, row, V::TILE_ROWS.min(rows - row), panel);
             }
         }
     }
 }
 
 #[inline(always)]
-unsafe fn tile_of_rows<V: Lanes, const NP: usize>(
+unsafe fn tile_of_rows<V: Lanes, const NP: usize, const ROW: usize, const STEP: usize>(
     part: &Part<'_>,
     row: usize,
     rows: usize,
@@ -286,29 +304,29 @@ unsafe fn tile_of_rows<V: Lanes, const NP: usize>(
     // SAFETY: passed on from `run_part`.
     unsafe {
         match rows {
-            1 => tile::<V, 1, NP>(part, row, panel),
-            2 => tile::<V, 2, NP>(part, row, panel),
-            3 => tile::<V, 3, NP>(part, row, panel),
+            1 => tile::<V, 1, NP, ROW, STEP>(part, row, panel),
+            2 => tile::<V, 2, NP, ROW, STEP>(part, row, panel),
+            3 => tile::<V, 3, NP, ROW, STEP>(part, row, panel),
             _ if NP > 1 || V::TILE_ROWS == 3 => {
                 unreachable!("several panels only with up to three rows")
             }
-            4 => tile::<V, 4, 1>(part, row, panel),
+            4 => tile::<V, 4, 1, ROW, STEP>(part, row, panel),
             _ if V::TILE_ROWS == 4 => unreachable!("tiles have up to four rows"),
-            5 => tile::<V, 5, 1>(part, row, panel),
-            6 => tile::<V, 6, 1>(part, row, panel),
-            7 => tile::<V, 7, 1>(part, row, panel),
-            8 => tile::<V, 8, 1>(part, row, panel),
-            9 => tile::<V, 9, 1>(part, row, panel),
-            10 => tile::<V, 10, 1>(part, row, panel),
-            11 => tile::<V, 11, 1>(part, row, panel),
-            _ => tile::<V, 12, 1>(part, row, panel),
+            5 => tile::<V, 5, 1, ROW, STEP>(part, row, panel),
+            6 => tile::<V, 6, 1, ROW, STEP>(part, row, panel),
+            7 => tile::<V, 7, 1, ROW, STEP>(part, row, panel),
+            8 => tile::<V, 8, 1, ROW, STEP>(part, row, panel),
+            9 => tile::<V, 9, 1, ROW, STEP>(part, row, panel),
+            10 => tile::<V, 10, 1, ROW, STEP>(part, row, panel),
+            11 => tile::<V, 11, 1, ROW, STEP>(part, row, panel),
+            _ => tile::<V, 12, 1, ROW, STEP>(part, row, panel),
         }
     }
 }
 
 /// `MR` rows × `NP` panels of C, for one block of k.
 #[inline(always)]
-unsafe fn tile<V: Lanes, const MR: usize, const NP: usize>(
+unsafe fn tile<V: Lanes, const MR: usize, const NP: usize, const ROW: usize, const STEP: usize>(
     part: &Part<'_>,
     row: usize,
     panel: usize,
@@ -328,7 +346,7 @@ unsafe fn tile<V: Lanes, const MR: usize, const NP: usize>(
         let a = part
             .block
             .as_ptr()
-            .add(row / STRIP * STRIP_FLOATS + row % STRIP);
+            .add(row / STRIP * STRIP_FLOATS + row % STRIP * ROW);
         let mut sums = [[[V::splat(0.0); 2]; NP]; MR];
         if part.start > 0 || part.product.adds {
             read_tile(&mut sums, c, n, columns);
@@ -344,9 +362,12 @@ unsafe fn tile<V: Lanes, const MR: usize, const NP: usize>(
             let b = |at: usize| std::array::from_fn(|p| weight.panel(panel + p).add(at * PANEL));
             match weight.precision() {
                 Precision::F32 => {
-                    multiply_f32::<V, MR, NP, 1, STRIP>(&mut sums, a, b(k), depth, PANEL);
+                    multiply_f32::<V, MR, NP, ROW, STEP>(&mut sums, a, b(k), depth, PANEL);
                 }
-                Precision::Bf16 => multiply_bf16(&mut sums, a, b(k / 2), depth.div_ceil(2)),
+                Precision::Bf16 => {
+                    let pairs = depth.div_ceil(2);
+                    multiply_bf16::<V, MR, NP, ROW, STEP>(&mut sums, a, b(k / 2), pairs);
+                }
             }
         }
         if let (Some(residual), true) =
@@ -403,13 +424,19 @@ pub(super) unsafe fn multiply_f32<
     *sums = local;
 }
 
-/// As [`multiply_f32`] over `pairs` pairs of k with A in strips and B in bf16 pairs.
+/// As [`multiply_f32`] over `pairs` pairs of k with B in bf16 pairs.
 #[inline(always)]
 #[expect(
     clippy::needless_range_loop,
     reason = "the row indexes A and the sums alike"
 )]
-unsafe fn multiply_bf16<V: Lanes, const MR: usize, const NP: usize>(
+unsafe fn multiply_bf16<
+    V: Lanes,
+    const MR: usize,
+    const NP: usize,
+    const ROW: usize,
+    const STEP: usize,
+>(
     sums: &mut [[[V; 2]; NP]; MR],
     a: *const f32,
     b: [*const f32; NP],
@@ -418,18 +445,18 @@ unsafe fn multiply_bf16<V: Lanes, const MR: usize, const NP: usize>(
     let mut local = *sums;
     for pair in 0..pairs {
         for p in 0..NP {
-            // SAFETY: as in `multiply_f32`; A's strip is zero beyond an odd last k.
+            // SAFETY: as in `multiply_f32`; A is zero beyond an odd last k.
             unsafe {
                 let source: *const u16 = b[p].add(pair * PANEL).cast();
                 let (left_even, left_odd) = V::load_bf16_pairs(source);
                 let (right_even, right_odd) = V::load_bf16_pairs(source.add(2 * LANES));
                 for r in 0..MR {
-                    let even = V::splat(*a.add(r + 2 * pair * STRIP));
+                    let even = V::splat(*a.add(r * ROW + 2 * pair * STEP));
                     local[r][p][0] = even.mul_add(left_even, local[r][p][0]);
                     local[r][p][1] = even.mul_add(right_even, local[r][p][1]);
                 }
                 for r in 0..MR {
-                    let odd = V::splat(*a.add(r + (2 * pair + 1) * STRIP));
+                    let odd = V::splat(*a.add(r * ROW + (2 * pair + 1) * STEP));
                     local[r][p][0] = odd.mul_add(left_odd, local[r][p][0]);
                     local[r][p][1] = odd.mul_add(right_odd, local[r][p][1]);
                 }
