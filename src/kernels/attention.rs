@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, WithDType};
+use half::bf16;
 
 use super::cpu::Isa;
 use super::cpu::attention::{self as cpu, Attention, Bias, Heads};
 use super::cpu::attention_backward::{self as backward, Gradients, HeadsMut};
+use super::cpu::simd::Stored;
 use super::dropout::Dropout;
 use super::{cpu_f32, cpu_tensor, plain};
 
@@ -26,7 +28,7 @@ pub struct Plan {
 }
 
 /// Queries `q (rows, heads d_kv)` of each segment attend to its keys and values `kv (rows, 2 heads d_kv)`, keys beside values; columns may be
-/// part of a wider matrix. `bias (2 max_distance + 1, heads)` is added by `key - query`. Scores are not scaled. In training, weights are dropped.
+/// part of a wider matrix, and on a CPU `kv` may be bf16. `bias (2 max_distance + 1, heads)` is added by `key - query`. Scores are not scaled. In training, weights are dropped.
 /// Returns `(rows of q, heads d_kv)`.
 ///
 /// # Errors
@@ -99,10 +101,10 @@ struct PackedAttention {
 
 /// What the kernel reads, from storage or from tensors.
 #[derive(Clone, Copy)]
-struct Inputs<'a> {
+struct Inputs<'a, T = f32> {
     q: Heads<'a>,
     /// Keys; values stand beside them.
-    kv: Heads<'a>,
+    kv: Heads<'a, T>,
     bias: Option<Bias<'a>>,
 }
 
@@ -111,7 +113,7 @@ impl PackedAttention {
         self.plan.heads * self.plan.d_kv
     }
 
-    fn kernel<'a>(&'a self, inputs: Inputs<'a>) -> Attention<'a> {
+    fn kernel<'a, T: Copy>(&'a self, inputs: Inputs<'a, T>) -> Attention<'a, T> {
         Attention {
             q: inputs.q,
             k: inputs.kv,
@@ -128,7 +130,24 @@ impl PackedAttention {
         }
     }
 
-    fn run(&self, inputs: Inputs<'_>, rows: usize) -> (CpuStorage, Shape) {
+    /// Over keys and values of f32, or of bf16 as a cache may keep them.
+    fn forward(
+        &self,
+        (q, q_layout): (&CpuStorage, &Layout),
+        (kv, kv_layout): (&CpuStorage, &Layout),
+        bias: Option<Bias<'_>>,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (q, rows) = (heads(q, q_layout)?, q_layout.dims()[0]);
+        Ok(if matches!(kv, CpuStorage::BF16(_)) {
+            let kv = heads::<bf16>(kv, kv_layout)?;
+            self.run(Inputs { q, kv, bias }, rows)
+        } else {
+            let kv = heads::<f32>(kv, kv_layout)?;
+            self.run(Inputs { q, kv, bias }, rows)
+        })
+    }
+
+    fn run<T: Stored>(&self, inputs: Inputs<'_, T>, rows: usize) -> (CpuStorage, Shape) {
         let mut out = vec![0.0; rows * self.inner()];
         cpu::attend(Isa::current(), &self.kernel(inputs), &mut out);
         (CpuStorage::F32(out), Shape::from((rows, self.inner())))
@@ -202,7 +221,7 @@ fn with_heads<T>(x: &Tensor, f: impl FnOnce(Heads<'_>) -> Result<T>) -> Result<T
 }
 
 /// A matrix whose rows are contiguous, though other columns may lie between them.
-fn heads<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<Heads<'a>> {
+fn heads<'a, T: WithDType>(storage: &'a CpuStorage, layout: &Layout) -> Result<Heads<'a, T>> {
     let &[stride, 1] = layout.stride() else {
         candle_core::bail!(
             "attention needs rows that are contiguous, not strides {:?}",
@@ -210,7 +229,7 @@ fn heads<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<Heads<'a>> {
         );
     };
     Ok(Heads {
-        data: storage.as_slice::<f32>()?,
+        data: storage.as_slice::<T>()?,
         stride,
         offset: layout.start_offset(),
     })
@@ -235,12 +254,7 @@ impl CustomOp2 for PackedAttention {
         kv: &CpuStorage,
         kv_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let inputs = Inputs {
-            q: heads(q, q_layout)?,
-            kv: heads(kv, kv_layout)?,
-            bias: None,
-        };
-        Ok(self.run(inputs, q_layout.dims()[0]))
+        self.forward((q, q_layout), (kv, kv_layout), None)
     }
 
     fn bwd(
@@ -269,12 +283,8 @@ impl CustomOp3 for PackedAttention {
         b: &CpuStorage,
         b_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let inputs = Inputs {
-            q: heads(q, q_layout)?,
-            kv: heads(kv, kv_layout)?,
-            bias: Some(bias(b, b_layout)?),
-        };
-        Ok(self.run(inputs, q_layout.dims()[0]))
+        let bias = bias(b, b_layout)?;
+        self.forward((q, q_layout), (kv, kv_layout), Some(bias))
     }
 
     fn bwd(

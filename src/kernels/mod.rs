@@ -15,7 +15,9 @@ pub mod gather;
 pub mod linear;
 pub mod plain;
 
-use candle_core::{CpuStorage, Device, Layout, Result, Shape, Storage, Tensor};
+use candle_core::{CpuStorage, DType, Device, Layout, Result, Shape, Storage, Tensor};
+use half::bf16;
+use half::vec::HalfBitsVecExt;
 
 /// Whether the device of `x` has kernels of its own for it; [`plain`] runs elsewhere.
 fn has_kernels(x: &Tensor) -> bool {
@@ -44,6 +46,19 @@ pub fn release_memory(device: &Device) {
     }
     #[cfg(not(feature = "cuda"))]
     let _ = device;
+}
+
+/// Zeros, which on a CPU take memory only as they are written.
+///
+/// # Errors
+/// Where the device runs out of memory.
+pub fn zeros(shape: (usize, usize), dtype: DType, device: &Device) -> Result<Tensor> {
+    if device.is_cpu() && dtype == DType::BF16 {
+        // Candle would write them.
+        let values = vec![0_u16; shape.0 * shape.1].reinterpret_into::<bf16>();
+        return Tensor::from_vec(values, shape, device);
+    }
+    Tensor::zeros(shape, dtype, device)
 }
 
 /// The values of a contiguous f32 tensor.

@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 use super::cache::{DecoderCache, Slot};
 use super::layers::{CrossAttention, FeedForwardLayer, Norm, SelfAttention, self_plan};
@@ -17,6 +17,7 @@ use super::{Config, Loader, Mode, Packed};
 use crate::kernels::attention::{Plan, Segment, Visibility, attention};
 use crate::kernels::gather::gather;
 use crate::kernels::linear::Weight;
+use crate::kernels::zeros;
 
 #[derive(Debug)]
 struct Layer {
@@ -34,6 +35,7 @@ pub struct Decoder {
     layers: Vec<Layer>,
     final_norm: Norm,
     head: Weight,
+    cache_dtype: DType,
     /// Applied before the head: `d_model^-0.5` where embeddings are tied.
     scale: Option<f64>,
 }
@@ -95,6 +97,7 @@ impl Decoder {
             layers,
             final_norm: Norm::load(loader, config, "decoder.final_layer_norm")?,
             head: loader.head(head, config.vocab_size, config.d_model)?,
+            cache_dtype: loader.cache_dtype(),
             scale: config
                 .scales_logits(has_head)
                 .then(|| (config.d_model as f64).powf(-0.5)),
@@ -262,7 +265,7 @@ impl Decoder {
         let shape = (rows, 2 * self.config.inner_dim());
         self.layers
             .iter()
-            .map(|_| Tensor::zeros(shape, self.embedding.dtype(), self.embedding.device()))
+            .map(|_| zeros(shape, self.cache_dtype, self.embedding.device()))
             .collect()
     }
 
@@ -289,7 +292,7 @@ impl Decoder {
             .zip(&source.keys_values)
         {
             let (q, kv) = layer.self_attention.project(&x)?;
-            let kv = kv.contiguous()?;
+            let kv = kv.contiguous()?.to_dtype(kept.dtype())?;
             for (row, input) in inputs.iter().enumerate() {
                 let (position, _) = cache.next(input.slot)?;
                 kept.slice_set(&kv.narrow(0, row, 1)?, 0, position)?;

@@ -54,6 +54,7 @@ impl Source {
         }
         for (ours, theirs) in self.keys_values.iter().zip(&encoded.keys_values) {
             let rows = theirs.narrow(0, from.start, from.len())?.contiguous()?;
+            let rows = rows.to_dtype(ours.dtype())?;
             ours.slice_set(&rows, 0, to.start)?;
         }
         Ok(())

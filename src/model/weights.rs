@@ -167,6 +167,16 @@ impl Loader<'_> {
         }
     }
 
+    /// The type in which keys and values are kept from step to step: on a CPU bf16 too where weights are rounded anyway, since a step's time is
+    /// that of reading them.
+    pub fn cache_dtype(&self) -> DType {
+        if self.device.is_cpu() && self.weights == WeightForm::Int8 {
+            DType::BF16
+        } else {
+            self.dtype
+        }
+    }
+
     /// One linear layer made of the rows of several stored matrices `(n_i, k)`: their outputs lie side by side.
     ///
     /// # Errors

@@ -16,7 +16,7 @@ use rayon::prelude::*;
 
 use super::gemm::{multiply_f32, write_tile};
 use super::packed_weight::{PANEL, side_by_side};
-use super::simd::{LANES, Lanes, exp};
+use super::simd::{LANES, Lanes, Stored, exp};
 use super::single_query::{self, SingleQuery};
 use super::{Isa, SharedMut, with_isa};
 use crate::kernels::dropout::Dropout;
@@ -32,17 +32,17 @@ pub const MAX_HEAD: usize = 256;
 
 /// Rows of heads inside a wider matrix: row `r`, head `h` starts at `data[r * stride + offset + h * d_kv]`.
 #[derive(Clone, Copy, Debug)]
-pub struct Heads<'a> {
+pub struct Heads<'a, T = f32> {
     /// The matrix.
-    pub data: &'a [f32],
-    /// Floats between rows.
+    pub data: &'a [T],
+    /// Values between rows.
     pub stride: usize,
     /// Column of the first head.
     pub offset: usize,
 }
 
-impl Heads<'_> {
-    pub(super) fn at(&self, row: usize, head: usize, d_kv: usize) -> &[f32] {
+impl<T> Heads<'_, T> {
+    pub(super) fn at(&self, row: usize, head: usize, d_kv: usize) -> &[T] {
         &self.data[row * self.stride + self.offset + head * d_kv..][..d_kv]
     }
 }
@@ -76,15 +76,15 @@ pub struct Segment {
     pub first_position: usize,
 }
 
-/// Everything the kernel reads.
+/// Everything the kernel reads; keys and values lie in memory as `T`.
 #[derive(Debug)]
-pub struct Attention<'a> {
+pub struct Attention<'a, T = f32> {
     /// Queries.
     pub q: Heads<'a>,
     /// Keys.
-    pub k: Heads<'a>,
+    pub k: Heads<'a, T>,
     /// Values.
-    pub v: Heads<'a>,
+    pub v: Heads<'a, T>,
     /// Number of heads.
     pub heads: usize,
     /// Width of a head.
@@ -99,7 +99,7 @@ pub struct Attention<'a> {
     pub dropout: Option<Dropout>,
 }
 
-impl Attention<'_> {
+impl<T> Attention<'_, T> {
     /// Whether a segment takes the form for one query.
     fn is_single(&self, segment: &Segment) -> bool {
         segment.queries.len() == 1 && self.dropout.is_none()
@@ -151,7 +151,7 @@ impl Scratch {
 ///
 /// # Panics
 /// If `d_kv` exceeds [`MAX_HEAD`] or `out` does not hold the segments' rows.
-pub fn attend(isa: Isa, attention: &Attention<'_>, out: &mut [f32]) {
+pub fn attend<T: Stored>(isa: Isa, attention: &Attention<'_, T>, out: &mut [f32]) {
     let width = attention.heads * attention.d_kv;
     assert!(
         attention.d_kv <= MAX_HEAD,
@@ -174,7 +174,7 @@ pub fn attend(isa: Isa, attention: &Attention<'_>, out: &mut [f32]) {
             let scratch = scratch.get_or_insert_with(Scratch::new);
             // SAFETY: `isa` is available; tasks own disjoint (rows, head) blocks of `out`, whose size was checked above.
             unsafe {
-                with_isa!(isa, attend_task(attention: &Attention<'_>, task: &Task, scratch: &mut Scratch, out: SharedMut)(attention, task, scratch, out));
+                with_isa!(isa, attend_task<T: Stored>(attention: &Attention<'_, T>, task: &Task, scratch: &mut Scratch, out: SharedMut)(attention, task, scratch, out));
             }
         });
     };
@@ -185,7 +185,7 @@ pub fn attend(isa: Isa, attention: &Attention<'_>, out: &mut [f32]) {
     }
 }
 
-fn tasks(attention: &Attention<'_>) -> Vec<Task> {
+fn tasks<T>(attention: &Attention<'_, T>) -> Vec<Task> {
     let singles = attention.segments.iter().filter(|s| attention.is_single(s));
     // Heads that lie together are read together, as long as every thread has something to do.
     let wanted = (2 * rayon::current_num_threads()).div_ceil(singles.count().max(1));
@@ -215,8 +215,8 @@ fn tasks(attention: &Attention<'_>) -> Vec<Task> {
 }
 
 #[inline(always)]
-unsafe fn attend_task<V: Lanes>(
-    attention: &Attention<'_>,
+unsafe fn attend_task<V: Lanes, T: Stored>(
+    attention: &Attention<'_, T>,
     task: &Task,
     scratch: &mut Scratch,
     out: SharedMut,
@@ -278,15 +278,15 @@ unsafe fn attend_task<V: Lanes>(
 }
 
 /// Up to [`DEPTH`] keys of one segment and head.
-struct KeyBlock<'a> {
-    attention: &'a Attention<'a>,
+struct KeyBlock<'a, T> {
+    attention: &'a Attention<'a, T>,
     segment: &'a Segment,
     head: usize,
     /// Relative to the segment's first key.
     keys: Range<usize>,
 }
 
-impl KeyBlock<'_> {
+impl<T: Stored> KeyBlock<'_, T> {
     /// Keys transposed into panels: `[key / 32][d][key % 32]`.
     #[inline(always)]
     fn copy_keys(&self, target: &mut [f32]) {
@@ -300,7 +300,7 @@ impl KeyBlock<'_> {
                 panel.fill(0.0);
             }
             let key = |i: usize| self.attention.k.at(first + from + i, self.head, d_kv);
-            side_by_side::<PANEL>(key, height, panel);
+            side_by_side::<PANEL, T>(key, height, panel);
         }
     }
 
@@ -309,11 +309,11 @@ impl KeyBlock<'_> {
     fn copy_values(&self, target: &mut [f32], padded_d: usize) {
         let d_kv = self.attention.d_kv;
         for (key, target) in self.keys.clone().zip(target.chunks_exact_mut(padded_d)) {
-            target[..d_kv].copy_from_slice(self.attention.v.at(
-                self.segment.keys.start + key,
-                self.head,
-                d_kv,
-            ));
+            let row = self.segment.keys.start + key;
+            let values = self.attention.v.at(row, self.head, d_kv);
+            for (target, value) in target.iter_mut().zip(values) {
+                *target = value.value();
+            }
             target[d_kv..].fill(0.0);
         }
     }

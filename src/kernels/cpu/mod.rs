@@ -26,27 +26,27 @@ pub use simd::Isa;
 /// `with_isa!(isa, kernel(name: Type, …)(argument, …))` runs `kernel::<V>(argument, …)`, a generic over [`simd::Lanes`], compiled for the instruction set
 /// `isa`.
 ///
-/// The kernel must be `#[inline(always)]`, so that it is compiled inside the function that enables the instructions.
+/// A kernel of one more type says so: `kernel<T: Bound>(…)`. It must be `#[inline(always)]`, so that it is compiled inside the function that enables the instructions.
 macro_rules! with_isa {
-    ($isa:expr, $kernel:ident($($name:ident: $kind:ty),* $(,)?)($($argument:expr),* $(,)?)) => {{
+    ($isa:expr, $kernel:ident $(<$of:ident: $bound:path>)? ($($name:ident: $kind:ty),* $(,)?)($($argument:expr),* $(,)?)) => {{
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
-        unsafe fn avx512($($name: $kind),*) {
+        unsafe fn avx512$(<$of: $bound>)?($($name: $kind),*) {
             // SAFETY: the features are enabled here; the rest is the caller's promise.
-            unsafe { $kernel::<$crate::kernels::cpu::simd::Avx512>($($name),*) }
+            unsafe { $kernel::<$crate::kernels::cpu::simd::Avx512 $(, $of)?>($($name),*) }
         }
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = "avx2,fma")]
-        unsafe fn avx2($($name: $kind),*) {
+        unsafe fn avx2$(<$of: $bound>)?($($name: $kind),*) {
             // SAFETY: as above.
-            unsafe { $kernel::<$crate::kernels::cpu::simd::Avx2>($($name),*) }
+            unsafe { $kernel::<$crate::kernels::cpu::simd::Avx2 $(, $of)?>($($name),*) }
         }
         match $isa {
             #[cfg(target_arch = "x86_64")]
             $crate::kernels::cpu::Isa::Avx512 | $crate::kernels::cpu::Isa::Avx512Bf16 => avx512($($argument),*),
             #[cfg(target_arch = "x86_64")]
             $crate::kernels::cpu::Isa::Avx2 => avx2($($argument),*),
-            _ => $kernel::<$crate::kernels::cpu::simd::Portable>($($argument),*),
+            _ => $kernel::<$crate::kernels::cpu::simd::Portable $(, $of)?>($($argument),*),
         }
     }};
 }

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 #[cfg(target_arch = "x86_64")]
 use super::dot_bf16;
 use super::huge_pages;
-use super::simd::{Isa, LANES};
+use super::simd::{Isa, LANES, Stored};
 
 /// Output columns in a panel of packed weights.
 pub const PANEL: usize = 2 * LANES;
@@ -93,7 +93,7 @@ impl PackedWeight {
             for (i, row) in rows.chunks_exact_mut(k.max(1)).take(height).enumerate() {
                 fill(panel * PANEL + i, row);
             }
-            side_by_side::<PANEL>(|i| &rows[i * k..][..k], height, columns);
+            side_by_side::<PANEL, f32>(|i| &rows[i * k..][..k], height, columns);
             let column = |at: usize| &columns[at * PANEL..][..height];
             pack_rows(precision, k, column, lines);
         };
@@ -233,32 +233,32 @@ fn lane(row: &[f32], half: usize) -> &[f32] {
 }
 
 /// Writes `height` rows side by side: value k of row i to `strip[k][i]`. Four by four, which compilers turn into shuffles.
-pub(super) fn side_by_side<'a, const WIDTH: usize>(
-    row: impl Fn(usize) -> &'a [f32],
+pub(super) fn side_by_side<'a, const WIDTH: usize, T: Stored + 'a>(
+    row: impl Fn(usize) -> &'a [T],
     height: usize,
     strip: &mut [f32],
 ) {
     let whole = height - height % 4;
     for first in (0..whole).step_by(4) {
-        let rows: [&[f32]; 4] = std::array::from_fn(|i| row(first + i));
+        let rows: [&[T]; 4] = std::array::from_fn(|i| row(first + i));
         let quads = rows.map(|row| row.as_chunks::<4>().0);
         for (k, values) in strip.chunks_exact_mut(4 * WIDTH).enumerate() {
             let square = [quads[0][k], quads[1][k], quads[2][k], quads[3][k]];
             for step in 0..4 {
                 values[step * WIDTH + first..][..4]
-                    .copy_from_slice(&square.map(|values| values[step]));
+                    .copy_from_slice(&square.map(|values| values[step].value()));
             }
         }
         let depth = rows[0].len();
         for k in depth - depth % 4..depth {
             for (i, row) in rows.iter().enumerate() {
-                strip[k * WIDTH + first + i] = row[k];
+                strip[k * WIDTH + first + i] = row[k].value();
             }
         }
     }
     for i in whole..height {
         for (values, value) in strip.chunks_exact_mut(WIDTH).zip(row(i)) {
-            values[i] = *value;
+            values[i] = value.value();
         }
     }
 }

@@ -133,6 +133,8 @@ pub unsafe trait Lanes: Copy {
     unsafe fn load(source: *const f32) -> Self;
     /// Writes 16 values.
     unsafe fn store(self, target: *mut f32);
+    /// Reads 16 values of bf16.
+    unsafe fn load_bf16(source: *const u16) -> Self;
     /// Reads 16 pairs of bf16: the even and the odd elements.
     unsafe fn load_bf16_pairs(source: *const u16) -> (Self, Self);
     /// `self + other`.
@@ -182,6 +184,46 @@ pub unsafe trait Lanes: Copy {
     }
 }
 
+/// How a number that is computed with in f32 lies in memory.
+///
+/// # Safety
+/// [`Stored::load`] reads sixteen values of `Self` and nothing else.
+pub unsafe trait Stored: Copy + Send + Sync {
+    /// Its value.
+    fn value(self) -> f32;
+    /// Reads sixteen values.
+    ///
+    /// # Safety
+    /// As [`Lanes`].
+    unsafe fn load<V: Lanes>(source: *const Self) -> V;
+}
+
+// SAFETY: sixteen f32.
+unsafe impl Stored for f32 {
+    #[inline(always)]
+    fn value(self) -> f32 {
+        self
+    }
+    #[inline(always)]
+    unsafe fn load<V: Lanes>(source: *const f32) -> V {
+        // SAFETY: passed on from the caller.
+        unsafe { V::load(source) }
+    }
+}
+
+// SAFETY: sixteen bf16, which are transparent u16.
+unsafe impl Stored for half::bf16 {
+    #[inline(always)]
+    fn value(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+    #[inline(always)]
+    unsafe fn load<V: Lanes>(source: *const half::bf16) -> V {
+        // SAFETY: passed on from the caller.
+        unsafe { V::load_bf16(source.cast()) }
+    }
+}
+
 /// Sixteen lanes in an array.
 #[derive(Clone, Copy)]
 pub struct Portable([f32; LANES]);
@@ -207,6 +249,12 @@ unsafe impl Lanes for Portable {
     unsafe fn store(self, target: *mut f32) {
         // SAFETY: the caller promises 16 writable values.
         unsafe { target.cast::<[f32; LANES]>().write_unaligned(self.0) };
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(source: *const u16) -> Self {
+        // SAFETY: the caller promises 16 readable values.
+        let values = unsafe { source.cast::<[u16; LANES]>().read_unaligned() };
+        Portable(values.map(|value| f32::from_bits(u32::from(value) << 16)))
     }
     #[inline(always)]
     unsafe fn load_bf16_pairs(source: *const u16) -> (Self, Self) {
@@ -263,14 +311,15 @@ unsafe impl Lanes for Portable {
 mod x86 {
     use super::Lanes;
     use std::arch::x86_64::{
-        __m256, __m512, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm256_add_epi32,
-        _mm256_add_ps, _mm256_and_si256, _mm256_castsi256_ps, _mm256_cvtps_epi32, _mm256_div_ps,
-        _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_max_ps, _mm256_min_ps,
-        _mm256_mul_ps, _mm256_round_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_slli_epi32,
-        _mm256_storeu_ps, _mm256_sub_ps, _mm512_add_ps, _mm512_and_si512, _mm512_castsi512_ps,
-        _mm512_div_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_max_ps,
-        _mm512_min_ps, _mm512_mul_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_epi32,
-        _mm512_set1_ps, _mm512_slli_epi32, _mm512_storeu_ps, _mm512_sub_ps,
+        __m256, __m512, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128,
+        _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256, _mm256_castsi256_ps,
+        _mm256_cvtepu16_epi32, _mm256_cvtps_epi32, _mm256_div_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
+        _mm256_loadu_si256, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_round_ps,
+        _mm256_set1_epi32, _mm256_set1_ps, _mm256_slli_epi32, _mm256_storeu_ps, _mm256_sub_ps,
+        _mm512_add_ps, _mm512_and_si512, _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_div_ps,
+        _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_max_ps, _mm512_min_ps,
+        _mm512_mul_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps,
+        _mm512_slli_epi32, _mm512_storeu_ps, _mm512_sub_ps,
     };
 
     const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
@@ -289,6 +338,10 @@ mod x86 {
         unsafe fn load(source: *const f32) -> Self { unsafe { Self(_mm512_loadu_ps(source)) } }
         #[inline(always)]
         unsafe fn store(self, target: *mut f32) { unsafe { _mm512_storeu_ps(target, self.0) } }
+        #[inline(always)]
+        unsafe fn load_bf16(source: *const u16) -> Self {
+            unsafe { Self(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(source.cast()))))) }
+        }
         #[inline(always)]
         unsafe fn load_bf16_pairs(source: *const u16) -> (Self, Self) {
             unsafe {
@@ -331,6 +384,13 @@ mod x86 {
         unsafe fn load(source: *const f32) -> Self { unsafe { Self(_mm256_loadu_ps(source), _mm256_loadu_ps(source.add(8))) } }
         #[inline(always)]
         unsafe fn store(self, target: *mut f32) { unsafe { _mm256_storeu_ps(target, self.0); _mm256_storeu_ps(target.add(8), self.1); } }
+        #[inline(always)]
+        unsafe fn load_bf16(source: *const u16) -> Self {
+            unsafe {
+                let widened = |source: *const u16| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(source.cast()))));
+                Self(widened(source), widened(source.add(8)))
+            }
+        }
         #[inline(always)]
         unsafe fn load_bf16_pairs(source: *const u16) -> (Self, Self) {
             unsafe {

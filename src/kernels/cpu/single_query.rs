@@ -11,20 +11,22 @@
 use std::ops::Range;
 
 use super::attention::{Attention, Segment};
-use super::simd::{LANES, Lanes, exp, prefetch};
+use super::simd::{LANES, Lanes, Stored, exp, prefetch};
 
 /// Keys whose scores are held at once.
 pub(super) const BLOCK: usize = 128;
 /// Heads in one task, at most.
 pub(super) const MAX_HEADS: usize = 32;
+/// Bytes that come from memory together.
+const LINE: usize = 64;
 /// Keys whose values are added at once.
 const KEYS: usize = 4;
 /// Rows of keys and values that are asked for before they are needed: they are read once a step, mostly from main memory.
 const AHEAD: usize = 4;
 
 /// One query's task.
-pub(super) struct SingleQuery<'a> {
-    pub attention: &'a Attention<'a>,
+pub(super) struct SingleQuery<'a, T> {
+    pub attention: &'a Attention<'a, T>,
     pub segment: &'a Segment,
     /// At most [`MAX_HEADS`].
     pub heads: Range<usize>,
@@ -32,7 +34,7 @@ pub(super) struct SingleQuery<'a> {
     pub seen: usize,
 }
 
-impl SingleQuery<'_> {
+impl<T: Stored> SingleQuery<'_, T> {
     /// `out (heads, d_kv) = softmax(q·kᵀ + bias)·v`; `scores` is room for [`BLOCK`] of each head.
     ///
     /// # Safety
@@ -80,7 +82,7 @@ impl SingleQuery<'_> {
                 let v = v.at(self.segment.keys.start + key, head, d_kv);
                 prefetch_all(v.as_ptr().wrapping_add(AHEAD * v_stride), d_kv);
                 // SAFETY: both hold d_kv values.
-                let score = unsafe { dot::<V>(q, k) };
+                let score = unsafe { dot::<V, T>(q, k) };
                 scores[h * BLOCK + i] = score + self.bias(key, head);
             }
         }
@@ -134,7 +136,7 @@ impl SingleQuery<'_> {
                 unsafe {
                     let mut sum = V::load(out.as_ptr().add(column));
                     for (n, weight) in weights.iter().enumerate() {
-                        let value = V::load(values.add(n * v.stride + column));
+                        let value: V = T::load(values.add(n * v.stride + column));
                         sum = value.mul_add(V::splat(*weight), sum);
                     }
                     sum.store(out.as_mut_ptr().add(column));
@@ -144,7 +146,7 @@ impl SingleQuery<'_> {
             for (n, weight) in weights.iter().enumerate() {
                 let rest = &v.at(row + n, head, d_kv)[whole..];
                 for (value, v) in out[whole..].iter_mut().zip(rest) {
-                    *value += weight * v;
+                    *value += weight * v.value();
                 }
             }
         }
@@ -153,8 +155,8 @@ impl SingleQuery<'_> {
 
 /// Asks for `count` values.
 #[inline(always)]
-fn prefetch_all(place: *const f32, count: usize) {
-    for i in (0..count).step_by(LANES) {
+fn prefetch_all<T>(place: *const T, count: usize) {
+    for i in (0..count).step_by(LINE / size_of::<T>()) {
         prefetch(place.wrapping_add(i));
     }
 }
@@ -167,20 +169,20 @@ fn scaled(values: &mut [f32], scale: f32) {
 }
 
 #[inline(always)]
-unsafe fn dot<V: Lanes>(a: &[f32], b: &[f32]) -> f32 {
+unsafe fn dot<V: Lanes, T: Stored>(a: &[f32], b: &[T]) -> f32 {
     let whole = a.len() - a.len() % LANES;
     let mut i = 0;
     // SAFETY: vector reads end at `whole`; both slices are equally long.
     let sum = unsafe {
         let mut sum = V::splat(0.0);
         while i < whole {
-            sum = V::load(a.as_ptr().add(i)).mul_add(V::load(b.as_ptr().add(i)), sum);
+            sum = V::load(a.as_ptr().add(i)).mul_add(T::load(b.as_ptr().add(i)), sum);
             i += LANES;
         }
         sum.sum()
     };
     let rest = a[whole..].iter().zip(&b[whole..]);
-    rest.fold(sum, |sum, (a, b)| sum + a * b)
+    rest.fold(sum, |sum, (a, b)| sum + a * b.value())
 }
 
 /// Scores become weights `exp(score - maximum)`, `maximum` that of these and earlier ones; returns their sum.
