@@ -12,7 +12,9 @@ use ankh3::kernels::cpu::gemm::{Left, multiply};
 use ankh3::kernels::cpu::int8_product;
 use ankh3::kernels::cpu::int8_weight::Int8Weight;
 use ankh3::kernels::cpu::packed_weight::{PackedWeight, Precision};
+use ankh3::kernels::cpu::simd::Stored;
 use ankh3::kernels::cpu::{Int8Isa, Isa};
+use half::bf16;
 use memmap2::{MmapMut, MmapOptions};
 
 /// No page of Linux is larger where these kernels have instruction sets to choose from.
@@ -36,7 +38,9 @@ impl Guarded {
             range: end - 4 * count..end,
         };
         for (i, value) in guarded.iter_mut().enumerate() {
-            *value = ((i * 7919) % 1000) as f32 / 1000.0 - 0.5;
+            let any = ((i * 7919) % 1000) as f32 / 1000.0 - 0.5;
+            // Two finite bf16, too.
+            *value = f32::from_bits(any.to_bits() & 0xffff_0000);
         }
         guarded
     }
@@ -122,45 +126,65 @@ fn norms_and_activations() {
     }
 }
 
+/// The same memory as twice as many bf16.
+fn as_bf16(values: &[f32]) -> &[bf16] {
+    // SAFETY: two bf16 are as large as an f32 and less aligned; any bits are a bf16.
+    unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), 2 * values.len()) }
+}
+
 #[test]
 fn attentions() {
     for (heads, d_kv) in [(1, 1), (1, 64), (3, 8), (2, 33)] {
         for (queries, keys) in [(1, 1), (1, 129), (1, 3), (2, 2), (13, 7), (241, 530)] {
             let inner = heads * d_kv;
-            let (q, kv) = (
-                Guarded::new(queries * inner),
-                Guarded::new(2 * keys * inner),
-            );
-            let (bias, mut out) = (Guarded::new(19 * heads), Guarded::new(queries * inner));
-            for visibility in [Visibility::All, Visibility::Causal] {
-                let part = |data, stride, offset| Heads {
-                    data,
-                    stride,
-                    offset,
-                };
-                let attention = Attention {
-                    q: part(&q, inner, 0),
-                    k: part(&kv, 2 * inner, 0),
-                    v: part(&kv, 2 * inner, inner),
-                    heads,
-                    d_kv,
-                    bias: Some(Bias {
-                        by_distance: &bias,
-                        max_distance: 9,
-                    }),
-                    visibility,
-                    segments: &[Segment {
-                        queries: 0..queries,
-                        keys: 0..keys,
-                        first_position: 0,
-                    }],
-                    dropout: None,
-                };
-                for isa in isas() {
-                    attend(isa, &attention, &mut out);
-                    assert!(out.iter().all(|value| value.is_finite()));
-                }
-            }
+            let kv = Guarded::new(2 * keys * inner);
+            attention_within(heads, d_kv, (queries, keys), &kv);
+            let halves = Guarded::new(keys * inner);
+            attention_within(heads, d_kv, (queries, keys), as_bf16(&halves));
+        }
+    }
+}
+
+fn attention_within<T: Stored>(
+    heads: usize,
+    d_kv: usize,
+    (queries, keys): (usize, usize),
+    kv: &[T],
+) {
+    let inner = heads * d_kv;
+    let (q, bias) = (Guarded::new(queries * inner), Guarded::new(19 * heads));
+    let mut out = Guarded::new(queries * inner);
+    let part = |offset| Heads {
+        data: kv,
+        stride: 2 * inner,
+        offset,
+    };
+    for visibility in [Visibility::All, Visibility::Causal] {
+        let attention = Attention {
+            q: Heads {
+                data: &q,
+                stride: inner,
+                offset: 0,
+            },
+            k: part(0),
+            v: part(inner),
+            heads,
+            d_kv,
+            bias: Some(Bias {
+                by_distance: &bias,
+                max_distance: 9,
+            }),
+            visibility,
+            segments: &[Segment {
+                queries: 0..queries,
+                keys: 0..keys,
+                first_position: 0,
+            }],
+            dropout: None,
+        };
+        for isa in isas() {
+            attend(isa, &attention, &mut out);
+            assert!(out.iter().all(|value| value.is_finite()));
         }
     }
 }

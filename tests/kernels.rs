@@ -7,6 +7,7 @@ use ankh3::kernels::cpu::attention::{Attention, Bias, Heads, Segment, Visibility
 use ankh3::kernels::cpu::elementwise::{Activation, activate, gated, rms_norm};
 use ankh3::kernels::cpu::gemm::{Left, matmul, multiply, multiply_add};
 use ankh3::kernels::cpu::packed_weight::{PackedWeight, Precision};
+use ankh3::kernels::cpu::simd::Stored;
 use half::bf16;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -46,6 +47,7 @@ const SHAPES: [(usize, usize, usize); 12] = [
     (1, 33, 5),
     (2, 32, 512),
     (3, 161, 513),
+    (26, 70, 1031),
     (4, 31, 64),
     (5, 64, 31),
     (12, 96, 1025),
@@ -345,7 +347,7 @@ fn reference(case: &Case, q: &[f32], kv: &[f32], bias: &[f32]) -> Vec<f64> {
     out
 }
 
-fn run(isa: Isa, case: &Case, q: &[f32], kv: &[f32], bias: &[f32]) -> Vec<f32> {
+fn run<T: Stored>(isa: Isa, case: &Case, q: &[f32], kv: &[T], bias: &[f32]) -> Vec<f32> {
     let inner = case.heads * case.d_kv;
     let attention = Attention {
         q: Heads {
@@ -415,7 +417,15 @@ fn attention_equals_f64_on_ragged_segments() {
         let kv = random(&mut rng, case.keys.iter().sum::<usize>() * 2 * inner);
         let bias = random(&mut rng, (2 * MAX_DISTANCE + 1) * case.heads);
         let expected = reference(case, &q, &kv, &bias);
+        let rounded: Vec<bf16> = kv.iter().copied().map(bf16::from_f32).collect();
+        let widened: Vec<f32> = rounded.iter().map(|value| value.to_f32()).collect();
         for isa in isas() {
+            let stored = run(isa, case, &q, &rounded, &bias);
+            assert_eq!(
+                stored,
+                run(isa, case, &q, &widened, &bias),
+                "{isa:?} case {number}: keys and values in bf16 are those numbers"
+            );
             let got = run(isa, case, &q, &kv, &bias);
             assert!(
                 error(&got, &expected) < 5e-6,
