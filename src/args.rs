@@ -171,6 +171,8 @@ pub struct InputArgs {
     pub duplicates: DuplicatesArg,
 
     /// Residues that a sequence may have [default: no limit].
+    ///
+    /// Positions are relative, so any length runs; how long the sequences were that Ankh3 was trained on is not published.
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub max_length: Option<usize>,
 

@@ -118,7 +118,7 @@ pub enum Problem {
     /// Longer than the limit, and the limit is an error or a skip.
     #[error(
         "{length} residues, more than --max-length {max_length}; raise the limit, or choose \
-         --over truncate, chunk or skip"
+         another --over"
     )]
     TooLong {
         /// Residues of the sequence.

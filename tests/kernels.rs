@@ -42,7 +42,7 @@ fn pack(w: &[f32], n: usize, k: usize, precision: Precision) -> PackedWeight {
     })
 }
 
-const SHAPES: [(usize, usize, usize); 12] = [
+const SHAPES: [(usize, usize, usize); 13] = [
     (1, 1, 1),
     (1, 33, 5),
     (2, 32, 512),
