@@ -28,6 +28,8 @@ def options():
     recipe.add_argument("--preset", default="nano")
     recipe.add_argument("--recipe", help="a recipe instead of a preset; its data and weights of objectives are replaced")
     parser.add_argument("--steps", type=int, help="of each run: the budget, for every step has batch.tokens × batch.accumulation tokens")
+    parser.add_argument("--dtype", default="f32", choices=("f32", "bf16"), help="of the products")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--runs", type=Path, default=ROOT / ".cache" / "bench" / "multitask", help="where the runs are kept")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="goes over the recipe of all three, as in `ankh3 pretrain`")
     return parser.parse_args()
@@ -51,7 +53,8 @@ def train(name, arguments):
     ]
     sets = [part for value in values for part in ("--set", value)]
     print(f"{name}: {run}", file=sys.stderr, flush=True)
-    subprocess.run([os.environ["ANKH3"], "pretrain", *recipe, "-o", str(run), "--resume", *sets], check=True)
+    options = ["--dtype", arguments.dtype, "--threads", str(arguments.threads)]
+    subprocess.run([os.environ["ANKH3"], "pretrain", *recipe, *options, "-o", str(run), "--resume", *sets], check=True)
     subprocess.run([os.environ["ANKH3"], "plot-training", str(run)], check=True)
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     last = [line for line in lines if line["kind"] == "evaluation"][-1]
@@ -73,6 +76,7 @@ def report(arguments, found):
     details = {
         "recipe": arguments.recipe or f"preset {arguments.preset}",
         "changed": ", ".join(arguments.set) or "nothing",
+        "products": arguments.dtype,
         "training data": ", ".join(Path(path).name for path in arguments.train),
         "held out": ", ".join(Path(path).name for path in arguments.valid),
         "figures": "loss of a label (sentinels and ends included), perplexity of a residue; of the last step, all on the same examples",

@@ -25,6 +25,8 @@ const FILES: &[(&str, &[u8])] = bundled![
     "tokenizer.json",
     "model.safetensors",
     "contacts/attention/head.json",
+    "contacts/head/head.json",
+    "contacts/head/head.safetensors",
 ];
 
 /// A directory, or a folder of the bundled model.
