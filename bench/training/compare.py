@@ -63,8 +63,10 @@ class Training(Command):
         result = super().run()
         lines = result.pop("outcome")
         shutil.rmtree(folder)
-        tokens = sum(line["tokens"] for line in lines)
-        return result | {"seconds": tokens / lines[-1]["tokens_per_second"], "outcome": [line["loss"] for line in lines]}
+        seconds = sum(line["tokens"] for line in lines) / lines[-1]["tokens_per_second"]
+        # The process also checks gradients, evaluates and saves: its CPU-seconds are shared out by time.
+        cpu_seconds = result["whole_process_cpu_seconds"] * seconds / result["whole_process_seconds"]
+        return result | {"seconds": seconds, "cpu_seconds": cpu_seconds, "outcome": [line["loss"] for line in lines]}
 
 
 def log(run):
