@@ -14,10 +14,10 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::gemm::{multiply_f32, write_tile};
 use super::packed_weight::{PANEL, side_by_side};
 use super::simd::{LANES, Lanes, Stored, exp};
 use super::single_query::{self, SingleQuery};
+use super::tile::{multiply_f32, write_tile};
 use super::{Isa, SharedMut, with_isa};
 use crate::kernels::dropout::Dropout;
 

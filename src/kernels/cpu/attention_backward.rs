@@ -19,9 +19,9 @@ use rayon::prelude::*;
 
 use super::attention::{Attention, MAX_HEAD, Segment, Visibility};
 use super::attention::{DEPTH, STRIDE};
-use super::gemm::{multiply_f32, write_tile};
 use super::packed_weight::PANEL;
 use super::simd::{LANES, Lanes, exp};
+use super::tile::{multiply_f32, write_tile};
 use super::{Isa, SharedMut, with_isa};
 
 /// Queries whose probabilities are held at a time; a multiple of every tile height.

@@ -18,9 +18,10 @@ use std::arch::x86_64::{
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::gemm::{AHEAD, DEPTH, Left, Product, ROW_BLOCK, STRIP};
+use super::gemm::{DEPTH, Left, Product, ROW_BLOCK, STRIP};
 use super::packed_weight::PANEL;
 use super::simd::{LANES, prefetch};
+use super::tile::AHEAD;
 
 /// Pairs of one row of a block; some more than [`DEPTH`] asks for, so that twelve rows do not fall on the same lines of the cache.
 const ROW_PAIRS: usize = DEPTH / 2 + LANES;

@@ -19,6 +19,7 @@ pub mod int8_weight;
 pub mod packed_weight;
 pub mod simd;
 mod single_query;
+mod tile;
 
 pub use int8_lanes::Int8Isa;
 pub use simd::Isa;
