@@ -18,12 +18,15 @@ use std::cell::RefCell;
 use rayon::prelude::*;
 
 use super::attention::{Attention, MAX_HEAD, Segment, Visibility};
-use super::attention::{DEPTH, STRIDE};
 use super::packed_weight::PANEL;
 use super::simd::{LANES, Lanes, exp};
-use super::tile::{multiply_f32, write_tile};
+use super::tile::{by_rows, multiply_f32, read_tile, write_tile};
 use super::{Isa, SharedMut, with_isa};
 
+/// Keys in one block.
+const DEPTH: usize = 512;
+/// Floats between rows of scores: keeps them off each other's cache sets.
+const STRIDE: usize = DEPTH + LANES;
 /// Queries whose probabilities are held at a time; a multiple of every tile height.
 const QUERIES: usize = 96;
 
@@ -188,13 +191,7 @@ unsafe fn run<V: Lanes>(task: &Task<'_>, scratch: &mut Scratch, bias: &mut [f32]
     let mut dq_row = [0.0; MAX_HEAD];
     for first in (0..segment.queries.len()).step_by(QUERIES) {
         let rows = QUERIES.min(segment.queries.len() - first);
-        let seen = match task.attention.visibility {
-            Visibility::All => segment.keys.len(),
-            Visibility::Causal => segment
-                .keys
-                .len()
-                .min(segment.first_position + first + rows),
-        };
+        let seen = task.attention.seen(segment, first + rows);
         let block = Block { first, rows, seen };
         task.copy_queries(&block, scratch, padded_d);
         task.spread_bias(&block, &mut scratch.bias);
@@ -530,27 +527,19 @@ unsafe fn product<V: Lanes, const ROW: usize, const STEP: usize>(
 ) {
     // SAFETY: passed on from the caller.
     unsafe {
-        match rows {
-            1 => tile::<V, 1, ROW, STEP>(a, b, depth, c, sum),
-            2 => tile::<V, 2, ROW, STEP>(a, b, depth, c, sum),
-            3 => tile::<V, 3, ROW, STEP>(a, b, depth, c, sum),
-            _ if V::TILE_ROWS == 3 => unreachable!("tiles have up to three rows"),
-            4 => tile::<V, 4, ROW, STEP>(a, b, depth, c, sum),
-            _ if V::TILE_ROWS == 4 => unreachable!("tiles have up to four rows"),
-            5 => tile::<V, 5, ROW, STEP>(a, b, depth, c, sum),
-            6 => tile::<V, 6, ROW, STEP>(a, b, depth, c, sum),
-            7 => tile::<V, 7, ROW, STEP>(a, b, depth, c, sum),
-            8 => tile::<V, 8, ROW, STEP>(a, b, depth, c, sum),
-            9 => tile::<V, 9, ROW, STEP>(a, b, depth, c, sum),
-            10 => tile::<V, 10, ROW, STEP>(a, b, depth, c, sum),
-            11 => tile::<V, 11, ROW, STEP>(a, b, depth, c, sum),
-            _ => tile::<V, 12, ROW, STEP>(a, b, depth, c, sum),
+        if V::TILE_WIDTH == 2 {
+            by_rows!(rows, up to V::TILE_ROWS, MR => tile::<V, MR, 2, ROW, STEP>(a, b, depth, c, sum));
+            return;
+        }
+        for half in [0, LANES] {
+            let (b, c) = ((b.0.add(half), b.1), (c.0.add(half), c.1));
+            by_rows!(rows, up to V::TILE_ROWS, MR => tile::<V, MR, 1, ROW, STEP>(a, b, depth, c, sum));
         }
     }
 }
 
 #[inline(always)]
-unsafe fn tile<V: Lanes, const MR: usize, const ROW: usize, const STEP: usize>(
+unsafe fn tile<V: Lanes, const MR: usize, const W: usize, const ROW: usize, const STEP: usize>(
     a: *const f32,
     (b, b_stride): (*const f32, usize),
     depth: usize,
@@ -559,14 +548,106 @@ unsafe fn tile<V: Lanes, const MR: usize, const ROW: usize, const STEP: usize>(
 ) {
     // SAFETY: the caller's A has MR × depth values, B `depth` rows of 32, C MR rows of 32.
     unsafe {
-        let mut sums = [[[V::splat(0.0); 2]; 1]; MR];
+        let mut sums = [[[V::splat(0.0); W]; 1]; MR];
         if sum == Sum::Add {
-            for (r, row) in sums.iter_mut().enumerate() {
-                let c = c.add(r * c_stride);
-                row[0] = [V::load(c), V::load(c.add(LANES))];
-            }
+            read_tile(&mut sums, c, c_stride, W * LANES);
         }
-        multiply_f32::<V, MR, 1, ROW, STEP>(&mut sums, a, [b], depth, b_stride);
-        write_tile(&sums, c, c_stride, PANEL);
+        multiply_f32::<V, MR, 1, ROW, STEP, W>(&mut sums, a, [b], depth, b_stride);
+        write_tile(&sums, c, c_stride, W * LANES);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::attention::{Bias, Heads};
+    use super::super::simd::Array;
+    use super::*;
+
+    fn values(count: usize, seed: u32) -> Vec<f32> {
+        let value = |i: u32| ((i ^ seed).wrapping_mul(0x9e37_79b9) >> 8) as f32 / (1 << 23) as f32;
+        (0..count as u32).map(|i| value(i) - 1.0).collect()
+    }
+
+    /// Gradients of q, k, v and the bias in tiles of the shape of `V`, whatever the CPU has.
+    fn in_tiles_of<V: Lanes>(
+        attention: &Attention<'_>,
+        out: &[f32],
+        grad: &[f32],
+    ) -> [Vec<f32>; 4] {
+        let segment = &attention.segments[0];
+        let inner = attention.heads * attention.d_kv;
+        let mut dq = vec![0.0; segment.queries.len() * inner];
+        let (mut dk, mut dv) = (
+            vec![0.0; segment.keys.len() * inner],
+            vec![0.0; segment.keys.len() * inner],
+        );
+        let mut bias = vec![0.0; 9];
+        let [dq_heads] = HeadsMut::split(&mut dq, inner, [0]);
+        let [dk_heads] = HeadsMut::split(&mut dk, inner, [0]);
+        let [dv_heads] = HeadsMut::split(&mut dv, inner, [0]);
+        let gradients = Gradients {
+            out,
+            grad,
+            dq: dq_heads,
+            dk: dk_heads,
+            dv: dv_heads,
+        };
+        let task = Task {
+            attention,
+            gradients: &gradients,
+            segment,
+            head: 1,
+        };
+        // SAFETY: arrays need no instructions of their own; the gradients hold every row.
+        unsafe { run::<V>(&task, &mut Scratch::default(), &mut bias) };
+        [dq, dk, dv, bias]
+    }
+
+    #[test]
+    fn every_shape_of_tile_gives_the_same_bytes() {
+        let heads = 2;
+        for (queries, keys, d_kv) in [(1, 1, 8), (17, 20, 64), (100, 97, 40), (30, 600, 64)] {
+            let count = |rows| rows * heads * d_kv;
+            let (q, k, v) = (
+                values(count(queries), 1),
+                values(count(keys), 2),
+                values(count(keys), 3),
+            );
+            let (out, grad) = (values(count(queries), 5), values(count(queries), 6));
+            let bias = values(9 * heads, 4);
+            let matrix = |data| Heads {
+                data,
+                stride: heads * d_kv,
+                offset: 0,
+            };
+            let segment = Segment {
+                queries: 0..queries,
+                keys: 0..keys,
+                first_position: 0,
+            };
+            let attention = Attention {
+                q: matrix(&q),
+                k: matrix(&k),
+                v: matrix(&v),
+                heads,
+                d_kv,
+                bias: Some(Bias {
+                    by_distance: &bias,
+                    max_distance: 4,
+                }),
+                visibility: Visibility::Causal,
+                segments: &[segment],
+                dropout: None,
+            };
+            // That of registers as few as SSE2's, as AVX2's, and as AVX-512's.
+            let few = in_tiles_of::<Array<2, 1>>(&attention, &out, &grad);
+            let some = in_tiles_of::<Array<6, 1>>(&attention, &out, &grad);
+            let many = in_tiles_of::<Array<12, 2>>(&attention, &out, &grad);
+            assert!(
+                few == some && some == many,
+                "{queries} x {keys}, heads of {d_kv}"
+            );
+            assert!(few.iter().flatten().all(|value| value.is_finite()));
+        }
     }
 }

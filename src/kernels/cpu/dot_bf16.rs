@@ -21,7 +21,7 @@ use std::ops::Range;
 use super::gemm::{DEPTH, Left, Product, ROW_BLOCK, STRIP};
 use super::packed_weight::PANEL;
 use super::simd::{LANES, prefetch};
-use super::tile::AHEAD;
+use super::tile::{AHEAD, by_rows};
 
 /// Pairs of one row of a block; some more than [`DEPTH`] asks for, so that twelve rows do not fall on the same lines of the cache.
 const ROW_PAIRS: usize = DEPTH / 2 + LANES;
@@ -195,20 +195,10 @@ impl Part<'_> {
     ) {
         // SAFETY: passed on from `multiply`.
         unsafe {
-            match rows {
-                1 => self.tile::<ROW, STEP, 1, NP>(row, panel),
-                2 => self.tile::<ROW, STEP, 2, NP>(row, panel),
-                3 => self.tile::<ROW, STEP, 3, NP>(row, panel),
-                _ if NP > 1 => unreachable!("several panels only with up to three rows"),
-                4 => self.tile::<ROW, STEP, 4, 1>(row, panel),
-                5 => self.tile::<ROW, STEP, 5, 1>(row, panel),
-                6 => self.tile::<ROW, STEP, 6, 1>(row, panel),
-                7 => self.tile::<ROW, STEP, 7, 1>(row, panel),
-                8 => self.tile::<ROW, STEP, 8, 1>(row, panel),
-                9 => self.tile::<ROW, STEP, 9, 1>(row, panel),
-                10 => self.tile::<ROW, STEP, 10, 1>(row, panel),
-                11 => self.tile::<ROW, STEP, 11, 1>(row, panel),
-                _ => self.tile::<ROW, STEP, 12, 1>(row, panel),
+            if NP > 1 {
+                by_rows!(rows, up to 3, MR => self.tile::<ROW, STEP, MR, NP>(row, panel));
+            } else {
+                by_rows!(rows, up to STRIP, MR => self.tile::<ROW, STEP, MR, 1>(row, panel));
             }
         }
     }

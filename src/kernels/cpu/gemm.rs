@@ -20,7 +20,7 @@ use rayon::prelude::*;
 
 use super::packed_weight::{PANEL, PackedWeight, Precision};
 use super::simd::{LANES, Lanes, prefetch};
-use super::tile::{add_tile, multiply_bf16, multiply_f32, read_tile, write_tile};
+use super::tile::{add_tile, by_rows, multiply_bf16, multiply_f32, read_tile, write_tile};
 use super::{Isa, SharedMut, with_isa};
 
 /// Columns of A multiplied in one go; even, so that pairs of bf16 are never parted.
@@ -170,6 +170,16 @@ impl Product<'_> {
             // SAFETY: `isa` is available (Isa::from_env checks); tasks have results of their own.
             return unsafe { super::dot_bf16::run(self, &rows, &panels) };
         }
+        self.for_each_part(&rows, &panels, |part| part.run(isa));
+    }
+
+    /// Calls `multiply` with one block of k after the other.
+    fn for_each_part(
+        &self,
+        rows: &std::ops::Range<usize>,
+        panels: &std::ops::Range<usize>,
+        multiply: impl Fn(&Part<'_>),
+    ) {
         BLOCK.with_borrow_mut(|block| {
             let k = self.weight.k();
             // Up to one strip of rows takes all of k at once: its weights are read straight through, and once.
@@ -180,17 +190,16 @@ impl Product<'_> {
                 let depth = most.min(k - start);
                 for (first, depth, strip) in depths(depth) {
                     let block = &mut block[strip * STRIP_FLOATS..];
-                    self.copy_block(&rows, start + first, depth, block);
+                    self.copy_block(rows, start + first, depth, block);
                 }
-                let part = Part {
+                multiply(&Part {
                     product: self,
                     block,
-                    rows: &rows,
-                    panels: &panels,
+                    rows,
+                    panels,
                     start,
                     depth,
-                };
-                part.run(isa);
+                });
             }
         });
     }
@@ -274,65 +283,64 @@ unsafe fn run_tiles<V: Lanes, const ROW: usize, const STEP: usize>(part: &Part<'
     // SAFETY: tiles stay within the task's rows and panels; panels are whole in the packed weight (padded), and the target is written only
     // where row < m and column < n.
     unsafe {
-        if rows <= 3 && V::TILE_ROWS >= 12 {
-            let mut panel = part.panels.start;
-            while panel + 4 <= part.panels.end {
-                tile_of_rows::<V, 4, ROW, STEP>(part, 0, rows, panel);
-                panel += 4;
+        // Few rows do not hide how long a multiply-add takes; several panels side by side do, as many as there are registers for.
+        let wide = match (V::TILE_WIDTH, rows) {
+            (2, ..=3) => 4,
+            (1, 1) => 2,
+            (1, 2) => 1,
+            _ => 0,
+        };
+        let most = match part.product.weight.precision() {
+            Precision::F32 => V::TILE_ROWS,
+            Precision::Bf16 => V::TILE_ROWS_BF16,
+        };
+        let mut panel = part.panels.start;
+        while wide > 0 && panel + wide <= part.panels.end {
+            if V::TILE_WIDTH == 2 {
+                by_rows!(rows, up to 3, MR => tile::<V, MR, 4, 2, ROW, STEP>(part, 0, panel, 0));
+            } else if rows == 1 {
+                tile::<V, 1, 2, 2, ROW, STEP>(part, 0, panel, 0);
+            } else {
+                tile::<V, 2, 1, 2, ROW, STEP>(part, 0, panel, 0);
             }
-            for panel in panel..part.panels.end {
-                tile_of_rows::<V, 1, ROW, STEP>(part, 0, rows, panel);
-            }
-            return;
+            panel += wide;
         }
-        for panel in part.panels.clone() {
-            for row in (0..rows).step_by(V::TILE_ROWS) {
-                tile_of_rows::<V, 1, ROW, STEP>(part, row, V::TILE_ROWS.min(rows - row), panel);
+        for panel in panel..part.panels.end {
+            for half in 0..2 / V::TILE_WIDTH {
+                for row in (0..rows).step_by(most) {
+                    let rows = most.min(rows - row);
+                    if V::TILE_WIDTH == 2 {
+                        by_rows!(rows, up to V::TILE_ROWS, MR => tile::<V, MR, 1, 2, ROW, STEP>(part, row, panel, half));
+                    } else {
+                        by_rows!(rows, up to V::TILE_ROWS, MR => tile::<V, MR, 1, 1, ROW, STEP>(part, row, panel, half));
+                    }
+                }
             }
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn tile_of_rows<V: Lanes, const NP: usize, const ROW: usize, const STEP: usize>(
-    part: &Part<'_>,
-    row: usize,
-    rows: usize,
-    panel: usize,
-) {
-    // SAFETY: passed on from `run_part`.
-    unsafe {
-        match rows {
-            1 => tile::<V, 1, NP, ROW, STEP>(part, row, panel),
-            2 => tile::<V, 2, NP, ROW, STEP>(part, row, panel),
-            3 => tile::<V, 3, NP, ROW, STEP>(part, row, panel),
-            _ if NP > 1 || V::TILE_ROWS == 3 => {
-                unreachable!("several panels only with up to three rows")
-            }
-            4 => tile::<V, 4, 1, ROW, STEP>(part, row, panel),
-            _ if V::TILE_ROWS == 4 => unreachable!("tiles have up to four rows"),
-            5 => tile::<V, 5, 1, ROW, STEP>(part, row, panel),
-            6 => tile::<V, 6, 1, ROW, STEP>(part, row, panel),
-            7 => tile::<V, 7, 1, ROW, STEP>(part, row, panel),
-            8 => tile::<V, 8, 1, ROW, STEP>(part, row, panel),
-            9 => tile::<V, 9, 1, ROW, STEP>(part, row, panel),
-            10 => tile::<V, 10, 1, ROW, STEP>(part, row, panel),
-            11 => tile::<V, 11, 1, ROW, STEP>(part, row, panel),
-            _ => tile::<V, 12, 1, ROW, STEP>(part, row, panel),
         }
     }
 }
 
-/// `MR` rows × `NP` panels of C, for one block of k.
+/// `MR` rows × `NP` panels of C, or the half of one, for one block of k.
 #[inline(always)]
-unsafe fn tile<V: Lanes, const MR: usize, const NP: usize, const ROW: usize, const STEP: usize>(
+unsafe fn tile<
+    V: Lanes,
+    const MR: usize,
+    const NP: usize,
+    const W: usize,
+    const ROW: usize,
+    const STEP: usize,
+>(
     part: &Part<'_>,
     row: usize,
     panel: usize,
+    half: usize,
 ) {
     let weight = part.product.weight;
     let n = weight.n();
-    let first_column = panel * PANEL;
+    let first_column = panel * PANEL + half * LANES;
+    if first_column >= n {
+        return;
+    }
     // SAFETY: `block` holds strips of STRIP rows and STRIP_FLOATS floats; a tile begins at a multiple of its height and so stays within a strip, and
     // row + MR <= rows; panels `panel..panel + NP` exist and hold `k` rows from `start`; C has m rows of n floats, columns beyond n are never touched.
     unsafe {
@@ -341,31 +349,34 @@ unsafe fn tile<V: Lanes, const MR: usize, const NP: usize, const ROW: usize, con
             .c
             .get()
             .add((part.rows.start + row) * n + first_column);
-        let columns = (n - first_column).min(NP * PANEL);
+        let columns = (n - first_column).min((NP - 1) * PANEL + W * LANES);
         let a = part
             .block
             .as_ptr()
             .add(row / STRIP * STRIP_FLOATS + row % STRIP * ROW);
-        let mut sums = [[[V::splat(0.0); 2]; NP]; MR];
+        let mut sums = [[[V::splat(0.0); W]; NP]; MR];
         if part.start > 0 || part.product.adds {
             read_tile(&mut sums, c, n, columns);
         }
         if row + MR < part.rows.len() {
             for r in MR..2 * MR {
-                prefetch(c.wrapping_add(r * n));
-                prefetch(c.wrapping_add(r * n + LANES));
+                for w in 0..W {
+                    prefetch(c.wrapping_add(r * n + w * LANES));
+                }
             }
         }
         for (first, depth, strip) in depths(part.depth) {
             let (a, k) = (a.add(strip * STRIP_FLOATS), part.start + first);
-            let b = |at: usize| std::array::from_fn(|p| weight.panel(panel + p).add(at * PANEL));
+            let b = |at: usize| {
+                std::array::from_fn(|p| weight.panel(panel + p).add(at * PANEL + half * LANES))
+            };
             match weight.precision() {
                 Precision::F32 => {
-                    multiply_f32::<V, MR, NP, ROW, STEP>(&mut sums, a, b(k), depth, PANEL);
+                    multiply_f32::<V, MR, NP, ROW, STEP, W>(&mut sums, a, b(k), depth, PANEL);
                 }
                 Precision::Bf16 => {
                     let pairs = depth.div_ceil(2);
-                    multiply_bf16::<V, MR, NP, ROW, STEP>(&mut sums, a, b(k / 2), pairs);
+                    multiply_bf16::<V, MR, NP, ROW, STEP, W>(&mut sums, a, b(k / 2), pairs);
                 }
             }
         }
@@ -378,5 +389,70 @@ unsafe fn tile<V: Lanes, const MR: usize, const NP: usize, const ROW: usize, con
             add_tile(&mut sums, r, n, columns);
         }
         write_tile(&sums, c, n, columns);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::simd::Array;
+    use super::*;
+
+    fn values(count: usize, seed: u32) -> Vec<f32> {
+        let value = |i: u32| ((i ^ seed).wrapping_mul(0x9e37_79b9) >> 8) as f32 / (1 << 24) as f32;
+        (0..count as u32).map(|i| value(i) - 0.5).collect()
+    }
+
+    /// `a · weightᵀ`, or more onto `c`, in tiles of the shape of `V`, whatever the CPU has.
+    fn in_tiles_of<V: Lanes>(
+        a: Left<'_>,
+        weight: &PackedWeight,
+        m: usize,
+        residual: &[f32],
+    ) -> Vec<f32> {
+        let mut c = values(m * weight.n(), 9);
+        let product = Product {
+            a,
+            weight,
+            residual: Some(residual),
+            adds: true,
+            c: SharedMut(c.as_mut_ptr()),
+            m,
+        };
+        let (rows, panels) = (0..m, 0..weight.n().div_ceil(PANEL));
+        // SAFETY: arrays need no instructions of their own; the shapes are those of the product.
+        product.for_each_part(&rows, &panels, |part| unsafe { run_part::<V>(part) });
+        c
+    }
+
+    #[test]
+    fn every_shape_of_tile_gives_the_same_bytes() {
+        for (m, n, k) in [
+            (1, 1, 1),
+            (1, 130, 40),
+            (2, 70, 513),
+            (3, 129, 33),
+            (5, 47, 20),
+            (13, 33, 1025),
+            (40, 100, 64),
+        ] {
+            for precision in [Precision::F32, Precision::Bf16] {
+                let w = values(n * k, 1);
+                let weight = PackedWeight::new(n, k, precision, |row, target| {
+                    target.copy_from_slice(&w[row * k..][..k]);
+                });
+                let (a, residual) = (values(m * k, 2), values(m * n, 3));
+                for a in [Left::Rows(&a), Left::Columns(&a)] {
+                    // That of registers as few as SSE2's, as AVX2's, and as AVX-512's.
+                    let few = in_tiles_of::<Array<2, 1>>(a, &weight, m, &residual);
+                    let some = in_tiles_of::<Array<6, 1>>(a, &weight, m, &residual);
+                    let many = in_tiles_of::<Array<12, 2>>(a, &weight, m, &residual);
+                    assert!(
+                        few == some && some == many,
+                        "{m} x {n} x {k}, {precision:?}"
+                    );
+                    assert!(few.iter().any(|value| *value != 0.0));
+                }
+            }
+        }
     }
 }

@@ -16,6 +16,7 @@ mod huge_pages;
 mod int8_lanes;
 pub mod int8_product;
 pub mod int8_weight;
+mod many_queries;
 pub mod packed_weight;
 pub mod simd;
 mod single_query;

@@ -125,8 +125,12 @@ pub(super) fn prefetch<T>(place: *const T) {
     reason = "the section above holds for every method"
 )]
 pub unsafe trait Lanes: Copy {
-    /// Rows of a matrix tile that fit the registers beside two [`Lanes`] of columns.
+    /// Rows of a tile of a matrix product: as many as the registers hold, [`Lanes::TILE_WIDTH`] wide, beside a row of B and a value of A.
     const TILE_ROWS: usize;
+    /// As many with B in bf16, both values of a pair of which are held at once.
+    const TILE_ROWS_BF16: usize = Self::TILE_ROWS;
+    /// [`Lanes`] across a tile: two, or one where there are few registers.
+    const TILE_WIDTH: usize;
     /// All lanes equal.
     unsafe fn splat(value: f32) -> Self;
     /// Reads 16 values.
@@ -224,26 +228,34 @@ unsafe impl Stored for half::bf16 {
     }
 }
 
-/// Sixteen lanes in an array.
+/// Sixteen lanes in an array, with the tile that they are best used in.
 #[derive(Clone, Copy)]
-pub struct Portable([f32; LANES]);
+pub struct Array<const ROWS: usize, const WIDTH: usize>([f32; LANES]);
+
+/// The portable form. Sixteen lanes are four registers of the target's baseline: of 16 on x86-64, of 32 on aarch64.
+pub type Portable = Array<{ if cfg!(target_arch = "x86_64") { 2 } else { 4 } }, 1>;
 
 #[inline(always)]
-fn zip(a: Portable, b: Portable, f: impl Fn(f32, f32) -> f32) -> Portable {
-    Portable(std::array::from_fn(|i| f(a.0[i], b.0[i])))
+fn zip<const ROWS: usize, const WIDTH: usize>(
+    a: Array<ROWS, WIDTH>,
+    b: Array<ROWS, WIDTH>,
+    f: impl Fn(f32, f32) -> f32,
+) -> Array<ROWS, WIDTH> {
+    Array(std::array::from_fn(|i| f(a.0[i], b.0[i])))
 }
 
 // SAFETY: no instruction beyond the target's baseline; pointers are the caller's promise.
-unsafe impl Lanes for Portable {
-    const TILE_ROWS: usize = 4;
+unsafe impl<const ROWS: usize, const WIDTH: usize> Lanes for Array<ROWS, WIDTH> {
+    const TILE_ROWS: usize = ROWS;
+    const TILE_WIDTH: usize = WIDTH;
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
-        Portable([value; LANES])
+        Array([value; LANES])
     }
     #[inline(always)]
     unsafe fn load(source: *const f32) -> Self {
         // SAFETY: the caller promises 16 readable values.
-        Portable(unsafe { source.cast::<[f32; LANES]>().read_unaligned() })
+        Array(unsafe { source.cast::<[f32; LANES]>().read_unaligned() })
     }
     #[inline(always)]
     unsafe fn store(self, target: *mut f32) {
@@ -254,14 +266,14 @@ unsafe impl Lanes for Portable {
     unsafe fn load_bf16(source: *const u16) -> Self {
         // SAFETY: the caller promises 16 readable values.
         let values = unsafe { source.cast::<[u16; LANES]>().read_unaligned() };
-        Portable(values.map(|value| f32::from_bits(u32::from(value) << 16)))
+        Array(values.map(|value| f32::from_bits(u32::from(value) << 16)))
     }
     #[inline(always)]
     unsafe fn load_bf16_pairs(source: *const u16) -> (Self, Self) {
         // SAFETY: the caller promises 16 readable pairs.
         let pairs = unsafe { source.cast::<[[u16; 2]; LANES]>().read_unaligned() };
         let element = |which: usize| {
-            Portable(std::array::from_fn(|i| {
+            Array(std::array::from_fn(|i| {
                 f32::from_bits(u32::from(pairs[i][which]) << 16)
             }))
         };
@@ -285,7 +297,7 @@ unsafe impl Lanes for Portable {
     }
     #[inline(always)]
     unsafe fn mul_add(self, factor: Self, term: Self) -> Self {
-        Portable(std::array::from_fn(|i| self.0[i] * factor.0[i] + term.0[i]))
+        Array(std::array::from_fn(|i| self.0[i] * factor.0[i] + term.0[i]))
     }
     #[inline(always)]
     unsafe fn max(self, other: Self) -> Self {
@@ -297,7 +309,7 @@ unsafe impl Lanes for Portable {
     }
     #[inline(always)]
     unsafe fn round(self) -> Self {
-        Portable(self.0.map(f32::round_ties_even))
+        Array(self.0.map(f32::round_ties_even))
     }
     #[inline(always)]
     unsafe fn scale_by_power_of_two(self, exponent: Self) -> Self {
@@ -332,6 +344,7 @@ mod x86 {
     #[rustfmt::skip]
     unsafe impl Lanes for Avx512 {
         const TILE_ROWS: usize = 12;
+        const TILE_WIDTH: usize = 2;
         #[inline(always)]
         unsafe fn splat(value: f32) -> Self { unsafe { Self(_mm512_set1_ps(value)) } }
         #[inline(always)]
@@ -377,7 +390,9 @@ mod x86 {
     // SAFETY: intrinsics of AVX2 and FMA, whose presence the trait's callers promise.
     #[rustfmt::skip]
     unsafe impl Lanes for Avx2 {
-        const TILE_ROWS: usize = 3;
+        const TILE_ROWS: usize = 6;
+        const TILE_ROWS_BF16: usize = 4;
+        const TILE_WIDTH: usize = 1;
         #[inline(always)]
         unsafe fn splat(value: f32) -> Self { unsafe { let v = _mm256_set1_ps(value); Self(v, v) } }
         #[inline(always)]

@@ -8,13 +8,15 @@
     reason = "vector loads and stores through pointers; each block says why it is in bounds"
 )]
 
+use std::cell::RefCell;
 use std::ops::Range;
 
 use super::attention::{Attention, Segment};
 use super::simd::{LANES, Lanes, Stored, exp, prefetch};
+use super::{Isa, SharedMut, with_isa};
 
 /// Keys whose scores are held at once.
-pub(super) const BLOCK: usize = 128;
+const BLOCK: usize = 128;
 /// Heads in one task, at most.
 pub(super) const MAX_HEADS: usize = 32;
 /// Bytes that come from memory together.
@@ -30,22 +32,49 @@ pub(super) struct SingleQuery<'a, T> {
     pub segment: &'a Segment,
     /// At most [`MAX_HEADS`].
     pub heads: Range<usize>,
-    /// How many of the segment's keys it sees, from the first.
-    pub seen: usize,
+}
+
+thread_local! {
+    /// [`BLOCK`] scores of each head.
+    static SCORES: RefCell<Vec<f32>> = RefCell::new(vec![0.0; MAX_HEADS * BLOCK]);
+}
+
+#[inline(always)]
+unsafe fn run<V: Lanes, T: Stored>(
+    query: &SingleQuery<'_, T>,
+    scores: &mut [f32],
+    out: &mut [f32],
+) {
+    // SAFETY: passed on from the caller.
+    unsafe { query.run_in::<V>(scores, out) }
 }
 
 impl<T: Stored> SingleQuery<'_, T> {
-    /// `out (heads, d_kv) = softmax(q·kᵀ + bias)·v`; `scores` is room for [`BLOCK`] of each head.
+    /// Writes `softmax(q·kᵀ + bias)·v` of the heads to `out (rows of Q, heads * d_kv)`.
     ///
     /// # Safety
-    /// The instruction set of `V` is available.
+    /// `isa` is available; `out` holds the query's row, and these heads' columns of it are this task's alone.
+    pub(super) unsafe fn run(&self, isa: Isa, out: SharedMut) {
+        let Attention { heads, d_kv, .. } = *self.attention;
+        let target = (self.segment.queries.start * heads + self.heads.start) * d_kv;
+        // SAFETY: passed on from the caller.
+        unsafe {
+            let out = out.get().add(target);
+            let out = std::slice::from_raw_parts_mut(out, self.heads.len() * d_kv);
+            SCORES.with_borrow_mut(|scores| {
+                with_isa!(isa, run<T: Stored>(query: &SingleQuery<'_, T>, scores: &mut [f32], out: &mut [f32])(self, scores, out));
+            });
+        }
+    }
+
     #[inline(always)]
-    pub(super) unsafe fn run<V: Lanes>(&self, scores: &mut [f32], out: &mut [f32]) {
+    unsafe fn run_in<V: Lanes>(&self, scores: &mut [f32], out: &mut [f32]) {
         let d_kv = self.attention.d_kv;
+        let seen = self.attention.seen(self.segment, 1);
         let (mut maxima, mut totals) = ([f32::NEG_INFINITY; MAX_HEADS], [0.0; MAX_HEADS]);
         out.fill(0.0);
-        for first in (0..self.seen).step_by(BLOCK) {
-            let keys = first..(first + BLOCK).min(self.seen);
+        for first in (0..seen).step_by(BLOCK) {
+            let keys = first..(first + BLOCK).min(seen);
             // SAFETY: passed on from the caller; see each callee.
             unsafe {
                 self.scores::<V>(keys.clone(), scores);

@@ -10,10 +10,33 @@ use super::simd::{LANES, Lanes, prefetch};
 
 /// Rows of weights that are asked for before they are needed: main memory answers that late, and few rows of A don't take long with a row of weights.
 pub(super) const AHEAD: usize = 56;
-/// `sums += a · b` over `depth` steps of k: value (row, k) of A lies at `row * ROW + k * STEP`, rows of B `b_stride` floats apart.
+
+/// `by_rows!(rows, up to most, MR => call)`: `call` with the constant `MR` equal to `rows`, which is at most `most`, the height of a tile.
+macro_rules! by_rows {
+    ($rows:expr, up to 3, $count:ident => $call:expr) => {
+        by_rows!(@ $rows, $count, $call, [1 2 3])
+    };
+    ($rows:expr, up to $most:expr, $count:ident => $call:expr) => {
+        // Taller tiles than there are would need more registers than there are.
+        match $most {
+            ..=3 => by_rows!(@ $rows, $count, $call, [1 2 3]),
+            4 => by_rows!(@ $rows, $count, $call, [1 2 3 4]),
+            _ => by_rows!(@ $rows, $count, $call, [1 2 3 4 5 6 7 8 9 10 11 12]),
+        }
+    };
+    (@ $rows:expr, $count:ident, $call:expr, [$($number:literal)+]) => {
+        match $rows {
+            $($number => { const $count: usize = $number; $call })+
+            rows => unreachable!("a tile of {rows} rows"),
+        }
+    };
+}
+pub(super) use by_rows;
+
+/// `sums += a · b` over `depth` steps of k: value (row, k) of A lies at `row * ROW + k * STEP`, rows of B `b_stride` floats apart, `W` registers wide.
 ///
 /// # Safety
-/// `a` must hold `MR` rows of `depth` values, every pointer of `b` `depth` rows of 32 floats.
+/// `a` must hold `MR` rows of `depth` values, every pointer of `b` `depth` rows of `16 W` floats.
 #[inline(always)]
 #[expect(
     clippy::needless_range_loop,
@@ -25,8 +48,9 @@ pub(super) unsafe fn multiply_f32<
     const NP: usize,
     const ROW: usize,
     const STEP: usize,
+    const W: usize,
 >(
-    sums: &mut [[[V; 2]; NP]; MR],
+    sums: &mut [[[V; W]; NP]; MR],
     a: *const f32,
     b: [*const f32; NP],
     depth: usize,
@@ -37,14 +61,16 @@ pub(super) unsafe fn multiply_f32<
         for p in 0..NP {
             // SAFETY: k < depth.
             unsafe {
-                prefetch(b[p].wrapping_add((k + AHEAD) * b_stride));
-                prefetch(b[p].wrapping_add((k + AHEAD) * b_stride + LANES));
-                let left = V::load(b[p].add(k * b_stride));
-                let right = V::load(b[p].add(k * b_stride + LANES));
+                let mut columns = [V::splat(0.0); W];
+                for w in 0..W {
+                    prefetch(b[p].wrapping_add((k + AHEAD) * b_stride + w * LANES));
+                    columns[w] = V::load(b[p].add(k * b_stride + w * LANES));
+                }
                 for r in 0..MR {
                     let value = V::splat(*a.add(r * ROW + k * STEP));
-                    local[r][p][0] = value.mul_add(left, local[r][p][0]);
-                    local[r][p][1] = value.mul_add(right, local[r][p][1]);
+                    for w in 0..W {
+                        local[r][p][w] = value.mul_add(columns[w], local[r][p][w]);
+                    }
                 }
             }
         }
@@ -64,8 +90,9 @@ pub(super) unsafe fn multiply_bf16<
     const NP: usize,
     const ROW: usize,
     const STEP: usize,
+    const W: usize,
 >(
-    sums: &mut [[[V; 2]; NP]; MR],
+    sums: &mut [[[V; W]; NP]; MR],
     a: *const f32,
     b: [*const f32; NP],
     pairs: usize,
@@ -76,17 +103,21 @@ pub(super) unsafe fn multiply_bf16<
             // SAFETY: as in `multiply_f32`; A is zero beyond an odd last k.
             unsafe {
                 let source: *const u16 = b[p].add(pair * PANEL).cast();
-                let (left_even, left_odd) = V::load_bf16_pairs(source);
-                let (right_even, right_odd) = V::load_bf16_pairs(source.add(2 * LANES));
-                for r in 0..MR {
-                    let even = V::splat(*a.add(r * ROW + 2 * pair * STEP));
-                    local[r][p][0] = even.mul_add(left_even, local[r][p][0]);
-                    local[r][p][1] = even.mul_add(right_even, local[r][p][1]);
+                let (mut even, mut odd) = ([V::splat(0.0); W], [V::splat(0.0); W]);
+                for w in 0..W {
+                    (even[w], odd[w]) = V::load_bf16_pairs(source.add(2 * w * LANES));
                 }
                 for r in 0..MR {
-                    let odd = V::splat(*a.add(r * ROW + (2 * pair + 1) * STEP));
-                    local[r][p][0] = odd.mul_add(left_odd, local[r][p][0]);
-                    local[r][p][1] = odd.mul_add(right_odd, local[r][p][1]);
+                    let value = V::splat(*a.add(r * ROW + 2 * pair * STEP));
+                    for w in 0..W {
+                        local[r][p][w] = value.mul_add(even[w], local[r][p][w]);
+                    }
+                }
+                for r in 0..MR {
+                    let value = V::splat(*a.add(r * ROW + (2 * pair + 1) * STEP));
+                    for w in 0..W {
+                        local[r][p][w] = value.mul_add(odd[w], local[r][p][w]);
+                    }
                 }
             }
         }
@@ -94,29 +125,33 @@ pub(super) unsafe fn multiply_bf16<
     *sums = local;
 }
 
-/// One row's `columns` (at most `32 NP`) floats from `source`, zero beyond.
+/// One row's `columns` (at most `NP` panels, or `W` registers of one) floats from `source`, zero beyond.
 #[inline(always)]
-unsafe fn read_row<V: Lanes, const NP: usize>(source: *const f32, columns: usize) -> [[V; 2]; NP] {
+unsafe fn read_row<V: Lanes, const NP: usize, const W: usize>(
+    source: *const f32,
+    columns: usize,
+) -> [[V; W]; NP] {
     let mut padded = [0.0f32; 4 * PANEL];
     // SAFETY: `columns` floats are readable and fit the buffer; a full row is read in place.
     unsafe {
         let mut from = source;
-        if columns < NP * PANEL {
+        if columns < (NP - 1) * PANEL + W * LANES {
             std::ptr::copy_nonoverlapping(source, padded.as_mut_ptr(), columns);
             from = padded.as_ptr();
         }
-        std::array::from_fn(|p| {
-            [
-                V::load(from.add(p * PANEL)),
-                V::load(from.add(p * PANEL + LANES)),
-            ]
-        })
+        let mut row = [[V::splat(0.0); W]; NP];
+        for (p, row) in row.iter_mut().enumerate() {
+            for (w, value) in row.iter_mut().enumerate() {
+                *value = V::load(from.add(p * PANEL + w * LANES));
+            }
+        }
+        row
     }
 }
 
 #[inline(always)]
-pub(super) unsafe fn read_tile<V: Lanes, const MR: usize, const NP: usize>(
-    sums: &mut [[[V; 2]; NP]; MR],
+pub(super) unsafe fn read_tile<V: Lanes, const MR: usize, const NP: usize, const W: usize>(
+    sums: &mut [[[V; W]; NP]; MR],
     source: *const f32,
     stride: usize,
     columns: usize,
@@ -128,8 +163,8 @@ pub(super) unsafe fn read_tile<V: Lanes, const MR: usize, const NP: usize>(
 }
 
 #[inline(always)]
-pub(super) unsafe fn add_tile<V: Lanes, const MR: usize, const NP: usize>(
-    sums: &mut [[[V; 2]; NP]; MR],
+pub(super) unsafe fn add_tile<V: Lanes, const MR: usize, const NP: usize, const W: usize>(
+    sums: &mut [[[V; W]; NP]; MR],
     source: *const f32,
     stride: usize,
     columns: usize,
@@ -137,9 +172,11 @@ pub(super) unsafe fn add_tile<V: Lanes, const MR: usize, const NP: usize>(
     for (r, row) in sums.iter_mut().enumerate() {
         // SAFETY: passed on from `tile`.
         unsafe {
-            let other: [[V; 2]; NP] = read_row(source.add(r * stride), columns);
+            let other: [[V; W]; NP] = read_row(source.add(r * stride), columns);
             for p in 0..NP {
-                row[p] = [row[p][0].add(other[p][0]), row[p][1].add(other[p][1])];
+                for w in 0..W {
+                    row[p][w] = row[p][w].add(other[p][w]);
+                }
             }
         }
     }
@@ -147,8 +184,8 @@ pub(super) unsafe fn add_tile<V: Lanes, const MR: usize, const NP: usize>(
 
 /// Writes a tile's first `columns` columns.
 #[inline(always)]
-pub(super) unsafe fn write_tile<V: Lanes, const MR: usize, const NP: usize>(
-    sums: &[[[V; 2]; NP]; MR],
+pub(super) unsafe fn write_tile<V: Lanes, const MR: usize, const NP: usize, const W: usize>(
+    sums: &[[[V; W]; NP]; MR],
     target: *mut f32,
     stride: usize,
     columns: usize,
@@ -158,11 +195,12 @@ pub(super) unsafe fn write_tile<V: Lanes, const MR: usize, const NP: usize>(
         unsafe {
             let target = target.add(r * stride);
             let mut padded = [0.0f32; 4 * PANEL];
-            let whole = columns == NP * PANEL;
+            let whole = columns == (NP - 1) * PANEL + W * LANES;
             let to = if whole { target } else { padded.as_mut_ptr() };
-            for (p, halves) in row.iter().enumerate() {
-                halves[0].store(to.add(p * PANEL));
-                halves[1].store(to.add(p * PANEL + LANES));
+            for (p, row) in row.iter().enumerate() {
+                for (w, value) in row.iter().enumerate() {
+                    value.store(to.add(p * PANEL + w * LANES));
+                }
             }
             if !whole {
                 std::ptr::copy_nonoverlapping(padded.as_ptr(), target, columns);
