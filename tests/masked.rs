@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "masked/devices.rs"]
+mod devices;
 #[path = "masked/fill.rs"]
 mod fill;
 #[path = "masked/fill_command.rs"]
@@ -45,7 +47,7 @@ fn model(network: &Network, prefix: TaskPrefix, max_batch_tokens: usize) -> Mask
     let stacks = (&network.encoder, &network.decoder);
     let residues = Residues::standard(&network.tokenizer).unwrap();
     MaskedModel::new(
-        stacks,
+        vec![stacks],
         &network.tokenizer,
         prefix,
         residues,

@@ -147,7 +147,7 @@ def medians(runs):
 
 
 def report(title, file, peers, runs, units, unit, details):
-    """Prints the table and writes `bench/results/<file>.json` and `.md`. `units` of work a run."""
+    """Prints the table and writes `bench/results/<kind of processor>/<file>.json` and `.md`. `units` of work a run."""
     lines = [
         f"| {title} | {unit}/s | {unit}/CPU-second | seconds (min..max) | CPU-seconds | whole process, s | peak memory, MiB |",
         "|---|---:|---:|---:|---:|---:|---:|",
@@ -167,9 +167,10 @@ def report(title, file, peers, runs, units, unit, details):
     table = "\n".join(lines)
     details |= machine()
     about = "\n".join(f"- {key}: {value}" for key, value in details.items())
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / f"{file}.md").write_text(f"{table}\n\n{about}\n")
-    (RESULTS / f"{file}.json").write_text(json.dumps({"details": details, "peers": summary}, indent=1) + "\n")
+    folder = RESULTS / processor_kind()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{file}.md").write_text(f"{table}\n\n{about}\n")
+    (folder / f"{file}.json").write_text(json.dumps({"details": details, "peers": summary}, indent=1) + "\n")
     print(f"{table}\n\n{about}")
 
 
@@ -178,10 +179,22 @@ def versions(peers):
     return ", ".join(dict.fromkeys(f"{key} {value}" for peer in peers if isinstance(peer, Worker) for key, value in peer.about.items()))
 
 
+def processor_flags():
+    info = Path("/proc/cpuinfo").read_text()
+    return set((re.search(r"flags\s*:\s*(.*)", info) or [""])[0].split())
+
+
+def processor_kind():
+    """What distinguishes processors most here: the widest of their instructions that matrix products can use. Results of different kinds lie side by side."""
+    kinds = {"amx_bf16": "amx", "avx512_bf16": "avx512-bf16", "avx512f": "avx512", "avx2": "avx2"}
+    flags = processor_flags()
+    return next((kind for flag, kind in kinds.items() if flag in flags), platform.machine())
+
+
 def machine():
     info = Path("/proc/cpuinfo").read_text()
     model = re.search(r"model name\s*:\s*(.*)", info)
-    flags = set((re.search(r"flags\s*:\s*(.*)", info) or [""])[0].split())
+    flags = processor_flags()
     told = [f for f in ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8") if f in flags]
     version = subprocess.run([os.environ["ANKH3"], "--version"], capture_output=True, text=True, check=True).stdout.strip()
     return {

@@ -1,4 +1,4 @@
-"""Puts the results of the CPU benchmarks on one page, with the ratios that matter: residues a CPU-second of ankh3 to the best of each peer."""
+"""Puts the results of the CPU benchmarks on one page a kind of processor, with the ratios that matter: residues a CPU-second of ankh3 to the best of each peer."""
 
 import json
 from pathlib import Path
@@ -31,19 +31,24 @@ RATIOS = [
 
 
 def main():
-    lines = ["# The CPU core against its peers", "", "| work | | ratio | aim |", "|---|---|---:|---:|"]
+    for folder in sorted({path.parent for path in RESULTS.glob("*/encoder-*.json")}):
+        write(folder)
+
+
+def write(folder):
+    lines = [f"# The CPU core against its peers: {folder.name}", "", "| work | | ratio | aim |", "|---|---|---:|---:|"]
     tables = []
     for file, work, ours, theirs, aim in RATIOS:
-        path = RESULTS / f"{file}.json"
+        path = folder / f"{file}.json"
         if path.exists():
             peers = json.loads(path.read_text())["peers"]
             lines.append(f"| {work} | {ours} : {theirs} | {best(peers, ours) / best(peers, theirs):.2f} | {aim} |")
-            table = (RESULTS / f"{file}.md").read_text()
+            table = (folder / f"{file}.md").read_text()
             if table not in tables:
                 tables.append(table)
     lines += ["", "Ratios of units of work a CPU-second; medians of interleaved rounds.", ""]
     page = "\n".join(lines) + "\n" + "\n".join(tables)
-    (RESULTS / "cpu.md").write_text(page)
+    (folder / "cpu.md").write_text(page)
     print(page)
 
 

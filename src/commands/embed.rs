@@ -21,13 +21,13 @@ use super::opened::Opened;
 use crate::args::{InputArgs, ModelArgs, RuntimeArgs, ScaleArgs, Shard, usage};
 use crate::inference::embedder::{Embedder, Request};
 use crate::inference::pooling::Pooling;
-use crate::inference::token_budget::token_budget;
+use crate::inference::token_budget::Stacks;
 use crate::io::embeddings::{Column, Destination, Format, OutDtype, Rows, Schema, Writer};
 use crate::io::input::{Counts, Input};
 use crate::io::sink::Sink;
 use crate::io::stdio;
 use crate::io::survey::Survey;
-use crate::model::{Encoder, Loader};
+use crate::model::Encoder;
 use crate::progress::Progress;
 use crate::sequence::Rules;
 
@@ -204,7 +204,7 @@ pub fn run(args: &EmbedArgs) -> Result<Outcome> {
         !(args.scale.resume && stdio::is_dash(&args.output.output)),
         usage("--resume needs a file: add -o FILE")
     );
-    let (opened, others) = Opened::on_all(&args.model, &args.runtime, |checkpoint| {
+    let opened = Opened::on_all(&args.model, &args.runtime, |checkpoint| {
         checkpoint.tokenizer.default_prefix()
     })?;
     let layers = resolve_layers(&args.what.layers, opened.checkpoint.config.num_layers)?;
@@ -237,7 +237,7 @@ pub fn run(args: &EmbedArgs) -> Result<Outcome> {
         layers,
         poolings,
         limit: options.limit,
-        max_batch_tokens: batch_tokens(args, &opened),
+        max_batch_tokens: opened.batch_tokens(&args.runtime, Stacks::Encoder),
     };
     let output = &args.output.output;
     let resumed = Resumed::open(args.scale.resume, output, &schema)?;
@@ -250,19 +250,9 @@ pub fn run(args: &EmbedArgs) -> Result<Outcome> {
         format,
         schema,
     };
-    let load = |loader: &Loader<'_>| Encoder::load(loader, &opened.checkpoint.config);
-    let mut encoders = vec![opened.load(load)?];
-    for compute in &others {
-        encoders.push(opened.load_on(compute, load)?);
-    }
-    // Several batches at a time keep several GPUs, or one and the host, busy side by side.
-    let batches = if opened.compute.device.is_cpu() {
-        1
-    } else {
-        3 * encoders.len()
-    };
+    let encoders = opened.load_on_all(|loader| Encoder::load(loader, &opened.checkpoint.config))?;
     Run {
-        max_tokens: batches * request.max_batch_tokens,
+        max_tokens: opened.tokens_at_hand(request.max_batch_tokens),
         embedder: Embedder::on_several(
             encoders.iter().collect(),
             &opened.checkpoint.tokenizer,
@@ -279,20 +269,6 @@ pub fn run(args: &EmbedArgs) -> Result<Outcome> {
         not_finite: 0,
     }
     .all(input)
-}
-
-/// What was asked for; on a GPU what its memory bears.
-fn batch_tokens(args: &EmbedArgs, opened: &Opened) -> usize {
-    let compute = &opened.compute;
-    match (args.runtime.max_batch_tokens, compute.free_memory()) {
-        (None, Some(free)) => {
-            let size = compute.dtype.size();
-            let budget = token_budget(&opened.checkpoint.config, free, size);
-            tracing::info!("batches of up to {budget} tokens");
-            budget
-        }
-        _ => args.runtime.batch_tokens(compute),
-    }
 }
 
 /// Layers counted from the end become layers counted from the start.

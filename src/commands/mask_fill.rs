@@ -16,6 +16,7 @@ use crate::args::{InputArgs, ModelArgs, RuntimeArgs, ScaleArgs, at_least_one, us
 use crate::inference::fill::{Filler, Order};
 use crate::inference::masked::MaskedModel;
 use crate::inference::residues::{Residues, STANDARD};
+use crate::inference::token_budget::Stacks;
 use crate::io::embeddings::remove_unfinished;
 use crate::io::input::Input;
 use crate::io::stdio::{Content, Output, is_dash};
@@ -132,14 +133,15 @@ pub fn run(args: &MaskFillArgs) -> Result<Outcome> {
             output.display()
         ))
     );
-    let opened = Opened::new(&args.model, &args.runtime, |checkpoint| {
+    let opened = Opened::on_all(&args.model, &args.runtime, |checkpoint| {
         checkpoint.tokenizer.default_prefix()
     })?;
     let tokenizer = &opened.checkpoint.tokenizer;
     let residues = Residues::new(args.how.allow.as_bytes(), tokenizer).context("--allow")?;
     let manifest = manifest(args, &opened, &residues)?;
-    let max_tokens = args.runtime.batch_tokens(&opened.compute);
-    let stream = Stream::new(&args.scale, output, &manifest, options.on_bad, max_tokens)?;
+    let max_tokens = opened.batch_tokens(&args.runtime, Stacks::Both);
+    let at_hand = opened.tokens_at_hand(max_tokens);
+    let stream = Stream::new(&args.scale, output, &manifest, options.on_bad, at_hand)?;
     if let Some(sites) = sites.as_ref().filter(|_| args.scale.resume) {
         remove_unfinished(sites)?;
     }
@@ -152,15 +154,21 @@ pub fn run(args: &MaskFillArgs) -> Result<Outcome> {
     });
     let table = table.transpose()?;
     let mut input = Input::open(&args.input.files, options)?;
-    let (encoder, decoder) = opened.load(|loader| {
+    let networks = opened.load_on_all(|loader| {
         let config = &opened.checkpoint.config;
         Ok((
             Encoder::load(loader, config)?,
             Decoder::load(loader, config)?,
         ))
     })?;
-    let network = (&encoder, &decoder);
-    let model = MaskedModel::new(network, tokenizer, opened.prefix, residues, max_tokens)?;
+    let stacks = networks.iter().map(|(encoder, decoder)| (encoder, decoder));
+    let model = MaskedModel::new(
+        stacks.collect(),
+        tokenizer,
+        opened.prefix,
+        residues,
+        max_tokens,
+    )?;
     let order = match args.how.order {
         OrderArg::Left => Order::Left,
         OrderArg::Certain => Order::Certain,

@@ -6,14 +6,17 @@ use serde_json::{Map, Value, json};
 use crate::args::{ModelArgs, RuntimeArgs};
 use crate::checkpoint::Checkpoint;
 use crate::device::Compute;
+use crate::inference::token_budget::{Stacks, token_budget};
 use crate::kernels::linear::WeightForm;
 use crate::model::Loader;
 use crate::tokenizer::TaskPrefix;
 
-/// A device and a checkpoint, ready to load weights from.
+/// A checkpoint, ready to load weights from, and where they go.
 pub struct Opened {
     /// Where it runs.
     pub compute: Compute,
+    /// Where it runs besides.
+    others: Vec<Compute>,
     /// What runs.
     pub checkpoint: Checkpoint,
     /// What stands in front of each sequence.
@@ -30,10 +33,10 @@ impl Opened {
         runtime: &RuntimeArgs,
         default_prefix: impl Fn(&Checkpoint) -> TaskPrefix,
     ) -> Result<Self> {
-        Self::with(runtime.compute()?, model, default_prefix)
+        Self::with(vec![runtime.compute()?], model, default_prefix)
     }
 
-    /// The same on every device asked for: the first opened whole, and the others.
+    /// The same on every device asked for.
     ///
     /// # Errors
     /// A device or a model that is not there.
@@ -41,18 +44,12 @@ impl Opened {
         model: &ModelArgs,
         runtime: &RuntimeArgs,
         default_prefix: impl Fn(&Checkpoint) -> TaskPrefix,
-    ) -> Result<(Self, Vec<Compute>)> {
-        let mut all = runtime.computes()?;
-        let others = all.split_off(1);
-        let first = all.remove(0);
-        for other in &others {
-            tracing::info!("and on {} ({})", other.name, other.kernels());
-        }
-        Ok((Self::with(first, model, default_prefix)?, others))
+    ) -> Result<Self> {
+        Self::with(runtime.computes()?, model, default_prefix)
     }
 
     fn with(
-        compute: Compute,
+        mut computes: Vec<Compute>,
         model: &ModelArgs,
         default_prefix: impl Fn(&Checkpoint) -> TaskPrefix,
     ) -> Result<Self> {
@@ -65,13 +62,16 @@ impl Opened {
         let prefix = model
             .prefix
             .map_or_else(|| default_prefix(&checkpoint), TaskPrefix::from);
+        let others = computes.split_off(1);
         let opened = Opened {
-            compute,
+            compute: computes.remove(0),
+            others,
             checkpoint,
             prefix,
         };
         let Opened {
             compute,
+            others,
             checkpoint,
             prefix,
         } = &opened;
@@ -89,6 +89,9 @@ impl Opened {
             },
             prefix.as_str()
         );
+        for other in others {
+            tracing::info!("and on {} ({})", other.name, other.kernels());
+        }
         if checkpoint.is_random() {
             tracing::warn!("this model is random (made by `ankh3 init`): its results mean nothing");
         }
@@ -103,11 +106,42 @@ impl Opened {
         self.load_on(&self.compute, load)
     }
 
-    /// The same on another device.
+    /// The same on every device.
     ///
     /// # Errors
     /// What `load` meets.
-    pub fn load_on<T>(
+    pub fn load_on_all<T>(
+        &self,
+        load: impl Fn(&Loader<'_>) -> candle_core::Result<T>,
+    ) -> Result<Vec<T>> {
+        let all = std::iter::once(&self.compute).chain(&self.others);
+        all.map(|compute| self.load_on(compute, &load)).collect()
+    }
+
+    /// Tokens in a batch: what was asked for, else what keeps the device busy and its memory bears, beside the weights of `stacks`.
+    pub fn batch_tokens(&self, runtime: &RuntimeArgs, stacks: Stacks) -> usize {
+        let compute = &self.compute;
+        match (runtime.max_batch_tokens, compute.free_memory()) {
+            (None, Some(free)) => {
+                let size = compute.dtype.size();
+                let budget = token_budget(&self.checkpoint.config, stacks, free, size);
+                tracing::info!("batches of up to {budget} tokens");
+                budget
+            }
+            _ => runtime.batch_tokens(compute),
+        }
+    }
+
+    /// Tokens to have at hand where a batch has so many: several batches keep several GPUs, or one and the host, busy side by side.
+    pub fn tokens_at_hand(&self, batch_tokens: usize) -> usize {
+        if self.compute.device.is_cpu() {
+            batch_tokens
+        } else {
+            3 * (1 + self.others.len()) * batch_tokens
+        }
+    }
+
+    fn load_on<T>(
         &self,
         compute: &Compute,
         load: impl FnOnce(&Loader<'_>) -> candle_core::Result<T>,
@@ -131,6 +165,7 @@ impl Opened {
             compute,
             checkpoint,
             prefix,
+            ..
         } = self;
         let mut map = Map::new();
         let mut put = |key: &str, value: Value| map.insert(key.to_owned(), value);

@@ -22,6 +22,7 @@ use crate::args::{InputArgs, ModelArgs, RuntimeArgs, ScaleArgs, UsageError, usag
 use crate::inference::masked::MaskedModel;
 use crate::inference::residues::Residues;
 use crate::inference::score::{Masking, Method, Scorer};
+use crate::inference::token_budget::Stacks;
 use crate::io::input::{Input, Item};
 use crate::io::picture::{self, Picture};
 use crate::io::table::{Table, TableFormat, write_manifest};
@@ -219,12 +220,12 @@ pub fn run(args: &ScoreArgs) -> Result<Outcome> {
     let on_bad = options.on_bad;
     let mut task = Task::new(&args.what, on_bad)?;
     let masking = args.what.masking(task.has_variants())?;
-    let opened = Opened::new(&args.model, &args.runtime, |checkpoint| {
+    let opened = Opened::on_all(&args.model, &args.runtime, |checkpoint| {
         checkpoint.tokenizer.default_prefix()
     })?;
     let mut manifest = opened.provenance("score")?;
     describe(&mut manifest, args, &task, masking);
-    let max_tokens = args.runtime.batch_tokens(&opened.compute);
+    let max_tokens = opened.batch_tokens(&args.runtime, Stacks::Both);
     let output = &args.output.output;
     let stream = Stream::new(&args.scale, output, &manifest, on_bad, max_tokens)?;
     let format = match args.output.format {
@@ -240,7 +241,7 @@ pub fn run(args: &ScoreArgs) -> Result<Outcome> {
         None => Proteins::Read(Box::new(Input::open(&args.input.files, options)?)),
     };
     let one = picture.as_ref().map(|_| input.only()).transpose()?;
-    let (encoder, decoder) = opened.load(|loader| {
+    let networks = opened.load_on_all(|loader| {
         let config = &opened.checkpoint.config;
         Ok((
             Encoder::load(loader, config)?,
@@ -248,9 +249,15 @@ pub fn run(args: &ScoreArgs) -> Result<Outcome> {
         ))
     })?;
     let tokenizer = &opened.checkpoint.tokenizer;
-    let network = (&encoder, &decoder);
+    let stacks = networks.iter().map(|(encoder, decoder)| (encoder, decoder));
     let residues = Residues::standard(tokenizer)?;
-    let model = MaskedModel::new(network, tokenizer, opened.prefix, residues, max_tokens)?;
+    let model = MaskedModel::new(
+        stacks.collect(),
+        tokenizer,
+        opened.prefix,
+        residues,
+        max_tokens,
+    )?;
     let how = (args.what.method(), masking);
     let (scorer, kept) = scorer(model, args.scale.resume, output, &manifest)?;
     let mut scoring = Scoring::new(scorer, task, how, (table, kept), on_bad);

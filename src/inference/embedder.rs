@@ -3,17 +3,15 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use candle_core::{DType, Tensor};
 use thiserror::Error;
 
 use super::pooling::Pooling;
 use super::recent::Recent;
-use super::workers::{in_halves, run};
-use crate::kernels::release_memory;
+use super::workers::Workers;
+use crate::kernels::pool::{Pool, pool};
 use crate::model::{Encoder, Packed};
-use crate::packing::by_token_budget;
 use crate::sequence::{Chunk, Limit};
 use crate::tokenizer::{TaskPrefix, Tokenizer, TokenizerError};
 
@@ -48,12 +46,19 @@ pub enum EmbedError {
 
 /// The encoder, asked for embeddings: on one device, or the same on several.
 pub struct Embedder<'a> {
-    encoders: Vec<&'a Encoder>,
+    workers: Workers<&'a Encoder>,
     tokenizer: &'a Tokenizer,
     request: Request,
     recent: Recent,
-    /// Tokens in a batch; less than asked for once a device had no memory for them.
-    max_batch_tokens: AtomicUsize,
+    pools_on_device: bool,
+}
+
+/// What a device hands over.
+enum Results {
+    /// The rows of every token, layer by layer.
+    Rows(Vec<Vec<f32>>),
+    /// The columns of every protein of a batch.
+    Pooled(Vec<Option<Columns>>),
 }
 
 /// A chunk of one protein on its way through the network.
@@ -63,9 +68,6 @@ struct Piece {
     token_ids: Vec<u32>,
     first_residue: usize,
 }
-
-/// Pieces of a batch that ran together, and the values of each layer's states.
-type PartStates = (Range<usize>, Vec<Vec<f32>>);
 
 impl<'a> Embedder<'a> {
     /// Asks `encoder` for what `request` names.
@@ -84,17 +86,26 @@ impl<'a> Embedder<'a> {
     ) -> Self {
         assert!(!encoders.is_empty(), "an embedder has an encoder");
         Self {
-            encoders,
+            pools_on_device: !encoders[0].device().is_cpu(),
+            workers: Workers::new(encoders, request.max_batch_tokens),
             tokenizer,
-            max_batch_tokens: AtomicUsize::new(request.max_batch_tokens),
             request,
             recent: Recent::default(),
         }
     }
 
+    /// Whether proteins of one chunk are pooled where their rows are (in f32), which spares a GPU the copying: so it is on GPUs, and not on a CPU (in f64).
+    #[must_use]
+    pub fn pooling_on_device(self, pools_on_device: bool) -> Self {
+        Self {
+            pools_on_device,
+            ..self
+        }
+    }
+
     /// Values in a row of every column.
     pub fn width(&self) -> usize {
-        self.encoders[0].config().d_model
+        self.workers.network().config().d_model
     }
 
     /// The columns of every protein, in order; `None` where the network's result holds NaN or infinity. Equal proteins are computed once.
@@ -130,19 +141,46 @@ impl<'a> Embedder<'a> {
         let width = self.width();
         let empty =
             |residues: &&[u8]| vec![vec![0.0; residues.len() * width]; self.request.layers.len()];
-        let mut joined: Vec<Vec<Vec<f32>>> = proteins.iter().map(empty).collect();
+        let pools = self.pools(proteins);
+        let mut joined: Vec<Vec<Vec<f32>>> = match pools {
+            None => proteins.iter().map(empty).collect(),
+            Some(_) => Vec::new(),
+        };
+        let mut pooled = Vec::new();
         let lengths: Vec<usize> = pieces.iter().map(|piece| piece.token_ids.len()).collect();
-        let batches = by_token_budget(&lengths, self.max_batch_tokens.load(Ordering::Relaxed));
-        let work = |encoder: &Encoder, batch| self.states(encoder, &pieces, batch);
-        run(&self.encoders, &batches, work, |_, parts| {
-            for (part, states) in parts {
-                self.join(&pieces[part], &states, &mut joined);
+        let work = |encoder: &&Encoder, batch| match &pools {
+            Some(pools) => self.pooled(encoder, &pieces[batch], pools),
+            None => self.rows(encoder, &pieces[batch]),
+        };
+        self.workers.run(&lengths, work, |batch, results| {
+            match results {
+                Results::Rows(layers) => self.join(&pieces[batch], &layers, &mut joined),
+                Results::Pooled(columns) => pooled.extend(columns),
             }
+            Ok::<(), EmbedError>(())
         })?;
-        Ok(joined
+        let joined = joined.into_iter().map(|layers| self.pool(layers));
+        Ok(pooled
             .into_iter()
-            .map(|layers| self.pool(layers).map(Arc::new))
+            .chain(joined)
+            .map(|columns| columns.map(Arc::new))
             .collect())
+    }
+
+    /// What the device makes of rows; `None` where rows are wanted, or proteins are joined of chunks here.
+    fn pools(&self, proteins: &[&[u8]]) -> Option<Vec<Pool>> {
+        let whole = |residues: &&[u8]| self.request.limit.chunks(residues.len()).len() == 1;
+        if !(self.pools_on_device && proteins.iter().all(whole)) {
+            return None;
+        }
+        let pools = self.request.poolings.iter().map(|pooling| match pooling {
+            Pooling::PerResidue => None,
+            Pooling::Mean => Some(Pool::Mean),
+            Pooling::Max => Some(Pool::Max),
+            Pooling::Min => Some(Pool::Min),
+            Pooling::Std => Some(Pool::Std),
+        });
+        pools.collect()
     }
 
     fn pieces(&self, proteins: &[&[u8]]) -> Result<Vec<Piece>, EmbedError> {
@@ -164,29 +202,51 @@ impl<'a> Embedder<'a> {
         Ok(pieces)
     }
 
-    /// The layers' states of a batch, or of its parts where the device has no memory for the whole.
-    fn states(
+    /// The values of each layer's states of a batch.
+    fn rows(&self, encoder: &Encoder, pieces: &[Piece]) -> candle_core::Result<Results> {
+        let states = encoder.hidden_states(&packed(pieces), &self.request.layers)?;
+        let layers = states.iter().map(to_f32);
+        Ok(Results::Rows(layers.collect::<candle_core::Result<_>>()?))
+    }
+
+    /// The columns of a batch of whole proteins, pooled on the device.
+    fn pooled(
         &self,
         encoder: &Encoder,
         pieces: &[Piece],
-        batch: Range<usize>,
-    ) -> candle_core::Result<Vec<PartStates>> {
-        let work = |part: Range<usize>| {
-            let packed = packed(&pieces[part]);
-            let states = encoder.hidden_states(&packed, &self.request.layers)?;
-            states.iter().map(to_f32).collect()
-        };
-        let relieve = |part: Range<usize>| {
-            release_memory(encoder.device());
-            let tokens = packed(&pieces[part]).token_ids.len();
-            let less = (tokens / 2).max(1);
-            if self.max_batch_tokens.fetch_min(less, Ordering::Relaxed) > less {
-                tracing::warn!(
-                    "no memory for a batch of {tokens} tokens: going on with {less} (--max-batch-tokens {less} begins there)"
-                );
+        pools: &[Pool],
+    ) -> candle_core::Result<Results> {
+        let packed = packed(pieces);
+        let states = encoder.hidden_states(&packed, &self.request.layers)?;
+        let residues: Vec<Range<usize>> = pieces
+            .iter()
+            .zip(packed.segments())
+            .map(|(piece, rows)| {
+                let first = rows.start + piece.first_residue;
+                first..first + piece.chunk.range.len()
+            })
+            .collect();
+        let mut columns: Vec<Option<Columns>> = vec![Some(Vec::new()); pieces.len()];
+        for state in &states {
+            // NaN and infinities all show in the mean, not all elsewhere.
+            let mean = to_f32(&pool(state, &residues, Pool::Mean)?)?;
+            for kind in pools {
+                let values = match kind {
+                    Pool::Mean => &mean,
+                    kind => &to_f32(&pool(state, &residues, *kind)?)?,
+                };
+                let rows = values.chunks_exact(self.width());
+                let means = mean.chunks_exact(self.width());
+                for ((columns, row), mean) in columns.iter_mut().zip(rows).zip(means) {
+                    let finite = mean.iter().chain(row).all(|value| value.is_finite());
+                    *columns = columns.take().filter(|_| finite);
+                    if let Some(columns) = columns {
+                        columns.push(row.to_vec());
+                    }
+                }
             }
-        };
-        in_halves(batch, &work, &relieve)
+        }
+        Ok(Results::Pooled(columns))
     }
 
     /// Adds the rows of a batch's residues to their proteins'.

@@ -15,8 +15,8 @@ use candle_core::DType;
 use thiserror::Error;
 
 use super::residues::{Residues, ResiduesError};
-use crate::model::{Decoder, Encoder, Packed};
-use crate::packing::by_token_budget;
+use super::workers::{Stacks, Workers};
+use crate::model::{Packed, Source};
 use crate::sequence::MASK;
 use crate::tokenizer::{Encoding, TaskPrefix, Tokenizer, TokenizerError};
 
@@ -42,14 +42,12 @@ pub enum MaskedError {
     Model(#[from] candle_core::Error),
 }
 
-/// A model, ready to be asked about masked residues.
+/// A model, ready to be asked about masked residues: on one device, or the same on several.
 pub struct MaskedModel<'a> {
-    encoder: &'a Encoder,
-    pub(super) decoder: &'a Decoder,
+    pub(super) workers: Workers<Stacks<'a>>,
     tokenizer: &'a Tokenizer,
     prefix: TaskPrefix,
     residues: Residues,
-    pub(super) max_batch_tokens: usize,
 }
 
 /// One masked copy of a protein.
@@ -69,8 +67,11 @@ impl<'a> MaskedModel<'a> {
     ///
     /// # Errors
     /// A vocabulary without sentinels or prefix.
+    ///
+    /// # Panics
+    /// Without stacks.
     pub fn new(
-        (encoder, decoder): (&'a Encoder, &'a Decoder),
+        stacks: Vec<Stacks<'a>>,
         tokenizer: &'a Tokenizer,
         prefix: TaskPrefix,
         residues: Residues,
@@ -81,12 +82,10 @@ impl<'a> MaskedModel<'a> {
         }
         tokenizer.encode(b"", prefix)?;
         Ok(Self {
-            encoder,
-            decoder,
+            workers: Workers::new(stacks, max_batch_tokens),
             tokenizer,
             prefix,
             residues,
-            max_batch_tokens,
         })
     }
 
@@ -149,7 +148,7 @@ impl<'a> MaskedModel<'a> {
     }
 
     pub(super) fn start(&self) -> u32 {
-        self.decoder.config().decoder_start_token_id
+        self.workers.network().1.config().decoder_start_token_id
     }
 
     /// Answers all questions, in order, batched by tokens.
@@ -173,22 +172,28 @@ impl<'a> MaskedModel<'a> {
             |question: &Question<'_>| question.encoding.token_ids.len() + 2 * question.masked.len();
         let lengths: Vec<usize> = questions.iter().map(tokens).collect();
         let mut answers = Vec::with_capacity(questions.len());
-        for batch in by_token_budget(&lengths, self.max_batch_tokens) {
-            for answer in self.answer_batch(&questions[batch])? {
+        let work = |stacks: &Stacks<'_>, batch| self.answer_batch(*stacks, &questions[batch]);
+        self.workers.run(&lengths, work, |_, batch| {
+            for answer in batch {
                 keep(answers.len(), &answer)?;
                 answers.push(answer);
             }
-        }
+            Ok::<(), MaskedError>(())
+        })?;
         Ok(answers)
     }
 
-    fn answer_batch(&self, questions: &[Question<'_>]) -> Result<Vec<Answer>, MaskedError> {
+    fn answer_batch(
+        &self,
+        stacks: Stacks<'_>,
+        questions: &[Question<'_>],
+    ) -> candle_core::Result<Vec<Answer>> {
         let sources: Vec<Vec<u32>> = questions.iter().map(|q| self.encoder_input(q)).collect();
         let targets: Vec<Vec<u32>> = questions.iter().map(|q| self.decoder_input(q)).collect();
-        let source = self.source(sources.iter().map(Vec::as_slice))?;
+        let source = source(stacks, sources.iter().map(Vec::as_slice))?;
         let target = Packed::from_segments(targets.iter().map(Vec::as_slice));
         let each: Vec<usize> = (0..questions.len()).collect();
-        let logits = self.decoder.forward(&target, &each, &source)?;
+        let logits = stacks.1.forward(&target, &each, &source)?;
         let logits: Vec<Vec<f32>> = logits.to_dtype(DType::F32)?.to_vec2()?;
         let answer = |segment: std::ops::Range<usize>| {
             // Every second position holds a sentinel; what follows it is asked.
@@ -199,16 +204,6 @@ impl<'a> MaskedModel<'a> {
                 .collect()
         };
         Ok(target.segments().map(answer).collect())
-    }
-
-    /// Encoded copies, as the decoder reads them.
-    pub(super) fn source<'t>(
-        &self,
-        copies: impl Iterator<Item = &'t [u32]>,
-    ) -> Result<crate::model::Source, MaskedError> {
-        let packed = Packed::from_segments(copies);
-        let encoded = self.encoder.forward(&packed)?;
-        Ok(self.decoder.source(&encoded, &packed)?)
     }
 
     fn encoder_input(&self, question: &Question<'_>) -> Vec<u32> {
@@ -234,4 +229,14 @@ impl<'a> MaskedModel<'a> {
         }
         tokens
     }
+}
+
+/// Encoded copies, as the decoder reads them.
+pub(super) fn source<'t>(
+    (encoder, decoder): Stacks<'_>,
+    copies: impl Iterator<Item = &'t [u32]>,
+) -> candle_core::Result<Source> {
+    let packed = Packed::from_segments(copies);
+    let encoded = encoder.forward(&packed)?;
+    decoder.source(&encoded, &packed)
 }

@@ -6,16 +6,35 @@ use crate::model::Config;
 const MOST: usize = 65_536;
 const LEAST: usize = 1024;
 
-/// Tokens whose activations fit into `free` bytes beside the encoder's weights, of `size` bytes a value. A tenth is left to the driver and to cuBLAS.
+/// What of a network is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stacks {
+    /// The encoder alone.
+    Encoder,
+    /// The encoder and the decoder.
+    Both,
+}
+
+/// Tokens whose activations fit into `free` bytes beside the weights, of `size` bytes a value. A tenth is left to the driver and to cuBLAS.
 ///
 /// At its widest a token has, in the feed-forward block: its residual and the normed copy, both inputs of the gate, their product and the output; and at the end the
 /// states in f32.
-pub fn token_budget(config: &Config, free: usize, size: usize) -> usize {
+pub fn token_budget(config: &Config, stacks: Stacks, free: usize, size: usize) -> usize {
     let inner = config.inner_dim();
     let attention = 2 * config.d_model * inner + 2 * inner * config.d_model;
     let layer = attention + 3 * config.d_model * config.d_ff;
-    let weights = size * (config.num_layers * layer + config.vocab_size * config.d_model);
-    let token = size * (4 * config.d_model + 3 * config.d_ff + 4 * inner) + 8 * config.d_model;
+    // A decoder's layer attends twice.
+    let decoder_layers = match stacks {
+        Stacks::Both => config.decoder_layers(),
+        Stacks::Encoder => 0,
+    };
+    let decoder = decoder_layers * (layer + attention);
+    let embeddings = config.vocab_size * config.d_model;
+    let weights = size * (config.num_layers * layer + decoder + embeddings);
+    // Keys and values of every layer of the decoder are kept side by side.
+    let source = decoder_layers * 2 * inner;
+    let widest = 4 * config.d_model + 3 * config.d_ff + 4 * inner;
+    let token = size * (widest + source) + 8 * config.d_model;
     let room = (free / 10 * 9).saturating_sub(weights);
     (room / token).clamp(LEAST, MOST)
 }
@@ -47,10 +66,13 @@ mod tests {
             decoder_start_token_id: 0,
         };
         let gib = |n: usize| n << 30;
-        assert_eq!(token_budget(&large, gib(80), 2), MOST);
+        assert_eq!(token_budget(&large, Stacks::Both, gib(80), 2), MOST);
         // 2.4 GB of weights, 51 KB a token.
-        let budget = token_budget(&large, gib(4), 2);
+        let budget = token_budget(&large, Stacks::Encoder, gib(4), 2);
         assert!((20_000..40_000).contains(&budget), "{budget}");
-        assert_eq!(token_budget(&large, gib(1), 2), LEAST);
+        // 1.6 GB more.
+        let less = token_budget(&large, Stacks::Both, gib(4), 2);
+        assert!((1024..budget / 2).contains(&less), "{less}");
+        assert_eq!(token_budget(&large, Stacks::Encoder, gib(1), 2), LEAST);
     }
 }

@@ -5,24 +5,148 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 
-use candle_core::{Error, Result};
+use candle_core::{Device, Error, Result};
 
-use crate::kernels::is_out_of_memory;
+use crate::kernels::{is_out_of_memory, release_memory};
+use crate::model::{Decoder, Encoder};
+use crate::packing::by_token_budget;
+
+/// A network that lies on a device.
+pub trait OnDevice: Sync {
+    /// Which.
+    fn device(&self) -> &Device;
+}
+
+impl OnDevice for &Encoder {
+    fn device(&self) -> &Device {
+        Encoder::device(self)
+    }
+}
+
+/// Both stacks, on one device.
+pub type Stacks<'a> = (&'a Encoder, &'a Decoder);
+
+impl OnDevice for Stacks<'_> {
+    fn device(&self) -> &Device {
+        self.0.device()
+    }
+}
+
+/// The same network on one device or on several, and how much of it at a time.
+pub(super) struct Workers<N> {
+    networks: Vec<N>,
+    /// Tokens in a batch; less than asked for once a device had no memory for them.
+    max_batch_tokens: AtomicUsize,
+}
+
+impl<N: OnDevice> Workers<N> {
+    /// # Panics
+    /// Without a network.
+    pub(super) fn new(networks: Vec<N>, max_batch_tokens: usize) -> Self {
+        assert!(!networks.is_empty(), "a worker has a network");
+        Self {
+            networks,
+            max_batch_tokens: AtomicUsize::new(max_batch_tokens),
+        }
+    }
+
+    /// One of them, for what all have in common.
+    pub(super) fn network(&self) -> &N {
+        &self.networks[0]
+    }
+
+    /// Tokens in a batch, at most.
+    pub(super) fn max_batch_tokens(&self) -> usize {
+        self.max_batch_tokens.load(Ordering::Relaxed)
+    }
+
+    /// Runs `work` on batches of things of so many tokens, one after the other, or in parts where a device has no memory for the whole; hands the results on in
+    /// order, each with the things it is of.
+    ///
+    /// # Errors
+    /// The first failure of `work` or `take`, in order.
+    pub(super) fn run<T: Send, E: From<Error>>(
+        &self,
+        tokens: &[usize],
+        work: impl Fn(&N, Range<usize>) -> Result<T> + Sync,
+        take: impl FnMut(Range<usize>, T) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        let batches = by_token_budget(tokens, self.max_batch_tokens());
+        self.run_batches(&batches, tokens, work, take)
+    }
+
+    /// The same with batches already made.
+    ///
+    /// # Errors
+    /// As [`Workers::run`].
+    pub(super) fn run_batches<T: Send, E: From<Error>>(
+        &self,
+        batches: &[Range<usize>],
+        tokens: &[usize],
+        work: impl Fn(&N, Range<usize>) -> Result<T> + Sync,
+        mut take: impl FnMut(Range<usize>, T) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        let work = |network: &N, batch: Range<usize>| {
+            let relieve = |part: Range<usize>| {
+                release_memory(network.device());
+                self.take_less(tokens[part].iter().sum());
+            };
+            in_halves(batch, &|part| work(network, part), &relieve)
+        };
+        let networks: Vec<&N> = self.networks.iter().collect();
+        run(&networks, batches, work, |_, parts| {
+            parts
+                .into_iter()
+                .try_for_each(|(part, result)| take(part, result))
+        })
+    }
+
+    /// After a batch of so many tokens found no memory.
+    fn take_less(&self, tokens: usize) {
+        let less = (tokens / 2).max(1);
+        if self.max_batch_tokens.fetch_min(less, Ordering::Relaxed) > less {
+            tracing::warn!(
+                "no memory for a batch of {tokens} tokens: going on with {less} (--max-batch-tokens {less} begins there)"
+            );
+        }
+    }
+}
+
+/// `reserve(rows)`, or with half as many rows as often as `device` has no memory for them, but not fewer than `least`; and how many it is now.
+///
+/// # Errors
+/// What `reserve` meets.
+pub(super) fn with_room<T>(
+    device: &Device,
+    mut rows: usize,
+    least: usize,
+    reserve: impl Fn(usize) -> Result<T>,
+) -> Result<(T, usize)> {
+    loop {
+        match reserve(rows) {
+            Err(error) if is_out_of_memory(&error) && rows / 2 >= least => {
+                release_memory(device);
+                tracing::warn!("no memory for {rows} rows of keys and values: going on with half");
+                rows /= 2;
+            }
+            result => return Ok((result?, rows)),
+        }
+    }
+}
 
 /// Runs `work` on every batch, on whichever of `devices` is free, and hands the results on in the order of the batches. What is handed on is done here, while the
 /// devices are busy with the next.
 ///
 /// # Errors
-/// The first failure, in order.
-pub(super) fn run<D: Sync + ?Sized, T: Send>(
+/// The first failure of `work` or `take`, in order.
+fn run<D: Sync + ?Sized, T: Send, E: From<Error>>(
     devices: &[&D],
     batches: &[Range<usize>],
     work: impl Fn(&D, Range<usize>) -> Result<T> + Sync,
-    mut take: impl FnMut(Range<usize>, T),
-) -> Result<()> {
+    mut take: impl FnMut(Range<usize>, T) -> std::result::Result<(), E>,
+) -> std::result::Result<(), E> {
     if let ([device], [batch]) = (devices, batches) {
-        take(batch.clone(), work(device, batch.clone())?);
-        return Ok(());
+        return take(batch.clone(), work(device, batch.clone())?);
     }
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
@@ -44,7 +168,7 @@ pub(super) fn run<D: Sync + ?Sized, T: Send>(
         for (number, result) in receiver {
             early.insert(number, result);
             while let Some(result) = early.remove(&due) {
-                take(batches[due].clone(), result?);
+                take(batches[due].clone(), result?)?;
                 due += 1;
             }
         }
@@ -61,7 +185,7 @@ fn claim(next: &AtomicUsize, batches: &[Range<usize>]) -> Option<(usize, Range<u
 ///
 /// # Errors
 /// What `work` meets; out of memory only for a part that cannot be halved.
-pub(super) fn in_halves<T>(
+fn in_halves<T>(
     batch: Range<usize>,
     work: &impl Fn(Range<usize>) -> Result<T>,
     relieve: &impl Fn(Range<usize>),
@@ -99,6 +223,7 @@ mod tests {
             };
             run(devices, &batches, work, |batch, sum| {
                 taken.push((batch, sum));
+                Ok::<(), Error>(())
             })
             .unwrap();
             let expected: Vec<_> = batches
@@ -117,9 +242,55 @@ mod tests {
             start => Ok(start),
         };
         let mut taken = Vec::new();
-        let error = run(&[&0, &1], &batches, work, |_, start| taken.push(start)).unwrap_err();
+        let take = |_, start| {
+            taken.push(start);
+            Ok::<(), Error>(())
+        };
+        let error = run(&[&0, &1], &batches, work, take).unwrap_err();
         assert!(error.to_string().contains("batch 13"), "{error}");
         assert_eq!(taken, (0..13).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_result_that_cannot_be_taken_ends_it_too() {
+        let batches: Vec<Range<usize>> = (0..20).map(|i| i..i + 1).collect();
+        let take = |_, start| match start {
+            5 => Err(Error::msg("the disk is full")),
+            _ => Ok(()),
+        };
+        let work = |_: &u8, batch: Range<usize>| Ok(batch.start);
+        let error = run(&[&0, &1], &batches, work, take).unwrap_err();
+        assert!(error.to_string().contains("the disk"), "{error}");
+    }
+
+    /// A device with memory for so many tokens.
+    struct Small(usize);
+
+    impl OnDevice for Small {
+        fn device(&self) -> &Device {
+            &Device::Cpu
+        }
+    }
+
+    #[test]
+    fn devices_without_memory_get_less_and_nothing_is_lost() {
+        let tokens: Vec<usize> = (0..50).map(|i| 10 + i % 7).collect();
+        let workers = Workers::new(vec![Small(70), Small(45)], 100);
+        let work = |device: &Small, batch: Range<usize>| {
+            if tokens[batch.clone()].iter().sum::<usize>() > device.0 {
+                return Err(Error::msg("CUDA_ERROR_OUT_OF_MEMORY"));
+            }
+            Ok(batch.collect::<Vec<_>>())
+        };
+        let mut all = Vec::new();
+        let take = |batch: Range<usize>, part: Vec<usize>| {
+            assert!(batch.eq(part.iter().copied()));
+            all.extend(part);
+            Ok::<(), Error>(())
+        };
+        workers.run(&tokens, work, take).unwrap();
+        assert_eq!(all, (0..50).collect::<Vec<_>>());
+        assert!((20..70).contains(&workers.max_batch_tokens()));
     }
 
     #[test]
@@ -143,6 +314,17 @@ mod tests {
                 .all(|(batch, part)| batch.clone().eq(part.iter().copied()))
         );
         assert_eq!(*relieved.lock().unwrap(), [0..10, 0..5, 5..10]);
+    }
+
+    #[test]
+    fn room_is_halved_until_it_fits() {
+        let reserve = |rows| match rows {
+            ..=300 => Ok(rows),
+            _ => Err(Error::msg("CUDA_ERROR_OUT_OF_MEMORY")),
+        };
+        let room = |least| with_room(&Device::Cpu, 1024, least, reserve);
+        assert_eq!(room(100).unwrap(), (256, 256));
+        assert!(room(300).is_err());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The few operations that are our own because speed is what we exist for: each beside its CPU form.
 //!
-//! [`linear`], [`attention`], [`elementwise`] and [`gather`] are what the network calls; they run [`cpu`] on a CPU, [`cuda`] on an NVIDIA GPU, and [`plain`]
+//! [`linear`], [`attention`], [`elementwise`] and [`gather`] are what the network calls, [`pool`] what is made of its results; they run [`cpu`] on a CPU, [`cuda`] on an NVIDIA GPU, and [`plain`]
 //! elsewhere.
 //! Each has its gradient: candle records an operation only where one of its inputs is a variable, so inference pays nothing for it. [`dropout`] and
 //! [`cross_entropy`] are for training alone.
@@ -14,6 +14,7 @@ pub mod elementwise;
 pub mod gather;
 pub mod linear;
 pub mod plain;
+pub mod pool;
 
 use candle_core::{CpuStorage, DType, Device, Layout, Result, Shape, Storage, Tensor};
 use half::bf16;

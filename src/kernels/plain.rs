@@ -1,11 +1,14 @@
 //! The kernels in candle's own operations: any device, any float type, and with gradients. Where a device has no form of its own, this runs; where it
 //! has one, this is what it is checked against.
 
+use std::ops::Range;
+
 use candle_core::{D, DType, Result, Tensor};
 
 use super::attention::{Plan, Visibility};
 use super::dropout::Dropout;
 use super::elementwise::Activation;
+use super::pool::Pool;
 
 /// See [`super::elementwise::rms_norm`]. The mean of squares is f32; the scaled values are rounded to the working type before the weight.
 pub fn rms_norm(x: &Tensor, weight: &Tensor, epsilon: f64) -> Result<Tensor> {
@@ -31,6 +34,23 @@ pub fn gated(activation: Activation, x: &Tensor) -> Result<Tensor> {
     let d_ff = x.dim(D::Minus1)? / 2;
     let gate = activate(activation, &x.narrow(D::Minus1, 0, d_ff)?.contiguous()?)?;
     gate * x.narrow(D::Minus1, d_ff, d_ff)?
+}
+
+/// See [`super::pool::pool`]: segment by segment.
+pub fn pool(x: &Tensor, segments: &[Range<usize>], kind: Pool) -> Result<Tensor> {
+    let pooled = segments.iter().map(|segment| {
+        let rows = x
+            .narrow(0, segment.start, segment.len())?
+            .to_dtype(DType::F32)?;
+        let mean = rows.mean(0)?;
+        match kind {
+            Pool::Mean => Ok(mean),
+            Pool::Max => rows.max(0),
+            Pool::Min => rows.min(0),
+            Pool::Std => rows.broadcast_sub(&mean)?.sqr()?.mean(0)?.sqrt(),
+        }
+    });
+    Tensor::stack(&pooled.collect::<Result<Vec<_>>>()?, 0)
 }
 
 /// See [`super::attention::attention`]: segment by segment, each with its whole map of scores.

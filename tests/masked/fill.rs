@@ -115,8 +115,14 @@ fn only_allowed_residues_are_filled_in() {
     let network = network(&ankh3());
     let stacks = (&network.encoder, &network.decoder);
     let residues = Residues::new(b"XW", &network.tokenizer).unwrap();
-    let model =
-        MaskedModel::new(stacks, &network.tokenizer, TaskPrefix::Nlu, residues, 99).unwrap();
+    let model = MaskedModel::new(
+        vec![stacks],
+        &network.tokenizer,
+        TaskPrefix::Nlu,
+        residues,
+        99,
+    )
+    .unwrap();
     let filled = fill(model, Order::Left, &[b"MK??????A"]).remove(0);
     assert!(
         filled.residues[2..8]
@@ -131,7 +137,13 @@ fn a_vocabulary_without_sentinels_cannot_be_asked() {
     let network = network(&checkpoint("untied-gated-silu", &few_sentinels(0)));
     let stacks = (&network.encoder, &network.decoder);
     let residues = Residues::standard(&network.tokenizer).unwrap();
-    let model = MaskedModel::new(stacks, &network.tokenizer, TaskPrefix::Nlu, residues, 99);
+    let model = MaskedModel::new(
+        vec![stacks],
+        &network.tokenizer,
+        TaskPrefix::Nlu,
+        residues,
+        99,
+    );
     let error = model.err().unwrap().to_string();
     assert!(error.contains("<extra_id_0>"), "{error}");
 }

@@ -15,6 +15,7 @@ use crate::inference::contacts::jacobian::{Jacobian, Outputs, from_hidden_states
 use crate::inference::contacts::{PairMap, attention, rounds};
 use crate::inference::masked::MaskedModel;
 use crate::inference::residues::Residues;
+use crate::inference::token_budget::Stacks;
 use crate::model::{Decoder, Encoder};
 use crate::probe::description::{Method, Source as Described, Task};
 use crate::probe::head::Head;
@@ -246,7 +247,7 @@ impl Predictor {
             }
         }
         let model = JacobianModel {
-            max_batch_tokens: runtime.batch_tokens(&opened.compute),
+            max_batch_tokens: opened.batch_tokens(runtime, Stacks::Both),
             opened,
             encoder,
             decoder,
@@ -407,7 +408,7 @@ impl JacobianModel {
             )?);
         };
         let model = MaskedModel::new(
-            (&self.encoder, decoder),
+            vec![(&self.encoder, decoder)],
             tokenizer,
             prefix,
             Residues::standard(tokenizer)?,

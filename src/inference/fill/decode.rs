@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use candle_core::DType;
 
-use crate::inference::masked::{Answer, MaskedError, MaskedModel};
+use crate::inference::masked::{Answer, MaskedError, MaskedModel, source};
 use crate::inference::residues::most_probable;
+use crate::inference::workers::Stacks;
 use crate::model::decoder::StepInput;
 
 /// A protein as the encoder reads it, and which of its residues are sentinels.
@@ -23,10 +24,18 @@ pub(super) fn greedy(
         .iter()
         .map(|copy| (copy.token_ids.len(), 2 * copy.sites.len()))
         .collect();
+    let tokens: Vec<usize> = sizes
+        .iter()
+        .map(|(source, target)| source + target)
+        .collect();
+    let batches = by_cache_budget(&sizes, model.workers.max_batch_tokens());
     let mut answers = Vec::with_capacity(copies.len());
-    for batch in by_cache_budget(&sizes, model.max_batch_tokens) {
-        answers.extend(greedy_batch(model, &copies[batch])?);
-    }
+    let work = |stacks: &Stacks<'_>, batch| greedy_batch(model, *stacks, &copies[batch]);
+    let take = |_, batch: Vec<Answer>| {
+        answers.extend(batch);
+        Ok::<(), MaskedError>(())
+    };
+    model.workers.run_batches(&batches, &tokens, work, take)?;
     Ok(answers)
 }
 
@@ -50,11 +59,16 @@ fn by_cache_budget(sizes: &[(usize, usize)], max_batch_tokens: usize) -> Vec<Ran
     batches
 }
 
-fn greedy_batch(model: &MaskedModel<'_>, copies: &[&Copy]) -> Result<Vec<Answer>, MaskedError> {
-    let source = model.source(copies.iter().map(|copy| copy.token_ids.as_slice()))?;
+fn greedy_batch(
+    model: &MaskedModel<'_>,
+    stacks: Stacks<'_>,
+    copies: &[&Copy],
+) -> candle_core::Result<Vec<Answer>> {
+    let source = source(stacks, copies.iter().map(|copy| copy.token_ids.as_slice()))?;
+    let decoder = stacks.1;
     let most = copies.iter().map(|copy| copy.sites.len()).max();
     let most = most.unwrap_or(0);
-    let mut cache = model.decoder.cache(copies.len(), 2 * most)?;
+    let mut cache = decoder.cache(copies.len(), 2 * most)?;
     let mut answers: Vec<Answer> = vec![Some(Vec::new()); copies.len()];
     let mut last = vec![model.start(); copies.len()];
     for k in 0..most {
@@ -73,13 +87,9 @@ fn greedy_batch(model: &MaskedModel<'_>, copies: &[&Copy]) -> Result<Vec<Answer>
             };
             alive.iter().map(input).collect()
         };
-        model
-            .decoder
-            .step(&inputs(&|slot| last[slot]), &mut cache, &source)?;
+        decoder.step(&inputs(&|slot| last[slot]), &mut cache, &source)?;
         let sentinel = model.sentinel(k);
-        let logits = model
-            .decoder
-            .step(&inputs(&|_| sentinel), &mut cache, &source)?;
+        let logits = decoder.step(&inputs(&|_| sentinel), &mut cache, &source)?;
         let logits: Vec<Vec<f32>> = logits.to_dtype(DType::F32)?.to_vec2()?;
         for (&slot, logits) in alive.iter().zip(&logits) {
             match model.residues().log_probs(logits) {

@@ -10,6 +10,7 @@ use candle_core::{DType, Result};
 use super::job::{Advance, Job, Search, slots};
 use super::room::Room;
 use super::{Budget, NotFinite, Outcome, Prompt, Settings};
+use crate::inference::workers::{Stacks, Workers};
 use crate::model::decoder::StepInput;
 use crate::model::{Decoder, Encoder};
 
@@ -18,8 +19,7 @@ const WINDOW: u64 = 4096;
 
 /// Writes sequences.
 pub struct Generator<'a> {
-    encoder: &'a Encoder,
-    decoder: &'a Decoder,
+    workers: Workers<Stacks<'a>>,
     settings: Settings,
     budget: Budget,
     room: Room,
@@ -45,11 +45,10 @@ impl<'a> Generator<'a> {
         budget: Budget,
     ) -> Result<Self> {
         Ok(Self {
-            encoder,
-            decoder,
+            workers: Workers::new(vec![(encoder, decoder)], budget.batch_tokens),
             settings,
             budget,
-            room: Room::new(decoder, budget)?,
+            room: Room::new((encoder, decoder), budget.rows)?,
             jobs: BTreeMap::new(),
             waiting: VecDeque::new(),
             waiting_rows: 0,
@@ -58,6 +57,10 @@ impl<'a> Generator<'a> {
             pushed: 0,
             popped: 0,
         })
+    }
+
+    fn decoder(&self) -> &'a Decoder {
+        self.workers.network().1
     }
 
     /// True where another prompt should be pushed before the next step.
@@ -120,7 +123,7 @@ impl<'a> Generator<'a> {
             return Ok(());
         }
         let logits = self.step()?;
-        let vocab = self.decoder.config().vocab_size;
+        let vocab = self.decoder().config().vocab_size;
         let mut parents: Vec<usize> = (0..self.room.cache.slots()).collect();
         let mut rest = logits.as_slice();
         for mut search in std::mem::take(&mut self.live) {
@@ -145,7 +148,8 @@ impl<'a> Generator<'a> {
 
     /// The logits `(rows, vocab)` of all live rows.
     fn step(&mut self) -> Result<Vec<f32>> {
-        let start = self.decoder.config().decoder_start_token_id;
+        let decoder = self.decoder();
+        let start = decoder.config().decoder_start_token_id;
         let mut inputs = Vec::new();
         for search in &self.live {
             let source = self.jobs[&search.job].source;
@@ -158,7 +162,7 @@ impl<'a> Generator<'a> {
             }));
         }
         let Room { sources, cache, .. } = &mut self.room;
-        let logits = self.decoder.step(&inputs, cache, sources)?;
+        let logits = decoder.step(&inputs, cache, sources)?;
         logits.to_dtype(DType::F32)?.flatten_all()?.to_vec1()
     }
 
@@ -211,16 +215,15 @@ impl<'a> Generator<'a> {
             (job.source.expect("just reserved"), &job.prompt)
         };
         let prompts: Vec<_> = new.iter().map(prompt).collect();
-        let batch_tokens = self.budget.batch_tokens;
-        self.room
-            .encode(self.encoder, self.decoder, &prompts, batch_tokens)
+        self.room.encode(&self.workers, &prompts)
     }
 
     /// Begins what has room of one job. True where nothing of it is left to begin.
     fn begin(&mut self, number: u64, job: &mut Job, new: &mut Vec<u64>) -> Result<bool> {
         let slots = slots(&self.settings);
         if self.live.is_empty() {
-            self.room.enlarge(self.decoder, &job.prompt, slots)?;
+            let decoder = self.decoder();
+            self.room.enlarge(decoder, &job.prompt, slots)?;
         }
         if job.source.is_none() {
             job.source = self.room.sources.reserve(job.prompt.token_ids.len());

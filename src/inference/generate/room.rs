@@ -1,10 +1,15 @@
 //! The memory of a generator: rows for encoded prompts, and rows for what is being written.
 
+use std::ops::Range;
+
 use candle_core::Result;
 
-use super::{Budget, Prompt};
-use crate::model::{Decoder, DecoderCache, Encoder, Packed, Source};
-use crate::packing::by_token_budget;
+use super::Prompt;
+use crate::inference::workers::{Stacks, Workers, with_room};
+use crate::model::{Decoder, DecoderCache, Packed, Source};
+
+/// Fewer rows than these are no use.
+const LEAST: usize = 1024;
 
 /// Both kinds of rows, and how many there are.
 pub(super) struct Room {
@@ -15,12 +20,15 @@ pub(super) struct Room {
 }
 
 impl Room {
-    pub(super) fn new(decoder: &Decoder, budget: Budget) -> Result<Self> {
+    /// So many rows of each kind, or as many as the device has memory for.
+    pub(super) fn new((encoder, decoder): Stacks<'_>, rows: usize) -> Result<Self> {
+        let reserve = |rows| Ok((decoder.sources(rows)?, decoder.cache_of(rows)?));
+        let ((sources, cache), rows) = with_room(encoder.device(), rows, LEAST, reserve)?;
         Ok(Self {
-            sources: decoder.sources(budget.rows)?,
-            source_rows: budget.rows,
-            cache: decoder.cache_of(budget.rows)?,
-            cache_rows: budget.rows,
+            sources,
+            source_rows: rows,
+            cache,
+            cache_rows: rows,
         })
     }
 
@@ -66,26 +74,25 @@ impl Room {
     /// Encodes prompts, packed in batches, each into the source that was reserved for it.
     pub(super) fn encode(
         &mut self,
-        encoder: &Encoder,
-        decoder: &Decoder,
+        workers: &Workers<Stacks<'_>>,
         prompts: &[(usize, &Prompt)],
-        batch_tokens: usize,
     ) -> Result<()> {
         let lengths: Vec<usize> = prompts
             .iter()
             .map(|(_, prompt)| prompt.token_ids.len())
             .collect();
-        for batch in by_token_budget(&lengths, batch_tokens) {
-            let prompts = &prompts[batch];
-            let segments = prompts
+        let work = |&(encoder, decoder): &Stacks<'_>, batch: Range<usize>| {
+            let segments = prompts[batch]
                 .iter()
                 .map(|(_, prompt)| prompt.token_ids.as_slice());
             let packed = Packed::from_segments(segments);
-            let encoded = decoder.source(&encoder.forward(&packed)?, &packed)?;
-            for (index, (source, _)) in prompts.iter().enumerate() {
+            decoder.source(&encoder.forward(&packed)?, &packed)
+        };
+        workers.run(&lengths, work, |batch, encoded| {
+            for (index, (source, _)) in prompts[batch].iter().enumerate() {
                 self.sources.fill(*source, &encoded, index)?;
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }
