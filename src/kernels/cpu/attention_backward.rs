@@ -552,7 +552,7 @@ unsafe fn tile<V: Lanes, const MR: usize, const W: usize, const ROW: usize, cons
         if sum == Sum::Add {
             read_tile(&mut sums, c, c_stride, W * LANES);
         }
-        multiply_f32::<V, MR, 1, ROW, STEP, W>(&mut sums, a, [b], depth, b_stride);
+        multiply_f32::<V, MR, 1, ROW, STEP, W>(&mut sums, a, [b], depth, b_stride, None);
         write_tile(&sums, c, c_stride, W * LANES);
     }
 }

@@ -20,7 +20,9 @@ use rayon::prelude::*;
 
 use super::packed_weight::{PANEL, PackedWeight, Precision};
 use super::simd::{LANES, Lanes, prefetch};
-use super::tile::{add_tile, by_rows, multiply_bf16, multiply_f32, read_tile, write_tile};
+use super::tile::{
+    AHEAD, Ahead, add_tile, by_rows, multiply_bf16, multiply_f32, read_tile, write_tile,
+};
 use super::{Isa, SharedMut, with_isa};
 
 /// Columns of A multiplied in one go; even, so that pairs of bf16 are never parted.
@@ -365,18 +367,43 @@ unsafe fn tile<
                 }
             }
         }
+        // Registers two lines wide take a row of the panel at a time, so what they need next lies a little further; others come over the same panel again and
+        // again, and ask for a share of the next one each time.
+        let passes = 2 * part.rows.len().div_ceil(MR);
+        let pass = half * (passes / 2) + row / MR;
         for (first, depth, strip) in depths(part.depth) {
             let (a, k) = (a.add(strip * STRIP_FLOATS), part.start + first);
             let b = |at: usize| {
                 std::array::from_fn(|p| weight.panel(panel + p).add(at * PANEL + half * LANES))
             };
+            let ahead = |b: [*const f32; NP], steps: usize| {
+                let (distance, step) = if W == 2 {
+                    (AHEAD * PANEL, PANEL)
+                } else {
+                    (
+                        weight.floats_of_panel() + pass * steps * PANEL / passes,
+                        PANEL / passes,
+                    )
+                };
+                let places = b.map(|b| b.wrapping_add(distance));
+                Ahead { places, step }
+            };
             match weight.precision() {
                 Precision::F32 => {
-                    multiply_f32::<V, MR, NP, ROW, STEP, W>(&mut sums, a, b(k), depth, PANEL);
+                    let (b, ahead) = (b(k), ahead(b(k), depth));
+                    multiply_f32::<V, MR, NP, ROW, STEP, W>(
+                        &mut sums,
+                        a,
+                        b,
+                        depth,
+                        PANEL,
+                        Some(ahead),
+                    );
                 }
                 Precision::Bf16 => {
                     let pairs = depth.div_ceil(2);
-                    multiply_bf16::<V, MR, NP, ROW, STEP, W>(&mut sums, a, b(k / 2), pairs);
+                    let (b, ahead) = (b(k / 2), ahead(b(k / 2), pairs));
+                    multiply_bf16::<V, MR, NP, ROW, STEP, W>(&mut sums, a, b, pairs, ahead);
                 }
             }
         }

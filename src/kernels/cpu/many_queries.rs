@@ -390,7 +390,7 @@ unsafe fn score<V: Lanes, const MR: usize, const ROW: usize, const W: usize>(
     // SAFETY: the caller's keys are MR rows of ROW, queries `d_kv` rows of 32; the bias begins MR - 1 values before its pointer at the latest.
     unsafe {
         let mut sums = [[[V::splat(0.0); W]; 1]; MR];
-        multiply_f32::<V, MR, 1, ROW, 1, W>(&mut sums, keys, [queries], d_kv, QUERIES);
+        multiply_f32::<V, MR, 1, ROW, 1, W>(&mut sums, keys, [queries], d_kv, QUERIES, None);
         for (r, [sums]) in sums.iter().enumerate() {
             for (w, sum) in sums.iter().enumerate() {
                 let score = sum.add(V::load(bias.sub(r).add(w * LANES)));
@@ -419,7 +419,7 @@ unsafe fn mix<V: Lanes, const MR: usize, const ROW: usize, const W: usize>(
                 *sum = sum.mul(scale);
             }
         }
-        multiply_f32::<V, MR, 1, 1, ROW, W>(&mut tile, values, [weights], keys, QUERIES);
+        multiply_f32::<V, MR, 1, 1, ROW, W>(&mut tile, values, [weights], keys, QUERIES, None);
         for (r, [row]) in tile.iter().enumerate() {
             store(row, sums.add(r * QUERIES));
         }

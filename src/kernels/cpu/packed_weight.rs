@@ -151,9 +151,14 @@ impl PackedWeight {
         std::mem::size_of_val(self.lines.as_slice())
     }
 
+    /// f32 slots between panels.
+    pub(super) fn floats_of_panel(&self) -> usize {
+        panel_floats(self.k, self.precision)
+    }
+
     /// Where panel `index` begins.
     pub(super) fn panel(&self, index: usize) -> *const f32 {
-        let lines = panel_floats(self.k, self.precision) / LANES;
+        let lines = self.floats_of_panel() / LANES;
         self.lines[index * lines..].as_ptr().cast()
     }
 }

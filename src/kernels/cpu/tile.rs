@@ -33,6 +33,22 @@ macro_rules! by_rows {
 }
 pub(super) use by_rows;
 
+/// What is asked for while a tile is multiplied: with every step of k, `W` lines from each of `places` on, `step` floats further than with the last.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead<const NP: usize> {
+    pub places: [*const f32; NP],
+    pub step: usize,
+}
+
+impl<const NP: usize> Ahead<NP> {
+    #[inline(always)]
+    fn fetch<const W: usize>(&self, panel: usize, k: usize) {
+        for w in 0..W {
+            prefetch(self.places[panel].wrapping_add(k * self.step + w * LANES));
+        }
+    }
+}
+
 /// `sums += a · b` over `depth` steps of k: value (row, k) of A lies at `row * ROW + k * STEP`, rows of B `b_stride` floats apart, `W` registers wide.
 ///
 /// # Safety
@@ -55,15 +71,18 @@ pub(super) unsafe fn multiply_f32<
     b: [*const f32; NP],
     depth: usize,
     b_stride: usize,
+    ahead: Option<Ahead<NP>>,
 ) {
     let mut local = *sums;
     for k in 0..depth {
         for p in 0..NP {
             // SAFETY: k < depth.
             unsafe {
+                if let Some(ahead) = &ahead {
+                    ahead.fetch::<W>(p, k);
+                }
                 let mut columns = [V::splat(0.0); W];
                 for w in 0..W {
-                    prefetch(b[p].wrapping_add((k + AHEAD) * b_stride + w * LANES));
                     columns[w] = V::load(b[p].add(k * b_stride + w * LANES));
                 }
                 for r in 0..MR {
@@ -96,12 +115,14 @@ pub(super) unsafe fn multiply_bf16<
     a: *const f32,
     b: [*const f32; NP],
     pairs: usize,
+    ahead: Ahead<NP>,
 ) {
     let mut local = *sums;
     for pair in 0..pairs {
         for p in 0..NP {
             // SAFETY: as in `multiply_f32`; A is zero beyond an odd last k.
             unsafe {
+                ahead.fetch::<W>(p, pair);
                 let source: *const u16 = b[p].add(pair * PANEL).cast();
                 let (mut even, mut odd) = ([V::splat(0.0); W], [V::splat(0.0); W]);
                 for w in 0..W {
