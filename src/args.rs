@@ -70,7 +70,7 @@ impl From<PrefixArg> for TaskPrefix {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Running")]
 pub struct RuntimeArgs {
-    /// cpu, cuda, cuda:N, cuda:all (`embed`, `score`, `mask-fill`), or auto (a GPU where this build and this machine have one).
+    /// cpu, cuda, cuda:N, cuda:all (`embed`, `complete`, `mask-fill`, `score`), or auto (a GPU where this build and this machine have one).
     #[arg(long, default_value = "auto")]
     pub device: DeviceSpec,
 

@@ -156,7 +156,7 @@ pub enum DeviceError {
     },
     /// A command that runs on one device was given several.
     #[error(
-        "this command runs on one device: give --device cuda:N instead of {0} (`embed`, `score` and `mask-fill` use several)"
+        "this command runs on one device: give --device cuda:N instead of {0} (`embed`, `complete`, `mask-fill` and `score` use several)"
     )]
     Several(DeviceSpec),
     /// `ANKH3_CPU_ISA` asks for what is not there.

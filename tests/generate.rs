@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use ankh3::inference::generate::{
-    Allowed, BeamSearch, Budget, Completion, Generator, NotFinite, Prompt, Sampling, Settings,
-    Strategy,
+    Allowed, BeamSearch, Budget, Completion, Generator, Generators, NotFinite, Prompt, Sampling,
+    Settings, Strategy,
 };
 use ankh3::kernels::linear::WeightForm;
 use ankh3::model::{
@@ -268,6 +268,35 @@ fn little_room_changes_nothing_but_the_time() {
             let got = bits(&model.run(&settings, budget, &prompts));
             assert!(got == expected, "{strategy:?} in {rows} rows");
         }
+    }
+}
+
+#[test]
+fn several_devices_write_what_one_does_in_its_order() {
+    let model = model("untied-gated-silu");
+    let prompts = model.ragged(40);
+    let budget = Budget {
+        rows: 200,
+        batch_tokens: 100,
+    };
+    for (strategy, num_samples) in strategies() {
+        let settings = model.settings(strategy, num_samples);
+        let stacks = vec![(&model.encoder, &model.decoder); 3];
+        let mut generators = Generators::new(stacks, &settings, budget).unwrap();
+        let mut waiting = prompts.iter().cloned();
+        let mut results = Vec::new();
+        while results.len() < prompts.len() {
+            while generators.wants_more()
+                && let Some(prompt) = waiting.next()
+            {
+                generators.push(prompt);
+            }
+            generators.advance().unwrap();
+            results.extend(std::iter::from_fn(|| generators.pop()));
+        }
+        assert!(generators.is_idle());
+        let one = model.run(&settings, budget, &prompts);
+        assert_eq!(bits(&results), bits(&one), "{:?}", settings.strategy);
     }
 }
 

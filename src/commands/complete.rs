@@ -1,6 +1,6 @@
 //! `ankh3 complete`: FASTA in, the sequences that the model makes of their beginnings out.
 //!
-//! Input (read ahead on a thread) → prompts → generator, which keeps as many sequences in work as have room → FASTA in input order, and the journal.
+//! Input (read ahead on a thread) → prompts → generator (one a device), which keeps as many sequences in work as have room → FASTA in input order, and the journal.
 
 mod decoding;
 mod plan;
@@ -23,7 +23,7 @@ use super::opened::Opened;
 use super::stream::{open_journal, place, refuse_chunks};
 use crate::args::{InputArgs, ModelArgs, RuntimeArgs, ScaleArgs, UsageError, at_least_one, usage};
 use crate::checkpoint::Checkpoint;
-use crate::inference::generate::{Budget, Generator, Settings};
+use crate::inference::generate::{Budget, Generators, Settings};
 use crate::inference::residues::Residues;
 use crate::io::input::Input;
 use crate::io::stdio::{self, Content, Output};
@@ -166,7 +166,7 @@ pub fn run(args: &CompleteArgs) -> Result<Outcome> {
         !(args.scale.resume && stdio::is_dash(output)),
         usage("--resume needs a file: add -o FILE")
     );
-    let opened = Opened::new(&args.model, &args.runtime, default_prefix)?;
+    let opened = Opened::on_all(&args.model, &args.runtime, default_prefix)?;
     let tokenizer = &opened.checkpoint.tokenizer;
     let residues = args.decoding.residues(tokenizer)?;
     let settings = args.decoding.settings(&residues, tokenizer)?;
@@ -178,11 +178,16 @@ pub fn run(args: &CompleteArgs) -> Result<Outcome> {
         .with_context(|| format!("writing {}", output.display()))?;
     let input = Input::open(&args.input.files, options)?;
     let config = &opened.checkpoint.config;
-    let encoder = opened.load(|loader| Encoder::load(loader, config))?;
-    let decoder = opened.load(|loader| Decoder::load(loader, config))?;
+    let networks = opened.load_on_all(|loader| {
+        Ok((
+            Encoder::load(loader, config)?,
+            Decoder::load(loader, config)?,
+        ))
+    })?;
+    let stacks = networks.iter().map(|(encoder, decoder)| (encoder, decoder));
     let budget = budget(&args.runtime, &opened);
     let run = Run {
-        generator: Generator::new(&encoder, &decoder, settings.clone(), budget)?,
+        generators: Generators::new(stacks.collect(), &settings, budget)?,
         tokenizer,
         prefix: opened.prefix,
         settings,

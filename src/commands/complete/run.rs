@@ -1,4 +1,4 @@
-//! The loop: records become prompts as long as the generator wants more; what it has finished is written in order.
+//! The loop: records become prompts as long as the generators want more; what it has finished is written in order.
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -11,7 +11,9 @@ use super::plan::{Plan, Rule};
 use super::text::fasta;
 use super::{Outcome, Part, place, report};
 use crate::args::Shard;
-use crate::inference::generate::{End, Generator, NotFinite, Outcome as Written, Prompt, Settings};
+use crate::inference::generate::{
+    End, Generators, NotFinite, Outcome as Written, Prompt, Settings,
+};
 use crate::io::entry;
 use crate::io::input::{Input, Item, OnBad};
 use crate::io::journal::{Journal, Replay};
@@ -24,15 +26,15 @@ use crate::tokenizer::{TaskPrefix, Tokenizer};
 
 /// The loop's state.
 pub(super) struct Run<'a> {
-    pub generator: Generator<'a>,
+    pub generators: Generators<'a>,
     pub tokenizer: &'a Tokenizer,
     pub prefix: TaskPrefix,
     pub settings: Settings,
     pub rule: Rule,
     pub part: Part,
-    /// What the generator has.
+    /// What the generators have.
     pub pending: VecDeque<Pending>,
-    /// Records left out since the last one that the generator got.
+    /// Records left out since the last one that the generators got.
     pub passed_over: u64,
     pub fasta: Output,
     pub layout: Layout,
@@ -71,15 +73,15 @@ pub(super) struct Tally {
 impl Run<'_> {
     pub(super) fn all(mut self, mut input: Input) -> Result<Outcome> {
         let mut at_end = false;
-        while !(at_end && self.generator.is_idle()) {
-            while !at_end && self.generator.wants_more() {
+        while !(at_end && self.generators.is_idle()) {
+            while !at_end && self.generators.wants_more() {
                 match input.next() {
                     Some(item) => self.take(item?)?,
                     None => at_end = true,
                 }
             }
-            self.generator.advance()?;
-            while let Some(written) = self.generator.pop() {
+            self.generators.advance()?;
+            while let Some(written) = self.generators.pop() {
                 let pending = self.pending.pop_front().expect("one for each prompt");
                 self.pass_over(pending.passed_over);
                 self.finish_one(&pending.sequence, pending.prompt, written)?;
@@ -116,7 +118,7 @@ impl Run<'_> {
             return Ok(());
         }
         let prompt = self.prompt(&sequence, plan)?;
-        self.generator.push(prompt);
+        self.generators.push(prompt);
         self.pending.push_back(Pending {
             sequence,
             prompt: plan.prompt,

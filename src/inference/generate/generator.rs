@@ -24,6 +24,8 @@ pub struct Generator<'a> {
     budget: Budget,
     room: Room,
     jobs: BTreeMap<u64, Job>,
+    /// Of all jobs.
+    rows: usize,
     /// Jobs of which not every search has begun.
     waiting: VecDeque<u64>,
     waiting_rows: usize,
@@ -50,6 +52,7 @@ impl<'a> Generator<'a> {
             budget,
             room: Room::new((encoder, decoder), budget.rows)?,
             jobs: BTreeMap::new(),
+            rows: 0,
             waiting: VecDeque::new(),
             waiting_rows: 0,
             live: Vec::new(),
@@ -73,12 +76,18 @@ impl<'a> Generator<'a> {
         self.jobs.is_empty()
     }
 
+    /// Rows of the prompts that are not finished.
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
     /// Takes a prompt in.
     ///
     /// # Panics
     /// Where the prompt is to get no token.
     pub fn push(&mut self, prompt: Prompt) {
         assert!(prompt.max_new > 0, "a prompt gets at least one token");
+        self.rows += prompt.rows();
         self.waiting_rows += prompt.rows();
         self.waiting.push_back(self.pushed);
         self.jobs
@@ -175,6 +184,7 @@ impl<'a> Generator<'a> {
         job.ended(place, written);
         if job.is_complete() {
             let job = self.jobs.remove(&number).expect("just found");
+            self.rows -= job.prompt.rows();
             if self.waiting.front() == Some(&number) {
                 self.waiting.pop_front();
                 self.waiting_rows -= job.prompt.rows();

@@ -2,7 +2,7 @@
 //!
 //! - [`Allowed`]: which tokens may be written, and their log-probabilities.
 //! - [`Sampling`]: temperature, top-k, top-p, and the random stream of one sample.
-//! - [`Generator`]: continuous batching. Sequences step together; one that ends makes room for the next one at once.
+//! - [`Generator`]: continuous batching. Sequences step together; one that ends makes room for the next one at once. [`Generators`]: one a device.
 //!
 //! Greedy and beam search must equal Hugging Face's `generate` (`tests/generate.rs` checks it against traces of that implementation).
 //!
@@ -13,6 +13,7 @@
 mod allowed;
 mod beam;
 mod generator;
+mod generators;
 mod job;
 mod room;
 mod sampling;
@@ -23,6 +24,7 @@ use thiserror::Error;
 
 pub use allowed::Allowed;
 pub use generator::Generator;
+pub use generators::Generators;
 pub use sampling::{RandomStream, Sampling};
 
 /// How the next token is chosen.

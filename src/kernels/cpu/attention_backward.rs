@@ -18,7 +18,7 @@ use std::cell::RefCell;
 use rayon::prelude::*;
 
 use super::attention::{Attention, MAX_HEAD, Segment, Visibility};
-use super::packed_weight::PANEL;
+use super::packed_weight::{PANEL, Spacing};
 use super::simd::{LANES, Lanes, exp};
 use super::tile::{by_rows, multiply_f32, read_tile, write_tile};
 use super::{Isa, SharedMut, with_isa};
@@ -552,7 +552,14 @@ unsafe fn tile<V: Lanes, const MR: usize, const W: usize, const ROW: usize, cons
         if sum == Sum::Add {
             read_tile(&mut sums, c, c_stride, W * LANES);
         }
-        multiply_f32::<V, MR, 1, ROW, STEP, W>(&mut sums, a, [b], depth, b_stride, None);
+        multiply_f32::<V, MR, 1, ROW, STEP, W>(
+            &mut sums,
+            a,
+            [b],
+            depth,
+            Spacing::rows(b_stride),
+            None,
+        );
         write_tile(&sums, c, c_stride, W * LANES);
     }
 }

@@ -168,7 +168,10 @@ impl Product<'_> {
     /// The results in `rows` × `panels`.
     fn run(&self, isa: Isa, rows: std::ops::Range<usize>, panels: std::ops::Range<usize>) {
         #[cfg(target_arch = "x86_64")]
-        if isa == Isa::Avx512Bf16 && self.weight.precision() == Precision::Bf16 {
+        if isa == Isa::Avx512Bf16
+            && self.weight.precision() == Precision::Bf16
+            && !self.weight.is_halved()
+        {
             // SAFETY: `isa` is available (Isa::from_env checks); tasks have results of their own.
             return unsafe { super::dot_bf16::run(self, &rows, &panels) };
         }
@@ -367,43 +370,41 @@ unsafe fn tile<
                 }
             }
         }
-        // Registers two lines wide take a row of the panel at a time, so what they need next lies a little further; others come over the same panel again and
-        // again, and ask for a share of the next one each time.
-        let passes = 2 * part.rows.len().div_ceil(MR);
-        let pass = half * (passes / 2) + row / MR;
+        let spacing = weight.spacing();
+        let passes = part.rows.len().div_ceil(MR);
         for (first, depth, strip) in depths(part.depth) {
             let (a, k) = (a.add(strip * STRIP_FLOATS), part.start + first);
-            let b = |at: usize| {
-                std::array::from_fn(|p| weight.panel(panel + p).add(at * PANEL + half * LANES))
+            let (first_row, steps) = match weight.precision() {
+                Precision::F32 => (k, depth),
+                Precision::Bf16 => (k / 2, depth.div_ceil(2)),
             };
-            let ahead = |b: [*const f32; NP], steps: usize| {
-                let (distance, step) = if W == 2 {
-                    (AHEAD * PANEL, PANEL)
-                } else {
-                    (
-                        weight.floats_of_panel() + pass * steps * PANEL / passes,
-                        PANEL / passes,
-                    )
-                };
-                let places = b.map(|b| b.wrapping_add(distance));
-                Ahead { places, step }
+            let mut b = [weight.panel(panel); NP];
+            for (p, b) in b.iter_mut().enumerate() {
+                let place = first_row * spacing.row + half * spacing.half;
+                *b = weight.panel(panel + p).add(place);
+            }
+            // Wide tiles pass over a panel once, or find it near by: what comes a little later is asked for. Others pass over half a panel again and again: a
+            // share of the next half each time.
+            let (distance, step) = if W == 2 {
+                (AHEAD * spacing.row, spacing.row)
+            } else {
+                let share = steps * LANES / passes;
+                (spacing.half + row / MR * share, LANES / passes)
+            };
+            let ahead = Ahead {
+                places: b.map(|b| b.wrapping_add(distance)),
+                step,
+                half: spacing.half,
             };
             match weight.precision() {
                 Precision::F32 => {
-                    let (b, ahead) = (b(k), ahead(b(k), depth));
-                    multiply_f32::<V, MR, NP, ROW, STEP, W>(
-                        &mut sums,
-                        a,
-                        b,
-                        depth,
-                        PANEL,
-                        Some(ahead),
-                    );
+                    let ahead = Some(ahead);
+                    multiply_f32::<V, MR, NP, ROW, STEP, W>(&mut sums, a, b, steps, spacing, ahead);
                 }
                 Precision::Bf16 => {
-                    let pairs = depth.div_ceil(2);
-                    let (b, ahead) = (b(k / 2), ahead(b(k / 2), pairs));
-                    multiply_bf16::<V, MR, NP, ROW, STEP, W>(&mut sums, a, b, pairs, ahead);
+                    multiply_bf16::<V, MR, NP, ROW, STEP, W>(
+                        &mut sums, a, b, steps, spacing, ahead,
+                    );
                 }
             }
         }
@@ -464,20 +465,28 @@ mod tests {
         ] {
             for precision in [Precision::F32, Precision::Bf16] {
                 let w = values(n * k, 1);
-                let weight = PackedWeight::new(n, k, precision, |row, target| {
-                    target.copy_from_slice(&w[row * k..][..k]);
+                let [weight, halved] = [false, true].map(|halved| {
+                    let mut weight = PackedWeight::laid_out(precision, halved);
+                    weight.pack(n, k, |row, target| {
+                        target.copy_from_slice(&w[row * k..][..k]);
+                    });
+                    weight
                 });
                 let (a, residual) = (values(m * k, 2), values(m * n, 3));
                 for a in [Left::Rows(&a), Left::Columns(&a)] {
-                    // That of registers as few as SSE2's, as AVX2's, and as AVX-512's.
-                    let few = in_tiles_of::<Array<2, 1>>(a, &weight, m, &residual);
-                    let some = in_tiles_of::<Array<6, 1>>(a, &weight, m, &residual);
-                    let many = in_tiles_of::<Array<12, 2>>(a, &weight, m, &residual);
-                    assert!(
-                        few == some && some == many,
-                        "{m} x {n} x {k}, {precision:?}"
-                    );
-                    assert!(few.iter().any(|value| *value != 0.0));
+                    let in_tiles = |weight: &PackedWeight| {
+                        // That of registers as few as SSE2's, as AVX2's, and as AVX-512's.
+                        [
+                            in_tiles_of::<Array<2, 1>>(a, weight, m, &residual),
+                            in_tiles_of::<Array<6, 1>>(a, weight, m, &residual),
+                            in_tiles_of::<Array<12, 2>>(a, weight, m, &residual),
+                        ]
+                    };
+                    let first = in_tiles_of::<Array<2, 1>>(a, &weight, m, &residual);
+                    assert!(first.iter().any(|value| *value != 0.0));
+                    for c in in_tiles(&weight).iter().chain(&in_tiles(&halved)) {
+                        assert!(*c == first, "{m} x {n} x {k}, {precision:?}");
+                    }
                 }
             }
         }

@@ -12,7 +12,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use super::attention::{Attention, MAX_HEAD, Segment, Visibility};
-use super::packed_weight::{PANEL, side_by_side};
+use super::packed_weight::{PANEL, Spacing, side_by_side};
 use super::simd::{LANES, Lanes, Stored, exp};
 use super::tile::{by_rows, multiply_f32};
 use super::{Isa, SharedMut, with_isa};
@@ -390,7 +390,14 @@ unsafe fn score<V: Lanes, const MR: usize, const ROW: usize, const W: usize>(
     // SAFETY: the caller's keys are MR rows of ROW, queries `d_kv` rows of 32; the bias begins MR - 1 values before its pointer at the latest.
     unsafe {
         let mut sums = [[[V::splat(0.0); W]; 1]; MR];
-        multiply_f32::<V, MR, 1, ROW, 1, W>(&mut sums, keys, [queries], d_kv, QUERIES, None);
+        multiply_f32::<V, MR, 1, ROW, 1, W>(
+            &mut sums,
+            keys,
+            [queries],
+            d_kv,
+            Spacing::rows(QUERIES),
+            None,
+        );
         for (r, [sums]) in sums.iter().enumerate() {
             for (w, sum) in sums.iter().enumerate() {
                 let score = sum.add(V::load(bias.sub(r).add(w * LANES)));
@@ -419,7 +426,14 @@ unsafe fn mix<V: Lanes, const MR: usize, const ROW: usize, const W: usize>(
                 *sum = sum.mul(scale);
             }
         }
-        multiply_f32::<V, MR, 1, 1, ROW, W>(&mut tile, values, [weights], keys, QUERIES, None);
+        multiply_f32::<V, MR, 1, 1, ROW, W>(
+            &mut tile,
+            values,
+            [weights],
+            keys,
+            Spacing::rows(QUERIES),
+            None,
+        );
         for (r, [row]) in tile.iter().enumerate() {
             store(row, sums.add(r * QUERIES));
         }

@@ -1,7 +1,8 @@
 //! A weight matrix `(n, k)` repacked once at load into the layout that the matrix product ([`super::gemm`]) reads.
 //!
 //! Panels of [`PANEL`] output columns; inside a panel, the `k` rows of 32 values lie one after another, so the inner loop reads memory straight
-//! through. bf16 weights are stored in pairs along k (`[k/2][column][2]`, the form that dot-product instructions read too).
+//! through. Where tiles are half as wide ([`Lanes::TILE_WIDTH`](super::simd::Lanes::TILE_WIDTH)), the rows' left halves come first, then the right ones. bf16 weights are stored in pairs along k
+//! (`[k/2][column][2]`, the form that dot-product instructions read too).
 
 use half::bf16;
 use rayon::prelude::*;
@@ -27,11 +28,38 @@ pub enum Precision {
 #[repr(C, align(64))]
 struct Line([f32; LANES]);
 
+/// How the rows of a panel lie: floats from one to the next, and from the left half of one to its right half.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Spacing {
+    pub row: usize,
+    pub half: usize,
+}
+
+impl Spacing {
+    /// Row after row, `stride` floats apart.
+    pub(super) fn rows(stride: usize) -> Self {
+        Self {
+            row: stride,
+            half: LANES,
+        }
+    }
+
+    /// Half panel after half panel, of so many rows.
+    fn halves(rows: usize) -> Self {
+        Self {
+            row: LANES,
+            half: rows * LANES,
+        }
+    }
+}
+
 /// A weight matrix `(n, k)` in the layout the product reads; immutable.
 pub struct PackedWeight {
     n: usize,
     k: usize,
     precision: Precision,
+    /// Whether half panels lie one after the other.
+    halved: bool,
     lines: Vec<Line>,
 }
 
@@ -71,17 +99,23 @@ impl PackedWeight {
 
     /// A matrix without values, whose room is used again by each packing.
     pub fn empty(precision: Precision) -> Self {
+        Self::laid_out(precision, Isa::current().tile_width() == 1)
+    }
+
+    /// The same with half panels one after the other, or whole ones.
+    pub(super) fn laid_out(precision: Precision, halved: bool) -> Self {
         Self {
             n: 0,
             k: 0,
             precision,
+            halved,
             lines: Vec::new(),
         }
     }
 
     /// Becomes what [`PackedWeight::new`] makes.
     pub fn pack(&mut self, n: usize, k: usize, fill: impl Fn(usize, &mut [f32]) + Sync) {
-        let precision = self.precision;
+        let (precision, halved) = (self.precision, self.halved);
         // A panel's rows as they come, then side by side.
         let room = || (vec![0.0; PANEL * k], vec![0.0; PANEL * k]);
         let pack = |(rows, columns): &mut (Vec<f32>, Vec<f32>),
@@ -95,7 +129,7 @@ impl PackedWeight {
             }
             side_by_side::<PANEL, f32>(|i| &rows[i * k..][..k], height, columns);
             let column = |at: usize| &columns[at * PANEL..][..height];
-            pack_rows(precision, k, column, lines);
+            pack_rows(precision, halved, k, column, lines);
         };
         let panels = self.room(n, k).enumerate();
         panels.for_each_init(room, pack);
@@ -108,11 +142,11 @@ impl PackedWeight {
         k: usize,
         row: impl Fn(usize) -> &'a [f32] + Sync,
     ) {
-        let precision = self.precision;
+        let (precision, halved) = (self.precision, self.halved);
         let pack = |(panel, lines): (usize, &mut [Line])| {
             let columns = panel * PANEL..n.min((panel + 1) * PANEL);
             let row = |k: usize| &row(k)[columns.clone()];
-            pack_rows(precision, k, row, lines);
+            pack_rows(precision, halved, k, row, lines);
         };
         self.room(n, k).enumerate().for_each(pack);
     }
@@ -151,6 +185,20 @@ impl PackedWeight {
         std::mem::size_of_val(self.lines.as_slice())
     }
 
+    /// Whether half panels lie one after the other.
+    pub(super) fn is_halved(&self) -> bool {
+        self.halved
+    }
+
+    /// How the rows of a panel (pairs of rows in bf16) lie.
+    pub(super) fn spacing(&self) -> Spacing {
+        if self.halved {
+            Spacing::halves(self.floats_of_panel() / PANEL)
+        } else {
+            Spacing::rows(PANEL)
+        }
+    }
+
     /// f32 slots between panels.
     pub(super) fn floats_of_panel(&self) -> usize {
         panel_floats(self.k, self.precision)
@@ -174,26 +222,43 @@ fn panel_floats(k: usize, precision: Precision) -> usize {
 /// Packs the `k` rows of a panel.
 fn pack_rows<'a>(
     precision: Precision,
+    halved: bool,
     k: usize,
     row: impl Fn(usize) -> &'a [f32],
     lines: &mut [Line],
 ) {
+    let rows = lines.len() / 2;
+    let place = |row: usize, half: usize| {
+        if halved {
+            half * rows + row
+        } else {
+            2 * row + half
+        }
+    };
     match precision {
-        Precision::F32 => (0..k).for_each(|k| pack_row_f32(row(k), k, lines)),
-        Precision::Bf16 => pack_rows_bf16(Isa::current(), k, row, lines),
+        Precision::F32 => (0..k).for_each(|k| {
+            for half in 0..2 {
+                pack_row_f32(lane(row(k), half), &mut lines[place(k, half)]);
+            }
+        }),
+        Precision::Bf16 => (0..rows).for_each(|pair| {
+            let odd = 2 * pair + 1;
+            let (even, odd) = (row(odd - 1), if odd < k { row(odd) } else { &[] });
+            for half in 0..2 {
+                let pairs = (lane(even, half), lane(odd, half));
+                pack_row_bf16(Isa::current(), pairs, &mut lines[place(pair, half)]);
+            }
+        }),
     }
 }
 
-fn pack_row_f32(values: &[f32], k: usize, lines: &mut [Line]) {
-    for (half, line) in lines[2 * k..][..2].iter_mut().enumerate() {
-        let values = lane(values, half);
-        let (own, beyond) = line.0.split_at_mut(values.len());
-        own.copy_from_slice(values);
-        beyond.fill(0.0);
-    }
+fn pack_row_f32(values: &[f32], line: &mut Line) {
+    let (own, beyond) = line.0.split_at_mut(values.len());
+    own.copy_from_slice(values);
+    beyond.fill(0.0);
 }
 
-/// Packs `k` rows of a panel, two by two.
+/// Packs the halves of two rows.
 #[cfg_attr(
     target_arch = "x86_64",
     expect(
@@ -201,33 +266,21 @@ fn pack_row_f32(values: &[f32], k: usize, lines: &mut [Line]) {
         reason = "an instruction set; the block says why it is there"
     )
 )]
-fn pack_rows_bf16<'a>(isa: Isa, k: usize, row: impl Fn(usize) -> &'a [f32], lines: &mut [Line]) {
-    for (pair, lines) in lines.chunks_exact_mut(2).enumerate() {
-        let even = row(2 * pair);
-        let odd = if 2 * pair + 1 < k {
-            row(2 * pair + 1)
-        } else {
-            &[]
+#[inline]
+fn pack_row_bf16(isa: Isa, (even, odd): (&[f32], &[f32]), line: &mut Line) {
+    #[cfg(target_arch = "x86_64")]
+    if isa == Isa::Avx512Bf16 {
+        // SAFETY: `isa` is available (Isa::from_env checks).
+        line.0 = unsafe { dot_bf16::pairs(even, odd) };
+        return;
+    }
+    let _ = isa;
+    for (i, slot) in line.0.iter_mut().enumerate() {
+        let bits = |values: &[f32]| {
+            let value = values.get(i).copied().unwrap_or(0.0);
+            u32::from(bf16::from_f32(value).to_bits())
         };
-        #[cfg(target_arch = "x86_64")]
-        if isa == Isa::Avx512Bf16 {
-            for (half, line) in lines.iter_mut().enumerate() {
-                // SAFETY: `isa` is available (Isa::from_env checks).
-                line.0 = unsafe { dot_bf16::pairs(lane(even, half), lane(odd, half)) };
-            }
-            continue;
-        }
-        let _ = isa;
-        for (half, line) in lines.iter_mut().enumerate() {
-            let (even, odd) = (lane(even, half), lane(odd, half));
-            for (i, slot) in line.0.iter_mut().enumerate() {
-                let bits = |values: &[f32]| {
-                    let value = values.get(i).copied().unwrap_or(0.0);
-                    u32::from(bf16::from_f32(value).to_bits())
-                };
-                *slot = f32::from_bits(bits(odd) << 16 | bits(even));
-            }
-        }
+        *slot = f32::from_bits(bits(odd) << 16 | bits(even));
     }
 }
 

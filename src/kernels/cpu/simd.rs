@@ -63,6 +63,14 @@ impl Isa {
         self == Isa::Avx512Bf16
     }
 
+    /// [`Lanes::TILE_WIDTH`] of its lanes.
+    pub(super) fn tile_width(self) -> usize {
+        match self {
+            Isa::Avx512 | Isa::Avx512Bf16 => 2,
+            Isa::Avx2 | Isa::Portable => 1,
+        }
+    }
+
     /// The best this machine has.
     pub fn best() -> Isa {
         *Isa::ALL

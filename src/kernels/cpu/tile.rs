@@ -5,7 +5,7 @@
     reason = "vector loads and stores through pointers; each block says why it is in bounds"
 )]
 
-use super::packed_weight::PANEL;
+use super::packed_weight::{PANEL, Spacing};
 use super::simd::{LANES, Lanes, prefetch};
 
 /// Rows of weights that are asked for before they are needed: main memory answers that late, and few rows of A don't take long with a row of weights.
@@ -33,26 +33,28 @@ macro_rules! by_rows {
 }
 pub(super) use by_rows;
 
-/// What is asked for while a tile is multiplied: with every step of k, `W` lines from each of `places` on, `step` floats further than with the last.
+/// What is asked for while a tile is multiplied: with every step of k, from each of `places` on `W` lines, `half` floats apart, and `step` floats further than
+/// with the last.
 #[derive(Clone, Copy)]
 pub(super) struct Ahead<const NP: usize> {
     pub places: [*const f32; NP],
     pub step: usize,
+    pub half: usize,
 }
 
 impl<const NP: usize> Ahead<NP> {
     #[inline(always)]
     fn fetch<const W: usize>(&self, panel: usize, k: usize) {
         for w in 0..W {
-            prefetch(self.places[panel].wrapping_add(k * self.step + w * LANES));
+            prefetch(self.places[panel].wrapping_add(k * self.step + w * self.half));
         }
     }
 }
 
-/// `sums += a · b` over `depth` steps of k: value (row, k) of A lies at `row * ROW + k * STEP`, rows of B `b_stride` floats apart, `W` registers wide.
+/// `sums += a · b` over `depth` steps of k: value (row, k) of A lies at `row * ROW + k * STEP`, rows of B, `W` registers wide, as `spacing` says.
 ///
 /// # Safety
-/// `a` must hold `MR` rows of `depth` values, every pointer of `b` `depth` rows of `16 W` floats.
+/// `a` must hold `MR` rows of `depth` values, every pointer of `b` `depth` rows of `16 W` floats, or of its halves.
 #[inline(always)]
 #[expect(
     clippy::needless_range_loop,
@@ -70,7 +72,7 @@ pub(super) unsafe fn multiply_f32<
     a: *const f32,
     b: [*const f32; NP],
     depth: usize,
-    b_stride: usize,
+    spacing: Spacing,
     ahead: Option<Ahead<NP>>,
 ) {
     let mut local = *sums;
@@ -83,7 +85,7 @@ pub(super) unsafe fn multiply_f32<
                 }
                 let mut columns = [V::splat(0.0); W];
                 for w in 0..W {
-                    columns[w] = V::load(b[p].add(k * b_stride + w * LANES));
+                    columns[w] = V::load(b[p].add(k * spacing.row + w * spacing.half));
                 }
                 for r in 0..MR {
                     let value = V::splat(*a.add(r * ROW + k * STEP));
@@ -115,6 +117,7 @@ pub(super) unsafe fn multiply_bf16<
     a: *const f32,
     b: [*const f32; NP],
     pairs: usize,
+    spacing: Spacing,
     ahead: Ahead<NP>,
 ) {
     let mut local = *sums;
@@ -123,10 +126,10 @@ pub(super) unsafe fn multiply_bf16<
             // SAFETY: as in `multiply_f32`; A is zero beyond an odd last k.
             unsafe {
                 ahead.fetch::<W>(p, pair);
-                let source: *const u16 = b[p].add(pair * PANEL).cast();
                 let (mut even, mut odd) = ([V::splat(0.0); W], [V::splat(0.0); W]);
                 for w in 0..W {
-                    (even[w], odd[w]) = V::load_bf16_pairs(source.add(2 * w * LANES));
+                    let source = b[p].add(pair * spacing.row + w * spacing.half);
+                    (even[w], odd[w]) = V::load_bf16_pairs(source.cast());
                 }
                 for r in 0..MR {
                     let value = V::splat(*a.add(r * ROW + 2 * pair * STEP));
