@@ -1,8 +1,8 @@
 //! `C = A · Wᵀ (+ R)` with `W` repacked once at load: the matrix product of every linear layer.
 //!
 //! `A` is copied block by block ([`ROW_BLOCK`] rows × [`DEPTH`] columns, fits L2): row by row where it lies in rows, in strips of [`STRIP`] rows where it
-//! lies in columns, so that copying never transposes. The inner loop reads both operands straight through, from L2. A tile of up to 12 × 32 results stays
-//! in registers; while it is computed, the lines of C that the next one writes are fetched.
+//! lies in columns, so that copying never transposes. The inner loop reads both operands straight through, from L2. A tile of up to 12 × 32 results
+//! (6 × 16 in AVX2's sixteen registers) stays in registers; while it is computed, the lines of C that the next one writes are fetched.
 //!
 //! **Batch-invariant to the byte**: every element of C is one chain of multiply-adds in the order of k, whatever the number of rows, the tile it
 //! falls in or the threads at work.
