@@ -343,3 +343,43 @@ fn a_planted_import_is_caught() {
         );
     }
 }
+
+/// Imports every script of `bench/`; packages of others may be missing, names of ours may not.
+const IMPORT_ALL: &str = r#"
+import importlib.util, pathlib, sys
+bench = pathlib.Path(sys.argv[1])
+ours = {path.stem for path in bench.glob("*/*.py")}
+for path in sorted(bench.glob("*/*.py")):
+    sys.path[:0] = [str(path.parent), str(bench / "common")]
+    spec = importlib.util.spec_from_file_location("script", path)
+    try:
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    except ModuleNotFoundError as error:
+        if error.name in ours:
+            sys.exit(f"{path}: {error}")
+    del sys.path[:2]
+    for name in ours & set(sys.modules):
+        del sys.modules[name]
+    print(path.name)
+"#;
+
+#[test]
+fn benchmarks_find_what_they_share() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python =
+        std::env::var_os("ANKH3_TEST_PYTHON").map_or(here.join(".venv/bin/python"), PathBuf::from);
+    let output = std::process::Command::new(&python)
+        .args(["-c", IMPORT_ALL])
+        .arg(here.join("bench"))
+        .env("ANKH3", "ankh3")
+        .output()
+        .unwrap_or_else(|error| {
+            panic!(
+                "{}: {error}; run tests/run, which makes it",
+                python.display()
+            )
+        });
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("measure.py"));
+}
