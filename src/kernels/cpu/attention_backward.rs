@@ -88,7 +88,7 @@ pub struct Gradients<'a> {
 
 /// Room for one task.
 #[derive(Default)]
-struct Scratch {
+pub(super) struct Scratch {
     /// `[key / 32][d][key % 32]`.
     key_panels: Vec<f32>,
     value_panels: Vec<f32>,
@@ -161,11 +161,11 @@ fn keys_are_disjoint(segments: &[Segment]) -> bool {
     ranges.windows(2).all(|pair| pair[0].end <= pair[1].start)
 }
 
-struct Task<'a> {
-    attention: &'a Attention<'a>,
-    gradients: &'a Gradients<'a>,
-    segment: &'a Segment,
-    head: usize,
+pub(super) struct Task<'a> {
+    pub attention: &'a Attention<'a>,
+    pub gradients: &'a Gradients<'a>,
+    pub segment: &'a Segment,
+    pub head: usize,
 }
 
 /// Some queries of a task and the keys they may see.
@@ -184,7 +184,7 @@ impl Block {
 }
 
 #[inline(always)]
-unsafe fn run<V: Lanes>(task: &Task<'_>, scratch: &mut Scratch, bias: &mut [f32]) {
+pub(super) unsafe fn run<V: Lanes>(task: &Task<'_>, scratch: &mut Scratch, bias: &mut [f32]) {
     let (d_kv, segment) = (task.attention.d_kv, task.segment);
     let padded_d = d_kv.next_multiple_of(PANEL);
     task.prepare(scratch, padded_d);
@@ -561,100 +561,5 @@ unsafe fn tile<V: Lanes, const MR: usize, const W: usize, const ROW: usize, cons
             None,
         );
         write_tile(&sums, c, c_stride, W * LANES);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::attention::{Bias, Heads};
-    use super::super::simd::Array;
-    use super::*;
-
-    fn values(count: usize, seed: u32) -> Vec<f32> {
-        let value = |i: u32| ((i ^ seed).wrapping_mul(0x9e37_79b9) >> 8) as f32 / (1 << 23) as f32;
-        (0..count as u32).map(|i| value(i) - 1.0).collect()
-    }
-
-    /// Gradients of q, k, v and the bias in tiles of the shape of `V`, whatever the CPU has.
-    fn in_tiles_of<V: Lanes>(
-        attention: &Attention<'_>,
-        out: &[f32],
-        grad: &[f32],
-    ) -> [Vec<f32>; 4] {
-        let segment = &attention.segments[0];
-        let inner = attention.heads * attention.d_kv;
-        let mut dq = vec![0.0; segment.queries.len() * inner];
-        let (mut dk, mut dv) = (
-            vec![0.0; segment.keys.len() * inner],
-            vec![0.0; segment.keys.len() * inner],
-        );
-        let mut bias = vec![0.0; 9];
-        let [dq_heads] = HeadsMut::split(&mut dq, inner, [0]);
-        let [dk_heads] = HeadsMut::split(&mut dk, inner, [0]);
-        let [dv_heads] = HeadsMut::split(&mut dv, inner, [0]);
-        let gradients = Gradients {
-            out,
-            grad,
-            dq: dq_heads,
-            dk: dk_heads,
-            dv: dv_heads,
-        };
-        let task = Task {
-            attention,
-            gradients: &gradients,
-            segment,
-            head: 1,
-        };
-        // SAFETY: arrays need no instructions of their own; the gradients hold every row.
-        unsafe { run::<V>(&task, &mut Scratch::default(), &mut bias) };
-        [dq, dk, dv, bias]
-    }
-
-    #[test]
-    fn every_shape_of_tile_gives_the_same_bytes() {
-        let heads = 2;
-        for (queries, keys, d_kv) in [(1, 1, 8), (17, 20, 64), (100, 97, 40), (30, 600, 64)] {
-            let count = |rows| rows * heads * d_kv;
-            let (q, k, v) = (
-                values(count(queries), 1),
-                values(count(keys), 2),
-                values(count(keys), 3),
-            );
-            let (out, grad) = (values(count(queries), 5), values(count(queries), 6));
-            let bias = values(9 * heads, 4);
-            let matrix = |data| Heads {
-                data,
-                stride: heads * d_kv,
-                offset: 0,
-            };
-            let segment = Segment {
-                queries: 0..queries,
-                keys: 0..keys,
-                first_position: 0,
-            };
-            let attention = Attention {
-                q: matrix(&q),
-                k: matrix(&k),
-                v: matrix(&v),
-                heads,
-                d_kv,
-                bias: Some(Bias {
-                    by_distance: &bias,
-                    max_distance: 4,
-                }),
-                visibility: Visibility::Causal,
-                segments: &[segment],
-                dropout: None,
-            };
-            // That of registers as few as SSE2's, as AVX2's, and as AVX-512's.
-            let few = in_tiles_of::<Array<2, 1>>(&attention, &out, &grad);
-            let some = in_tiles_of::<Array<6, 1>>(&attention, &out, &grad);
-            let many = in_tiles_of::<Array<12, 2>>(&attention, &out, &grad);
-            assert!(
-                few == some && some == many,
-                "{queries} x {keys}, heads of {d_kv}"
-            );
-            assert!(few.iter().flatten().all(|value| value.is_finite()));
-        }
     }
 }

@@ -179,7 +179,7 @@ impl Product<'_> {
     }
 
     /// Calls `multiply` with one block of k after the other.
-    fn for_each_part(
+    pub(super) fn for_each_part(
         &self,
         rows: &std::ops::Range<usize>,
         panels: &std::ops::Range<usize>,
@@ -253,7 +253,7 @@ fn depths(depth: usize) -> impl Iterator<Item = (usize, usize, usize)> {
 }
 
 /// One block of k of one task, or all of k of up to [`STRIP`] rows: then every [`DEPTH`] columns have a strip of their own.
-struct Part<'a> {
+pub(super) struct Part<'a> {
     product: &'a Product<'a>,
     block: &'a [f32],
     rows: &'a std::ops::Range<usize>,
@@ -271,7 +271,7 @@ impl Part<'_> {
 }
 
 #[inline(always)]
-unsafe fn run_part<V: Lanes>(part: &Part<'_>) {
+pub(super) unsafe fn run_part<V: Lanes>(part: &Part<'_>) {
     // SAFETY: passed on from `Part::run`.
     unsafe {
         match part.product.a {
@@ -417,78 +417,5 @@ unsafe fn tile<
             add_tile(&mut sums, r, n, columns);
         }
         write_tile(&sums, c, n, columns);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::simd::Array;
-    use super::*;
-
-    fn values(count: usize, seed: u32) -> Vec<f32> {
-        let value = |i: u32| ((i ^ seed).wrapping_mul(0x9e37_79b9) >> 8) as f32 / (1 << 24) as f32;
-        (0..count as u32).map(|i| value(i) - 0.5).collect()
-    }
-
-    /// `a · weightᵀ`, or more onto `c`, in tiles of the shape of `V`, whatever the CPU has.
-    fn in_tiles_of<V: Lanes>(
-        a: Left<'_>,
-        weight: &PackedWeight,
-        m: usize,
-        residual: &[f32],
-    ) -> Vec<f32> {
-        let mut c = values(m * weight.n(), 9);
-        let product = Product {
-            a,
-            weight,
-            residual: Some(residual),
-            adds: true,
-            c: SharedMut(c.as_mut_ptr()),
-            m,
-        };
-        let (rows, panels) = (0..m, 0..weight.n().div_ceil(PANEL));
-        // SAFETY: arrays need no instructions of their own; the shapes are those of the product.
-        product.for_each_part(&rows, &panels, |part| unsafe { run_part::<V>(part) });
-        c
-    }
-
-    #[test]
-    fn every_shape_of_tile_gives_the_same_bytes() {
-        for (m, n, k) in [
-            (1, 1, 1),
-            (1, 130, 40),
-            (2, 70, 513),
-            (3, 129, 33),
-            (5, 47, 20),
-            (13, 33, 1025),
-            (40, 100, 64),
-        ] {
-            for precision in [Precision::F32, Precision::Bf16] {
-                let w = values(n * k, 1);
-                let [weight, halved] = [false, true].map(|halved| {
-                    let mut weight = PackedWeight::laid_out(precision, halved);
-                    weight.pack(n, k, |row, target| {
-                        target.copy_from_slice(&w[row * k..][..k]);
-                    });
-                    weight
-                });
-                let (a, residual) = (values(m * k, 2), values(m * n, 3));
-                for a in [Left::Rows(&a), Left::Columns(&a)] {
-                    let in_tiles = |weight: &PackedWeight| {
-                        // That of registers as few as SSE2's, as AVX2's, and as AVX-512's.
-                        [
-                            in_tiles_of::<Array<2, 1>>(a, weight, m, &residual),
-                            in_tiles_of::<Array<6, 1>>(a, weight, m, &residual),
-                            in_tiles_of::<Array<12, 2>>(a, weight, m, &residual),
-                        ]
-                    };
-                    let first = in_tiles_of::<Array<2, 1>>(a, &weight, m, &residual);
-                    assert!(first.iter().any(|value| *value != 0.0));
-                    for c in in_tiles(&weight).iter().chain(&in_tiles(&halved)) {
-                        assert!(*c == first, "{m} x {n} x {k}, {precision:?}");
-                    }
-                }
-            }
-        }
     }
 }

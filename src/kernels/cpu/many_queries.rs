@@ -26,7 +26,7 @@ const KEYS: usize = 240;
 
 /// Room for one task; grows to what is asked of it.
 #[derive(Default)]
-struct Scratch {
+pub(super) struct Scratch {
     /// `[query / 32][d][query % 32]`.
     queries: Vec<f32>,
     /// Rows of `ROW` values.
@@ -65,7 +65,7 @@ pub(super) struct ManyQueries<'a, T> {
 }
 
 #[inline(always)]
-unsafe fn run<V: Lanes, T: Stored>(
+pub(super) unsafe fn run<V: Lanes, T: Stored>(
     task: &ManyQueries<'_, T>,
     scratch: &mut Scratch,
     out: SharedMut,
@@ -436,93 +436,6 @@ unsafe fn mix<V: Lanes, const MR: usize, const ROW: usize, const W: usize>(
         );
         for (r, [row]) in tile.iter().enumerate() {
             store(row, sums.add(r * QUERIES));
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::attention::{Bias, Heads};
-    use super::super::simd::Array;
-    use super::*;
-
-    const HEADS: usize = 2;
-
-    fn values(count: usize, seed: u32) -> Vec<f32> {
-        let value = |i: u32| ((i ^ seed).wrapping_mul(0x9e37_79b9) >> 8) as f32 / (1 << 23) as f32;
-        (0..count as u32).map(|i| value(i) - 1.0).collect()
-    }
-
-    /// The second head of one segment, in tiles of the shape of `V`, whatever the CPU has.
-    fn in_tiles_of<V: Lanes>(attention: &Attention<'_>, scratch: &mut Scratch) -> Vec<f32> {
-        let segment = &attention.segments[0];
-        let mut out = vec![0.0; segment.queries.end * HEADS * attention.d_kv];
-        for first in (0..segment.queries.len()).step_by(ROWS_PER_TASK) {
-            let task = ManyQueries {
-                attention,
-                segment,
-                head: 1,
-                queries: first..(first + ROWS_PER_TASK).min(segment.queries.len()),
-            };
-            // SAFETY: arrays need no instructions of their own; the result holds every row.
-            unsafe { run::<V, f32>(&task, scratch, SharedMut(out.as_mut_ptr())) };
-        }
-        out
-    }
-
-    #[test]
-    fn every_shape_of_tile_gives_the_same_bytes() {
-        // One for all, as a thread has it.
-        let mut scratch = Scratch::default();
-        let shapes = [
-            (2, 2, 8),
-            (16, 241, 20),
-            (17, 17, 64),
-            (33, 100, 96),
-            (300, 260, 64),
-        ];
-        for (queries, keys, d_kv) in shapes {
-            let (q, k, v) = (
-                values(queries * HEADS * d_kv, 1),
-                values(keys * HEADS * d_kv, 2),
-                values(keys * HEADS * d_kv, 3),
-            );
-            let bias = values(9 * HEADS, 4);
-            let heads = |data| Heads {
-                data,
-                stride: HEADS * d_kv,
-                offset: 0,
-            };
-            for visibility in [Visibility::All, Visibility::Causal] {
-                let segment = Segment {
-                    queries: 0..queries,
-                    keys: 0..keys,
-                    first_position: 3,
-                };
-                let attention = Attention {
-                    q: heads(&q),
-                    k: heads(&k),
-                    v: heads(&v),
-                    heads: HEADS,
-                    d_kv,
-                    bias: Some(Bias {
-                        by_distance: &bias,
-                        max_distance: 4,
-                    }),
-                    visibility,
-                    segments: &[segment],
-                    dropout: None,
-                };
-                // That of registers as few as SSE2's, as AVX2's, and as AVX-512's.
-                let few = in_tiles_of::<Array<2, 1>>(&attention, &mut scratch);
-                let some = in_tiles_of::<Array<6, 1>>(&attention, &mut scratch);
-                let many = in_tiles_of::<Array<12, 2>>(&attention, &mut scratch);
-                assert!(
-                    few == some && some == many,
-                    "{queries} x {keys}, heads of {d_kv}, {visibility:?}"
-                );
-                assert!(few.iter().all(|value| value.is_finite()));
-            }
         }
     }
 }

@@ -20,6 +20,8 @@ mod many_queries;
 pub mod packed_weight;
 pub mod simd;
 mod single_query;
+#[cfg(test)]
+mod tests;
 mod tile;
 
 pub use int8_lanes::Int8Isa;

@@ -1,0 +1,215 @@
+//! Tiles of every shape give the same bytes. [`Array`] has tiles as low as SSE2's registers, as AVX2's and as wide as AVX-512's, whatever the CPU has: so their
+//! edges are tested on any machine.
+#![expect(
+    unsafe_code,
+    reason = "kernels are called below what chooses their instruction set"
+)]
+
+use super::SharedMut;
+use super::attention::{Attention, Bias, Heads, Segment, Visibility};
+use super::attention_backward::{self as backward, Gradients, HeadsMut};
+use super::gemm::{self, Left, Product};
+use super::many_queries::{self as many, ManyQueries, ROWS_PER_TASK};
+use super::packed_weight::{PANEL, PackedWeight, Precision};
+use super::simd::{Array, Lanes};
+
+type Low = Array<2, 1>;
+type Middle = Array<6, 1>;
+type Wide = Array<12, 2>;
+
+const HEADS: usize = 2;
+/// Of the bias.
+const MAX_DISTANCE: usize = 4;
+
+/// Numbers in [-1, 1).
+fn values(count: usize, seed: u32) -> Vec<f32> {
+    let value = |i: u32| ((i ^ seed).wrapping_mul(0x9e37_79b9) >> 8) as f32 / (1 << 23) as f32;
+    (0..count as u32).map(|i| value(i) - 1.0).collect()
+}
+
+/// `residual + c + a · weightᵀ` in tiles of the shape of `V`.
+fn product<V: Lanes>(a: Left<'_>, weight: &PackedWeight, m: usize, residual: &[f32]) -> Vec<f32> {
+    let mut c = values(m * weight.n(), 9);
+    let product = Product {
+        a,
+        weight,
+        residual: Some(residual),
+        adds: true,
+        c: SharedMut(c.as_mut_ptr()),
+        m,
+    };
+    let (rows, panels) = (0..m, 0..weight.n().div_ceil(PANEL));
+    // SAFETY: arrays need no instructions of their own; the shapes are those of the product.
+    product.for_each_part(&rows, &panels, |part| unsafe { gemm::run_part::<V>(part) });
+    c
+}
+
+#[test]
+fn products() {
+    let shapes = [
+        (1, 1, 1),
+        (1, 130, 40),
+        (2, 70, 513),
+        (3, 129, 33),
+        (5, 47, 20),
+        (13, 33, 1025),
+        (40, 100, 64),
+    ];
+    for (m, n, k) in shapes {
+        for precision in [Precision::F32, Precision::Bf16] {
+            let w = values(n * k, 1);
+            let weights = [false, true].map(|halved| {
+                let mut weight = PackedWeight::laid_out(precision, halved);
+                weight.pack(n, k, |row, target| {
+                    target.copy_from_slice(&w[row * k..][..k]);
+                });
+                weight
+            });
+            let (a, residual) = (values(m * k, 2), values(m * n, 3));
+            for a in [Left::Rows(&a), Left::Columns(&a)] {
+                let first = product::<Low>(a, &weights[0], m, &residual);
+                assert!(first.iter().any(|value| *value != 0.0));
+                for weight in &weights {
+                    let low = product::<Low>(a, weight, m, &residual);
+                    let middle = product::<Middle>(a, weight, m, &residual);
+                    let wide = product::<Wide>(a, weight, m, &residual);
+                    let same = low == first && middle == first && wide == first;
+                    assert!(same, "{m} x {n} x {k}, {precision:?}");
+                }
+            }
+        }
+    }
+}
+
+/// What attention reads: one segment.
+struct Inputs {
+    q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+    bias: Vec<f32>,
+    d_kv: usize,
+    segment: [Segment; 1],
+}
+
+impl Inputs {
+    fn new((queries, keys, d_kv): (usize, usize, usize), first_position: usize) -> Self {
+        Self {
+            q: values(queries * HEADS * d_kv, 1),
+            k: values(keys * HEADS * d_kv, 2),
+            v: values(keys * HEADS * d_kv, 3),
+            bias: values((2 * MAX_DISTANCE + 1) * HEADS, 4),
+            d_kv,
+            segment: [Segment {
+                queries: 0..queries,
+                keys: 0..keys,
+                first_position,
+            }],
+        }
+    }
+
+    fn attention(&self, visibility: Visibility) -> Attention<'_> {
+        let heads = |data| Heads {
+            data,
+            stride: HEADS * self.d_kv,
+            offset: 0,
+        };
+        Attention {
+            q: heads(&self.q),
+            k: heads(&self.k),
+            v: heads(&self.v),
+            heads: HEADS,
+            d_kv: self.d_kv,
+            bias: Some(Bias {
+                by_distance: &self.bias,
+                max_distance: MAX_DISTANCE,
+            }),
+            visibility,
+            segments: &self.segment,
+            dropout: None,
+        }
+    }
+}
+
+/// The second head in tiles of the shape of `V`.
+fn attended<V: Lanes>(attention: &Attention<'_>, scratch: &mut many::Scratch) -> Vec<f32> {
+    let segment = &attention.segments[0];
+    let mut out = vec![0.0; segment.queries.end * HEADS * attention.d_kv];
+    for first in (0..segment.queries.len()).step_by(ROWS_PER_TASK) {
+        let task = ManyQueries {
+            attention,
+            segment,
+            head: 1,
+            queries: first..(first + ROWS_PER_TASK).min(segment.queries.len()),
+        };
+        // SAFETY: arrays need no instructions of their own; the result holds every row.
+        unsafe { many::run::<V, f32>(&task, scratch, SharedMut(out.as_mut_ptr())) };
+    }
+    out
+}
+
+#[test]
+fn attention_of_many_queries() {
+    // One for all, as a thread has it.
+    let mut scratch = many::Scratch::default();
+    let shapes = [
+        (2, 2, 8),
+        (16, 241, 20),
+        (17, 17, 64),
+        (33, 100, 96),
+        (300, 260, 64),
+    ];
+    for shape in shapes {
+        for visibility in [Visibility::All, Visibility::Causal] {
+            let inputs = Inputs::new(shape, 3);
+            let attention = inputs.attention(visibility);
+            let low = attended::<Low>(&attention, &mut scratch);
+            let middle = attended::<Middle>(&attention, &mut scratch);
+            let wide = attended::<Wide>(&attention, &mut scratch);
+            assert!(low == middle && middle == wide, "{shape:?}, {visibility:?}");
+            assert!(low.iter().all(|value| value.is_finite()));
+        }
+    }
+}
+
+/// Gradients of q, k, v and the bias of the second head in tiles of the shape of `V`.
+fn gradients<V: Lanes>(attention: &Attention<'_>) -> [Vec<f32>; 4] {
+    let segment = &attention.segments[0];
+    let inner = HEADS * attention.d_kv;
+    let (queries, keys) = (segment.queries.len() * inner, segment.keys.len() * inner);
+    let (out, grad) = (values(queries, 5), values(queries, 6));
+    let (mut dq, mut dk, mut dv) = (vec![0.0; queries], vec![0.0; keys], vec![0.0; keys]);
+    let mut bias = vec![0.0; 2 * MAX_DISTANCE + 1];
+    let [dq_heads] = HeadsMut::split(&mut dq, inner, [0]);
+    let [dk_heads] = HeadsMut::split(&mut dk, inner, [0]);
+    let [dv_heads] = HeadsMut::split(&mut dv, inner, [0]);
+    let task = backward::Task {
+        attention,
+        gradients: &Gradients {
+            out: &out,
+            grad: &grad,
+            dq: dq_heads,
+            dk: dk_heads,
+            dv: dv_heads,
+        },
+        segment,
+        head: 1,
+    };
+    // SAFETY: arrays need no instructions of their own; the gradients hold every row.
+    unsafe { backward::run::<V>(&task, &mut backward::Scratch::default(), &mut bias) };
+    [dq, dk, dv, bias]
+}
+
+#[test]
+fn gradients_of_attention() {
+    for shape in [(1, 1, 8), (17, 20, 64), (100, 97, 40), (30, 600, 64)] {
+        let inputs = Inputs::new(shape, 0);
+        let attention = inputs.attention(Visibility::Causal);
+        let low = gradients::<Low>(&attention);
+        let (middle, wide) = (
+            gradients::<Middle>(&attention),
+            gradients::<Wide>(&attention),
+        );
+        assert!(low == middle && middle == wide, "{shape:?}");
+        assert!(low.iter().flatten().all(|value| value.is_finite()));
+    }
+}
