@@ -28,7 +28,6 @@ use crate::inference::residues::Residues;
 use crate::io::input::Input;
 use crate::io::stdio::{self, Content, Output};
 use crate::io::text_merge::{Layout, TextFormat};
-use crate::model::{Decoder, Encoder};
 use crate::progress::Progress;
 use crate::sequence::Rules;
 use crate::tokenizer::TaskPrefix;
@@ -177,13 +176,7 @@ pub fn run(args: &CompleteArgs) -> Result<Outcome> {
     let fasta = Output::create(output, Content::Text)
         .with_context(|| format!("writing {}", output.display()))?;
     let input = Input::open(&args.input.files, options)?;
-    let config = &opened.checkpoint.config;
-    let networks = opened.load_on_all(|loader| {
-        Ok((
-            Encoder::load(loader, config)?,
-            Decoder::load(loader, config)?,
-        ))
-    })?;
+    let networks = opened.load_both_on_all()?;
     let stacks = networks.iter().map(|(encoder, decoder)| (encoder, decoder));
     let budget = budget(&args.runtime, &opened);
     let run = Run {

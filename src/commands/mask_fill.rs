@@ -23,7 +23,6 @@ use crate::io::stdio::{Content, Output, is_dash};
 use crate::io::table::{Cell, Table, TableFormat, write_manifest};
 use crate::io::text_merge::{Layout, TextFormat};
 use crate::io::write_fasta::write_record;
-use crate::model::{Decoder, Encoder};
 use crate::sequence::{MASK, Masks, Rules, Sequence};
 
 /// Fill masked residues: FASTA with masks in, FASTA with the most probable residues out
@@ -154,13 +153,7 @@ pub fn run(args: &MaskFillArgs) -> Result<Outcome> {
     });
     let table = table.transpose()?;
     let mut input = Input::open(&args.input.files, options)?;
-    let networks = opened.load_on_all(|loader| {
-        let config = &opened.checkpoint.config;
-        Ok((
-            Encoder::load(loader, config)?,
-            Decoder::load(loader, config)?,
-        ))
-    })?;
+    let networks = opened.load_both_on_all()?;
     let stacks = networks.iter().map(|(encoder, decoder)| (encoder, decoder));
     let model = MaskedModel::new(
         stacks.collect(),

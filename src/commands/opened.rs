@@ -8,7 +8,7 @@ use crate::checkpoint::Checkpoint;
 use crate::device::Compute;
 use crate::inference::token_budget::{Stacks, token_budget};
 use crate::kernels::linear::WeightForm;
-use crate::model::Loader;
+use crate::model::{Decoder, Encoder, Loader};
 use crate::tokenizer::TaskPrefix;
 
 /// A checkpoint, ready to load weights from, and where they go.
@@ -116,6 +116,20 @@ impl Opened {
     ) -> Result<Vec<T>> {
         let all = std::iter::once(&self.compute).chain(&self.others);
         all.map(|compute| self.load_on(compute, &load)).collect()
+    }
+
+    /// Both stacks on every device.
+    ///
+    /// # Errors
+    /// Weights that are missing or misshapen.
+    pub fn load_both_on_all(&self) -> Result<Vec<(Encoder, Decoder)>> {
+        let config = &self.checkpoint.config;
+        self.load_on_all(|loader| {
+            Ok((
+                Encoder::load(loader, config)?,
+                Decoder::load(loader, config)?,
+            ))
+        })
     }
 
     /// Tokens in a batch: what was asked for, else what keeps the device busy and its memory bears, beside the weights of `stacks`.

@@ -26,7 +26,6 @@ use crate::inference::token_budget::Stacks;
 use crate::io::input::{Input, Item};
 use crate::io::picture::{self, Picture};
 use crate::io::table::{Table, TableFormat, write_manifest};
-use crate::model::{Decoder, Encoder};
 use crate::sequence::Rules;
 
 /// Masked at once where `--method wild-type` is asked for without a fraction: what the model was trained on.
@@ -241,13 +240,7 @@ pub fn run(args: &ScoreArgs) -> Result<Outcome> {
         None => Proteins::Read(Box::new(Input::open(&args.input.files, options)?)),
     };
     let one = picture.as_ref().map(|_| input.only()).transpose()?;
-    let networks = opened.load_on_all(|loader| {
-        let config = &opened.checkpoint.config;
-        Ok((
-            Encoder::load(loader, config)?,
-            Decoder::load(loader, config)?,
-        ))
-    })?;
+    let networks = opened.load_both_on_all()?;
     let tokenizer = &opened.checkpoint.tokenizer;
     let stacks = networks.iter().map(|(encoder, decoder)| (encoder, decoder));
     let residues = Residues::standard(tokenizer)?;
