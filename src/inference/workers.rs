@@ -200,7 +200,7 @@ fn in_halves<T>(
             Ok(results)
         }
         Err(error) if is_out_of_memory(&error) => Err(Error::msg(format!(
-            "the device has no memory for this sequence alone ({error}); take a GPU with more, --device cpu, --dtype bf16, or --max-length with --over chunk"
+            "the device has no memory for this sequence alone ({error}); take a GPU with more, --device cpu, --dtype bf16, or in `embed` --max-length with --over chunk"
         ))),
         Err(error) => Err(error),
     }

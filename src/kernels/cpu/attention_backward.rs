@@ -18,9 +18,9 @@ use std::cell::RefCell;
 use rayon::prelude::*;
 
 use super::attention::{Attention, MAX_HEAD, Segment, Visibility};
-use super::packed_weight::{PANEL, Spacing};
+use super::packed_weight::PANEL;
 use super::simd::{LANES, Lanes, exp};
-use super::tile::{by_rows, multiply_f32, read_tile, write_tile};
+use super::tile::{Sum, product};
 use super::{Isa, SharedMut, with_isa};
 
 /// Keys in one block.
@@ -505,61 +505,5 @@ unsafe fn key_gradient<V: Lanes>(
                 }
             }
         }
-    }
-}
-
-/// Whether a product replaces its target.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Sum {
-    New,
-    Add,
-}
-
-/// `c[rows × 32] (+)= a · b`; value (row, k) of A lies at `row * ROW + k * STEP`; B and C are given with the floats between their rows.
-#[inline(always)]
-unsafe fn product<V: Lanes, const ROW: usize, const STEP: usize>(
-    rows: usize,
-    a: *const f32,
-    b: (*const f32, usize),
-    depth: usize,
-    c: (*mut f32, usize),
-    sum: Sum,
-) {
-    // SAFETY: passed on from the caller.
-    unsafe {
-        if V::TILE_WIDTH == 2 {
-            by_rows!(rows, up to V::TILE_ROWS, MR => tile::<V, MR, 2, ROW, STEP>(a, b, depth, c, sum));
-            return;
-        }
-        for half in [0, LANES] {
-            let (b, c) = ((b.0.add(half), b.1), (c.0.add(half), c.1));
-            by_rows!(rows, up to V::TILE_ROWS, MR => tile::<V, MR, 1, ROW, STEP>(a, b, depth, c, sum));
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn tile<V: Lanes, const MR: usize, const W: usize, const ROW: usize, const STEP: usize>(
-    a: *const f32,
-    (b, b_stride): (*const f32, usize),
-    depth: usize,
-    (c, c_stride): (*mut f32, usize),
-    sum: Sum,
-) {
-    // SAFETY: the caller's A has MR × depth values, B `depth` rows of 32, C MR rows of 32.
-    unsafe {
-        let mut sums = [[[V::splat(0.0); W]; 1]; MR];
-        if sum == Sum::Add {
-            read_tile(&mut sums, c, c_stride, W * LANES);
-        }
-        multiply_f32::<V, MR, 1, ROW, STEP, W>(
-            &mut sums,
-            a,
-            [b],
-            depth,
-            Spacing::rows(b_stride),
-            None,
-        );
-        write_tile(&sums, c, c_stride, W * LANES);
     }
 }

@@ -66,8 +66,11 @@ impl Isa {
     /// [`Lanes::TILE_WIDTH`] of its lanes.
     pub(super) fn tile_width(self) -> usize {
         match self {
-            Isa::Avx512 | Isa::Avx512Bf16 => 2,
-            Isa::Avx2 | Isa::Portable => 1,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 | Isa::Avx512Bf16 => Avx512::TILE_WIDTH,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => Avx2::TILE_WIDTH,
+            _ => Portable::TILE_WIDTH,
         }
     }
 
