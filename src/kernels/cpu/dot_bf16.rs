@@ -1,7 +1,7 @@
 //! The product of [`super::gemm`] where the CPU multiplies pairs of bf16 (AVX512-BF16, `vdpbf16ps`): both operands are rounded to bf16, to nearest
-//! even, and sums are f32. Twice the multiply-adds an instruction.
+//! even, and sums are f32. Twice the multiply-adds an instruction; many times as many where it has matrix tiles ([`super::amx`]).
 //!
-//! A task's rows of A are rounded block by block ([`super::gemm::DEPTH`] columns) into pairs of k, row by row where A lies in rows and in strips of
+//! A task's rows of A are rounded block by block ([`DEPTH`] columns) into pairs of k, row by row where A lies in rows and in strips of
 //! [`STRIP`] rows where it lies in columns, so that rounding never needs a transpose. Weights are pairs already ([`super::packed_weight`]).
 //!
 //! **Batch-invariant to the byte**: every element of C is one chain of pairs in the order of k, whatever the number of rows, the tile or the threads.
@@ -18,11 +18,16 @@ use std::arch::x86_64::{
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::gemm::{DEPTH, Left, Product, ROW_BLOCK, STRIP};
+use super::amx::{self, SIDE, STEP, Unit};
+use super::gemm::{Left, Product, ROW_BLOCK, STRIP};
 use super::packed_weight::PANEL;
 use super::simd::{LANES, prefetch};
 use super::tile::{AHEAD, by_rows};
 
+/// Columns of A multiplied in one go: with half the bytes, more of them fit the second cache than in f32, and results are read and written less often.
+const DEPTH: usize = 1536;
+/// Rows of A in one task that is multiplied in tiles.
+pub(super) const TILED_ROWS: usize = 4 * SIDE;
 /// Pairs of one row of a block; some more than [`DEPTH`] asks for, so that twelve rows do not fall on the same lines of the cache.
 const ROW_PAIRS: usize = DEPTH / 2 + LANES;
 /// Pairs of a block: ten strips in either form.
@@ -44,7 +49,8 @@ pub(super) unsafe fn run(product: &Product<'_>, rows: &Range<usize>, panels: &Ra
         let k = product.weight.k();
         // Up to one strip of rows takes all of k at once: its weights are read straight through, and once.
         let depth = if rows.len() <= STRIP { k } else { DEPTH };
-        block.resize(BLOCK_PAIRS.max(k.div_ceil(DEPTH) * STRIP_PAIRS), 0);
+        let pairs = BLOCK_PAIRS.max(k.div_ceil(DEPTH) * STRIP_PAIRS);
+        block.resize(pairs.max(block.len()), 0);
         for start in (0..k).step_by(depth.max(1)) {
             let part = Part {
                 product,
@@ -67,6 +73,42 @@ pub(super) unsafe fn run(product: &Product<'_>, rows: &Range<usize>, panels: &Ra
                     }
                 }
             }
+        }
+    });
+}
+
+/// As [`run`], by the tiles of `U`; A lies in rows.
+///
+/// # Safety
+/// As [`run`], and as [`Unit`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+pub(super) unsafe fn run_in_tiles<U: Unit>(
+    product: &Product<'_>,
+    a: &[f32],
+    rows: &Range<usize>,
+    panels: &Range<usize>,
+) {
+    BLOCK.with_borrow_mut(|block| {
+        let k = product.weight.k();
+        block.resize((TILED_ROWS * ROW_PAIRS + LANES).max(block.len()), 0);
+        // Rows that begin with a line of the cache are read line by line.
+        let skipped = block.as_ptr().align_offset(64).min(LANES);
+        // SAFETY: `block` holds as many rows as a task has; the product is the caller's.
+        unsafe {
+            U::begin();
+            for start in (0..k).step_by(DEPTH) {
+                let part = Part {
+                    product,
+                    rows,
+                    panels,
+                    start,
+                    depth: DEPTH.min(k - start),
+                    block: block.as_mut_ptr().add(skipped),
+                };
+                part.round_rows(a);
+                part.multiply_in_tiles::<U>();
+            }
+            U::end();
         }
     });
 }
@@ -186,6 +228,86 @@ impl Part<'_> {
         }
     }
 
+    /// The same in blocks of [`SIDE`] × [`SIDE`] results; those over an edge by way of `beyond`.
+    #[inline(always)]
+    unsafe fn multiply_in_tiles<U: Unit>(&self) {
+        let Product {
+            weight,
+            residual,
+            adds,
+            c,
+            ..
+        } = *self.product;
+        let n = weight.n();
+        let is_first = self.start == 0 && !adds;
+        let is_last = self.start + self.depth == weight.k();
+        let pairs = self.depth.div_ceil(2);
+        let (whole, rest) = (pairs / STEP, pairs % STEP);
+        let mut beyond = [0.0_f32; SIDE * SIDE];
+        let mut last_step = [0_u32; STEP * SIDE];
+        for panel in self.panels.clone() {
+            let width = PANEL.min(n - panel * PANEL);
+            // SAFETY: a panel holds every pair of k; a block of A holds TILED_ROWS rows of whole steps, zero behind the last pair, and rows that the task
+            // lacks change no others; C and the residual have whole rows of n floats, of which those of this task and panel are touched.
+            unsafe {
+                let b: *const u32 = weight.panel(panel).cast();
+                let b = b.add(self.start / 2 * PANEL);
+                let steps = b.add(whole * STEP * SIDE);
+                std::ptr::copy_nonoverlapping(steps, last_step.as_mut_ptr(), rest * SIDE);
+                for row in (0..self.rows.len()).step_by(SIDE) {
+                    let height = SIDE.min(self.rows.len() - row);
+                    let place = (self.rows.start + row) * n + panel * PANEL;
+                    let target = c.get().add(place);
+                    let is_whole = height == SIDE && width == SIDE;
+                    let (to, stride) = if is_whole {
+                        (target, n)
+                    } else {
+                        (beyond.as_mut_ptr(), SIDE)
+                    };
+                    if !is_whole && !is_first {
+                        copy_rows((target, n), (to, stride), (height, width));
+                    }
+                    let (to, to_stride): (*mut u32, _) = (to.cast(), 4 * stride);
+                    let mut from: (*const u32, _) = if is_first {
+                        (amx::ZEROS.as_ptr(), 0)
+                    } else {
+                        (to, to_stride)
+                    };
+                    let a = self.block.add(row * ROW_PAIRS);
+                    let last = (last_step.as_ptr(), usize::from(rest > 0));
+                    for (i, (b, steps)) in [(b, whole), last].into_iter().enumerate() {
+                        if steps == 0 {
+                            continue;
+                        }
+                        U::multiply_bf16(&amx::Block {
+                            from: from.0,
+                            from_stride: from.1,
+                            a: a.add(i * whole * STEP),
+                            a_stride: 4 * ROW_PAIRS,
+                            b,
+                            steps,
+                            to,
+                            to_stride,
+                        });
+                        from = (to, to_stride);
+                    }
+                    if !is_whole {
+                        copy_rows((to.cast(), stride), (target, n), (height, width));
+                    }
+                    let Some(residual) = residual.filter(|_| is_last) else {
+                        continue;
+                    };
+                    for row in 0..height {
+                        let results = target.add(row * n);
+                        for (i, value) in residual[place + row * n..][..width].iter().enumerate() {
+                            *results.add(i) += value;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
     #[inline(always)]
     unsafe fn tile_of_rows<const ROW: usize, const STEP: usize, const NP: usize>(
         &self,
@@ -271,6 +393,22 @@ impl Part<'_> {
                     }
                 }
             }
+        }
+    }
+}
+
+/// Copies `height` rows of `width` floats from one place to another, each with the floats between its rows.
+#[inline(always)]
+unsafe fn copy_rows(
+    (from, from_stride): (*const f32, usize),
+    (to, to_stride): (*mut f32, usize),
+    (height, width): (usize, usize),
+) {
+    for row in 0..height {
+        // SAFETY: the caller's rows, which do not overlap.
+        unsafe {
+            let from = from.add(row * from_stride);
+            std::ptr::copy_nonoverlapping(from, to.add(row * to_stride), width);
         }
     }
 }

@@ -18,6 +18,10 @@ use std::cell::RefCell;
 
 use rayon::prelude::*;
 
+#[cfg(target_arch = "x86_64")]
+use super::amx::Tiles;
+#[cfg(target_arch = "x86_64")]
+use super::dot_bf16;
 use super::packed_weight::{PANEL, PackedWeight, Precision};
 use super::simd::{LANES, Lanes, prefetch};
 use super::tile::{
@@ -127,7 +131,8 @@ fn start(
         c,
         m,
     };
-    let (panels, row_blocks) = (n.div_ceil(PANEL), m.div_ceil(ROW_BLOCK));
+    let rows_of_task = product.rows_of_task(isa);
+    let (panels, row_blocks) = (n.div_ceil(PANEL), m.div_ceil(rows_of_task));
     let threads = rayon::current_num_threads();
     let groups = if threads == 1 || m * n * k < SERIAL_WORK {
         1
@@ -138,7 +143,7 @@ fn start(
     };
     let task = |task: usize| {
         let (block, group) = (task / groups, task % groups);
-        let rows = block * ROW_BLOCK..((block + 1) * ROW_BLOCK).min(m);
+        let rows = block * rows_of_task..((block + 1) * rows_of_task).min(m);
         let columns = group * panels / groups..(group + 1) * panels / groups;
         product.run(isa, rows, columns);
     };
@@ -164,16 +169,43 @@ thread_local! {
     static BLOCK: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
-impl Product<'_> {
+impl<'a> Product<'a> {
+    /// Whether the CPU multiplies both operands in bf16.
+    fn is_in_bf16(&self, isa: Isa) -> bool {
+        isa.rounds_activations()
+            && self.weight.precision() == Precision::Bf16
+            && !self.weight.is_halved()
+    }
+
+    /// A, if it is multiplied in matrix tiles.
+    fn tiled(&self, isa: Isa) -> Option<&'a [f32]> {
+        match self.a {
+            Left::Rows(a) if isa == Isa::Amx && self.is_in_bf16(isa) => Some(a),
+            _ => None,
+        }
+    }
+
+    /// Rows of A in one task.
+    fn rows_of_task(&self, isa: Isa) -> usize {
+        #[cfg(target_arch = "x86_64")]
+        if self.tiled(isa).is_some() {
+            return dot_bf16::TILED_ROWS;
+        }
+        let _ = isa;
+        ROW_BLOCK
+    }
+
     /// The results in `rows` × `panels`.
     fn run(&self, isa: Isa, rows: std::ops::Range<usize>, panels: std::ops::Range<usize>) {
         #[cfg(target_arch = "x86_64")]
-        if isa == Isa::Avx512Bf16
-            && self.weight.precision() == Precision::Bf16
-            && !self.weight.is_halved()
-        {
+        if self.is_in_bf16(isa) {
             // SAFETY: `isa` is available (Isa::from_env checks); tasks have results of their own.
-            return unsafe { super::dot_bf16::run(self, &rows, &panels) };
+            return unsafe {
+                match self.tiled(isa) {
+                    Some(a) => dot_bf16::run_in_tiles::<Tiles>(self, a, &rows, &panels),
+                    None => dot_bf16::run(self, &rows, &panels),
+                }
+            };
         }
         self.for_each_part(&rows, &panels, |part| part.run(isa));
     }

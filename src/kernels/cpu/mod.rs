@@ -5,6 +5,8 @@
     reason = "a kernel uses an instruction set only if it is inlined into the function that enables it"
 )]
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 pub mod attention;
 pub mod attention_backward;
 #[cfg(target_arch = "x86_64")]
@@ -47,7 +49,7 @@ macro_rules! with_isa {
         }
         match $isa {
             #[cfg(target_arch = "x86_64")]
-            $crate::kernels::cpu::Isa::Avx512 | $crate::kernels::cpu::Isa::Avx512Bf16 => avx512($($argument),*),
+            $crate::kernels::cpu::Isa::Avx512 | $crate::kernels::cpu::Isa::Avx512Bf16 | $crate::kernels::cpu::Isa::Amx => avx512($($argument),*),
             #[cfg(target_arch = "x86_64")]
             $crate::kernels::cpu::Isa::Avx2 => avx2($($argument),*),
             _ => $kernel::<$crate::kernels::cpu::simd::Portable $(, $of)?>($($argument),*),

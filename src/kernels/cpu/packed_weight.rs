@@ -269,7 +269,7 @@ fn pack_row_f32(values: &[f32], line: &mut Line) {
 #[inline]
 fn pack_row_bf16(isa: Isa, (even, odd): (&[f32], &[f32]), line: &mut Line) {
     #[cfg(target_arch = "x86_64")]
-    if isa == Isa::Avx512Bf16 {
+    if isa >= Isa::Avx512Bf16 {
         // SAFETY: `isa` is available (Isa::from_env checks).
         line.0 = unsafe { dot_bf16::pairs(even, odd) };
         return;

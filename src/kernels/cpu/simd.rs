@@ -23,11 +23,19 @@ pub enum Isa {
     Avx512,
     /// The same with AVX512-BF16: products of bf16 weights round the other operand to bf16 too.
     Avx512Bf16,
+    /// The same with matrix tiles (AMX) for products of bf16 and int8 weights.
+    Amx,
 }
 
 impl Isa {
     /// Every instruction set, slowest first.
-    pub const ALL: [Isa; 4] = [Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16];
+    pub const ALL: [Isa; 5] = [
+        Isa::Portable,
+        Isa::Avx2,
+        Isa::Avx512,
+        Isa::Avx512Bf16,
+        Isa::Amx,
+    ];
 
     /// The name used by `ANKH3_CPU_ISA` and in provenance.
     pub fn name(self) -> &'static str {
@@ -36,6 +44,7 @@ impl Isa {
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
             Isa::Avx512Bf16 => "avx512bf16",
+            Isa::Amx => "amx",
         }
     }
 
@@ -53,6 +62,8 @@ impl Isa {
             }
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Bf16 => Isa::Avx512.is_available() && is_x86_feature_detected!("avx512bf16"),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx => Isa::Avx512Bf16.is_available() && super::amx::is_available(),
             #[cfg(not(target_arch = "x86_64"))]
             _ => false,
         }
@@ -60,14 +71,14 @@ impl Isa {
 
     /// Whether products of bf16 weights round their other operand to bf16 too, as matrix units do.
     pub fn rounds_activations(self) -> bool {
-        self == Isa::Avx512Bf16
+        self >= Isa::Avx512Bf16
     }
 
     /// [`Lanes::TILE_WIDTH`] of its lanes.
     pub(super) fn tile_width(self) -> usize {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 | Isa::Avx512Bf16 => Avx512::TILE_WIDTH,
+            Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => Avx512::TILE_WIDTH,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => Avx2::TILE_WIDTH,
             _ => Portable::TILE_WIDTH,

@@ -81,6 +81,146 @@ fn products() {
     }
 }
 
+#[cfg(target_arch = "x86_64")]
+mod tiles {
+    //! Matrix tiles, in plain Rust: what surrounds them is tested on machines that have none.
+
+    use super::{Left, PANEL, PackedWeight, Precision, Product, SharedMut, values};
+    use crate::kernels::cpu::Isa;
+    use crate::kernels::cpu::amx::{self, Block, SIDE, STEP, Unit};
+    use crate::kernels::cpu::dot_bf16;
+
+    struct Plain;
+
+    /// `sums(row, column)` of a block become `sum(sums, group of A, group of B)`, step by step.
+    unsafe fn multiply(block: &Block, sum: impl Fn(u32, &[u32], &[u32]) -> u32) {
+        for row in 0..SIDE {
+            for column in 0..SIDE {
+                // SAFETY: the block lies where it says.
+                unsafe {
+                    let from = block.from.wrapping_byte_add(row * block.from_stride);
+                    let mut value = *from.add(column);
+                    for step in 0..block.steps {
+                        let a = block.a.byte_add(row * block.a_stride).add(step * STEP);
+                        let b = block.b.add(step * STEP * SIDE + column);
+                        let a: Vec<u32> = (0..STEP).map(|i| *a.add(i)).collect();
+                        let b: Vec<u32> = (0..STEP).map(|i| *b.add(i * SIDE)).collect();
+                        value = sum(value, &a, &b);
+                    }
+                    *block.to.byte_add(row * block.to_stride).add(column) = value;
+                }
+            }
+        }
+    }
+
+    // SAFETY: plain Rust; blocks are the caller's promise.
+    unsafe impl Unit for Plain {
+        unsafe fn begin() {}
+        unsafe fn end() {}
+        unsafe fn multiply_bf16(block: &Block) {
+            let half = |bits: u32, odd: usize| f32::from_bits(bits >> (16 * odd) << 16);
+            let sum = |sum: u32, a: &[u32], b: &[u32]| {
+                let of = |odd| {
+                    let products = a.iter().zip(b).map(|(a, b)| half(*a, odd) * half(*b, odd));
+                    products.sum::<f32>()
+                };
+                (f32::from_bits(sum) + (of(0) + of(1))).to_bits()
+            };
+            // SAFETY: passed on from the caller.
+            unsafe { multiply(block, sum) };
+        }
+        unsafe fn multiply_int8(block: &Block) {
+            let sum = |sum: u32, a: &[u32], b: &[u32]| {
+                let products = a.iter().zip(b).map(|(a, b)| {
+                    let bytes = a.to_le_bytes().into_iter().zip(b.to_le_bytes());
+                    bytes
+                        .map(|(a, b)| i32::from(a as i8) * i32::from(b))
+                        .sum::<i32>()
+                });
+                (sum as i32 + products.sum::<i32>()) as u32
+            };
+            // SAFETY: passed on from the caller.
+            unsafe { multiply(block, sum) };
+        }
+    }
+
+    #[test]
+    fn plain_tiles_and_those_of_the_machine_multiply_as_the_manual_says() {
+        // SAFETY: plain Rust.
+        assert!(unsafe { amx::multiplies::<Plain>() });
+        if !Isa::Amx.is_available() {
+            eprintln!("no AMX here: its own tiles were not tried");
+        }
+    }
+
+    #[test]
+    fn products_in_tiles_equal_those_in_vectors() {
+        if !Isa::Avx512Bf16.is_available() {
+            eprintln!("no AVX512-BF16 here: what surrounds the tiles was not tried");
+            return;
+        }
+        for (m, n, k) in [
+            (1, 1, 1),
+            (1, 33, 2),
+            (3, 129, 33),
+            (32, 32, 32),
+            (33, 31, 64),
+            (128, 64, 100),
+            (70, 40, 1539),
+            (128, 33, 3072),
+        ] {
+            let (a, w, residual) = (values(m * k, 2), values(n * k, 1), values(m * n, 3));
+            let mut weight = PackedWeight::laid_out(Precision::Bf16, false);
+            weight.pack(n, k, |row, target| {
+                target.copy_from_slice(&w[row * k..][..k]);
+            });
+            for (adds, residual) in [(false, None), (true, Some(&residual[..]))] {
+                let run = |rows: std::ops::Range<usize>, in_tiles: bool| {
+                    // Zeros or not, a product that does not add must not read them.
+                    let mut c = if adds {
+                        values(m * n, 9)
+                    } else {
+                        vec![f32::NAN; m * n]
+                    };
+                    let product = Product {
+                        a: Left::Rows(&a),
+                        weight: &weight,
+                        residual,
+                        adds,
+                        c: SharedMut(c.as_mut_ptr()),
+                        m,
+                    };
+                    let panels = 0..n.div_ceil(PANEL);
+                    // SAFETY: the CPU has AVX512-BF16; the shapes are those of the product.
+                    unsafe {
+                        if in_tiles {
+                            dot_bf16::run_in_tiles::<Plain>(&product, &a, &rows, &panels);
+                        } else {
+                            for first in rows.clone().step_by(12) {
+                                let strip = first..(first + 12).min(rows.end);
+                                dot_bf16::run(&product, &strip, &panels);
+                            }
+                        }
+                    }
+                    c
+                };
+                let (tiles, vectors) = (run(0..m, true), run(0..m, false));
+                let bound = 1e-6 * (k as f32).sqrt().max(1.0) * 4.0;
+                for (i, (tile, vector)) in tiles.iter().zip(&vectors).enumerate() {
+                    let far = (tile - vector).abs();
+                    assert!(far <= bound, "{m} x {n} x {k}, {i}: {tile} and {vector}");
+                }
+                // A row is what it is alone.
+                let last = run(m - 1..m, true);
+                assert_eq!(last[(m - 1) * n..], tiles[(m - 1) * n..], "{m} x {n} x {k}");
+                if !adds {
+                    assert!(last[..(m - 1) * n].iter().all(|value| value.is_nan()));
+                }
+            }
+        }
+    }
+}
+
 /// What attention reads: one segment.
 struct Inputs {
     q: Vec<f32>,
