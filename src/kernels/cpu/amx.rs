@@ -19,18 +19,82 @@ use std::arch::x86_64::{__cpuid_count, __get_cpuid_max};
 use std::sync::OnceLock;
 
 use super::packed_weight::PANEL;
+use super::simd::LANES;
 
 /// Rows, and columns, of a block of sums.
-pub(super) const SIDE: usize = 32;
+pub(super) const SIDE: usize = PANEL;
 /// Rows of B, and four-byte groups of a row of A, multiplied in one step.
-pub(super) const STEP: usize = 16;
-const _: () = assert!(SIDE == PANEL);
+pub(super) const STEP: usize = LANES;
 
-/// Sums of a block that begins at nothing: every row reads this one ([`Block::from_stride`] is 0).
+/// Where rows of four-byte values begin, and the bytes between them.
+pub(super) type Rows<T> = (T, usize);
+
+/// Sums of a block that begins at nothing: every row reads this one.
 pub(super) static ZEROS: [u32; SIDE] = [0; SIDE];
 
+/// A panel of B: steps of [`STEP`] rows of [`SIDE`] pairs or quads, and the rows that are left with zeros behind them.
+pub(super) struct Right {
+    b: *const u32,
+    whole: usize,
+    last: Option<[u32; STEP * SIDE]>,
+}
+
+impl Right {
+    /// # Safety
+    /// `b` holds `rows` rows, for as long as this lives.
+    #[inline(always)]
+    pub(super) unsafe fn new(b: *const u32, rows: usize) -> Self {
+        let (whole, rest) = (rows / STEP, rows % STEP);
+        let last = (rest > 0).then(|| {
+            let mut last = [0; STEP * SIDE];
+            // SAFETY: `rest` rows are left in B, and fewer than there is room for.
+            unsafe {
+                let left = b.add(whole * STEP * SIDE);
+                std::ptr::copy_nonoverlapping(left, last.as_mut_ptr(), rest * SIDE);
+            }
+            last
+        });
+        Self { b, whole, last }
+    }
+
+    /// `to = from + a · b` by a unit's `multiply`; rows of A are whole steps, zero behind what B has.
+    ///
+    /// # Safety
+    /// As [`Unit`].
+    #[inline(always)]
+    pub(super) unsafe fn multiply(
+        &self,
+        multiply: unsafe fn(&Block),
+        from: Rows<*const u32>,
+        a: Rows<*const u32>,
+        to: Rows<*mut u32>,
+    ) {
+        let mut block = Block {
+            from: from.0,
+            from_stride: from.1,
+            a: a.0,
+            a_stride: a.1,
+            b: self.b,
+            steps: self.whole,
+            to: to.0,
+            to_stride: to.1,
+        };
+        // SAFETY: passed on from the caller; A holds a step for the last rows too.
+        unsafe {
+            if self.whole > 0 {
+                multiply(&block);
+                (block.from, block.from_stride) = (to.0, to.1);
+            }
+            if let Some(last) = &self.last {
+                block.a = block.a.add(self.whole * STEP);
+                (block.b, block.steps) = (last.as_ptr(), 1);
+                multiply(&block);
+            }
+        }
+    }
+}
+
 /// `to = from + a · b`: [`SIDE`] × [`SIDE`] sums of four bytes. Strides are in bytes, between rows.
-#[repr(C)]
 pub(super) struct Block {
     pub from: *const u32,
     pub from_stride: usize,
@@ -189,36 +253,54 @@ fn is_permitted() -> bool {
     false
 }
 
-/// Whether a unit multiplies a block of integers right, which every number type holds exactly.
+/// Whether a unit multiplies blocks of integers right, which every number type holds exactly.
 ///
 /// # Safety
 /// As [`Unit`].
 pub(super) unsafe fn multiplies<U: Unit>() -> bool {
+    let bf16 = |value: i32| (value as f32).to_bits() >> 16;
+    let byte = |value: i32| u32::from(value as u8);
+    // SAFETY: passed on from the caller.
+    unsafe {
+        U::begin();
+        let right = is_right::<2>(U::multiply_bf16, bf16, |sum| (sum as f32).to_bits())
+            && is_right::<4>(U::multiply_int8, byte, |sum| sum as u32);
+        U::end();
+        right
+    }
+}
+
+/// The same of one number type, `GROUP` values of which are four bytes.
+unsafe fn is_right<const GROUP: usize>(
+    multiply: unsafe fn(&Block),
+    value: impl Fn(i32) -> u32,
+    sum: impl Fn(i32) -> u32,
+) -> bool {
     const STEPS: usize = 2;
     let left = |row: usize, k: usize| (row * 7 + k * 5) as i32 % 9 - 4;
     let right = |k: usize, column: usize| (k * 3 + column * 11) as i32 % 80 * 3;
     let start = |row: usize, column: usize| row as i32 - 2 * column as i32;
-    let byte = |value: i32| u32::from(value as u8);
-    let bf16 = |value: i32| (value as f32).to_bits() >> 16;
-    // Values side by side in four bytes, one value, one sum.
-    let in_bf16: (usize, fn(i32) -> u32, fn(i32) -> u32) = (2, bf16, |sum| (sum as f32).to_bits());
-    let in_int8: (usize, fn(i32) -> u32, fn(i32) -> u32) = (4, byte, |sum| sum as u32);
-    [in_bf16, in_int8].into_iter().all(|(group, value, sum)| {
-        let pack = |values: &dyn Fn(usize) -> i32| {
-            (0..group).fold(0, |bits, i| bits | value(values(i)) << (32 / group * i))
-        };
-        let grid = |width: usize, cell: &dyn Fn(usize, usize) -> u32| -> Vec<u32> {
-            (0..SIDE * width)
-                .map(|i| cell(i / width, i % width))
-                .collect()
-        };
-        let a = grid(STEPS * STEP, &|row, at| {
-            pack(&|i| left(row, at * group + i))
-        });
-        let b = grid(SIDE, &|at, column| pack(&|i| right(at * group + i, column)));
-        let mut sums = grid(SIDE, &|row, column| sum(start(row, column)));
-        let to = sums.as_mut_ptr();
-        let block = Block {
+    let pack = |values: [i32; GROUP]| {
+        let place = |bits, v| bits >> (32 / GROUP) | value(v) << (32 - 32 / GROUP);
+        values.into_iter().fold(0, place)
+    };
+    let (mut a, mut b) = (Vec::new(), Vec::new());
+    let (mut sums, mut expected) = (Vec::new(), Vec::new());
+    for row in 0..SIDE {
+        for i in 0..STEPS * STEP {
+            a.push(pack(std::array::from_fn(|k| left(row, GROUP * i + k))));
+            b.push(pack(std::array::from_fn(|k| right(GROUP * row + k, i))));
+        }
+        for column in 0..SIDE {
+            let products = (0..GROUP * STEPS * STEP).map(|k| left(row, k) * right(k, column));
+            sums.push(sum(start(row, column)));
+            expected.push(sum(start(row, column) + products.sum::<i32>()));
+        }
+    }
+    let to = sums.as_mut_ptr();
+    // SAFETY: 32 rows of two steps, as many rows of B and 32 × 32 sums.
+    unsafe {
+        multiply(&Block {
             from: to,
             from_stride: 4 * SIDE,
             a: a.as_ptr(),
@@ -227,21 +309,7 @@ pub(super) unsafe fn multiplies<U: Unit>() -> bool {
             steps: STEPS,
             to,
             to_stride: 4 * SIDE,
-        };
-        // SAFETY: 32 rows of two steps, as many rows of B, 32 × 32 sums.
-        unsafe {
-            U::begin();
-            if group == 2 {
-                U::multiply_bf16(&block);
-            } else {
-                U::multiply_int8(&block);
-            }
-            U::end();
-        }
-        let expected = grid(SIDE, &|row, column| {
-            let products = (0..STEPS * STEP * group).map(|k| left(row, k) * right(k, column));
-            sum(start(row, column) + products.sum::<i32>())
         });
-        sums == expected
-    })
+    }
+    sums == expected
 }

@@ -18,7 +18,7 @@ use std::arch::x86_64::{
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::amx::{self, SIDE, STEP, Unit};
+use super::amx::{self, Right, Rows, SIDE, Unit};
 use super::gemm::{Left, Product, ROW_BLOCK, STRIP};
 use super::packed_weight::PANEL;
 use super::simd::{LANES, prefetch};
@@ -241,10 +241,7 @@ impl Part<'_> {
         let n = weight.n();
         let is_first = self.start == 0 && !adds;
         let is_last = self.start + self.depth == weight.k();
-        let pairs = self.depth.div_ceil(2);
-        let (whole, rest) = (pairs / STEP, pairs % STEP);
         let mut beyond = [0.0_f32; SIDE * SIDE];
-        let mut last_step = [0_u32; STEP * SIDE];
         for panel in self.panels.clone() {
             let width = PANEL.min(n - panel * PANEL);
             // SAFETY: a panel holds every pair of k; a block of A holds TILED_ROWS rows of whole steps, zero behind the last pair, and rows that the task
@@ -252,8 +249,7 @@ impl Part<'_> {
             unsafe {
                 let b: *const u32 = weight.panel(panel).cast();
                 let b = b.add(self.start / 2 * PANEL);
-                let steps = b.add(whole * STEP * SIDE);
-                std::ptr::copy_nonoverlapping(steps, last_step.as_mut_ptr(), rest * SIDE);
+                let right = Right::new(b, self.depth.div_ceil(2));
                 for row in (0..self.rows.len()).step_by(SIDE) {
                     let height = SIDE.min(self.rows.len() - row);
                     let place = (self.rows.start + row) * n + panel * PANEL;
@@ -267,32 +263,16 @@ impl Part<'_> {
                     if !is_whole && !is_first {
                         copy_rows((target, n), (to, stride), (height, width));
                     }
-                    let (to, to_stride): (*mut u32, _) = (to.cast(), 4 * stride);
-                    let mut from: (*const u32, _) = if is_first {
+                    let sums: Rows<*mut u32> = (to.cast(), 4 * stride);
+                    let from = if is_first {
                         (amx::ZEROS.as_ptr(), 0)
                     } else {
-                        (to, to_stride)
+                        (sums.0.cast_const(), sums.1)
                     };
-                    let a = self.block.add(row * ROW_PAIRS);
-                    let last = (last_step.as_ptr(), usize::from(rest > 0));
-                    for (i, (b, steps)) in [(b, whole), last].into_iter().enumerate() {
-                        if steps == 0 {
-                            continue;
-                        }
-                        U::multiply_bf16(&amx::Block {
-                            from: from.0,
-                            from_stride: from.1,
-                            a: a.add(i * whole * STEP),
-                            a_stride: 4 * ROW_PAIRS,
-                            b,
-                            steps,
-                            to,
-                            to_stride,
-                        });
-                        from = (to, to_stride);
-                    }
+                    let a = self.block.add(row * ROW_PAIRS).cast_const();
+                    right.multiply(U::multiply_bf16, from, (a, 4 * ROW_PAIRS), sums);
                     if !is_whole {
-                        copy_rows((to.cast(), stride), (target, n), (height, width));
+                        copy_rows((to, stride), (target, n), (height, width));
                     }
                     let Some(residual) = residual.filter(|_| is_last) else {
                         continue;

@@ -171,6 +171,7 @@ thread_local! {
 
 impl<'a> Product<'a> {
     /// Whether the CPU multiplies both operands in bf16.
+    #[cfg(target_arch = "x86_64")]
     fn is_in_bf16(&self, isa: Isa) -> bool {
         isa.rounds_activations()
             && self.weight.precision() == Precision::Bf16
@@ -178,6 +179,7 @@ impl<'a> Product<'a> {
     }
 
     /// A, if it is multiplied in matrix tiles.
+    #[cfg(target_arch = "x86_64")]
     fn tiled(&self, isa: Isa) -> Option<&'a [f32]> {
         match self.a {
             Left::Rows(a) if isa == Isa::Amx && self.is_in_bf16(isa) => Some(a),

@@ -21,15 +21,18 @@ pub enum Int8Isa {
     Avx512,
     /// AVX-512-VNNI.
     Vnni,
+    /// Matrix tiles (AMX).
+    Amx,
 }
 
 impl Int8Isa {
     /// Every form, slowest first.
-    pub const ALL: [Int8Isa; 4] = [
+    pub const ALL: [Int8Isa; 5] = [
         Int8Isa::Portable,
         Int8Isa::Avx2,
         Int8Isa::Avx512,
         Int8Isa::Vnni,
+        Int8Isa::Amx,
     ];
 
     /// The best form among those that `isa` and this machine allow.
@@ -38,6 +41,8 @@ impl Int8Isa {
             Int8Isa::Portable
         } else if isa < Isa::Avx512 {
             Int8Isa::Avx2
+        } else if isa == Isa::Amx && Int8Isa::Amx.is_available() {
+            Int8Isa::Amx
         } else if Int8Isa::Vnni.is_available() {
             Int8Isa::Vnni
         } else {
@@ -53,6 +58,7 @@ impl Int8Isa {
             Int8Isa::Avx512 => Isa::Avx512.is_available(),
             #[cfg(target_arch = "x86_64")]
             Int8Isa::Vnni => Isa::Avx512.is_available() && is_x86_feature_detected!("avx512vnni"),
+            Int8Isa::Amx => Isa::Amx.is_available() && Int8Isa::Vnni.is_available(),
             #[cfg(not(target_arch = "x86_64"))]
             Int8Isa::Vnni => false,
         }
@@ -74,6 +80,8 @@ pub(super) unsafe trait Sums: Copy {
     const WIDTH: usize;
     /// Nothing added yet.
     unsafe fn zero() -> Self;
+    /// Reads sixteen sums.
+    unsafe fn load(source: *const i32) -> Self;
     /// Reads weights: 16 × 4 bytes.
     unsafe fn weights(source: *const u8) -> Self::Weights;
     /// Reads four bytes of A.
@@ -120,6 +128,11 @@ unsafe impl Sums for Portable {
     #[inline(always)]
     unsafe fn zero() -> Self {
         Portable([0; LANES])
+    }
+    #[inline(always)]
+    unsafe fn load(source: *const i32) -> Self {
+        // SAFETY: the caller promises 64 readable bytes.
+        Portable(unsafe { source.cast::<[i32; LANES]>().read_unaligned() })
     }
     #[inline(always)]
     unsafe fn weights(source: *const u8) -> Self::Weights {
@@ -175,6 +188,8 @@ mod x86 {
         #[inline(always)]
         unsafe fn zero() -> Self { unsafe { Self(_mm512_setzero_si512()) } }
         #[inline(always)]
+        unsafe fn load(source: *const i32) -> Self { unsafe { Self(_mm512_loadu_si512(source.cast())) } }
+        #[inline(always)]
         unsafe fn weights(source: *const u8) -> __m512i { unsafe { _mm512_loadu_si512(source.cast()) } }
         #[inline(always)]
         unsafe fn left(source: *const i32) -> __m512i { unsafe { _mm512_set1_epi32(source.read_unaligned()) } }
@@ -202,6 +217,8 @@ mod x86 {
         const WIDTH: usize = 2;
         #[inline(always)]
         unsafe fn zero() -> Self { unsafe { Self(_mm512_setzero_si512()) } }
+        #[inline(always)]
+        unsafe fn load(source: *const i32) -> Self { unsafe { Self(_mm512_loadu_si512(source.cast())) } }
         #[inline(always)]
         unsafe fn weights(source: *const u8) -> [__m512i; 2] {
             unsafe {
@@ -267,6 +284,8 @@ mod x86 {
         const WIDTH: usize = 1;
         #[inline(always)]
         unsafe fn zero() -> Self { unsafe { Self([_mm256_setzero_si256(); 2]) } }
+        #[inline(always)]
+        unsafe fn load(source: *const i32) -> Self { unsafe { Self([_mm256_loadu_si256(source.cast()), _mm256_loadu_si256(source.add(8).cast())]) } }
         #[inline(always)]
         unsafe fn weights(source: *const u8) -> [[__m256i; 2]; 2] {
             unsafe {

@@ -13,8 +13,10 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::SharedMut;
+#[cfg(target_arch = "x86_64")]
+use super::amx::{self, Right, SIDE, Tiles, Unit};
 use super::int8_lanes::{Int8Isa, Portable, Sums};
-use super::int8_weight::{Int8Rows, Int8Weight, quantize_strip};
+use super::int8_weight::{Int8Rows, Int8Weight, Order, quantize_strip};
 use super::packed_weight::PANEL;
 use super::simd::{LANES, prefetch};
 
@@ -22,6 +24,8 @@ use super::simd::{LANES, prefetch};
 const STRIP: usize = 12;
 /// Rows of A in one task.
 const ROW_BLOCK: usize = 20 * STRIP;
+/// As many in matrix tiles: a multiple of their side.
+const TILED_ROWS: usize = 8 * PANEL;
 /// Below this many multiply-adds a product is not worth a second thread.
 const SERIAL_WORK: usize = 1 << 18;
 /// Rows of weights that are asked for before they are needed.
@@ -50,7 +54,7 @@ macro_rules! with_int8 {
         }
         match $isa {
             #[cfg(target_arch = "x86_64")]
-            Int8Isa::Vnni => vnni($($argument),*),
+            Int8Isa::Vnni | Int8Isa::Amx => vnni($($argument),*),
             #[cfg(target_arch = "x86_64")]
             Int8Isa::Avx512 => avx512($($argument),*),
             #[cfg(target_arch = "x86_64")]
@@ -119,8 +123,11 @@ fn start(
         rayon::current_num_threads()
     };
     let mut rows = ROWS.take();
-    rows.resize(m, k);
-    quantize_rows(isa, a, k, threads, &mut rows);
+    let (order, rows_of_task) = match isa {
+        Int8Isa::Amx => (Order::Rows, TILED_ROWS),
+        _ => (Order::Strips, ROW_BLOCK),
+    };
+    quantize_rows(isa, a, (m, k), order, threads, &mut rows);
     let product = Product {
         rows: &rows,
         weight,
@@ -128,7 +135,7 @@ fn start(
         c,
         m,
     };
-    let (panels, row_blocks) = (n.div_ceil(PANEL), m.div_ceil(ROW_BLOCK));
+    let (panels, row_blocks) = (n.div_ceil(PANEL), m.div_ceil(rows_of_task));
     let groups = match threads {
         1 => 1,
         _ => (4 * threads)
@@ -137,10 +144,14 @@ fn start(
     };
     let task = |task: usize| {
         let (block, group) = (task / groups, task % groups);
-        let rows = block * ROW_BLOCK..((block + 1) * ROW_BLOCK).min(m);
+        let rows = block * rows_of_task..((block + 1) * rows_of_task).min(m);
         let panels = group * panels / groups..(group + 1) * panels / groups;
         // SAFETY: `isa` is available; tasks write disjoint blocks of C, whose shape was checked above.
         unsafe {
+            #[cfg(target_arch = "x86_64")]
+            if isa == Int8Isa::Amx {
+                return run_in_own_tiles(&product, rows, panels);
+            }
             with_int8!(isa, run(product: &Product<'_>, rows: Range<usize>, panels: Range<usize>)(&product, rows, panels));
         }
     };
@@ -155,17 +166,26 @@ fn start(
 /// Rows of A, and where their quads, scales and offsets go.
 type StripParts<'a> = (((&'a [f32], &'a mut [i32]), &'a mut [f32]), &'a mut [i32]);
 
-fn quantize_rows(isa: Int8Isa, a: &[f32], k: usize, threads: usize, rows: &mut Int8Rows) {
+/// Quantises `a (m, k)`.
+pub(super) fn quantize_rows(
+    isa: Int8Isa,
+    a: &[f32],
+    (m, k): (usize, usize),
+    order: Order,
+    threads: usize,
+    rows: &mut Int8Rows,
+) {
+    let quads = order.quads(k);
+    rows.resize(m, quads, order);
     if k == 0 {
         return;
     }
-    let quads = k.div_ceil(super::int8_weight::QUAD);
     let strip = |(((a, quads), scales), offsets): StripParts<'_>| {
         let mut bytes = BYTES.take();
         // SAFETY: `isa` is available.
         unsafe {
-            with_int8!(isa, quantize_in(a: &[f32], k: usize, bytes: &mut Vec<i8>, quads: &mut [i32], scales: &mut [f32], offsets: &mut [i32])
-                (a, k, &mut bytes, quads, scales, offsets));
+            with_int8!(isa, quantize_in(a: &[f32], k: usize, order: Order, bytes: &mut Vec<i8>, quads: &mut [i32], scales: &mut [f32], offsets: &mut [i32])
+                (a, k, order, &mut bytes, quads, scales, offsets));
         }
         BYTES.set(bytes);
     };
@@ -193,20 +213,21 @@ fn quantize_rows(isa: Int8Isa, a: &[f32], k: usize, threads: usize, rows: &mut I
 unsafe fn quantize_in<V: Sums>(
     a: &[f32],
     k: usize,
+    order: Order,
     bytes: &mut Vec<i8>,
     quads: &mut [i32],
     scales: &mut [f32],
     offsets: &mut [i32],
 ) {
-    quantize_strip(a, k, bytes, quads, scales, offsets);
+    quantize_strip(a, k, order, bytes, quads, scales, offsets);
 }
 
-struct Product<'a> {
-    rows: &'a Int8Rows,
-    weight: &'a Int8Weight,
-    residual: Option<&'a [f32]>,
-    c: SharedMut,
-    m: usize,
+pub(super) struct Product<'a> {
+    pub(super) rows: &'a Int8Rows,
+    pub(super) weight: &'a Int8Weight,
+    pub(super) residual: Option<&'a [f32]>,
+    pub(super) c: SharedMut,
+    pub(super) m: usize,
 }
 
 /// The results in `rows` × `panels`; `rows` begin at a strip.
@@ -240,6 +261,47 @@ unsafe fn run<V: Sums>(product: &Product<'_>, rows: Range<usize>, panels: Range<
                 }
             }
         }
+    }
+}
+
+/// [`run_in_tiles`] by those of the machine.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")]
+unsafe fn run_in_own_tiles(product: &Product<'_>, rows: Range<usize>, panels: Range<usize>) {
+    // SAFETY: passed on from the caller.
+    unsafe { run_in_tiles::<super::int8_lanes::Vnni, Tiles>(product, rows, panels) }
+}
+
+/// As [`run`], by the tiles of `U`; quads lie row by row.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(super) unsafe fn run_in_tiles<V: Sums, U: Unit>(
+    product: &Product<'_>,
+    rows: Range<usize>,
+    panels: Range<usize>,
+) {
+    let quads = Order::Rows.quads(product.weight.k());
+    let mut sums = [0_u32; SIDE * SIDE];
+    // SAFETY: panels hold a row for every quad of k; rows of A lie in whole steps, and as many blocks of them as tiles read; `write` knows its bounds.
+    unsafe {
+        U::begin();
+        for panel in panels {
+            let right = Right::new(product.weight.panel(panel).cast(), product.weight.quads());
+            for first in rows.clone().step_by(SIDE) {
+                let a = product.rows.quads.as_ptr().add(first * quads).cast();
+                let (zeros, to) = ((amx::ZEROS.as_ptr(), 0), (sums.as_mut_ptr(), 4 * SIDE));
+                right.multiply(U::multiply_int8, zeros, (a, 4 * quads), to);
+                let height = SIDE.min(rows.end - first);
+                for (row, sums) in sums.chunks_exact(SIDE).take(height).enumerate() {
+                    for (half, sums) in sums.chunks_exact(LANES).enumerate() {
+                        let column = panel * PANEL + half * LANES;
+                        let sums = V::load(sums.as_ptr().cast());
+                        write(product, first + row, column, sums);
+                    }
+                }
+            }
+        }
+        U::end();
     }
 }
 

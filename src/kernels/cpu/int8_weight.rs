@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use super::huge_pages;
 use super::packed_weight::PANEL;
+use super::simd::LANES;
 
 /// Values of k that one instruction multiplies.
 pub(super) const QUAD: usize = 4;
@@ -150,10 +151,29 @@ pub(super) fn quantize(values: &[f32], bytes: &mut [i8]) -> f32 {
     }
 }
 
-/// Rows of activations, quantised for one product: strips of rows, the quads of one k side by side.
+/// How the quads of quantised rows lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    /// Those of one k side by side: strip by strip, `[quad][row of the strip]`.
+    Strips,
+    /// Row by row, each with room for whole steps of matrix tiles, sixteen quads; what is behind the last one is zero.
+    Rows,
+}
+
+impl Order {
+    /// Quads from a row to the next.
+    pub(super) fn quads(self, k: usize) -> usize {
+        match self {
+            Order::Strips => k.div_ceil(QUAD),
+            Order::Rows => k.div_ceil(QUAD).next_multiple_of(LANES),
+        }
+    }
+}
+
+/// Rows of activations, quantised for one product.
 #[derive(Debug, Default)]
 pub(super) struct Int8Rows {
-    /// Strip by strip, `[quad][row of the strip]`.
+    /// As [`Order`] says.
     pub quads: Vec<i32>,
     /// Of each row.
     pub scales: Vec<f32>,
@@ -162,32 +182,42 @@ pub(super) struct Int8Rows {
 }
 
 impl Int8Rows {
-    /// Room for `m` rows of `k`.
-    pub(super) fn resize(&mut self, m: usize, k: usize) {
-        self.quads.resize(m * k.div_ceil(QUAD), 0);
+    /// Room for `m` rows of `quads`, and as many more as tiles read beyond them.
+    pub(super) fn resize(&mut self, m: usize, quads: usize, order: Order) {
+        let rows = match order {
+            Order::Strips => m,
+            Order::Rows => m.next_multiple_of(PANEL),
+        };
+        self.quads.resize(rows * quads, 0);
         self.scales.resize(m, 0.0);
         self.offsets.resize(m, 0);
     }
 }
 
-/// Quantises one strip: `a (height, k)` to `quads[quad][row]`.
+/// Quantises one strip: `a (height, k)` to `quads`, in the strip's order or the rows'.
 #[inline(always)]
 pub(super) fn quantize_strip(
     a: &[f32],
     k: usize,
+    order: Order,
     bytes: &mut Vec<i8>,
     quads: &mut [i32],
     scales: &mut [f32],
     offsets: &mut [i32],
 ) {
-    let height = scales.len();
+    let per_row = order.quads(k);
+    let (row_step, step) = match order {
+        Order::Strips => (1, scales.len()),
+        Order::Rows => (per_row, 1),
+    };
     bytes.clear();
-    bytes.resize(k.next_multiple_of(QUAD), 0);
+    bytes.resize(per_row * QUAD, 0);
     for (row, values) in a.chunks_exact(k).enumerate() {
         scales[row] = quantize(values, &mut bytes[..k]);
         offsets[row] = OFFSET * bytes.iter().map(|byte| i32::from(*byte)).sum::<i32>();
         let (four, _) = bytes.as_chunks::<QUAD>();
-        for (target, four) in quads[row..].iter_mut().step_by(height).zip(four) {
+        let targets = quads[row * row_step..].iter_mut().step_by(step);
+        for (target, four) in targets.zip(four) {
             *target = i32::from_le_bytes(four.map(|byte| byte as u8));
         }
     }

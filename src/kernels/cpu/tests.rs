@@ -86,9 +86,12 @@ mod tiles {
     //! Matrix tiles, in plain Rust: what surrounds them is tested on machines that have none.
 
     use super::{Left, PANEL, PackedWeight, Precision, Product, SharedMut, values};
-    use crate::kernels::cpu::Isa;
     use crate::kernels::cpu::amx::{self, Block, SIDE, STEP, Unit};
     use crate::kernels::cpu::dot_bf16;
+    use crate::kernels::cpu::int8_lanes::Portable;
+    use crate::kernels::cpu::int8_product::{self, quantize_rows, run_in_tiles};
+    use crate::kernels::cpu::int8_weight::{Int8Rows, Int8Weight, Order};
+    use crate::kernels::cpu::{Int8Isa, Isa};
 
     struct Plain;
 
@@ -144,12 +147,68 @@ mod tiles {
         }
     }
 
+    /// Takes bytes for bf16.
+    struct Faulty;
+
+    // SAFETY: as `Plain`.
+    unsafe impl Unit for Faulty {
+        unsafe fn begin() {}
+        unsafe fn end() {}
+        unsafe fn multiply_bf16(block: &Block) {
+            // SAFETY: passed on from the caller.
+            unsafe { Plain::multiply_bf16(block) };
+        }
+        unsafe fn multiply_int8(block: &Block) {
+            // SAFETY: passed on from the caller.
+            unsafe { Plain::multiply_bf16(block) };
+        }
+    }
+
     #[test]
     fn plain_tiles_and_those_of_the_machine_multiply_as_the_manual_says() {
         // SAFETY: plain Rust.
-        assert!(unsafe { amx::multiplies::<Plain>() });
+        let (plain, faulty) = unsafe { (amx::multiplies::<Plain>(), amx::multiplies::<Faulty>()) };
+        assert!(plain && !faulty);
         if !Isa::Amx.is_available() {
             eprintln!("no AMX here: its own tiles were not tried");
+        }
+    }
+
+    #[test]
+    fn products_of_bytes_in_tiles_are_exact() {
+        for (m, n, k) in [
+            (1, 1, 1),
+            (3, 33, 70),
+            (32, 32, 64),
+            (40, 50, 129),
+            (65, 64, 512),
+        ] {
+            let (a, w, residual) = (values(m * k, 2), values(n * k, 1), values(m * n, 3));
+            let weight = Int8Weight::new(n, k, |row, target| {
+                target.copy_from_slice(&w[row * k..][..k]);
+            });
+            for residual in [None, Some(&residual[..])] {
+                let mut expected = vec![0.0; m * n];
+                int8_product::matmul(Int8Isa::Portable, &a, &weight, residual, &mut expected);
+                // Old numbers lie where tiles read beyond the rows.
+                let mut rows = Int8Rows {
+                    quads: vec![-1; 1 << 16],
+                    ..Default::default()
+                };
+                quantize_rows(Int8Isa::Portable, &a, (m, k), Order::Rows, 1, &mut rows);
+                let mut c = vec![f32::NAN; m * n];
+                let product = int8_product::Product {
+                    rows: &rows,
+                    weight: &weight,
+                    residual,
+                    c: SharedMut(c.as_mut_ptr()),
+                    m,
+                };
+                let panels = 0..n.div_ceil(PANEL);
+                // SAFETY: plain Rust; the shapes are those of the product.
+                unsafe { run_in_tiles::<Portable, Plain>(&product, 0..m, panels) };
+                assert_eq!(c, expected, "{m} x {n} x {k}");
+            }
         }
     }
 
