@@ -75,6 +75,7 @@ fn attentions(criterion: &mut Criterion) {
                 first_position: 0,
             }],
             dropout: None,
+            precision: Precision::F32,
         };
         let mut out = vec![0.0; length * inner];
         group.throughput(Throughput::Elements(4 * (length * length * inner) as u64));

@@ -181,6 +181,7 @@ fn attention_within<T: Stored>(
                 first_position: 0,
             }],
             dropout: None,
+            precision: Precision::F32,
         };
         for isa in isas() {
             attend(isa, &attention, &mut out);

@@ -479,6 +479,7 @@ fn plan(lengths: &[(usize, usize)], heads: usize, d_kv: usize, visibility: Visib
         d_kv,
         visibility,
         segments: segments.collect(),
+        precision: Precision::F32,
     }
 }
 

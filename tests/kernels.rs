@@ -374,6 +374,7 @@ fn run<T: Stored>(isa: Isa, case: &Case, q: &[f32], kv: &[T], bias: &[f32]) -> V
         visibility: case.visibility,
         segments: &segments(case),
         dropout: None,
+        precision: Precision::F32,
     };
     let mut out = vec![f32::NAN; q.len()];
     attend(isa, &attention, &mut out);

@@ -13,6 +13,7 @@ use super::dropout::Dropout;
 use super::{cpu_f32, cpu_tensor, plain};
 
 pub use super::cpu::attention::{Segment, Visibility};
+pub use super::cpu::packed_weight::Precision;
 
 /// Shape and segments of one attention.
 #[derive(Clone, Debug)]
@@ -25,6 +26,8 @@ pub struct Plan {
     pub visibility: Visibility,
     /// Which rows belong together; query rows ascend without a gap.
     pub segments: Arc<[Segment]>,
+    /// Of attention's weights and values on a CPU that multiplies bf16 itself; gradients are those of f32.
+    pub precision: Precision,
 }
 
 /// Queries `q (rows, heads d_kv)` of each segment attend to its keys and values `kv (rows, 2 heads d_kv)`, keys beside values; columns may be
@@ -127,6 +130,7 @@ impl PackedAttention {
             visibility: self.plan.visibility,
             segments: &self.plan.segments,
             dropout: self.dropout,
+            precision: self.plan.precision,
         }
     }
 

@@ -37,6 +37,14 @@ pub enum Weight {
 }
 
 impl Weight {
+    /// What the CPU's kernels may round both operands to: bf16 only for weights that were packed so, once.
+    pub fn precision(&self) -> Precision {
+        match self {
+            Weight::Packed(weight) => weight.precision(),
+            Weight::Int8(_) | Weight::Dense(_) | Weight::Trained(..) => Precision::F32,
+        }
+    }
+
     /// `x (tokens, k)` to `(tokens, n)`.
     ///
     /// # Errors

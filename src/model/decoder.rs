@@ -14,7 +14,7 @@ use super::relative_position::{Direction, bias_by_distance};
 use super::rows::Rows;
 use super::source::Source;
 use super::{Config, Loader, Mode, Packed};
-use crate::kernels::attention::{Plan, Segment, Visibility, attention};
+use crate::kernels::attention::{Plan, Precision, Segment, Visibility, attention};
 use crate::kernels::gather::gather;
 use crate::kernels::linear::Weight;
 use crate::kernels::zeros;
@@ -176,7 +176,7 @@ impl Decoder {
         segments: &[Range<usize>],
     ) -> Result<Plans> {
         Ok(Plans {
-            target: self_plan(&self.config, target, Visibility::Causal),
+            target: self_plan(&self.config, target, Visibility::Causal, Precision::F32),
             source: self.cross_plan(target.segments().zip(sources), segments)?,
         })
     }
@@ -351,6 +351,7 @@ impl Decoder {
             d_kv: self.config.d_kv,
             visibility,
             segments,
+            precision: Precision::F32,
         }
     }
 

@@ -5,7 +5,7 @@ use candle_core::{Device, Result, Tensor};
 use super::layers::{FeedForwardLayer, Norm, SelfAttention, self_plan};
 use super::relative_position::{Direction, bias_by_distance};
 use super::{Config, Loader, Mode, Packed};
-use crate::kernels::attention::{Plan, Visibility};
+use crate::kernels::attention::{Plan, Precision, Visibility};
 use crate::kernels::gather::gather;
 use crate::kernels::plain::attention_map;
 
@@ -129,7 +129,7 @@ impl Encoder {
         mut look: impl FnMut(usize, usize, &Tensor) -> Result<()>,
     ) -> Result<()> {
         let packed = Packed::from_segments([token_ids]);
-        let plan = self_plan(&self.config, &packed, Visibility::All);
+        let plan = self.plan(&packed);
         let mut x = gather(&self.embedding, token_ids)?;
         for (number, layer) in self.layers.iter().enumerate() {
             let (q, keys_values) = layer.attention.project(&x)?;
@@ -166,7 +166,9 @@ impl Encoder {
 
     /// Who attends to whom: every segment to itself.
     pub fn plan(&self, packed: &Packed) -> Plan {
-        self_plan(&self.config, packed, Visibility::All)
+        let layer = self.layers.first();
+        let precision = layer.map_or(Precision::F32, |layer| layer.attention.precision());
+        self_plan(&self.config, packed, Visibility::All, precision)
     }
 
     /// The position bias by distance, `(2 max_distance + 1, heads)`, that all layers share.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use candle_core::{Result, Tensor};
 
 use super::{Config, FeedForward, Loader, Mode, Packed};
-use crate::kernels::attention::{Plan, Segment, Visibility, attention, self_attention};
+use crate::kernels::attention::{Plan, Precision, Segment, Visibility, attention, self_attention};
 use crate::kernels::elementwise::{Activation, activate, gated, rms_norm};
 use crate::kernels::linear::Weight;
 
@@ -55,6 +55,11 @@ impl SelfAttention {
             output: loader.linear(&[(&o, config.d_model)], inner)?,
             inner,
         })
+    }
+
+    /// The type of its products.
+    pub(super) fn precision(&self) -> Precision {
+        self.qkv.precision()
     }
 
     /// Queries and, side by side, keys and values of `x (tokens, d_model)`.
@@ -153,7 +158,12 @@ impl FeedForwardLayer {
 }
 
 /// The plan of a self-attention: every segment by itself.
-pub(super) fn self_plan(config: &Config, packed: &Packed, visibility: Visibility) -> Plan {
+pub(super) fn self_plan(
+    config: &Config,
+    packed: &Packed,
+    visibility: Visibility,
+    precision: Precision,
+) -> Plan {
     let segments: Arc<[Segment]> = packed
         .segments()
         .map(|rows| Segment {
@@ -167,5 +177,6 @@ pub(super) fn self_plan(config: &Config, packed: &Packed, visibility: Visibility
         d_kv: config.d_kv,
         visibility,
         segments,
+        precision,
     }
 }

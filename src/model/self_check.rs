@@ -197,6 +197,7 @@ fn check_attention(isa: Isa) -> Check {
         visibility: Visibility::All,
         segments: &segments,
         dropout: None,
+        precision: Precision::F32,
     };
     let mut got = vec![f32::NAN; rows * inner];
     attend(isa, &attention, &mut got);

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use ankh3::kernels::attention::{Plan, Segment, Visibility};
+use ankh3::kernels::attention::{Plan, Precision, Segment, Visibility};
 use ankh3::kernels::cuda::attention::{Attention, Form, Gradients, Operands, Placed, Tables, Use};
 use ankh3::kernels::cuda::launch::{Address, Element};
 use ankh3::kernels::dropout::Dropout;
@@ -137,6 +137,7 @@ impl Case {
             d_kv: self.d,
             visibility: self.visibility,
             segments: Arc::from(segments.clone()),
+            precision: Precision::F32,
         };
         let form = (self.form)(self.d);
         let tables = Tables::new(&segments, form.tile());
@@ -494,6 +495,7 @@ impl Case {
             d_kv: self.d,
             visibility: self.visibility,
             segments: Arc::from(segments.clone()),
+            precision: Precision::F32,
         };
         let form = (self.form)(self.d);
         let tables = Tables::new(&segments, form.tile());

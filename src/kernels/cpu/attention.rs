@@ -12,6 +12,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::many_queries::{ManyQueries, ROWS_PER_TASK};
+use super::packed_weight::Precision;
 use super::simd::Stored;
 use super::single_query::{self, SingleQuery};
 use super::{Isa, SharedMut};
@@ -87,6 +88,8 @@ pub struct Attention<'a, T = f32> {
     pub segments: &'a [Segment],
     /// Dropout of the weights, in training.
     pub dropout: Option<Dropout>,
+    /// Of the product of weights and values for several queries; bf16 only where the CPU multiplies it ([`Isa::rounds_activations`]), f32 elsewhere.
+    pub precision: Precision,
 }
 
 impl<T> Attention<'_, T> {

@@ -13,7 +13,7 @@
 use std::arch::x86_64::{
     __m512, __m512bh, __m512i, _mm512_add_ps, _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps,
     _mm512_loadu_si512, _mm512_mask_storeu_epi32, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
-    _mm512_permutexvar_epi16, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_storeu_si512,
+    _mm512_set1_epi32, _mm512_setzero_ps, _mm512_storeu_si512,
 };
 use std::cell::RefCell;
 use std::ops::Range;
@@ -21,7 +21,7 @@ use std::ops::Range;
 use super::amx::{self, Right, Rows, SIDE, Unit};
 use super::gemm::{Left, Product, ROW_BLOCK, STRIP};
 use super::packed_weight::PANEL;
-use super::simd::{LANES, prefetch};
+use super::simd::{LANES, interleaved, prefetch};
 use super::tile::{AHEAD, by_rows};
 
 /// Columns of A multiplied in one go: with half the bytes, more of them fit the second cache than in f32, and results are read and written less often.
@@ -390,26 +390,6 @@ unsafe fn copy_rows(
             let from = from.add(row * from_stride);
             std::ptr::copy_nonoverlapping(from, to.add(row * to_stride), width);
         }
-    }
-}
-
-/// Pairs `(even[i], odd[i])` in bf16.
-#[inline(always)]
-unsafe fn interleaved(even: __m512, odd: __m512) -> __m512i {
-    const ORDER: [u16; 32] = {
-        let mut order = [0; 32];
-        let mut i = 0;
-        while i < 16 {
-            order[2 * i] = i as u16;
-            order[2 * i + 1] = 16 + i as u16;
-            i += 1;
-        }
-        order
-    };
-    // SAFETY: the caller's CPU has AVX512-BF16 and BW; the order is 64 bytes.
-    unsafe {
-        let order = _mm512_loadu_si512(ORDER.as_ptr().cast());
-        _mm512_permutexvar_epi16(order, rounded(even, odd))
     }
 }
 

@@ -3,6 +3,9 @@
 //! Up to [`QUERIES`] queries and [`KEYS`] keys at a time. Scores are `keys · queriesᵀ`, kept by key: `[key][query]`. The bias, by distance and reversed, is added
 //! as they leave the registers; the running maximum and sum of the online softmax (Milakov & Gimelshein 2018, arXiv 1805.02867) are lanes too. The result
 //! grows as `valuesᵀ · weights`, `[d][query]`, and is turned once at the end. Keys and values are read as they lie, row by row: nothing of theirs is transposed.
+//!
+//! Where the CPU multiplies pairs of bf16 and is asked to, weights and values are rounded to them ([`Pairs`]): in an embedding that costs a tenth of what
+//! rounding the other operands of bf16 products costs. Scores stay f32, for T5 does not scale them and the softmax would magnify what they lost.
 #![expect(
     unsafe_code,
     reason = "vector loads and stores through pointers; each block says why it is in bounds"
@@ -12,8 +15,8 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use super::attention::{Attention, MAX_HEAD, Segment, Visibility};
-use super::packed_weight::{PANEL, Spacing, side_by_side};
-use super::simd::{LANES, Lanes, Stored, exp};
+use super::packed_weight::{PANEL, Precision, Spacing, side_by_side};
+use super::simd::{Bf16Pairs, LANES, Lanes, Stored, exp};
 use super::tile::{by_rows, multiply_f32};
 use super::{Isa, SharedMut, with_isa};
 
@@ -64,8 +67,93 @@ pub(super) struct ManyQueries<'a, T> {
     pub queries: Range<usize>,
 }
 
+/// How weights multiply values, of which there is one row a key.
+///
+/// # Safety
+/// As [`Lanes`].
+pub(super) unsafe trait Mix<V: Lanes> {
+    /// Rounds `rows` rows of `width` values, `ROW` apart, in place; there is room for one more.
+    unsafe fn round<const ROW: usize>(values: *mut f32, rows: usize, width: usize);
+    /// `sums += valuesᵀ · weights` over `rows` rows, `ROW` values and 32 weights apart.
+    unsafe fn add<const MR: usize, const ROW: usize, const W: usize>(
+        sums: &mut [[[V; W]; 1]; MR],
+        values: *const f32,
+        weights: *const f32,
+        rows: usize,
+    );
+}
+
+/// As they are.
+pub(super) struct Floats;
+
+// SAFETY: as `multiply_f32`.
+unsafe impl<V: Lanes> Mix<V> for Floats {
+    #[inline(always)]
+    unsafe fn round<const ROW: usize>(_: *mut f32, _: usize, _: usize) {}
+    #[inline(always)]
+    unsafe fn add<const MR: usize, const ROW: usize, const W: usize>(
+        sums: &mut [[[V; W]; 1]; MR],
+        values: *const f32,
+        weights: *const f32,
+        rows: usize,
+    ) {
+        let spacing = Spacing::rows(QUERIES);
+        // SAFETY: passed on from the caller.
+        unsafe {
+            multiply_f32::<V, MR, 1, 1, ROW, W>(sums, values, [weights], rows, spacing, None);
+        }
+    }
+}
+
+/// As pairs of bf16, of one key and the next: two rows become one.
+pub(super) struct Pairs;
+
+// SAFETY: rows are those of the caller.
+unsafe impl<V: Bf16Pairs> Mix<V> for Pairs {
+    #[inline(always)]
+    unsafe fn round<const ROW: usize>(values: *mut f32, rows: usize, width: usize) {
+        // SAFETY: pair i takes the place of row i, which was read before or is read now.
+        unsafe {
+            if rows % 2 == 1 {
+                values.add(rows * ROW).write_bytes(0, width);
+            }
+            for pair in 0..rows.div_ceil(2) {
+                for first in (0..width).step_by(LANES) {
+                    let even = values.add(2 * pair * ROW + first);
+                    let pairs = V::pairs(V::load(even), V::load(even.add(ROW)));
+                    pairs.store(values.add(pair * ROW + first));
+                }
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn add<const MR: usize, const ROW: usize, const W: usize>(
+        sums: &mut [[[V; W]; 1]; MR],
+        values: *const f32,
+        weights: *const f32,
+        rows: usize,
+    ) {
+        let mut local = *sums;
+        for pair in 0..rows.div_ceil(2) {
+            // SAFETY: `round` left as many rows of pairs.
+            unsafe {
+                let weights: [V; W] = lanes(weights.add(pair * QUERIES));
+                for (r, [sums]) in local.iter_mut().enumerate() {
+                    let value = *values.add(pair * ROW + r);
+                    for (sum, weights) in sums.iter_mut().zip(weights) {
+                        *sum = sum.add_dot(value, weights);
+                    }
+                }
+            }
+        }
+        *sums = local;
+    }
+}
+
+/// # Safety
+/// As [`Lanes`]; `out` as in [`ManyQueries::run`].
 #[inline(always)]
-pub(super) unsafe fn run<V: Lanes, T: Stored>(
+pub(super) unsafe fn run<V: Lanes, T: Stored, M: Mix<V>>(
     task: &ManyQueries<'_, T>,
     scratch: &mut Scratch,
     out: SharedMut,
@@ -73,11 +161,32 @@ pub(super) unsafe fn run<V: Lanes, T: Stored>(
     // SAFETY: passed on from the caller.
     unsafe {
         if task.attention.d_kv <= 64 {
-            task.run_in::<V, 64>(scratch, out);
+            task.run_in::<V, M, 64>(scratch, out);
         } else {
-            task.run_in::<V, MAX_HEAD>(scratch, out);
+            task.run_in::<V, M, MAX_HEAD>(scratch, out);
         }
     }
+}
+
+#[inline(always)]
+unsafe fn run_in_floats<V: Lanes, T: Stored>(
+    task: &ManyQueries<'_, T>,
+    scratch: &mut Scratch,
+    out: SharedMut,
+) {
+    // SAFETY: passed on from the caller.
+    unsafe { run::<V, T, Floats>(task, scratch, out) };
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma")]
+unsafe fn run_in_pairs<T: Stored>(
+    task: &ManyQueries<'_, T>,
+    scratch: &mut Scratch,
+    out: SharedMut,
+) {
+    // SAFETY: passed on from the caller.
+    unsafe { run::<super::simd::Avx512, T, Pairs>(task, scratch, out) };
 }
 
 impl<T: Stored> ManyQueries<'_, T> {
@@ -89,13 +198,21 @@ impl<T: Stored> ManyQueries<'_, T> {
         SCRATCH.with_borrow_mut(|scratch| {
             // SAFETY: passed on from the caller.
             unsafe {
-                with_isa!(isa, run<T: Stored>(task: &ManyQueries<'_, T>, scratch: &mut Scratch, out: SharedMut)(self, scratch, out));
+                #[cfg(target_arch = "x86_64")]
+                if isa.rounds_activations() && self.attention.precision == Precision::Bf16 {
+                    return run_in_pairs(self, scratch, out);
+                }
+                with_isa!(isa, run_in_floats<T: Stored>(task: &ManyQueries<'_, T>, scratch: &mut Scratch, out: SharedMut)(self, scratch, out));
             }
         });
     }
 
     #[inline(always)]
-    unsafe fn run_in<V: Lanes, const ROW: usize>(&self, scratch: &mut Scratch, out: SharedMut) {
+    unsafe fn run_in<V: Lanes, M: Mix<V>, const ROW: usize>(
+        &self,
+        scratch: &mut Scratch,
+        out: SharedMut,
+    ) {
         let tiles = self.queries.len().div_ceil(QUERIES);
         self.prepare::<ROW>(scratch, tiles);
         let seen = self.seen(self.queries.len());
@@ -104,6 +221,8 @@ impl<T: Stored> ManyQueries<'_, T> {
             // SAFETY: `prepare` made room for every query of the task and every key of a block.
             unsafe {
                 self.copy_keys::<ROW>(keys.clone(), scratch);
+                let values = scratch.values.as_mut_ptr();
+                M::round::<ROW>(values, keys.len(), self.attention.d_kv);
                 self.spread_bias(&keys, tiles, &mut scratch.bias);
                 for tile in 0..tiles {
                     let queries = tile * QUERIES..((tile + 1) * QUERIES).min(self.queries.len());
@@ -120,11 +239,11 @@ impl<T: Stored> ManyQueries<'_, T> {
                     }
                     // Half as wide where half is enough, or as much as fits the registers.
                     if V::TILE_WIDTH == 2 && queries.len() > LANES {
-                        block.run::<V, ROW, 2>(scratch, 0);
+                        block.run::<V, M, ROW, 2>(scratch, 0);
                         continue;
                     }
                     for lane in (0..queries.len()).step_by(LANES) {
-                        block.run::<V, ROW, 1>(scratch, lane);
+                        block.run::<V, M, ROW, 1>(scratch, lane);
                     }
                 }
             }
@@ -259,7 +378,7 @@ struct Block<'a, T> {
 impl<T: Stored> Block<'_, T> {
     /// Adds the block's keys to the online softmax of its queries, `W` registers of them from `lane` on.
     #[inline(always)]
-    unsafe fn run<V: Lanes, const ROW: usize, const W: usize>(
+    unsafe fn run<V: Lanes, M: Mix<V>, const ROW: usize, const W: usize>(
         &self,
         scratch: &mut Scratch,
         lane: usize,
@@ -291,12 +410,13 @@ impl<T: Stored> Block<'_, T> {
             }
             store(&total, totals);
             self.drop(&mut scratch.weights[lane..], lane..lane + W * LANES);
+            M::round::<QUERIES>(weights, self.keys, W * LANES);
             let sums = scratch.sums.as_mut_ptr().add(panel);
             for d in (0..d_kv).step_by(V::TILE_ROWS) {
                 let values = scratch.values.as_ptr().add(d);
                 let sums = sums.add(d * QUERIES);
                 by_rows!(V::TILE_ROWS.min(d_kv - d), up to V::TILE_ROWS, MR =>
-                    mix::<V, MR, ROW, W>(values, weights, self.keys, scales, sums));
+                    mix::<V, M, MR, ROW, W>(values, weights, self.keys, scales, sums));
             }
         }
     }
@@ -410,7 +530,7 @@ unsafe fn score<V: Lanes, const MR: usize, const ROW: usize, const W: usize>(
 
 /// `sums = sums · scales + valuesᵀ · weights` for `MR` d's.
 #[inline(always)]
-unsafe fn mix<V: Lanes, const MR: usize, const ROW: usize, const W: usize>(
+unsafe fn mix<V: Lanes, M: Mix<V>, const MR: usize, const ROW: usize, const W: usize>(
     values: *const f32,
     weights: *const f32,
     keys: usize,
@@ -426,14 +546,7 @@ unsafe fn mix<V: Lanes, const MR: usize, const ROW: usize, const W: usize>(
                 *sum = sum.mul(scale);
             }
         }
-        multiply_f32::<V, MR, 1, 1, ROW, W>(
-            &mut tile,
-            values,
-            [weights],
-            keys,
-            Spacing::rows(QUERIES),
-            None,
-        );
+        M::add::<MR, ROW, W>(&mut tile, values, weights, keys);
         for (r, [row]) in tile.iter().enumerate() {
             store(row, sums.add(r * QUERIES));
         }

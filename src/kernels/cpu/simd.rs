@@ -210,6 +210,21 @@ pub unsafe trait Lanes: Copy {
     }
 }
 
+/// Lanes of pairs of bf16, in the bits of f32, and the instruction that multiplies them.
+///
+/// # Safety
+/// As [`Lanes`].
+#[expect(
+    clippy::missing_safety_doc,
+    reason = "the section above holds for every method"
+)]
+pub unsafe trait Bf16Pairs: Lanes {
+    /// Pairs `(even[i], odd[i])`, rounded to nearest even.
+    unsafe fn pairs(even: Self, odd: Self) -> Self;
+    /// `sums + even · even + odd · odd` of a pair of `left` for all lanes.
+    unsafe fn add_dot(self, left: f32, right: Self) -> Self;
+}
+
 /// How a number that is computed with in f32 lies in memory.
 ///
 /// # Safety
@@ -343,16 +358,17 @@ unsafe impl<const ROWS: usize, const WIDTH: usize> Lanes for Array<ROWS, WIDTH> 
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::Lanes;
+    use super::{Bf16Pairs, Lanes};
     use std::arch::x86_64::{
-        __m256, __m512, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128,
-        _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256, _mm256_castsi256_ps,
+        __m256, __m512, __m512bh, __m512i, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT,
+        _mm_loadu_si128, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256, _mm256_castsi256_ps,
         _mm256_cvtepu16_epi32, _mm256_cvtps_epi32, _mm256_div_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
         _mm256_loadu_si256, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_round_ps,
         _mm256_set1_epi32, _mm256_set1_ps, _mm256_slli_epi32, _mm256_storeu_ps, _mm256_sub_ps,
-        _mm512_add_ps, _mm512_and_si512, _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_div_ps,
-        _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_max_ps, _mm512_min_ps,
-        _mm512_mul_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps,
+        _mm512_add_ps, _mm512_and_si512, _mm512_castsi512_ps, _mm512_cvtepu16_epi32,
+        _mm512_cvtne2ps_pbh, _mm512_div_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
+        _mm512_loadu_si512, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_permutexvar_epi16,
+        _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps,
         _mm512_slli_epi32, _mm512_storeu_ps, _mm512_sub_ps,
     };
 
@@ -403,6 +419,44 @@ mod x86 {
         unsafe fn round(self) -> Self { unsafe { Self(_mm512_roundscale_ps::<NEAREST>(self.0)) } }
         #[inline(always)]
         unsafe fn scale_by_power_of_two(self, exponent: Self) -> Self { unsafe { Self(_mm512_scalef_ps(self.0, exponent.0)) } }
+    }
+
+    /// Pairs `(even[i], odd[i])` of bf16, rounded to nearest even.
+    ///
+    /// # Safety
+    /// The CPU has AVX-512F/BW and AVX512-BF16.
+    #[inline(always)]
+    pub unsafe fn interleaved(even: __m512, odd: __m512) -> __m512i {
+        /// Of the lower half, which holds the even ones, and of the upper.
+        const ORDER: [u16; 32] = {
+            let mut order = [0; 32];
+            let mut i = 0;
+            while i < 16 {
+                order[2 * i] = i as u16;
+                order[2 * i + 1] = 16 + i as u16;
+                i += 1;
+            }
+            order
+        };
+        // SAFETY: passed on from the caller; both types, and the order, are 64 bytes.
+        unsafe {
+            let rounded: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(odd, even));
+            _mm512_permutexvar_epi16(_mm512_loadu_si512(ORDER.as_ptr().cast()), rounded)
+        }
+    }
+
+    // SAFETY: intrinsics of AVX-512F/BW and AVX512-BF16, whose presence the trait's callers promise; the types that are changed are 64 bytes.
+    #[rustfmt::skip]
+    unsafe impl Bf16Pairs for Avx512 {
+        #[inline(always)]
+        unsafe fn pairs(even: Self, odd: Self) -> Self { unsafe { Self(_mm512_castsi512_ps(interleaved(even.0, odd.0))) } }
+        #[inline(always)]
+        unsafe fn add_dot(self, left: f32, right: Self) -> Self {
+            unsafe {
+                let pair = |bits| std::mem::transmute::<__m512, __m512bh>(bits);
+                Self(_mm512_dpbf16_ps(self.0, pair(_mm512_set1_ps(left)), pair(right.0)))
+            }
+        }
     }
 
     /// Two AVX registers.
@@ -466,7 +520,7 @@ mod x86 {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub use x86::{Avx2, Avx512};
+pub use x86::{Avx2, Avx512, interleaved};
 
 /// `e^x` to about 1 ulp for x in [-87, 88]; below, 2^-126 or less; above, held at e^88. Cody-Waite reduction and the minimax polynomial of
 /// Cephes `expf` (S. Moshier, netlib.org/cephes).

@@ -5,13 +5,15 @@
     reason = "kernels are called below what chooses their instruction set"
 )]
 
+use half::bf16;
+
 use super::SharedMut;
 use super::attention::{Attention, Bias, Heads, Segment, Visibility};
 use super::attention_backward::{self as backward, Gradients, HeadsMut};
 use super::gemm::{self, Left, Product};
-use super::many_queries::{self as many, ManyQueries, ROWS_PER_TASK};
+use super::many_queries::{self as many, Floats, ManyQueries, Mix, Pairs, ROWS_PER_TASK};
 use super::packed_weight::{PANEL, PackedWeight, Precision};
-use super::simd::{Array, Lanes};
+use super::simd::{Array, Bf16Pairs, LANES, Lanes};
 
 type Low = Array<2, 1>;
 type Middle = Array<6, 1>;
@@ -280,6 +282,34 @@ mod tiles {
     }
 }
 
+// SAFETY: no instruction beyond the target's baseline.
+unsafe impl<const ROWS: usize, const WIDTH: usize> Bf16Pairs for Array<ROWS, WIDTH> {
+    unsafe fn pairs(even: Self, odd: Self) -> Self {
+        let bits = |value: f32| u32::from(bf16::from_f32(value).to_bits());
+        // SAFETY: arrays of 16 values.
+        unsafe {
+            let (even, odd) = (even.to_array(), odd.to_array());
+            let pairs: [f32; LANES] =
+                std::array::from_fn(|i| f32::from_bits(bits(odd[i]) << 16 | bits(even[i])));
+            Self::load(pairs.as_ptr())
+        }
+    }
+    unsafe fn add_dot(self, left: f32, right: Self) -> Self {
+        let halves = |pair: f32| {
+            let bits = pair.to_bits();
+            (f32::from_bits(bits << 16), f32::from_bits(bits >> 16 << 16))
+        };
+        // SAFETY: as above.
+        unsafe {
+            let (sums, right) = (self.to_array(), right.to_array().map(halves));
+            let (even, odd) = halves(left);
+            let sums: [f32; LANES] =
+                std::array::from_fn(|i| sums[i] + odd * right[i].1 + even * right[i].0);
+            Self::load(sums.as_ptr())
+        }
+    }
+}
+
 /// What attention reads: one segment.
 struct Inputs {
     q: Vec<f32>,
@@ -325,12 +355,16 @@ impl Inputs {
             visibility,
             segments: &self.segment,
             dropout: None,
+            precision: Precision::F32,
         }
     }
 }
 
 /// The second head in tiles of the shape of `V`.
-fn attended<V: Lanes>(attention: &Attention<'_>, scratch: &mut many::Scratch) -> Vec<f32> {
+fn attended<V: Lanes, M: Mix<V>>(
+    attention: &Attention<'_>,
+    scratch: &mut many::Scratch,
+) -> Vec<f32> {
     let segment = &attention.segments[0];
     let mut out = vec![0.0; segment.queries.end * HEADS * attention.d_kv];
     for first in (0..segment.queries.len()).step_by(ROWS_PER_TASK) {
@@ -341,7 +375,7 @@ fn attended<V: Lanes>(attention: &Attention<'_>, scratch: &mut many::Scratch) ->
             queries: first..(first + ROWS_PER_TASK).min(segment.queries.len()),
         };
         // SAFETY: arrays need no instructions of their own; the result holds every row.
-        unsafe { many::run::<V, f32>(&task, scratch, SharedMut(out.as_mut_ptr())) };
+        unsafe { many::run::<V, f32, M>(&task, scratch, SharedMut(out.as_mut_ptr())) };
     }
     out
 }
@@ -361,11 +395,24 @@ fn attention_of_many_queries() {
         for visibility in [Visibility::All, Visibility::Causal] {
             let inputs = Inputs::new(shape, 3);
             let attention = inputs.attention(visibility);
-            let low = attended::<Low>(&attention, &mut scratch);
-            let middle = attended::<Middle>(&attention, &mut scratch);
-            let wide = attended::<Wide>(&attention, &mut scratch);
+            let low = attended::<Low, Floats>(&attention, &mut scratch);
+            let middle = attended::<Middle, Floats>(&attention, &mut scratch);
+            let wide = attended::<Wide, Floats>(&attention, &mut scratch);
             assert!(low == middle && middle == wide, "{shape:?}, {visibility:?}");
             assert!(low.iter().all(|value| value.is_finite()));
+            let pairs = attended::<Low, Pairs>(&attention, &mut scratch);
+            let (middle, wide) = (
+                attended::<Middle, Pairs>(&attention, &mut scratch),
+                attended::<Wide, Pairs>(&attention, &mut scratch),
+            );
+            assert!(
+                pairs == middle && middle == wide,
+                "{shape:?}, {visibility:?}"
+            );
+            // Weights sum to 1, values are below 1: each is rounded by 2^-9 of itself.
+            let far = low.iter().zip(&pairs).map(|(a, b)| (a - b).abs());
+            let far = far.fold(0.0, f32::max);
+            assert!(0.0 < far && far < 2.0 / 512.0, "{shape:?}: {far}");
         }
     }
 }

@@ -10,7 +10,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::{Check, Random, WeightForm, config};
-use crate::kernels::attention::{Plan, Segment, Visibility, attention, self_attention};
+use crate::kernels::attention::{Plan, Precision, Segment, Visibility, attention, self_attention};
 use crate::kernels::cross_entropy::cross_entropy;
 use crate::kernels::dropout::Dropout;
 use crate::kernels::elementwise::{Activation, gated, rms_norm};
@@ -223,6 +223,7 @@ fn plan(
         d_kv,
         visibility,
         segments,
+        precision: Precision::F32,
     }
 }
 

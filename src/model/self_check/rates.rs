@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use crate::kernels::attention::{Plan, Segment, Visibility, self_attention};
+use crate::kernels::attention::{Plan, Precision, Segment, Visibility, self_attention};
 
 /// How large the measured work is.
 #[derive(Clone, Copy, Debug)]
@@ -87,6 +87,7 @@ fn attention(device: &Device, dtype: DType, (count, length): (usize, usize)) -> 
         d_kv,
         visibility: Visibility::All,
         segments,
+        precision: Precision::F32,
     };
     let qkv = (Tensor::ones((count * length, 3 * heads * d_kv), DType::F32, device)? * 0.1)?;
     let qkv = qkv.to_dtype(dtype)?;

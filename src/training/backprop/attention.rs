@@ -8,6 +8,7 @@ use crate::kernels::cpu::attention::{
     self as forward, Attention, Bias, Heads, Segment, Visibility,
 };
 use crate::kernels::cpu::attention_backward::{self as backward, Gradients, HeadsMut};
+use crate::kernels::cpu::packed_weight::Precision;
 use crate::kernels::dropout::Dropout;
 use crate::model::Config;
 
@@ -72,6 +73,7 @@ fn kernel<'a>(
         visibility: plan.visibility,
         segments: &plan.segments,
         dropout,
+        precision: Precision::F32,
     }
 }
 
