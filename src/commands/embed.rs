@@ -252,7 +252,7 @@ pub fn run(args: &EmbedArgs) -> Result<Outcome> {
     };
     let encoders = opened.load_on_all(|loader| Encoder::load(loader, &opened.checkpoint.config))?;
     Run {
-        max_tokens: opened.tokens_at_hand(request.max_batch_tokens),
+        max_tokens: opened.tokens_at_hand(&args.runtime, request.max_batch_tokens),
         embedder: Embedder::on_several(
             encoders.iter().collect(),
             &opened.checkpoint.tokenizer,

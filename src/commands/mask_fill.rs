@@ -139,7 +139,7 @@ pub fn run(args: &MaskFillArgs) -> Result<Outcome> {
     let residues = Residues::new(args.how.allow.as_bytes(), tokenizer).context("--allow")?;
     let manifest = manifest(args, &opened, &residues)?;
     let max_tokens = opened.batch_tokens(&args.runtime, Stacks::Both);
-    let at_hand = opened.tokens_at_hand(max_tokens);
+    let at_hand = opened.tokens_at_hand(&args.runtime, max_tokens);
     let stream = Stream::new(&args.scale, output, &manifest, options.on_bad, at_hand)?;
     if let Some(sites) = sites.as_ref().filter(|_| args.scale.resume) {
         remove_unfinished(sites)?;

@@ -7,6 +7,7 @@ use crate::args::{ModelArgs, RuntimeArgs};
 use crate::checkpoint::Checkpoint;
 use crate::device::Compute;
 use crate::inference::token_budget::{Stacks, token_budget};
+use crate::inference::tokens_of_threads;
 use crate::kernels::linear::WeightForm;
 use crate::model::{Decoder, Encoder, Loader};
 use crate::tokenizer::TaskPrefix;
@@ -146,10 +147,13 @@ impl Opened {
         }
     }
 
-    /// Tokens to have at hand where a batch has so many: several batches keep several GPUs, or one and the host, busy side by side.
-    pub fn tokens_at_hand(&self, batch_tokens: usize) -> usize {
+    /// Tokens to have at hand where a batch has so many: several batches keep several GPUs, one and the host, or the threads of a CPU busy side by side.
+    /// Where a size of batches was asked for, a CPU reads no further ahead.
+    pub fn tokens_at_hand(&self, runtime: &RuntimeArgs, batch_tokens: usize) -> usize {
         if self.compute.device.is_cpu() {
-            batch_tokens
+            runtime
+                .max_batch_tokens
+                .unwrap_or(batch_tokens.max(tokens_of_threads()))
         } else {
             3 * (1 + self.others.len()) * batch_tokens
         }

@@ -11,3 +11,5 @@ pub mod residues;
 pub mod score;
 pub mod token_budget;
 mod workers;
+
+pub use workers::tokens_of_threads;

@@ -1,4 +1,6 @@
 //! Batches on one device or on several, one worker each; results in order. Where a device has no memory for a batch, in halves of it.
+//!
+//! On a CPU each thread takes batches of its own, small enough for its caches; operations of a batch also run on threads that have none.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -6,10 +8,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 
 use candle_core::{Device, Error, Result};
+use rayon::prelude::*;
 
 use crate::kernels::{is_out_of_memory, release_memory};
 use crate::model::{Decoder, Encoder};
 use crate::packing::by_token_budget;
+
+/// Tokens that a thread of a CPU takes at a time: what lies between two products then stays in its caches (2048 took 7 % longer on a Zen 5 with 1 MiB each),
+/// and there are enough for whole tasks of products.
+const TOKENS_OF_THREAD: usize = 512;
+
+/// Tokens that keep every thread of a CPU busy when batches take unequal times.
+pub fn tokens_of_threads() -> usize {
+    2 * rayon::current_num_threads() * TOKENS_OF_THREAD
+}
 
 /// A network that lies on a device.
 pub trait OnDevice: Sync {
@@ -71,8 +83,14 @@ impl<N: OnDevice> Workers<N> {
         work: impl Fn(&N, Range<usize>) -> Result<T> + Sync,
         take: impl FnMut(Range<usize>, T) -> std::result::Result<(), E>,
     ) -> std::result::Result<(), E> {
-        let batches = by_token_budget(tokens, self.max_batch_tokens());
-        self.run_batches(&batches, tokens, work, take)
+        let budget = self.max_batch_tokens();
+        if let [network] = &self.networks[..]
+            && network.device().is_cpu()
+        {
+            let batches = by_token_budget(tokens, budget.min(TOKENS_OF_THREAD));
+            return on_threads(&batches, |batch| work(network, batch), take);
+        }
+        self.run_batches(&by_token_budget(tokens, budget), tokens, work, take)
     }
 
     /// The same with batches already made.
@@ -176,6 +194,33 @@ fn run<D: Sync + ?Sized, T: Send, E: From<Error>>(
     })
 }
 
+/// Runs `work` on every batch, several at a time where there are several threads, and hands the results on in order.
+///
+/// # Errors
+/// The first failure of `work` or `take`, in order.
+fn on_threads<T: Send, E: From<Error>>(
+    batches: &[Range<usize>],
+    work: impl Fn(Range<usize>) -> Result<T> + Sync,
+    mut take: impl FnMut(Range<usize>, T) -> std::result::Result<(), E>,
+) -> std::result::Result<(), E> {
+    let at_a_time = match rayon::current_num_threads() {
+        1 => 1,
+        threads => 2 * threads,
+    };
+    for batches in batches.chunks(at_a_time) {
+        let results: Vec<Result<T>> = if let [batch] = batches {
+            vec![work(batch.clone())]
+        } else {
+            let each = batches.par_iter().with_max_len(1);
+            each.map(|batch| work(batch.clone())).collect()
+        };
+        for (batch, result) in batches.iter().zip(results) {
+            take(batch.clone(), result?)?;
+        }
+    }
+    Ok(())
+}
+
 fn claim(next: &AtomicUsize, batches: &[Range<usize>]) -> Option<(usize, Range<usize>)> {
     let number = next.fetch_add(1, Ordering::Relaxed);
     batches.get(number).map(|batch| (number, batch.clone()))
@@ -211,6 +256,28 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
+
+    #[test]
+    fn on_threads_results_come_in_order_and_the_first_failure_ends_it() {
+        let batches: Vec<Range<usize>> = (0..40).map(|i| 3 * i..3 * i + 3).collect();
+        for threads in [1, 3] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+            pool.build().unwrap().install(|| {
+                let mut taken = Vec::new();
+                let work = |batch: Range<usize>| match batch.start {
+                    90 => Err(Error::msg("ninety")),
+                    start => Ok(start),
+                };
+                let ended = on_threads(&batches, work, |batch, start| {
+                    assert_eq!(batch.start, start);
+                    taken.push(start);
+                    Ok::<(), Error>(())
+                });
+                assert!(ended.unwrap_err().to_string().contains("ninety"));
+                assert_eq!(taken, (0..30).map(|i| 3 * i).collect::<Vec<_>>());
+            });
+        }
+    }
 
     #[test]
     fn results_come_in_order_whoever_made_them() {

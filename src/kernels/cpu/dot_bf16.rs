@@ -27,7 +27,7 @@ use super::tile::{AHEAD, by_rows};
 /// Columns of A multiplied in one go: with half the bytes, more of them fit the second cache than in f32, and results are read and written less often.
 const DEPTH: usize = 1536;
 /// Rows of A in one task that is multiplied in tiles.
-pub(super) const TILED_ROWS: usize = 4 * SIDE;
+pub(super) const TILED_ROWS: usize = 8 * SIDE;
 /// Pairs of one row of a block; some more than [`DEPTH`] asks for, so that twelve rows do not fall on the same lines of the cache.
 const ROW_PAIRS: usize = DEPTH / 2 + LANES;
 /// Pairs of a block: ten strips in either form.

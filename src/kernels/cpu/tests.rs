@@ -87,6 +87,8 @@ fn products() {
 mod tiles {
     //! Matrix tiles, in plain Rust: what surrounds them is tested on machines that have none.
 
+    use std::io::Write;
+
     use super::{Left, PANEL, PackedWeight, Precision, Product, SharedMut, values};
     use crate::kernels::cpu::amx::{self, Block, SIDE, STEP, Unit};
     use crate::kernels::cpu::dot_bf16;
@@ -94,6 +96,10 @@ mod tiles {
     use crate::kernels::cpu::int8_product::{self, quantize_rows, run_in_tiles};
     use crate::kernels::cpu::int8_weight::{Int8Rows, Int8Weight, Order};
     use crate::kernels::cpu::{Int8Isa, Isa};
+
+    fn say(what: &str) {
+        writeln!(std::io::stderr(), "{what}").expect("stderr is open");
+    }
 
     struct Plain;
 
@@ -172,7 +178,7 @@ mod tiles {
         let (plain, faulty) = unsafe { (amx::multiplies::<Plain>(), amx::multiplies::<Faulty>()) };
         assert!(plain && !faulty);
         if !Isa::Amx.is_available() {
-            eprintln!("no AMX here: its own tiles were not tried");
+            say("no AMX here: its own tiles were not tried");
         }
     }
 
@@ -217,7 +223,7 @@ mod tiles {
     #[test]
     fn products_in_tiles_equal_those_in_vectors() {
         if !Isa::Avx512Bf16.is_available() {
-            eprintln!("no AVX512-BF16 here: what surrounds the tiles was not tried");
+            say("no AVX512-BF16 here: what surrounds the tiles was not tried");
             return;
         }
         for (m, n, k) in [
