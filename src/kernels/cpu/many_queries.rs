@@ -4,7 +4,7 @@
 //! as they leave the registers; the running maximum and sum of the online softmax (Milakov & Gimelshein 2018, arXiv 1805.02867) are lanes too. The result
 //! grows as `valuesᵀ · weights`, `[d][query]`, and is turned once at the end. Keys and values are read as they lie, row by row: nothing of theirs is transposed.
 //!
-//! Where the CPU multiplies pairs of bf16 and is asked to, weights and values are rounded to them ([`Pairs`]): in an embedding that costs a tenth of what
+//! Where the CPU multiplies pairs of bf16 and is asked to, weights and values are rounded to them ([`Pairs`]): in an embedding that costs an eighth of what
 //! rounding the other operands of bf16 products costs. Scores stay f32, for T5 does not scale them and the softmax would magnify what they lost.
 #![expect(
     unsafe_code,
