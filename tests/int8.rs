@@ -2,9 +2,11 @@
 #![allow(clippy::print_stdout, reason = "a test says what it ran on")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use ankh3::kernels::cpu::Int8Isa;
-use ankh3::kernels::cpu::int8_product::matmul;
+use ankh3::kernels::cpu::elementwise::{self, Activation};
+use ankh3::kernels::cpu::int8_product::{gated, matmul};
 use ankh3::kernels::cpu::int8_weight::Int8Weight;
+use ankh3::kernels::cpu::output::{interleaved, interleaved_width};
+use ankh3::kernels::cpu::{Int8Isa, Isa};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -92,6 +94,32 @@ fn products_are_those_of_the_integers_on_every_instruction_set() {
                 matmul(isa, &a, &weight, residual, &mut got);
                 assert!(same(&got, &expected), "{isa:?} {m}x{n}x{k}");
             }
+        }
+    }
+}
+
+/// The gate applied panel by panel gives the bytes of a product and then a gate.
+#[test]
+fn gated_products_are_products_and_then_a_gate() {
+    let mut rng = ChaCha8Rng::seed_from_u64(4);
+    for (m, d_ff, k) in SHAPES {
+        let (a, w) = (random(&mut rng, m * k), random(&mut rng, 2 * d_ff * k));
+        let stacked = pack(&w, 2 * d_ff, k);
+        let weight = Int8Weight::new(interleaved_width(d_ff), k, |row, values| {
+            let (part, row) = interleaved(row);
+            if row < d_ff {
+                values.copy_from_slice(&w[(part * d_ff + row) * k..][..k]);
+            } else {
+                values.fill(0.0);
+            }
+        });
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+            let mut wide = vec![f32::NAN; m * 2 * d_ff];
+            matmul(Int8Isa::of(isa), &a, &stacked, None, &mut wide);
+            let mut expected = vec![f32::NAN; m * d_ff];
+            elementwise::gated(isa, Activation::Silu, &wide, d_ff, &mut expected);
+            let got = gated(isa, &a, &weight, d_ff, Activation::Silu);
+            assert_eq!(got, expected, "{isa:?} {m}x{d_ff}x{k}");
         }
     }
 }

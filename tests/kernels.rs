@@ -5,7 +5,8 @@
 use ankh3::kernels::cpu::Isa;
 use ankh3::kernels::cpu::attention::{Attention, Bias, Heads, Segment, Visibility, attend};
 use ankh3::kernels::cpu::elementwise::{Activation, activate, gated, rms_norm};
-use ankh3::kernels::cpu::gemm::{Left, matmul, multiply, multiply_add};
+use ankh3::kernels::cpu::gemm::{self, Left, matmul, multiply, multiply_add};
+use ankh3::kernels::cpu::output::{interleaved, interleaved_width};
 use ankh3::kernels::cpu::packed_weight::{PackedWeight, Precision};
 use ankh3::kernels::cpu::simd::Stored;
 use half::bf16;
@@ -89,6 +90,43 @@ fn matmul_equals_f64_on_odd_shapes() {
                 c.copy_from_slice(&r);
                 multiply_add(isa, Left::Columns(&columns), &weight, &mut c);
                 assert!(error(&c, &added) < 2e-6, "{what}, added to C");
+            }
+        }
+    }
+}
+
+/// The gate applied panel by panel gives the bytes of a product and then a gate, and its rows are what they are alone.
+#[test]
+fn gated_products_are_products_and_then_a_gate() {
+    let mut rng = ChaCha8Rng::seed_from_u64(7);
+    for (m, d_ff, k) in SHAPES {
+        let (a, w) = (random(&mut rng, m * k), random(&mut rng, 2 * d_ff * k));
+        for precision in [Precision::F32, Precision::Bf16] {
+            let stacked = pack(&w, 2 * d_ff, k, precision);
+            let weight = PackedWeight::new(interleaved_width(d_ff), k, precision, |row, values| {
+                let (part, row) = interleaved(row);
+                if row < d_ff {
+                    values.copy_from_slice(&w[(part * d_ff + row) * k..][..k]);
+                } else {
+                    values.fill(0.0);
+                }
+            });
+            for isa in isas() {
+                let what = format!("{isa:?} {precision:?} {m}x{d_ff}x{k}");
+                for activation in [Activation::GeluNew, Activation::Silu, Activation::Relu] {
+                    let mut wide = vec![f32::NAN; m * 2 * d_ff];
+                    matmul(isa, &a, &stacked, None, &mut wide);
+                    let mut expected = vec![f32::NAN; m * d_ff];
+                    gated(isa, activation, &wide, d_ff, &mut expected);
+                    let got = gemm::gated(isa, &a, &weight, d_ff, activation);
+                    assert_eq!(got, expected, "{what}");
+                    let last = gemm::gated(isa, &a[(m - 1) * k..], &weight, d_ff, activation);
+                    assert_eq!(
+                        last,
+                        expected[(m - 1) * d_ff..],
+                        "{what}, the last row alone"
+                    );
+                }
             }
         }
     }

@@ -11,6 +11,7 @@ pub mod cross_entropy;
 pub mod cuda;
 pub mod dropout;
 pub mod elementwise;
+pub mod gated_linear;
 pub mod gather;
 pub mod linear;
 pub mod plain;

@@ -9,7 +9,8 @@ use candle_core::{Result, Tensor};
 
 use super::{Config, FeedForward, Loader, Mode, Packed};
 use crate::kernels::attention::{Plan, Precision, Segment, Visibility, attention, self_attention};
-use crate::kernels::elementwise::{Activation, activate, gated, rms_norm};
+use crate::kernels::elementwise::{Activation, activate, rms_norm};
+use crate::kernels::gated_linear::GatedWeight;
 use crate::kernels::linear::Weight;
 
 /// T5's layer norm: root mean square only.
@@ -123,36 +124,53 @@ impl CrossAttention {
 #[derive(Debug)]
 pub struct FeedForwardLayer {
     norm: Norm,
-    input: Weight,
+    input: Input,
     output: Weight,
-    kind: FeedForward,
+}
+
+/// From `norm(x)` to what the output layer reads.
+#[derive(Debug)]
+enum Input {
+    Plain(Weight, Activation),
+    Gated(GatedWeight, Activation),
+}
+
+impl Input {
+    fn load(loader: &Loader<'_>, config: &Config, layer: &str) -> Result<Self> {
+        let (d_model, d_ff) = (config.d_model, config.d_ff);
+        let name = |part: &str| format!("{layer}.DenseReluDense.{part}.weight");
+        let gated = || loader.gated([&name("wi_0"), &name("wi_1")], d_ff, d_model);
+        Ok(match config.feed_forward_proj {
+            FeedForward::Relu => Self::Plain(
+                loader.linear(&[(&name("wi"), d_ff)], d_model)?,
+                Activation::Relu,
+            ),
+            FeedForward::GatedGelu => Self::Gated(gated()?, Activation::GeluNew),
+            FeedForward::GatedSilu => Self::Gated(gated()?, Activation::Silu),
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Plain(weight, activation) => activate(*activation, &weight.forward(x)?),
+            Self::Gated(weight, activation) => weight.forward(x, *activation),
+        }
+    }
 }
 
 impl FeedForwardLayer {
     pub(super) fn load(loader: &Loader<'_>, config: &Config, layer: &str) -> Result<Self> {
-        let (d_model, d_ff) = (config.d_model, config.d_ff);
-        let name = |part: &str| format!("{layer}.DenseReluDense.{part}.weight");
-        let input = if config.feed_forward_proj.is_gated() {
-            loader.linear(&[(&name("wi_0"), d_ff), (&name("wi_1"), d_ff)], d_model)?
-        } else {
-            loader.linear(&[(&name("wi"), d_ff)], d_model)?
-        };
+        let output = format!("{layer}.DenseReluDense.wo.weight");
         Ok(Self {
             norm: Norm::load(loader, config, &format!("{layer}.layer_norm"))?,
-            input,
-            output: loader.linear(&[(&name("wo"), d_model)], d_ff)?,
-            kind: config.feed_forward_proj,
+            input: Input::load(loader, config, layer)?,
+            output: loader.linear(&[(&output, config.d_model)], config.d_ff)?,
         })
     }
 
     /// `x + wo(act(wi_0 norm(x)) · wi_1 norm(x))`, or without the gate.
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
-        let wide = self.input.forward(&self.norm.forward(x)?)?;
-        let hidden = match self.kind {
-            FeedForward::Relu => activate(Activation::Relu, &wide)?,
-            FeedForward::GatedGelu => gated(Activation::GeluNew, &wide)?,
-            FeedForward::GatedSilu => gated(Activation::Silu, &wide)?,
-        };
+        let hidden = self.input.forward(&self.norm.forward(x)?)?;
         mode.branch(1, &self.output, &mode.drop(0, &hidden)?, x)
     }
 }

@@ -9,6 +9,7 @@ use half::{bf16, f16};
 
 use crate::kernels::cpu::int8_weight::Int8Weight;
 use crate::kernels::cpu::packed_weight::{PackedWeight, Precision};
+use crate::kernels::gated_linear::{GatedWeight, interleaved, interleaved_width};
 use crate::kernels::linear::{Weight, WeightForm};
 
 /// The number types that weights are stored in.
@@ -191,6 +192,42 @@ impl Loader<'_> {
     /// Where the tensor is missing or misshapen.
     pub fn head(&self, name: &str, n: usize, k: usize) -> Result<Weight> {
         self.linear_in(WeightForm::Full, &[(name, n)], k)
+    }
+
+    /// Both input layers of a gated feed-forward block, `(d_ff, k)` each: the gates', and what they are multiplied with.
+    ///
+    /// # Errors
+    /// Where a tensor is missing or misshapen.
+    pub fn gated(&self, names: [&str; 2], d_ff: usize, k: usize) -> Result<GatedWeight> {
+        let learns = names
+            .iter()
+            .any(|name| self.source.variable(name).is_some());
+        if learns || !self.device.is_cpu() {
+            let parts = names.map(|name| (name, d_ff));
+            return Ok(GatedWeight::Stacked(self.linear(&parts, k)?));
+        }
+        let [gates, ups] = names.map(|name| self.source.tensor(name, &[d_ff, k]));
+        let views = [gates?, ups?];
+        let n = interleaved_width(d_ff);
+        let fill = |row, values: &mut [f32]| {
+            let (part, row) = interleaved(row);
+            if row < d_ff {
+                views[part].read_row(row, values);
+            } else {
+                values.fill(0.0);
+            }
+        };
+        let weight = match self.weights {
+            WeightForm::Full => {
+                let weight = PackedWeight::new(n, k, self.precision(), fill);
+                GatedWeight::Packed(Arc::new(weight), d_ff)
+            }
+            WeightForm::Int8 => GatedWeight::Int8(Arc::new(Int8Weight::new(n, k, fill)), d_ff),
+        };
+        for name in names {
+            self.source.release(name);
+        }
+        Ok(weight)
     }
 
     fn linear_in(&self, form: WeightForm, parts: &[(&str, usize)], k: usize) -> Result<Weight> {

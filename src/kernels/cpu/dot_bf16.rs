@@ -16,10 +16,10 @@ use std::arch::x86_64::{
     _mm512_set1_epi32, _mm512_setzero_ps, _mm512_storeu_si512,
 };
 use std::cell::RefCell;
-use std::ops::Range;
 
 use super::amx::{self, Right, Rows, SIDE, Unit};
 use super::gemm::{Left, Product, ROW_BLOCK, STRIP};
+use super::output::{Progress, Target, Task};
 use super::packed_weight::PANEL;
 use super::simd::{LANES, interleaved, prefetch};
 use super::tile::{AHEAD, by_rows};
@@ -39,23 +39,22 @@ thread_local! {
     static BLOCK: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The results of `product` in `rows` × `panels`.
+/// The results of one task of `product`.
 ///
 /// # Safety
 /// The CPU must have AVX-512F/BW/VL and AVX512-BF16; no other thread may touch these results meanwhile.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-pub(super) unsafe fn run(product: &Product<'_>, rows: &Range<usize>, panels: &Range<usize>) {
+pub(super) unsafe fn run(product: &Product<'_>, task: &Task) {
     BLOCK.with_borrow_mut(|block| {
         let k = product.weight.k();
         // Up to one strip of rows takes all of k at once: its weights are read straight through, and once.
-        let depth = if rows.len() <= STRIP { k } else { DEPTH };
+        let depth = if task.rows.len() <= STRIP { k } else { DEPTH };
         let pairs = BLOCK_PAIRS.max(k.div_ceil(DEPTH) * STRIP_PAIRS);
         block.resize(pairs.max(block.len()), 0);
         for start in (0..k).step_by(depth.max(1)) {
             let part = Part {
                 product,
-                rows,
-                panels,
+                task,
                 start,
                 depth: depth.min(k - start),
                 block: block.as_mut_ptr(),
@@ -82,12 +81,7 @@ pub(super) unsafe fn run(product: &Product<'_>, rows: &Range<usize>, panels: &Ra
 /// # Safety
 /// As [`run`], and as [`Unit`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-pub(super) unsafe fn run_in_tiles<U: Unit>(
-    product: &Product<'_>,
-    a: &[f32],
-    rows: &Range<usize>,
-    panels: &Range<usize>,
-) {
+pub(super) unsafe fn run_in_tiles<U: Unit>(product: &Product<'_>, a: &[f32], task: &Task) {
     BLOCK.with_borrow_mut(|block| {
         let k = product.weight.k();
         block.resize((TILED_ROWS * ROW_PAIRS + LANES).max(block.len()), 0);
@@ -99,8 +93,7 @@ pub(super) unsafe fn run_in_tiles<U: Unit>(
             for start in (0..k).step_by(DEPTH) {
                 let part = Part {
                     product,
-                    rows,
-                    panels,
+                    task,
                     start,
                     depth: DEPTH.min(k - start),
                     block: block.as_mut_ptr().add(skipped),
@@ -143,8 +136,7 @@ pub(super) unsafe fn pairs(even: &[f32], odd: &[f32]) -> [f32; LANES] {
 /// One block of k of one task, or all of k of up to [`STRIP`] rows: then every [`DEPTH`] columns have a strip of their own.
 struct Part<'a> {
     product: &'a Product<'a>,
-    rows: &'a Range<usize>,
-    panels: &'a Range<usize>,
+    task: &'a Task,
     start: usize,
     depth: usize,
     block: *mut u32,
@@ -164,7 +156,7 @@ impl Part<'_> {
     unsafe fn round_rows(&self, a: &[f32]) {
         let k = self.product.weight.k();
         for (first_column, depth, strip) in self.depths() {
-            for (i, row) in self.rows.clone().enumerate() {
+            for (i, row) in self.task.rows.clone().enumerate() {
                 let values = &a[row * k + self.start + first_column..][..depth];
                 for column in (0..depth).step_by(2 * LANES) {
                     let left = depth - column;
@@ -187,8 +179,8 @@ impl Part<'_> {
     unsafe fn round_columns(&self, a: &[f32]) {
         let m = self.product.m;
         for (first_column, depth, first_strip) in self.depths() {
-            for (strip, row) in self.rows.clone().step_by(STRIP).enumerate() {
-                let height = first(STRIP.min(self.rows.end - row));
+            for (strip, row) in self.task.rows.clone().step_by(STRIP).enumerate() {
+                let height = first(STRIP.min(self.task.rows.end - row));
                 for pair in 0..depth.div_ceil(2) {
                     let k = self.start + first_column + 2 * pair;
                     let odd = if 2 * pair + 1 < depth { height } else { 0 };
@@ -207,23 +199,36 @@ impl Part<'_> {
         }
     }
 
+    #[inline(always)]
+    fn progress(&self) -> Progress {
+        Progress {
+            is_first: self.start == 0,
+            is_last: self.start + self.depth == self.product.weight.k(),
+        }
+    }
+
     /// Multiplies the block, whose pair p of row r of a strip lies at `r * ROW + p * STEP`.
     #[inline(always)]
     unsafe fn multiply<const ROW: usize, const STEP: usize>(&self) {
-        let rows = self.rows.len();
-        // SAFETY: tiles stay within the task's rows and panels.
-        unsafe {
-            let mut panel = self.panels.start;
-            if rows <= 3 {
-                while panel + 4 <= self.panels.end {
-                    self.tile_of_rows::<ROW, STEP, 4>(0, rows, panel);
-                    panel += 4;
+        let rows = self.task.rows.len();
+        for pass in self.product.output.passes(self.task, self.progress()) {
+            let (panels, target) = (&pass.panels, &pass.target);
+            // SAFETY: tiles stay within the task's rows and panels.
+            unsafe {
+                let mut panel = panels.start;
+                if rows <= 3 {
+                    while panel + 4 <= panels.end {
+                        self.tile_of_rows::<ROW, STEP, 4>(target, 0, rows, panel);
+                        panel += 4;
+                    }
                 }
-            }
-            for panel in panel..self.panels.end {
-                for row in (0..rows).step_by(STRIP) {
-                    self.tile_of_rows::<ROW, STEP, 1>(row, STRIP.min(rows - row), panel);
+                for panel in panel..panels.end {
+                    for row in (0..rows).step_by(STRIP) {
+                        let rows = STRIP.min(rows - row);
+                        self.tile_of_rows::<ROW, STEP, 1>(target, row, rows, panel);
+                    }
                 }
+                pass.finish();
             }
         }
     }
@@ -235,62 +240,75 @@ impl Part<'_> {
             weight,
             residual,
             adds,
-            c,
+            ref output,
             ..
         } = *self.product;
-        let n = weight.n();
-        let is_first = self.start == 0 && !adds;
-        let is_last = self.start + self.depth == weight.k();
+        let progress = self.progress();
+        let begins = progress.is_first && !adds;
+        let residual = residual.filter(|_| progress.is_last);
+        let rows = self.task.rows.len();
         let mut beyond = [0.0_f32; SIDE * SIDE];
-        for panel in self.panels.clone() {
-            let width = PANEL.min(n - panel * PANEL);
-            // SAFETY: a panel holds every pair of k; a block of A holds TILED_ROWS rows of whole steps, zero behind the last pair, and rows that the task
-            // lacks change no others; C and the residual have whole rows of n floats, of which those of this task and panel are touched.
-            unsafe {
-                let b: *const u32 = weight.panel(panel).cast();
-                let b = b.add(self.start / 2 * PANEL);
-                let right = Right::new(b, self.depth.div_ceil(2));
-                for row in (0..self.rows.len()).step_by(SIDE) {
-                    let height = SIDE.min(self.rows.len() - row);
-                    let place = (self.rows.start + row) * n + panel * PANEL;
-                    let target = c.get().add(place);
-                    let is_whole = height == SIDE && width == SIDE;
-                    let (to, stride) = if is_whole {
-                        (target, n)
-                    } else {
-                        (beyond.as_mut_ptr(), SIDE)
-                    };
-                    if !is_whole && !is_first {
-                        copy_rows((target, n), (to, stride), (height, width));
-                    }
-                    let sums: Rows<*mut u32> = (to.cast(), 4 * stride);
-                    let from = if is_first {
-                        (amx::ZEROS.as_ptr(), 0)
-                    } else {
-                        (sums.0.cast_const(), sums.1)
-                    };
-                    let a = self.block.add(row * ROW_PAIRS).cast_const();
-                    right.multiply(U::multiply_bf16, from, (a, 4 * ROW_PAIRS), sums);
-                    if !is_whole {
-                        copy_rows((to, stride), (target, n), (height, width));
-                    }
-                    let Some(residual) = residual.filter(|_| is_last) else {
-                        continue;
-                    };
-                    for row in 0..height {
-                        let results = target.add(row * n);
-                        for (i, value) in residual[place + row * n..][..width].iter().enumerate() {
-                            *results.add(i) += value;
+        for pass in output.passes(self.task, progress) {
+            let stride = pass.target.stride;
+            for panel in pass.panels.clone() {
+                let width = PANEL.min(pass.target.columns(panel));
+                // SAFETY: a panel holds every pair of k; a block of A holds TILED_ROWS rows of whole steps, zero behind the last pair, and rows that the
+                // task lacks change no others; the target and the residual have whole rows, of which those of this task and panel are touched.
+                unsafe {
+                    let b: *const u32 = weight.panel(panel).cast();
+                    let b = b.add(self.start / 2 * PANEL);
+                    let right = Right::new(b, self.depth.div_ceil(2));
+                    for row in (0..rows).step_by(SIDE) {
+                        let height = SIDE.min(rows - row);
+                        let target = pass.target.at(row, panel);
+                        let is_whole = height == SIDE && width == SIDE;
+                        let (to, to_stride) = if is_whole {
+                            (target, stride)
+                        } else {
+                            (beyond.as_mut_ptr(), SIDE)
+                        };
+                        if !is_whole && !begins {
+                            copy_rows((target, stride), (to, to_stride), (height, width));
+                        }
+                        let sums: Rows<*mut u32> = (to.cast(), 4 * to_stride);
+                        let from = if begins {
+                            (amx::ZEROS.as_ptr(), 0)
+                        } else {
+                            (sums.0.cast_const(), sums.1)
+                        };
+                        let a = self.block.add(row * ROW_PAIRS).cast_const();
+                        right.multiply(U::multiply_bf16, from, (a, 4 * ROW_PAIRS), sums);
+                        if !is_whole {
+                            copy_rows((to, to_stride), (target, stride), (height, width));
+                        }
+                        let Some(residual) = residual else {
+                            continue;
+                        };
+                        for r in 0..height {
+                            let results = target.add(r * stride);
+                            let place = self.residual_place(row + r, panel);
+                            for (i, value) in residual[place..][..width].iter().enumerate() {
+                                *results.add(i) += value;
+                            }
                         }
                     }
                 }
             }
+            // SAFETY: the pass's results are there.
+            unsafe { pass.finish() };
         }
+    }
+
+    /// Where the residual of a task's row and a panel begins.
+    #[inline(always)]
+    fn residual_place(&self, row: usize, panel: usize) -> usize {
+        (self.task.rows.start + row) * self.product.weight.n() + panel * PANEL
     }
 
     #[inline(always)]
     unsafe fn tile_of_rows<const ROW: usize, const STEP: usize, const NP: usize>(
         &self,
+        target: &Target,
         row: usize,
         rows: usize,
         panel: usize,
@@ -298,31 +316,26 @@ impl Part<'_> {
         // SAFETY: passed on from `multiply`.
         unsafe {
             if NP > 1 {
-                by_rows!(rows, up to 3, MR => self.tile::<ROW, STEP, MR, NP>(row, panel));
+                by_rows!(rows, up to 3, MR => self.tile::<ROW, STEP, MR, NP>(target, row, panel));
             } else {
-                by_rows!(rows, up to STRIP, MR => self.tile::<ROW, STEP, MR, 1>(row, panel));
+                by_rows!(rows, up to STRIP, MR => self.tile::<ROW, STEP, MR, 1>(target, row, panel));
             }
         }
     }
 
-    /// `MR` rows × `NP` panels of C, for this block of k.
+    /// `MR` rows × `NP` panels of results, for this block of k.
     #[inline(always)]
     unsafe fn tile<const ROW: usize, const STEP: usize, const MR: usize, const NP: usize>(
         &self,
+        target: &Target,
         row: usize,
         panel: usize,
     ) {
         let Product {
-            weight,
-            residual,
-            c,
-            ..
+            weight, residual, ..
         } = self.product;
-        let n = weight.n();
-        let place = (self.rows.start + row) * n + panel * PANEL;
-        let last = self.start + self.depth == weight.k();
         // SAFETY: a tile begins at a multiple of 12 rows, hence at a strip in either form, and has at most 12; panels `panel..panel + NP` exist and
-        // hold every pair of k; C and the residual have whole rows of n floats, of which masks touch only the columns that exist.
+        // hold every pair of k; the target and the residual have whole rows, of which masks touch only the columns that exist.
         unsafe {
             let a = self.block.add(row * ROW_PAIRS);
             let b: [*const u32; NP] = std::array::from_fn(|p| {
@@ -330,24 +343,23 @@ impl Part<'_> {
                 pairs.add(self.start / 2 * PANEL)
             });
             let mut sums = [[[_mm512_setzero_ps(); 2]; NP]; MR];
-            let c = c.get().add(place);
-            let mask = |p: usize, half: usize| {
-                let columns = (n - panel * PANEL).saturating_sub(p * PANEL + half * LANES);
-                first(columns)
-            };
+            let (c, stride) = (target.at(row, panel), target.stride);
+            let columns = target.columns(panel);
+            let mask =
+                |p: usize, half: usize| first(columns.saturating_sub(p * PANEL + half * LANES));
             if self.start > 0 || self.product.adds {
                 for (r, sums) in sums.iter_mut().enumerate() {
                     for (p, sums) in sums.iter_mut().enumerate() {
                         for (half, sum) in sums.iter_mut().enumerate() {
-                            let c = c.wrapping_add(r * n + p * PANEL + half * LANES);
+                            let c = c.wrapping_add(r * stride + p * PANEL + half * LANES);
                             *sum = _mm512_maskz_loadu_ps(mask(p, half), c);
                         }
                     }
                 }
             }
-            if row + MR < self.rows.len() {
+            if row + MR < self.task.rows.len() {
                 for r in MR..2 * MR {
-                    let next = c.wrapping_add(r * n);
+                    let next = c.wrapping_add(r * stride);
                     prefetch(next);
                     prefetch(next.wrapping_add(LANES));
                 }
@@ -359,17 +371,20 @@ impl Part<'_> {
                 );
                 dot::<ROW, STEP, MR, NP>(&mut sums, a, b, depth.div_ceil(2));
             }
+            let residual = residual.filter(|_| self.progress().is_last);
             for (r, sums) in sums.iter().enumerate() {
                 for (p, sums) in sums.iter().enumerate() {
                     for (half, sum) in sums.iter().enumerate() {
-                        let at = r * n + p * PANEL + half * LANES;
+                        let column = p * PANEL + half * LANES;
                         let mut sum = *sum;
-                        if let (Some(residual), true) = (residual, last) {
-                            let residual = residual.as_ptr().wrapping_add(place + at);
+                        if let Some(residual) = residual {
+                            let place = self.residual_place(row + r, panel) + column;
+                            let residual = residual.as_ptr().wrapping_add(place);
                             sum =
                                 _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask(p, half), residual));
                         }
-                        _mm512_mask_storeu_ps(c.wrapping_add(at), mask(p, half), sum);
+                        let c = c.wrapping_add(r * stride + column);
+                        _mm512_mask_storeu_ps(c, mask(p, half), sum);
                     }
                 }
             }

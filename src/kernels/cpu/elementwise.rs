@@ -6,6 +6,7 @@
 
 use rayon::prelude::*;
 
+use super::packed_weight::PANEL;
 use super::simd::{LANES, Lanes, exp};
 use super::{Isa, with_isa};
 
@@ -77,6 +78,67 @@ pub fn gated(isa: Isa, activation: Activation, x: &[f32], d_ff: usize, out: &mut
                 run(isa, activation, gate, Some(up), out);
             }
         });
+}
+
+/// `activation(gate) · up` of `rows` rows from `from` on, in which [`PANEL`] gates and what they are multiplied with take turns: `columns` results a row to `to`.
+/// Both come with the floats between their rows.
+///
+/// # Safety
+/// `isa` is available; there are whole panels of either kind in every row of `from`, and `columns` floats in every row of `to`.
+pub(super) unsafe fn gate_panels(
+    isa: Isa,
+    activation: Activation,
+    from: (*const f32, usize),
+    shape: (usize, usize),
+    to: (*mut f32, usize),
+) {
+    // SAFETY: passed on from the caller.
+    unsafe {
+        with_isa!(isa, gate_rows(activation: Activation, from: (*const f32, usize), shape: (usize, usize), to: (*mut f32, usize))
+            (activation, from, shape, to));
+    }
+}
+
+#[inline(always)]
+unsafe fn gate_rows<V: Lanes>(
+    activation: Activation,
+    from: (*const f32, usize),
+    shape: (usize, usize),
+    to: (*mut f32, usize),
+) {
+    // SAFETY: passed on from the caller.
+    unsafe {
+        match activation {
+            Activation::Relu => gate_rows_by::<V, Relu>(from, shape, to),
+            Activation::GeluNew => gate_rows_by::<V, GeluNew>(from, shape, to),
+            Activation::Silu => gate_rows_by::<V, Silu>(from, shape, to),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn gate_rows_by<V: Lanes, F: Function>(
+    (from, from_stride): (*const f32, usize),
+    (rows, columns): (usize, usize),
+    (to, to_stride): (*mut f32, usize),
+) {
+    for row in 0..rows {
+        for column in (0..columns).step_by(LANES) {
+            // SAFETY: panels are whole; of the last sixteen results, those that exist are written.
+            unsafe {
+                let gate =
+                    from.add(row * from_stride + column / PANEL * 2 * PANEL + column % PANEL);
+                let value = F::apply(V::load(gate)).mul(V::load(gate.add(PANEL)));
+                let to = to.add(row * to_stride + column);
+                if columns - column >= LANES {
+                    value.store(to);
+                } else {
+                    let values = value.to_array();
+                    std::ptr::copy_nonoverlapping(values.as_ptr(), to, columns - column);
+                }
+            }
+        }
+    }
 }
 
 /// `out = activation(x)`, value by value.

@@ -16,12 +16,12 @@
 
 use std::cell::RefCell;
 
-use rayon::prelude::*;
-
 #[cfg(target_arch = "x86_64")]
 use super::amx::Tiles;
 #[cfg(target_arch = "x86_64")]
 use super::dot_bf16;
+use super::elementwise::Activation;
+use super::output::{Gate, Output, Progress, Target, Task};
 use super::packed_weight::{PANEL, PackedWeight, Precision};
 use super::simd::{LANES, Lanes, prefetch};
 use super::tile::{
@@ -60,9 +60,45 @@ pub fn product(isa: Isa, a: &[f32], weight: &PackedWeight, residual: Option<&[f3
     let m = a.len() / weight.k().max(1);
     let len = m * weight.n();
     let mut c = Vec::with_capacity(len);
-    let target = SharedMut(c.as_mut_ptr());
-    start(isa, Left::Rows(a), weight, residual, false, (target, m));
+    let product = Product {
+        a: Left::Rows(a),
+        weight,
+        residual,
+        adds: false,
+        output: Output::plain(SharedMut(c.as_mut_ptr()), weight.n()),
+        m,
+    };
+    product.start(isa);
     // SAFETY: the product has written every one of `m * n` results, within the capacity; zeros written first would cost a twentieth of `embed`.
+    unsafe { c.set_len(len) };
+    c
+}
+
+/// `activation(a · gatesᵀ) · (a · upᵀ)`: `(m, d_ff)`, of a weight that holds both [`interleaved`](super::output::interleaved).
+///
+/// # Panics
+/// If a length does not fit the shapes.
+pub fn gated(
+    isa: Isa,
+    a: &[f32],
+    weight: &PackedWeight,
+    d_ff: usize,
+    activation: Activation,
+) -> Vec<f32> {
+    let m = a.len() / weight.k().max(1);
+    let len = m * d_ff;
+    let mut c = Vec::with_capacity(len);
+    let gate = Gate { activation, isa };
+    let product = Product {
+        a: Left::Rows(a),
+        weight,
+        residual: None,
+        adds: false,
+        output: Output::gated(SharedMut(c.as_mut_ptr()), d_ff, weight.n(), gate),
+        m,
+    };
+    product.start(isa);
+    // SAFETY: as above, of `m * d_ff` results.
     unsafe { c.set_len(len) };
     c
 }
@@ -86,7 +122,7 @@ pub fn multiply(
     residual: Option<&[f32]>,
     c: &mut [f32],
 ) {
-    start(isa, a, weight, residual, false, target(weight, c));
+    replace_or_add(a, weight, residual, false, c).start(isa);
 }
 
 /// `c (m, n) += a (m, k) · weightᵀ`: the chain of multiply-adds begins at what `c` holds.
@@ -94,74 +130,36 @@ pub fn multiply(
 /// # Panics
 /// If a slice's length does not fit the shapes.
 pub fn multiply_add(isa: Isa, a: Left<'_>, weight: &PackedWeight, c: &mut [f32]) {
-    start(isa, a, weight, None, true, target(weight, c));
+    replace_or_add(a, weight, None, true, c).start(isa);
 }
 
-/// Where the results go, and their rows.
-fn target(weight: &PackedWeight, c: &mut [f32]) -> (SharedMut, usize) {
+fn replace_or_add<'a>(
+    a: Left<'a>,
+    weight: &'a PackedWeight,
+    residual: Option<&'a [f32]>,
+    adds: bool,
+    c: &mut [f32],
+) -> Product<'a> {
     let m = c.len().checked_div(weight.n()).unwrap_or(0);
     assert_eq!(c.len(), m * weight.n(), "the result must have whole rows");
-    (SharedMut(c.as_mut_ptr()), m)
-}
-
-/// Writes every result; reads what `c`, room for `m` rows, holds only if it `adds`.
-fn start(
-    isa: Isa,
-    a: Left<'_>,
-    weight: &PackedWeight,
-    residual: Option<&[f32]>,
-    adds: bool,
-    (c, m): (SharedMut, usize),
-) {
-    let (n, k) = (weight.n(), weight.k());
-    if n == 0 || m == 0 {
-        return;
-    }
-    let (Left::Rows(values) | Left::Columns(values)) = a;
-    assert_eq!(values.len(), m * k, "A must be (rows of C, k)");
-    assert!(
-        residual.is_none_or(|r| r.len() == m * n),
-        "the residual must have C's shape"
-    );
-    let product = Product {
+    Product {
         a,
         weight,
         residual,
         adds,
-        c,
+        output: Output::plain(SharedMut(c.as_mut_ptr()), weight.n()),
         m,
-    };
-    let rows_of_task = product.rows_of_task(isa);
-    let (panels, row_blocks) = (n.div_ceil(PANEL), m.div_ceil(rows_of_task));
-    let threads = rayon::current_num_threads();
-    let groups = if threads == 1 || m * n * k < SERIAL_WORK {
-        1
-    } else {
-        (8 * threads)
-            .div_ceil(row_blocks)
-            .clamp(1, panels.div_ceil(4))
-    };
-    let task = |task: usize| {
-        let (block, group) = (task / groups, task % groups);
-        let rows = block * rows_of_task..((block + 1) * rows_of_task).min(m);
-        let columns = group * panels / groups..(group + 1) * panels / groups;
-        product.run(isa, rows, columns);
-    };
-    if threads == 1 || row_blocks * groups == 1 {
-        (0..row_blocks * groups).for_each(task);
-    } else {
-        (0..row_blocks * groups).into_par_iter().for_each(task);
     }
 }
 
-/// A product whose shapes were checked.
+/// A product.
 pub(super) struct Product<'a> {
     pub(super) a: Left<'a>,
     pub(super) weight: &'a PackedWeight,
     pub(super) residual: Option<&'a [f32]>,
     /// Whether the results are added to what C holds.
     pub(super) adds: bool,
-    pub(super) c: SharedMut,
+    pub(super) output: Output,
     pub(super) m: usize,
 }
 
@@ -170,6 +168,33 @@ thread_local! {
 }
 
 impl<'a> Product<'a> {
+    /// Writes every result; reads what C, room for `m` rows, holds only if it `adds`.
+    fn start(&self, isa: Isa) {
+        let (m, n, k) = (self.m, self.weight.n(), self.weight.k());
+        if n == 0 || m == 0 {
+            return;
+        }
+        let (Left::Rows(values) | Left::Columns(values)) = self.a;
+        assert_eq!(values.len(), m * k, "A must be (rows of C, k)");
+        assert!(
+            self.residual.is_none_or(|r| r.len() == m * n),
+            "the residual must have C's shape"
+        );
+        let rows_of_task = self.rows_of_task(isa);
+        let threads = rayon::current_num_threads();
+        let groups = |row_blocks: usize| {
+            if threads == 1 || m * n * k < SERIAL_WORK {
+                1
+            } else {
+                (8 * threads).div_ceil(row_blocks)
+            }
+        };
+        self.output
+            .for_each_task((m, rows_of_task), n.div_ceil(PANEL), groups, |task| {
+                self.run(isa, task);
+            });
+    }
+
     /// Whether the CPU multiplies both operands in bf16.
     #[cfg(target_arch = "x86_64")]
     fn is_in_bf16(&self, isa: Isa) -> bool {
@@ -197,45 +222,39 @@ impl<'a> Product<'a> {
         ROW_BLOCK
     }
 
-    /// The results in `rows` × `panels`.
-    fn run(&self, isa: Isa, rows: std::ops::Range<usize>, panels: std::ops::Range<usize>) {
+    /// The results of one task.
+    fn run(&self, isa: Isa, task: &Task) {
         #[cfg(target_arch = "x86_64")]
         if self.is_in_bf16(isa) {
             // SAFETY: `isa` is available (Isa::from_env checks); tasks have results of their own.
             return unsafe {
                 match self.tiled(isa) {
-                    Some(a) => dot_bf16::run_in_tiles::<Tiles>(self, a, &rows, &panels),
-                    None => dot_bf16::run(self, &rows, &panels),
+                    Some(a) => dot_bf16::run_in_tiles::<Tiles>(self, a, task),
+                    None => dot_bf16::run(self, task),
                 }
             };
         }
-        self.for_each_part(&rows, &panels, |part| part.run(isa));
+        self.for_each_part(task, |part| part.run(isa));
     }
 
     /// Calls `multiply` with one block of k after the other.
-    pub(super) fn for_each_part(
-        &self,
-        rows: &std::ops::Range<usize>,
-        panels: &std::ops::Range<usize>,
-        multiply: impl Fn(&Part<'_>),
-    ) {
+    pub(super) fn for_each_part(&self, task: &Task, multiply: impl Fn(&Part<'_>)) {
         BLOCK.with_borrow_mut(|block| {
             let k = self.weight.k();
             // Up to one strip of rows takes all of k at once: its weights are read straight through, and once.
-            let most = if rows.len() <= STRIP { k } else { DEPTH };
+            let most = if task.rows.len() <= STRIP { k } else { DEPTH };
             let strips = (ROW_BLOCK / STRIP).max(k.div_ceil(DEPTH));
             block.resize(strips * STRIP_FLOATS, 0.0);
             for start in (0..k).step_by(most.max(1)) {
                 let depth = most.min(k - start);
                 for (first, depth, strip) in depths(depth) {
                     let block = &mut block[strip * STRIP_FLOATS..];
-                    self.copy_block(rows, start + first, depth, block);
+                    self.copy_block(&task.rows, start + first, depth, block);
                 }
                 multiply(&Part {
                     product: self,
                     block,
-                    rows,
-                    panels,
+                    task,
                     start,
                     depth,
                 });
@@ -290,17 +309,23 @@ fn depths(depth: usize) -> impl Iterator<Item = (usize, usize, usize)> {
 pub(super) struct Part<'a> {
     product: &'a Product<'a>,
     block: &'a [f32],
-    rows: &'a std::ops::Range<usize>,
-    panels: &'a std::ops::Range<usize>,
+    task: &'a Task,
     start: usize,
     depth: usize,
 }
 
 impl Part<'_> {
     fn run(&self, isa: Isa) {
-        debug_assert!(self.rows.end <= self.product.m);
+        debug_assert!(self.task.rows.end <= self.product.m);
         // SAFETY: `isa` is available (Isa::from_env checks); `part` upholds the bounds that `run_part` needs, see there.
         unsafe { with_isa!(isa, run_part(part: &Part<'_>)(self)) }
+    }
+
+    fn progress(&self) -> Progress {
+        Progress {
+            is_first: self.start == 0,
+            is_last: self.start + self.depth == self.product.weight.k(),
+        }
     }
 }
 
@@ -318,43 +343,47 @@ pub(super) unsafe fn run_part<V: Lanes>(part: &Part<'_>) {
 /// Multiplies the block, whose value (row, k) of a strip lies at `row * ROW + k * STEP`.
 #[inline(always)]
 unsafe fn run_tiles<V: Lanes, const ROW: usize, const STEP: usize>(part: &Part<'_>) {
-    let rows = part.rows.len();
-    // SAFETY: tiles stay within the task's rows and panels; panels are whole in the packed weight (padded), and the target is written only
-    // where row < m and column < n.
-    unsafe {
-        // Few rows do not hide how long a multiply-add takes; several panels side by side do, as many as there are registers for.
-        let wide = match (V::TILE_WIDTH, rows) {
-            (2, ..=3) => 4,
-            (1, 1) => 2,
-            (1, 2) => 1,
-            _ => 0,
-        };
-        let most = match part.product.weight.precision() {
-            Precision::F32 => V::TILE_ROWS,
-            Precision::Bf16 => V::TILE_ROWS_BF16,
-        };
-        let mut panel = part.panels.start;
-        while wide > 0 && panel + wide <= part.panels.end {
-            if V::TILE_WIDTH == 2 {
-                by_rows!(rows, up to 3, MR => tile::<V, MR, 4, 2, ROW, STEP>(part, 0, panel, 0));
-            } else if rows == 1 {
-                tile::<V, 1, 2, 2, ROW, STEP>(part, 0, panel, 0);
-            } else {
-                tile::<V, 2, 1, 2, ROW, STEP>(part, 0, panel, 0);
+    let rows = part.task.rows.len();
+    // Few rows do not hide how long a multiply-add takes; several panels side by side do, as many as there are registers for.
+    let wide = match (V::TILE_WIDTH, rows) {
+        (2, ..=3) => 4,
+        (1, 1) => 2,
+        (1, 2) => 1,
+        _ => 0,
+    };
+    let most = match part.product.weight.precision() {
+        Precision::F32 => V::TILE_ROWS,
+        Precision::Bf16 => V::TILE_ROWS_BF16,
+    };
+    for pass in part.product.output.passes(part.task, part.progress()) {
+        let target = &pass.target;
+        // SAFETY: tiles stay within the task's rows and panels; panels are whole in the packed weight (padded), and the target is written only
+        // where row < m and column < n.
+        unsafe {
+            let mut panel = pass.panels.start;
+            while wide > 0 && panel + wide <= pass.panels.end {
+                if V::TILE_WIDTH == 2 {
+                    by_rows!(rows, up to 3, MR => tile::<V, MR, 4, 2, ROW, STEP>(part, target, 0, panel, 0));
+                } else if rows == 1 {
+                    tile::<V, 1, 2, 2, ROW, STEP>(part, target, 0, panel, 0);
+                } else {
+                    tile::<V, 2, 1, 2, ROW, STEP>(part, target, 0, panel, 0);
+                }
+                panel += wide;
             }
-            panel += wide;
-        }
-        for panel in panel..part.panels.end {
-            for half in 0..2 / V::TILE_WIDTH {
-                for row in (0..rows).step_by(most) {
-                    let rows = most.min(rows - row);
-                    if V::TILE_WIDTH == 2 {
-                        by_rows!(rows, up to V::TILE_ROWS, MR => tile::<V, MR, 1, 2, ROW, STEP>(part, row, panel, half));
-                    } else {
-                        by_rows!(rows, up to V::TILE_ROWS, MR => tile::<V, MR, 1, 1, ROW, STEP>(part, row, panel, half));
+            for panel in panel..pass.panels.end {
+                for half in 0..2 / V::TILE_WIDTH {
+                    for row in (0..rows).step_by(most) {
+                        let rows = most.min(rows - row);
+                        if V::TILE_WIDTH == 2 {
+                            by_rows!(rows, up to V::TILE_ROWS, MR => tile::<V, MR, 1, 2, ROW, STEP>(part, target, row, panel, half));
+                        } else {
+                            by_rows!(rows, up to V::TILE_ROWS, MR => tile::<V, MR, 1, 1, ROW, STEP>(part, target, row, panel, half));
+                        }
                     }
                 }
             }
+            pass.finish();
         }
     }
 }
@@ -370,42 +399,38 @@ unsafe fn tile<
     const STEP: usize,
 >(
     part: &Part<'_>,
+    target: &Target,
     row: usize,
     panel: usize,
     half: usize,
 ) {
     let weight = part.product.weight;
-    let n = weight.n();
-    let first_column = panel * PANEL + half * LANES;
-    if first_column >= n {
+    let columns = target.columns(panel);
+    if half * LANES >= columns {
         return;
     }
     // SAFETY: `block` holds strips of STRIP rows and STRIP_FLOATS floats; a tile begins at a multiple of its height and so stays within a strip, and
-    // row + MR <= rows; panels `panel..panel + NP` exist and hold `k` rows from `start`; C has m rows of n floats, columns beyond n are never touched.
+    // row + MR <= rows; panels `panel..panel + NP` exist and hold `k` rows from `start`; the target has the task's rows, columns beyond its last are never touched.
     unsafe {
-        let c = part
-            .product
-            .c
-            .get()
-            .add((part.rows.start + row) * n + first_column);
-        let columns = (n - first_column).min((NP - 1) * PANEL + W * LANES);
+        let (c, stride) = (target.at(row, panel).add(half * LANES), target.stride);
+        let columns = (columns - half * LANES).min((NP - 1) * PANEL + W * LANES);
         let a = part
             .block
             .as_ptr()
             .add(row / STRIP * STRIP_FLOATS + row % STRIP * ROW);
         let mut sums = [[[V::splat(0.0); W]; NP]; MR];
         if part.start > 0 || part.product.adds {
-            read_tile(&mut sums, c, n, columns);
+            read_tile(&mut sums, c, stride, columns);
         }
-        if row + MR < part.rows.len() {
+        if row + MR < part.task.rows.len() {
             for r in MR..2 * MR {
                 for w in 0..W {
-                    prefetch(c.wrapping_add(r * n + w * LANES));
+                    prefetch(c.wrapping_add(r * stride + w * LANES));
                 }
             }
         }
         let spacing = weight.spacing();
-        let passes = part.rows.len().div_ceil(MR);
+        let passes = part.task.rows.len().div_ceil(MR);
         for (first, depth, strip) in depths(part.depth) {
             let (a, k) = (a.add(strip * STRIP_FLOATS), part.start + first);
             let (first_row, steps) = match weight.precision() {
@@ -442,14 +467,12 @@ unsafe fn tile<
                 }
             }
         }
-        if let (Some(residual), true) =
-            (part.product.residual, part.start + part.depth == weight.k())
-        {
-            let r = residual
-                .as_ptr()
-                .add((part.rows.start + row) * n + first_column);
-            add_tile(&mut sums, r, n, columns);
+        if let Some(residual) = part.product.residual.filter(|_| part.progress().is_last) {
+            let n = weight.n();
+            let place = (part.task.rows.start + row) * n + panel * PANEL + half * LANES;
+            let residual = residual.as_ptr().add(place);
+            add_tile(&mut sums, residual, n, columns);
         }
-        write_tile(&sums, c, n, columns);
+        write_tile(&sums, c, stride, columns);
     }
 }

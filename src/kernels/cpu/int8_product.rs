@@ -8,17 +8,18 @@
 )]
 
 use std::cell::Cell;
-use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::SharedMut;
 #[cfg(target_arch = "x86_64")]
 use super::amx::{self, Right, SIDE, Tiles, Unit};
+use super::elementwise::Activation;
 use super::int8_lanes::{Int8Isa, Portable, Sums};
 use super::int8_weight::{Int8Rows, Int8Weight, Order, quantize_strip};
+use super::output::{Gate, Output, Progress, Target, Task};
 use super::packed_weight::PANEL;
 use super::simd::{LANES, prefetch};
+use super::{Isa, SharedMut};
 
 /// Rows of A whose quads of one k lie side by side.
 const STRIP: usize = 12;
@@ -78,8 +79,31 @@ pub fn product(isa: Int8Isa, a: &[f32], weight: &Int8Weight, residual: Option<&[
     let m = a.len() / weight.k().max(1);
     let len = m * weight.n();
     let mut c = Vec::with_capacity(len);
-    start(isa, a, weight, residual, (SharedMut(c.as_mut_ptr()), m));
+    let output = Output::plain(SharedMut(c.as_mut_ptr()), weight.n());
+    start(isa, a, weight, residual, (output, m));
     // SAFETY: the product has written every one of `m * n` results, within the capacity.
+    unsafe { c.set_len(len) };
+    c
+}
+
+/// `activation(a · gatesᵀ) · (a · upᵀ)`: `(m, d_ff)`, of a weight that holds both [`interleaved`](super::output::interleaved).
+///
+/// # Panics
+/// If a length does not fit the shapes.
+pub fn gated(
+    isa: Isa,
+    a: &[f32],
+    weight: &Int8Weight,
+    d_ff: usize,
+    activation: Activation,
+) -> Vec<f32> {
+    let m = a.len() / weight.k().max(1);
+    let len = m * d_ff;
+    let mut c = Vec::with_capacity(len);
+    let gate = Gate { activation, isa };
+    let output = Output::gated(SharedMut(c.as_mut_ptr()), d_ff, weight.n(), gate);
+    start(Int8Isa::of(isa), a, weight, None, (output, m));
+    // SAFETY: as above, of `m * d_ff` results.
     unsafe { c.set_len(len) };
     c
 }
@@ -97,16 +121,17 @@ pub fn matmul(
 ) {
     let m = c.len().checked_div(weight.n()).unwrap_or(0);
     assert_eq!(c.len(), m * weight.n(), "the result must have whole rows");
-    start(isa, a, weight, residual, (SharedMut(c.as_mut_ptr()), m));
+    let output = Output::plain(SharedMut(c.as_mut_ptr()), weight.n());
+    start(isa, a, weight, residual, (output, m));
 }
 
-/// Writes every result to `c`, room for `m` rows.
+/// Writes every result to C, room for `m` rows.
 fn start(
     isa: Int8Isa,
     a: &[f32],
     weight: &Int8Weight,
     residual: Option<&[f32]>,
-    (c, m): (SharedMut, usize),
+    (output, m): (Output, usize),
 ) {
     let (n, k) = (weight.n(), weight.k());
     if n == 0 || m == 0 {
@@ -132,34 +157,23 @@ fn start(
         rows: &rows,
         weight,
         residual,
-        c,
+        output,
         m,
     };
-    let (panels, row_blocks) = (n.div_ceil(PANEL), m.div_ceil(rows_of_task));
-    let groups = match threads {
+    let groups = |row_blocks: usize| match threads {
         1 => 1,
-        _ => (4 * threads)
-            .div_ceil(row_blocks)
-            .clamp(1, panels.div_ceil(4)),
+        _ => (4 * threads).div_ceil(row_blocks),
     };
-    let task = |task: usize| {
-        let (block, group) = (task / groups, task % groups);
-        let rows = block * rows_of_task..((block + 1) * rows_of_task).min(m);
-        let panels = group * panels / groups..(group + 1) * panels / groups;
+    output.for_each_task((m, rows_of_task), n.div_ceil(PANEL), groups, |task| {
         // SAFETY: `isa` is available; tasks write disjoint blocks of C, whose shape was checked above.
         unsafe {
             #[cfg(target_arch = "x86_64")]
             if isa == Int8Isa::Amx {
-                return run_in_own_tiles(&product, rows, panels);
+                return run_in_own_tiles(&product, task);
             }
-            with_int8!(isa, run(product: &Product<'_>, rows: Range<usize>, panels: Range<usize>)(&product, rows, panels));
+            with_int8!(isa, run(product: &Product<'_>, task: &Task)(&product, task));
         }
-    };
-    if threads == 1 || row_blocks * groups == 1 {
-        (0..row_blocks * groups).for_each(task);
-    } else {
-        (0..row_blocks * groups).into_par_iter().for_each(task);
-    }
+    });
     ROWS.set(rows);
 }
 
@@ -226,40 +240,49 @@ pub(super) struct Product<'a> {
     pub(super) rows: &'a Int8Rows,
     pub(super) weight: &'a Int8Weight,
     pub(super) residual: Option<&'a [f32]>,
-    pub(super) c: SharedMut,
+    pub(super) output: Output,
     pub(super) m: usize,
 }
 
-/// The results in `rows` × `panels`; `rows` begin at a strip.
+/// The results of one task; its rows begin at a strip.
 #[inline(always)]
-unsafe fn run<V: Sums>(product: &Product<'_>, rows: Range<usize>, panels: Range<usize>) {
-    let vectors = 2 * panels.start..2 * panels.end;
-    // SAFETY: tiles stay within the task's rows and panels.
-    unsafe {
-        if rows.len() <= 2 && V::WIDTH == 2 {
-            // Few rows do not hide how long a dot product takes; several panels side by side do.
-            let wide = vectors.len() / 8 * 8;
-            for vector in (vectors.start..vectors.start + wide).step_by(8) {
-                match rows.len() {
-                    1 => tile::<V, 1, 8>(product, rows.start, vector),
-                    _ => tile::<V, 2, 8>(product, rows.start, vector),
+unsafe fn run<V: Sums>(product: &Product<'_>, task: &Task) {
+    let rows = &task.rows;
+    for pass in product.output.passes(task, Progress::WHOLE) {
+        let to = To {
+            product,
+            task,
+            target: &pass.target,
+        };
+        let vectors = 2 * pass.panels.start..2 * pass.panels.end;
+        // SAFETY: tiles stay within the task's rows and panels.
+        unsafe {
+            if rows.len() <= 2 && V::WIDTH == 2 {
+                // Few rows do not hide how long a dot product takes; several panels side by side do.
+                let wide = vectors.len() / 8 * 8;
+                for vector in (vectors.start..vectors.start + wide).step_by(8) {
+                    match rows.len() {
+                        1 => to.tile::<V, 1, 8>(rows.start, vector),
+                        _ => to.tile::<V, 2, 8>(rows.start, vector),
+                    }
+                }
+                for vector in (vectors.start + wide..vectors.end).step_by(2) {
+                    match rows.len() {
+                        1 => to.tile::<V, 1, 2>(rows.start, vector),
+                        _ => to.tile::<V, 2, 2>(rows.start, vector),
+                    }
+                }
+            } else {
+                for vector in vectors.step_by(V::WIDTH) {
+                    for strip in rows.clone().step_by(STRIP) {
+                        let end = (strip + STRIP).min(rows.end);
+                        for row in (strip..end).step_by(V::TILE_ROWS) {
+                            to.tile_of_rows::<V>(row, V::TILE_ROWS.min(end - row), vector);
+                        }
+                    }
                 }
             }
-            for vector in (vectors.start + wide..vectors.end).step_by(2) {
-                match rows.len() {
-                    1 => tile::<V, 1, 2>(product, rows.start, vector),
-                    _ => tile::<V, 2, 2>(product, rows.start, vector),
-                }
-            }
-            return;
-        }
-        for vector in vectors.step_by(V::WIDTH) {
-            for strip in rows.clone().step_by(STRIP) {
-                let end = (strip + STRIP).min(rows.end);
-                for row in (strip..end).step_by(V::TILE_ROWS) {
-                    tile_of_rows::<V>(product, row, V::TILE_ROWS.min(end - row), vector);
-                }
-            }
+            pass.finish();
         }
     }
 }
@@ -267,151 +290,167 @@ unsafe fn run<V: Sums>(product: &Product<'_>, rows: Range<usize>, panels: Range<
 /// [`run_in_tiles`] by those of the machine.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")]
-unsafe fn run_in_own_tiles(product: &Product<'_>, rows: Range<usize>, panels: Range<usize>) {
+unsafe fn run_in_own_tiles(product: &Product<'_>, task: &Task) {
     // SAFETY: passed on from the caller.
-    unsafe { run_in_tiles::<super::int8_lanes::Vnni, Tiles>(product, rows, panels) }
+    unsafe { run_in_tiles::<super::int8_lanes::Vnni, Tiles>(product, task) }
 }
 
 /// As [`run`], by the tiles of `U`; quads lie row by row.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-pub(super) unsafe fn run_in_tiles<V: Sums, U: Unit>(
-    product: &Product<'_>,
-    rows: Range<usize>,
-    panels: Range<usize>,
-) {
+pub(super) unsafe fn run_in_tiles<V: Sums, U: Unit>(product: &Product<'_>, task: &Task) {
     let quads = Order::Rows.quads(product.weight.k());
     let mut sums = [0_u32; SIDE * SIDE];
     // SAFETY: panels hold a row for every quad of k; rows of A lie in whole steps, and as many blocks of them as tiles read; `write` knows its bounds.
     unsafe {
         U::begin();
-        for panel in panels {
-            let right = Right::new(product.weight.panel(panel).cast(), product.weight.quads());
-            for first in rows.clone().step_by(SIDE) {
-                let a = product.rows.quads.as_ptr().add(first * quads).cast();
-                let (zeros, to) = ((amx::ZEROS.as_ptr(), 0), (sums.as_mut_ptr(), 4 * SIDE));
-                right.multiply(U::multiply_int8, zeros, (a, 4 * quads), to);
-                let height = SIDE.min(rows.end - first);
-                for (row, sums) in sums.chunks_exact(SIDE).take(height).enumerate() {
-                    for (half, sums) in sums.chunks_exact(LANES).enumerate() {
-                        let column = panel * PANEL + half * LANES;
-                        let sums = V::load(sums.as_ptr().cast());
-                        write(product, first + row, column, sums);
+        for pass in product.output.passes(task, Progress::WHOLE) {
+            let to = To {
+                product,
+                task,
+                target: &pass.target,
+            };
+            for panel in pass.panels.clone() {
+                let right = Right::new(product.weight.panel(panel).cast(), product.weight.quads());
+                for first in task.rows.clone().step_by(SIDE) {
+                    let a = product.rows.quads.as_ptr().add(first * quads).cast();
+                    let (zeros, block) = ((amx::ZEROS.as_ptr(), 0), (sums.as_mut_ptr(), 4 * SIDE));
+                    right.multiply(U::multiply_int8, zeros, (a, 4 * quads), block);
+                    let height = SIDE.min(task.rows.end - first);
+                    for (row, sums) in sums.chunks_exact(SIDE).take(height).enumerate() {
+                        for (half, sums) in sums.chunks_exact(LANES).enumerate() {
+                            let sums = V::load(sums.as_ptr().cast());
+                            to.write(first + row, 2 * panel + half, sums);
+                        }
                     }
                 }
             }
+            pass.finish();
         }
         U::end();
     }
 }
 
-#[inline(always)]
-unsafe fn tile_of_rows<V: Sums>(product: &Product<'_>, row: usize, rows: usize, vector: usize) {
-    // SAFETY: passed on from `run`.
-    unsafe {
-        if V::WIDTH == 1 {
-            return match rows {
-                1 => tile::<V, 1, 1>(product, row, vector),
-                2 => tile::<V, 2, 1>(product, row, vector),
-                3 => tile::<V, 3, 1>(product, row, vector),
-                _ => tile::<V, 4, 1>(product, row, vector),
-            };
-        }
-        match rows {
-            1 => tile::<V, 1, 2>(product, row, vector),
-            2 => tile::<V, 2, 2>(product, row, vector),
-            3 => tile::<V, 3, 2>(product, row, vector),
-            4 => tile::<V, 4, 2>(product, row, vector),
-            5 => tile::<V, 5, 2>(product, row, vector),
-            6 => tile::<V, 6, 2>(product, row, vector),
-            _ if V::TILE_ROWS == 6 => unreachable!("tiles have up to six rows"),
-            7 => tile::<V, 7, 2>(product, row, vector),
-            8 => tile::<V, 8, 2>(product, row, vector),
-            9 => tile::<V, 9, 2>(product, row, vector),
-            10 => tile::<V, 10, 2>(product, row, vector),
-            11 => tile::<V, 11, 2>(product, row, vector),
-            _ => tile::<V, 12, 2>(product, row, vector),
-        }
-    }
+/// Where the results of one pass go.
+struct To<'a> {
+    product: &'a Product<'a>,
+    task: &'a Task,
+    target: &'a Target,
 }
 
-/// `MR` rows × `W` vectors of sixteen columns, over all of k.
-#[inline(always)]
-#[expect(
-    clippy::needless_range_loop,
-    reason = "the row indexes A and the sums alike"
-)]
-unsafe fn tile<V: Sums, const MR: usize, const W: usize>(
-    product: &Product<'_>,
-    row: usize,
-    vector: usize,
-) {
-    let quads = product.weight.quads();
-    let strip = row / STRIP * STRIP;
-    let height = STRIP.min(product.m - strip);
-    debug_assert!(row - strip + MR <= height);
-    // SAFETY: a strip holds `quads` groups of `height` quads, and row - strip + MR <= height; each panel holds `quads` groups of two vectors of 64 bytes.
-    unsafe {
-        let a = product.rows.quads.as_ptr().add(strip * quads + row - strip);
-        let b: [*const u8; W] = std::array::from_fn(|v| {
-            let vector = vector + v;
-            product.weight.panel(vector / 2).add(vector % 2 * 64)
-        });
-        let mut sums = [[V::zero(); W]; MR];
-        for quad in 0..quads {
-            for b in b {
-                prefetch(b.wrapping_add((quad + AHEAD) * 128));
+impl To<'_> {
+    #[inline(always)]
+    unsafe fn tile_of_rows<V: Sums>(&self, row: usize, rows: usize, vector: usize) {
+        // SAFETY: passed on from `run`.
+        unsafe {
+            if V::WIDTH == 1 {
+                return match rows {
+                    1 => self.tile::<V, 1, 1>(row, vector),
+                    2 => self.tile::<V, 2, 1>(row, vector),
+                    3 => self.tile::<V, 3, 1>(row, vector),
+                    _ => self.tile::<V, 4, 1>(row, vector),
+                };
             }
-            let weights: [V::Weights; W] =
-                std::array::from_fn(|v| V::weights(b[v].add(quad * 128)));
+            match rows {
+                1 => self.tile::<V, 1, 2>(row, vector),
+                2 => self.tile::<V, 2, 2>(row, vector),
+                3 => self.tile::<V, 3, 2>(row, vector),
+                4 => self.tile::<V, 4, 2>(row, vector),
+                5 => self.tile::<V, 5, 2>(row, vector),
+                6 => self.tile::<V, 6, 2>(row, vector),
+                _ if V::TILE_ROWS == 6 => unreachable!("tiles have up to six rows"),
+                7 => self.tile::<V, 7, 2>(row, vector),
+                8 => self.tile::<V, 8, 2>(row, vector),
+                9 => self.tile::<V, 9, 2>(row, vector),
+                10 => self.tile::<V, 10, 2>(row, vector),
+                11 => self.tile::<V, 11, 2>(row, vector),
+                _ => self.tile::<V, 12, 2>(row, vector),
+            }
+        }
+    }
+
+    /// `MR` rows × `W` vectors of sixteen columns, over all of k.
+    #[inline(always)]
+    #[expect(
+        clippy::needless_range_loop,
+        reason = "the row indexes A and the sums alike"
+    )]
+    unsafe fn tile<V: Sums, const MR: usize, const W: usize>(&self, row: usize, vector: usize) {
+        let product = self.product;
+        let quads = product.weight.quads();
+        let strip = row / STRIP * STRIP;
+        let height = STRIP.min(product.m - strip);
+        debug_assert!(row - strip + MR <= height);
+        // SAFETY: a strip holds `quads` groups of `height` quads, and row - strip + MR <= height; each panel holds `quads` groups of two vectors of 64 bytes.
+        unsafe {
+            let a = product.rows.quads.as_ptr().add(strip * quads + row - strip);
+            let b: [*const u8; W] = std::array::from_fn(|v| {
+                let vector = vector + v;
+                product.weight.panel(vector / 2).add(vector % 2 * 64)
+            });
+            let mut sums = [[V::zero(); W]; MR];
+            for quad in 0..quads {
+                for b in b {
+                    prefetch(b.wrapping_add((quad + AHEAD) * 128));
+                }
+                let weights: [V::Weights; W] =
+                    std::array::from_fn(|v| V::weights(b[v].add(quad * 128)));
+                for r in 0..MR {
+                    let left = V::left(a.add(quad * height + r));
+                    for v in 0..W {
+                        sums[r][v] = sums[r][v].add_dot(left, weights[v]);
+                    }
+                }
+            }
             for r in 0..MR {
-                let left = V::left(a.add(quad * height + r));
                 for v in 0..W {
-                    sums[r][v] = sums[r][v].add_dot(left, weights[v]);
+                    self.write(row + r, vector + v, sums[r][v]);
                 }
             }
         }
-        for r in 0..MR {
-            for v in 0..W {
-                write(product, row + r, (vector + v) * LANES, sums[r][v]);
-            }
-        }
     }
-}
 
-/// Sums of up to sixteen columns from `column` on become results.
-#[inline(always)]
-unsafe fn write<V: Sums>(product: &Product<'_>, row: usize, column: usize, sums: V) {
-    let n = product.weight.n();
-    if column >= n {
-        return;
-    }
-    let count = LANES.min(n - column);
-    let place = row * n + column;
-    let by_row = (product.rows.offsets[row], product.rows.scales[row]);
-    let scales = &product.weight.scales()[column..][..count];
-    let residual = product.residual.map(|residual| &residual[place..][..count]);
-    // SAFETY: these columns of this row of C belong to this task alone; slices hold `count` values, sixteen where they are used in place.
-    unsafe {
-        let target = product.c.get().add(place);
-        if count == LANES {
-            let residual = residual.map(<[f32]>::as_ptr);
-            return sums.write(by_row, scales.as_ptr(), residual, target);
-        }
-        let padded = |values: &[f32]| {
-            let mut padded = [0.0; LANES];
-            padded[..count].copy_from_slice(values);
-            padded
-        };
-        let residual = residual.map(padded);
-        let residual = residual.as_ref().map(|residual| residual.as_ptr());
-        let mut results = [0.0; LANES];
-        sums.write(
-            by_row,
-            padded(scales).as_ptr(),
+    /// The sums of a row and a vector of up to sixteen columns become results.
+    #[inline(always)]
+    unsafe fn write<V: Sums>(&self, row: usize, vector: usize, sums: V) {
+        let Product {
+            rows,
+            weight,
             residual,
-            results.as_mut_ptr(),
-        );
-        std::slice::from_raw_parts_mut(target, count).copy_from_slice(&results[..count]);
+            ..
+        } = *self.product;
+        let (panel, half) = (vector / 2, vector % 2 * LANES);
+        let exist = self.target.columns(panel);
+        if half >= exist {
+            return;
+        }
+        let count = LANES.min(exist - half);
+        let column = vector * LANES;
+        let by_row = (rows.offsets[row], rows.scales[row]);
+        let scales = &weight.scales()[column..][..count];
+        let residual = residual.map(|residual| &residual[row * weight.n() + column..][..count]);
+        // SAFETY: these columns of this row of the target belong to this task alone; slices hold `count` values, sixteen where they are used in place.
+        unsafe {
+            let target = self.target.at(row - self.task.rows.start, panel).add(half);
+            if count == LANES {
+                let residual = residual.map(<[f32]>::as_ptr);
+                return sums.write(by_row, scales.as_ptr(), residual, target);
+            }
+            let padded = |values: &[f32]| {
+                let mut padded = [0.0; LANES];
+                padded[..count].copy_from_slice(values);
+                padded
+            };
+            let residual = residual.map(padded);
+            let residual = residual.as_ref().map(|residual| residual.as_ptr());
+            let mut results = [0.0; LANES];
+            sums.write(
+                by_row,
+                padded(scales).as_ptr(),
+                residual,
+                results.as_mut_ptr(),
+            );
+            std::slice::from_raw_parts_mut(target, count).copy_from_slice(&results[..count]);
+        }
     }
 }

@@ -19,6 +19,7 @@ mod int8_lanes;
 pub mod int8_product;
 pub mod int8_weight;
 mod many_queries;
+pub mod output;
 pub mod packed_weight;
 pub mod simd;
 mod single_query;

@@ -7,13 +7,15 @@
 
 use half::bf16;
 
-use super::SharedMut;
 use super::attention::{Attention, Bias, Heads, Segment, Visibility};
 use super::attention_backward::{self as backward, Gradients, HeadsMut};
+use super::elementwise::{self, Activation};
 use super::gemm::{self, Left, Product};
 use super::many_queries::{self as many, Floats, ManyQueries, Mix, Pairs, ROWS_PER_TASK};
+use super::output::{Gate, Output, Task, interleaved, interleaved_width};
 use super::packed_weight::{PANEL, PackedWeight, Precision};
 use super::simd::{Array, Bf16Pairs, LANES, Lanes};
+use super::{Isa, SharedMut};
 
 type Low = Array<2, 1>;
 type Middle = Array<6, 1>;
@@ -37,12 +39,12 @@ fn product<V: Lanes>(a: Left<'_>, weight: &PackedWeight, m: usize, residual: &[f
         weight,
         residual: Some(residual),
         adds: true,
-        c: SharedMut(c.as_mut_ptr()),
+        output: Output::plain(SharedMut(c.as_mut_ptr()), weight.n()),
         m,
     };
-    let (rows, panels) = (0..m, 0..weight.n().div_ceil(PANEL));
+    let task = Task::plain(0..m, 0..weight.n().div_ceil(PANEL));
     // SAFETY: arrays need no instructions of their own; the shapes are those of the product.
-    product.for_each_part(&rows, &panels, |part| unsafe { gemm::run_part::<V>(part) });
+    product.for_each_part(&task, |part| unsafe { gemm::run_part::<V>(part) });
     c
 }
 
@@ -83,13 +85,92 @@ fn products() {
     }
 }
 
+/// Both input layers of a gated block of `d_ff`, `(d_ff, k)` each and one above the other in `w`, as one weight.
+fn gated_weight(w: &[f32], d_ff: usize, k: usize, mut empty: PackedWeight) -> PackedWeight {
+    empty.pack(interleaved_width(d_ff), k, |row, target| {
+        let (part, row) = interleaved(row);
+        if row < d_ff {
+            target.copy_from_slice(&w[(part * d_ff + row) * k..][..k]);
+        } else {
+            target.fill(0.0);
+        }
+    });
+    empty
+}
+
+/// A gated product of `m` rows, every task of which `run` multiplies.
+fn gated(
+    (m, d_ff): (usize, usize),
+    a: &[f32],
+    weight: &PackedWeight,
+    run: impl Fn(&Product<'_>, &Task) + Sync,
+) -> Vec<f32> {
+    let mut c = vec![f32::NAN; m * d_ff];
+    let gate = Gate {
+        activation: Activation::GeluNew,
+        isa: Isa::Portable,
+    };
+    let product = Product {
+        a: Left::Rows(a),
+        weight,
+        residual: None,
+        adds: false,
+        output: Output::gated(SharedMut(c.as_mut_ptr()), d_ff, weight.n(), gate),
+        m,
+    };
+    let panels = weight.n().div_ceil(PANEL);
+    let tasks = (m, gemm::ROW_BLOCK);
+    product
+        .output
+        .for_each_task(tasks, panels, |_| 2, |task| run(&product, task));
+    c
+}
+
+#[test]
+fn gated_products_are_products_and_then_a_gate() {
+    for (m, d_ff, k) in [(1, 1, 1), (2, 100, 513), (13, 32, 1025), (125, 65, 600)] {
+        let (a, w) = (values(m * k, 2), values(2 * d_ff * k, 1));
+        for precision in [Precision::F32, Precision::Bf16] {
+            let mut stacked = PackedWeight::laid_out(precision, false);
+            stacked.pack(2 * d_ff, k, |row, target| {
+                target.copy_from_slice(&w[row * k..][..k]);
+            });
+            let mut wide = vec![0.0; m * 2 * d_ff];
+            gemm::matmul(Isa::Portable, &a, &stacked, None, &mut wide);
+            let mut expected = vec![0.0; m * d_ff];
+            let gelu = Activation::GeluNew;
+            elementwise::gated(Isa::Portable, gelu, &wide, d_ff, &mut expected);
+            for halved in [false, true] {
+                let weight = PackedWeight::laid_out(precision, halved);
+                let weight = gated_weight(&w, d_ff, k, weight);
+                let shape = (m, d_ff);
+                // SAFETY: arrays need no instructions of their own; the shapes are those of the product.
+                let got = [
+                    gated(shape, &a, &weight, |product, task| {
+                        product.for_each_part(task, |part| unsafe { gemm::run_part::<Low>(part) });
+                    }),
+                    gated(shape, &a, &weight, |product, task| {
+                        product.for_each_part(task, |part| unsafe { gemm::run_part::<Wide>(part) });
+                    }),
+                ];
+                for got in got {
+                    assert_eq!(got, expected, "{m} x {d_ff} x {k}, {precision:?}");
+                }
+            }
+        }
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 mod tiles {
     //! Matrix tiles, in plain Rust: what surrounds them is tested on machines that have none.
 
     use std::io::Write;
 
-    use super::{Left, PANEL, PackedWeight, Precision, Product, SharedMut, values};
+    use super::{
+        Left, Output, PANEL, PackedWeight, Precision, Product, SharedMut, Task, gated,
+        gated_weight, values,
+    };
     use crate::kernels::cpu::amx::{self, Block, SIDE, STEP, Unit};
     use crate::kernels::cpu::dot_bf16;
     use crate::kernels::cpu::int8_lanes::Portable;
@@ -209,12 +290,12 @@ mod tiles {
                     rows: &rows,
                     weight: &weight,
                     residual,
-                    c: SharedMut(c.as_mut_ptr()),
+                    output: Output::plain(SharedMut(c.as_mut_ptr()), n),
                     m,
                 };
-                let panels = 0..n.div_ceil(PANEL);
+                let task = Task::plain(0..m, 0..n.div_ceil(PANEL));
                 // SAFETY: plain Rust; the shapes are those of the product.
-                unsafe { run_in_tiles::<Portable, Plain>(&product, 0..m, panels) };
+                unsafe { run_in_tiles::<Portable, Plain>(&product, &task) };
                 assert_eq!(c, expected, "{m} x {n} x {k}");
             }
         }
@@ -254,18 +335,19 @@ mod tiles {
                         weight: &weight,
                         residual,
                         adds,
-                        c: SharedMut(c.as_mut_ptr()),
+                        output: Output::plain(SharedMut(c.as_mut_ptr()), n),
                         m,
                     };
                     let panels = 0..n.div_ceil(PANEL);
                     // SAFETY: the CPU has AVX512-BF16; the shapes are those of the product.
                     unsafe {
                         if in_tiles {
-                            dot_bf16::run_in_tiles::<Plain>(&product, &a, &rows, &panels);
+                            let task = Task::plain(rows, panels);
+                            dot_bf16::run_in_tiles::<Plain>(&product, &a, &task);
                         } else {
                             for first in rows.clone().step_by(12) {
                                 let strip = first..(first + 12).min(rows.end);
-                                dot_bf16::run(&product, &strip, &panels);
+                                dot_bf16::run(&product, &Task::plain(strip, panels.clone()));
                             }
                         }
                     }
@@ -276,6 +358,27 @@ mod tiles {
                 for (i, (tile, vector)) in tiles.iter().zip(&vectors).enumerate() {
                     let far = (tile - vector).abs();
                     assert!(far <= bound, "{m} x {n} x {k}, {i}: {tile} and {vector}");
+                }
+                // So is a gated block.
+                if n % PANEL == 0 && k > 1 {
+                    let (w, d_ff) = (values(2 * n * k, 1), n);
+                    let weight = PackedWeight::laid_out(Precision::Bf16, false);
+                    let weight = gated_weight(&w, d_ff, k, weight);
+                    // SAFETY: the CPU has AVX512-BF16; the shapes are those of the product.
+                    let tiles = gated((m, d_ff), &a, &weight, |product, task| unsafe {
+                        dot_bf16::run_in_tiles::<Plain>(product, &a, task);
+                    });
+                    // SAFETY: as above.
+                    let vectors = gated((m, d_ff), &a, &weight, |product, task| unsafe {
+                        dot_bf16::run(product, task);
+                    });
+                    for (tile, vector) in tiles.iter().zip(&vectors) {
+                        let far = (tile - vector).abs();
+                        assert!(
+                            far <= bound * k as f32,
+                            "{m} x {d_ff} x {k}: {tile} {vector}"
+                        );
+                    }
                 }
                 // A row is what it is alone.
                 let last = run(m - 1..m, true);
