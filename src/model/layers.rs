@@ -52,7 +52,12 @@ impl SelfAttention {
             ["q", "k", "v", "o"].map(|part| format!("{layer}.SelfAttention.{part}.weight"));
         Ok(Self {
             norm: Norm::load(loader, config, &format!("{layer}.layer_norm"))?,
-            qkv: loader.linear(&[(&q, inner), (&k, inner), (&v, inner)], config.d_model)?,
+            // T5 does not scale its scores: what queries and keys lose by rounding, the softmax magnifies.
+            qkv: loader.precise_linear(
+                &[(&q, inner), (&k, inner), (&v, inner)],
+                config.d_model,
+                2,
+            )?,
             output: loader.linear(&[(&o, config.d_model)], inner)?,
             inner,
         })

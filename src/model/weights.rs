@@ -183,7 +183,21 @@ impl Loader<'_> {
     /// # Errors
     /// Where a tensor is missing or misshapen.
     pub fn linear(&self, parts: &[(&str, usize)], k: usize) -> Result<Weight> {
-        self.linear_in(self.weights, parts, k)
+        self.linear_in(self.weights, parts, k, 0)
+    }
+
+    /// As [`Loader::linear`]; the inputs of the first parts, `precise` of them, are not rounded even where products are in bf16 on a CPU that multiplies it.
+    ///
+    /// # Errors
+    /// Where a tensor is missing or misshapen.
+    pub fn precise_linear(
+        &self,
+        parts: &[(&str, usize)],
+        k: usize,
+        precise: usize,
+    ) -> Result<Weight> {
+        let outputs = parts[..precise].iter().map(|(_, n)| n).sum();
+        self.linear_in(self.weights, parts, k, outputs)
     }
 
     /// The layer that makes logits: small, and never in integers.
@@ -191,7 +205,7 @@ impl Loader<'_> {
     /// # Errors
     /// Where the tensor is missing or misshapen.
     pub fn head(&self, name: &str, n: usize, k: usize) -> Result<Weight> {
-        self.linear_in(WeightForm::Full, &[(name, n)], k)
+        self.linear_in(WeightForm::Full, &[(name, n)], k, 0)
     }
 
     /// Both input layers of a gated feed-forward block, `(d_ff, k)` each: the gates', and what they are multiplied with.
@@ -230,7 +244,13 @@ impl Loader<'_> {
         Ok(weight)
     }
 
-    fn linear_in(&self, form: WeightForm, parts: &[(&str, usize)], k: usize) -> Result<Weight> {
+    fn linear_in(
+        &self,
+        form: WeightForm,
+        parts: &[(&str, usize)],
+        k: usize,
+        precise_outputs: usize,
+    ) -> Result<Weight> {
         if let Some(weight) = self.variables(parts, k)? {
             return Ok(if self.device.is_cpu() {
                 Weight::Trained(weight, self.precision())
@@ -254,7 +274,8 @@ impl Loader<'_> {
             };
             let weight = match form {
                 WeightForm::Full => {
-                    Weight::Packed(Arc::new(PackedWeight::new(n, k, self.precision(), fill)))
+                    let weight = PackedWeight::new(n, k, self.precision(), fill);
+                    Weight::Packed(Arc::new(weight.precise(precise_outputs)))
                 }
                 WeightForm::Int8 => Weight::Int8(Arc::new(Int8Weight::new(n, k, fill))),
             };

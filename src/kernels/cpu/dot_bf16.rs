@@ -1,5 +1,6 @@
 //! The product of [`super::gemm`] where the CPU multiplies pairs of bf16 (AVX512-BF16, `vdpbf16ps`): both operands are rounded to bf16, to nearest
-//! even, and sums are f32. Twice the multiply-adds an instruction; many times as many where it has matrix tiles ([`super::amx`]).
+//! even, and sums are f32. Twice the multiply-adds an instruction; many times as many where it has matrix tiles ([`super::amx`]). Precise outputs
+//! ([`PackedWeight::precise`](super::packed_weight::PackedWeight::precise)) are sums of two products, of A rounded and of what rounding left, itself rounded.
 //!
 //! A task's rows of A are rounded block by block ([`DEPTH`] columns) into pairs of k, row by row where A lies in rows and in strips of
 //! [`STRIP`] rows where it lies in columns, so that rounding never needs a transpose. Weights are pairs already ([`super::packed_weight`]).
@@ -11,9 +12,10 @@
 )]
 
 use std::arch::x86_64::{
-    __m512, __m512bh, __m512i, _mm512_add_ps, _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps,
+    __m512, __m512bh, __m512i, _mm512_add_ps, _mm512_castsi512_ps, _mm512_castsi512_si256,
+    _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps, _mm512_extracti64x4_epi64,
     _mm512_loadu_si512, _mm512_mask_storeu_epi32, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
-    _mm512_set1_epi32, _mm512_setzero_ps, _mm512_storeu_si512,
+    _mm512_set1_epi32, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_si512, _mm512_sub_ps,
 };
 use std::cell::RefCell;
 
@@ -30,7 +32,7 @@ const DEPTH: usize = 1536;
 pub(super) const TILED_ROWS: usize = 8 * SIDE;
 /// Pairs of one row of a block; some more than [`DEPTH`] asks for, so that twelve rows do not fall on the same lines of the cache.
 const ROW_PAIRS: usize = DEPTH / 2 + LANES;
-/// Pairs of a block: ten strips in either form.
+/// Pairs of a block: ten strips in either form. What rounding left lies behind it in a block of its own.
 const BLOCK_PAIRS: usize = ROW_BLOCK * ROW_PAIRS;
 /// Pairs of a strip.
 const STRIP_PAIRS: usize = STRIP * ROW_PAIRS;
@@ -50,7 +52,9 @@ pub(super) unsafe fn run(product: &Product<'_>, task: &Task) {
         // Up to one strip of rows takes all of k at once: its weights are read straight through, and once.
         let depth = if task.rows.len() <= STRIP { k } else { DEPTH };
         let pairs = BLOCK_PAIRS.max(k.div_ceil(DEPTH) * STRIP_PAIRS);
-        block.resize(pairs.max(block.len()), 0);
+        let has_rest = task.panels.start < product.weight.precise_panels();
+        let blocks = 1 + usize::from(has_rest);
+        block.resize((blocks * pairs).max(block.len()), 0);
         for start in (0..k).step_by(depth.max(1)) {
             let part = Part {
                 product,
@@ -58,6 +62,7 @@ pub(super) unsafe fn run(product: &Product<'_>, task: &Task) {
                 start,
                 depth: depth.min(k - start),
                 block: block.as_mut_ptr(),
+                rest: has_rest.then_some(pairs),
             };
             // SAFETY: `block` holds ten strips of DEPTH columns, or one of every DEPTH columns of k; rows and panels are those of the product.
             unsafe {
@@ -84,7 +89,10 @@ pub(super) unsafe fn run(product: &Product<'_>, task: &Task) {
 pub(super) unsafe fn run_in_tiles<U: Unit>(product: &Product<'_>, a: &[f32], task: &Task) {
     BLOCK.with_borrow_mut(|block| {
         let k = product.weight.k();
-        block.resize((TILED_ROWS * ROW_PAIRS + LANES).max(block.len()), 0);
+        let pairs = TILED_ROWS * ROW_PAIRS;
+        let has_rest = task.panels.start < product.weight.precise_panels();
+        let blocks = 1 + usize::from(has_rest);
+        block.resize((blocks * pairs + LANES).max(block.len()), 0);
         // Rows that begin with a line of the cache are read line by line.
         let skipped = block.as_ptr().align_offset(64).min(LANES);
         // SAFETY: `block` holds as many rows as a task has; the product is the caller's.
@@ -97,6 +105,7 @@ pub(super) unsafe fn run_in_tiles<U: Unit>(product: &Product<'_>, a: &[f32], tas
                     start,
                     depth: DEPTH.min(k - start),
                     block: block.as_mut_ptr().add(skipped),
+                    rest: has_rest.then_some(pairs),
                 };
                 part.round_rows(a);
                 part.multiply_in_tiles::<U>();
@@ -117,6 +126,24 @@ fn first(count: usize) -> u16 {
 unsafe fn rounded(low: __m512, high: __m512) -> __m512i {
     // SAFETY: the caller's CPU has AVX512-BF16; both types are 64 bytes.
     unsafe { std::mem::transmute(_mm512_cvtne2ps_pbh(high, low)) }
+}
+
+/// What rounding leaves of 32 values.
+#[inline(always)]
+unsafe fn rest(low: __m512, high: __m512, rounded: __m512i) -> (__m512, __m512) {
+    // SAFETY: the caller's CPU has AVX-512F.
+    unsafe {
+        let widened =
+            |half| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half)));
+        let halves = (
+            _mm512_castsi512_si256(rounded),
+            _mm512_extracti64x4_epi64::<1>(rounded),
+        );
+        (
+            _mm512_sub_ps(low, widened(halves.0)),
+            _mm512_sub_ps(high, widened(halves.1)),
+        )
+    }
 }
 
 /// Up to sixteen pairs `(even[i], odd[i])`, rounded; zero where a slice ends. Bits of f32 hold them.
@@ -140,6 +167,8 @@ struct Part<'a> {
     start: usize,
     depth: usize,
     block: *mut u32,
+    /// Where in the block that begins which rounding left, if any output is precise.
+    rest: Option<usize>,
 }
 
 impl Part<'_> {
@@ -164,10 +193,17 @@ impl Part<'_> {
                     unsafe {
                         let source = values.as_ptr().wrapping_add(column);
                         let low = _mm512_maskz_loadu_ps(first(left), source);
-                        let rest = first(left.saturating_sub(LANES));
-                        let high = _mm512_maskz_loadu_ps(rest, source.wrapping_add(LANES));
-                        let place = strip * STRIP_PAIRS + i * ROW_PAIRS + column / 2;
-                        _mm512_storeu_si512(self.block.add(place).cast(), rounded(low, high));
+                        let upper = first(left.saturating_sub(LANES));
+                        let high = _mm512_maskz_loadu_ps(upper, source.wrapping_add(LANES));
+                        let pairs = rounded(low, high);
+                        let place = self
+                            .block
+                            .add(strip * STRIP_PAIRS + i * ROW_PAIRS + column / 2);
+                        _mm512_storeu_si512(place.cast(), pairs);
+                        if let Some(behind) = self.rest {
+                            let (low, high) = rest(low, high, pairs);
+                            _mm512_storeu_si512(place.add(behind).cast(), rounded(low, high));
+                        }
                     }
                 }
             }
@@ -190,9 +226,16 @@ impl Part<'_> {
                         let source = a.as_ptr().wrapping_add(k * m + row);
                         let even = _mm512_maskz_loadu_ps(height, source);
                         let odd = _mm512_maskz_loadu_ps(odd, source.wrapping_add(m));
+                        let place = self
+                            .block
+                            .add((first_strip + strip) * STRIP_PAIRS + pair * STRIP);
                         let pairs = interleaved(even, odd);
-                        let place = (first_strip + strip) * STRIP_PAIRS + pair * STRIP;
-                        _mm512_mask_storeu_epi32(self.block.add(place).cast(), height, pairs);
+                        _mm512_mask_storeu_epi32(place.cast(), height, pairs);
+                        if let Some(behind) = self.rest {
+                            let (even, odd) = rest(even, odd, rounded(even, odd));
+                            let pairs = interleaved(even, odd);
+                            _mm512_mask_storeu_epi32(place.add(behind).cast(), height, pairs);
+                        }
                     }
                 }
             }
@@ -207,6 +250,14 @@ impl Part<'_> {
         }
     }
 
+    /// Where in the block the values lie that a panel is multiplied with, one part after the other.
+    #[inline(always)]
+    fn parts(&self, panel: usize) -> impl Iterator<Item = usize> + use<> {
+        let is_precise = panel < self.product.weight.precise_panels();
+        let rest = self.rest.filter(|_| is_precise);
+        std::iter::once(0).chain(rest)
+    }
+
     /// Multiplies the block, whose pair p of row r of a strip lies at `r * ROW + p * STEP`.
     #[inline(always)]
     unsafe fn multiply<const ROW: usize, const STEP: usize>(&self) {
@@ -217,7 +268,9 @@ impl Part<'_> {
             unsafe {
                 let mut panel = panels.start;
                 if rows <= 3 {
-                    while panel + 4 <= panels.end {
+                    let precise = self.product.weight.precise_panels();
+                    // Panels side by side are all precise or all not.
+                    while panel + 4 <= panels.end && (panel >= precise || panel + 4 <= precise) {
                         self.tile_of_rows::<ROW, STEP, 4>(target, 0, rows, panel);
                         panel += 4;
                     }
@@ -271,13 +324,17 @@ impl Part<'_> {
                             copy_rows((target, stride), (to, to_stride), (height, width));
                         }
                         let sums: Rows<*mut u32> = (to.cast(), 4 * to_stride);
-                        let from = if begins {
+                        let so_far = (sums.0.cast_const(), sums.1);
+                        let mut from = if begins {
                             (amx::ZEROS.as_ptr(), 0)
                         } else {
-                            (sums.0.cast_const(), sums.1)
+                            so_far
                         };
-                        let a = self.block.add(row * ROW_PAIRS).cast_const();
-                        right.multiply(U::multiply_bf16, from, (a, 4 * ROW_PAIRS), sums);
+                        for part in self.parts(panel) {
+                            let a = self.block.add(part + row * ROW_PAIRS).cast_const();
+                            right.multiply(U::multiply_bf16, from, (a, 4 * ROW_PAIRS), sums);
+                            from = so_far;
+                        }
                         if !is_whole {
                             copy_rows((to, to_stride), (target, stride), (height, width));
                         }
@@ -365,11 +422,11 @@ impl Part<'_> {
                 }
             }
             for (first, depth, strip) in self.depths() {
-                let (a, b) = (
-                    a.add(strip * STRIP_PAIRS),
-                    b.map(|b| b.add(first / 2 * PANEL)),
-                );
-                dot::<ROW, STEP, MR, NP>(&mut sums, a, b, depth.div_ceil(2));
+                let b = b.map(|b| b.add(first / 2 * PANEL));
+                for part in self.parts(panel) {
+                    let a = a.add(part + strip * STRIP_PAIRS);
+                    dot::<ROW, STEP, MR, NP>(&mut sums, a, b, depth.div_ceil(2));
+                }
             }
             let residual = residual.filter(|_| self.progress().is_last);
             for (r, sums) in sums.iter().enumerate() {

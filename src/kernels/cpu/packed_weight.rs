@@ -60,6 +60,7 @@ pub struct PackedWeight {
     precision: Precision,
     /// Whether half panels lie one after the other.
     halved: bool,
+    precise_panels: usize,
     lines: Vec<Line>,
 }
 
@@ -109,8 +110,16 @@ impl PackedWeight {
             k: 0,
             precision,
             halved,
+            precise_panels: 0,
             lines: Vec::new(),
         }
+    }
+
+    /// The same, whose first outputs (in whole panels) are to be as good as their weights: a CPU that multiplies bf16 takes what these are multiplied with in
+    /// two parts, `high + low`, instead of rounding it.
+    pub fn precise(mut self, outputs: usize) -> Self {
+        self.precise_panels = outputs.div_ceil(PANEL);
+        self
     }
 
     /// Becomes what [`PackedWeight::new`] makes.
@@ -183,6 +192,11 @@ impl PackedWeight {
     /// Memory held.
     pub fn bytes(&self) -> usize {
         std::mem::size_of_val(self.lines.as_slice())
+    }
+
+    /// Panels, from the first, of precise outputs.
+    pub(super) fn precise_panels(&self) -> usize {
+        self.precise_panels
     }
 
     /// Whether half panels lie one after the other.
