@@ -3,9 +3,9 @@
 use ankh3::kernels::cpu::attention::{Attention, Bias, Heads, Segment, Visibility, attend};
 use ankh3::kernels::cpu::elementwise::{Activation, gated, rms_norm};
 use ankh3::kernels::cpu::gemm::matmul;
-use ankh3::kernels::cpu::int8_weight::Int8Weight;
+use ankh3::kernels::cpu::integer_weight::{Bits, IntegerWeight};
 use ankh3::kernels::cpu::packed_weight::{PackedWeight, Precision};
-use ankh3::kernels::cpu::{Int8Isa, Isa, int8_product};
+use ankh3::kernels::cpu::{IntegerIsa, Isa, integer_product};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 fn values(count: usize) -> Vec<f32> {
@@ -35,12 +35,12 @@ fn products(criterion: &mut Criterion) {
                 bench.iter(|| matmul(Isa::current(), &a, &weight, None, &mut c));
             });
         }
-        let weight = Int8Weight::new(n, k, |row, out| {
+        let weight = IntegerWeight::new(Bits::Eight, n, k, |row, out| {
             out.copy_from_slice(&w[row * k..][..k]);
         });
-        let isa = Int8Isa::of(Isa::current());
+        let isa = IntegerIsa::of(Isa::current());
         group.bench_function(format!("{m}x{n}x{k} int8"), |bench| {
-            bench.iter(|| int8_product::matmul(isa, &a, &weight, None, &mut c));
+            bench.iter(|| integer_product::matmul(isa, &a, &weight, None, &mut c));
         });
     }
     group.finish();

@@ -9,11 +9,11 @@ use std::ops::{Deref, DerefMut};
 use ankh3::kernels::cpu::attention::{Attention, Bias, Heads, Segment, Visibility, attend};
 use ankh3::kernels::cpu::elementwise::{Activation, gated, rms_norm};
 use ankh3::kernels::cpu::gemm::{Left, multiply};
-use ankh3::kernels::cpu::int8_product;
-use ankh3::kernels::cpu::int8_weight::Int8Weight;
+use ankh3::kernels::cpu::integer_product;
+use ankh3::kernels::cpu::integer_weight::{Bits, IntegerWeight};
 use ankh3::kernels::cpu::packed_weight::{PackedWeight, Precision};
 use ankh3::kernels::cpu::simd::Stored;
-use ankh3::kernels::cpu::{Int8Isa, Isa};
+use ankh3::kernels::cpu::{IntegerIsa, Isa};
 use half::bf16;
 use memmap2::{MmapMut, MmapOptions};
 
@@ -103,9 +103,11 @@ fn products() {
                 }
             }
         }
-        let weight = Int8Weight::new(n, k, fill);
-        for isa in Int8Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
-            int8_product::matmul(isa, &a, &weight, Some(&r), &mut c);
+        for bits in [Bits::Eight, Bits::Sixteen] {
+            let weight = IntegerWeight::new(bits, n, k, fill);
+            for isa in IntegerIsa::ALL.into_iter().filter(|isa| isa.is_available()) {
+                integer_product::matmul(isa, &a, &weight, Some(&r), &mut c);
+            }
         }
         assert!(c.iter().all(|value| value.is_finite()));
     }

@@ -132,6 +132,31 @@ fn gated_products_are_products_and_then_a_gate() {
     }
 }
 
+/// In f32 as good as the weights, whatever multiplies them.
+#[test]
+fn precise_products_do_not_round_what_they_multiply() {
+    let mut rng = ChaCha8Rng::seed_from_u64(8);
+    for (m, n, k) in SHAPES {
+        let (a, w) = (random(&mut rng, m * k), random(&mut rng, n * k));
+        let weight = pack(&w, n, k, Precision::Bf16).precise();
+        let expected = product(&a, &w, (m, n, k), Rounding::Weights);
+        for isa in isas() {
+            let what = format!("{isa:?} {m}x{n}x{k}");
+            let mut c = vec![f32::NAN; m * n];
+            matmul(isa, &a, &weight, None, &mut c);
+            // What is left of the rest: 2^-17 of a value.
+            assert!(error(&c, &expected) < 2e-5, "{what}");
+            let columns: Vec<f32> = (0..k * m).map(|i| a[i % m * k + i / m]).collect();
+            let mut same = vec![f32::NAN; m * n];
+            multiply(isa, Left::Columns(&columns), &weight, None, &mut same);
+            assert_eq!(c, same, "{what}: A by columns");
+            let mut last = vec![f32::NAN; n];
+            matmul(isa, &a[(m - 1) * k..], &weight, None, &mut last);
+            assert_eq!(last, c[(m - 1) * n..], "{what}: the last row alone");
+        }
+    }
+}
+
 /// What a room held before leaves no trace.
 #[test]
 fn packing_again_is_packing() {

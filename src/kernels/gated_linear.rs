@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
-use super::cpu::int8_weight::Int8Weight;
+use super::cpu::integer_weight::IntegerWeight;
 use super::cpu::packed_weight::PackedWeight;
-use super::cpu::{Isa, gemm, int8_product};
+use super::cpu::{Isa, gemm, integer_product};
 use super::cpu_f32;
 use super::elementwise::{Activation, gated};
 use super::linear::Weight;
@@ -18,8 +18,8 @@ pub use super::cpu::output::{interleaved, interleaved_width};
 pub enum GatedWeight {
     /// Packed for the CPU's kernels, [`interleaved`].
     Packed(Arc<PackedWeight>, usize),
-    /// The same in 8-bit integers.
-    Int8(Arc<Int8Weight>, usize),
+    /// The same in integers.
+    Integer(Arc<IntegerWeight>, usize),
     /// One above the other, multiplied as any layer: in training, and on a GPU.
     Stacked(Weight),
 }
@@ -36,7 +36,7 @@ impl GatedWeight {
                 d_ff: *d_ff,
                 activation,
             }),
-            GatedWeight::Int8(weight, d_ff) => x.apply_op1(Product {
+            GatedWeight::Integer(weight, d_ff) => x.apply_op1(Product {
                 weight: weight.clone(),
                 d_ff: *d_ff,
                 activation,
@@ -80,14 +80,14 @@ impl CustomOp1 for Product<PackedWeight> {
     }
 }
 
-impl CustomOp1 for Product<Int8Weight> {
+impl CustomOp1 for Product<IntegerWeight> {
     fn name(&self) -> &'static str {
-        "int8-gated-linear"
+        "integer-gated-linear"
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         self.run((x, layout), self.weight.k(), |x| {
-            int8_product::gated(Isa::current(), x, &self.weight, self.d_ff, self.activation)
+            integer_product::gated(Isa::current(), x, &self.weight, self.d_ff, self.activation)
         })
     }
 }

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 
 use super::cpu::gemm::{self, Left};
-use super::cpu::int8_product;
-use super::cpu::int8_weight::Int8Weight;
+use super::cpu::integer_product;
+use super::cpu::integer_weight::{Bits, IntegerWeight};
 use super::cpu::packed_weight::{PackedWeight, Precision};
-use super::cpu::{Int8Isa, Isa};
+use super::cpu::{IntegerIsa, Isa};
 use super::{cpu_f32, cpu_tensor, on_values};
 
 /// How linear layers keep their weights.
@@ -28,8 +28,8 @@ pub enum WeightForm {
 pub enum Weight {
     /// Repacked for the CPU's kernels.
     Packed(Arc<PackedWeight>),
-    /// In 8-bit integers for the CPU's kernels.
-    Int8(Arc<Int8Weight>),
+    /// In integers for the CPU's kernels.
+    Integer(Arc<IntegerWeight>),
     /// A plain tensor `(n, k)`, multiplied by candle: CUDA.
     Dense(Tensor),
     /// A tensor `(n, k)` that learns, on a CPU: packed anew by every product, rounded to that precision.
@@ -37,11 +37,31 @@ pub enum Weight {
 }
 
 impl Weight {
+    /// For the CPU's kernels: `n` rows of `k` values, of outputs that are better than products in bf16 make them, also where other products are that;
+    /// `fill(row, values)` writes row `row`.
+    ///
+    /// Where the CPU multiplies pairs of 16-bit integers as fast as pairs of bf16, weights and inputs are such integers. Matrix tiles multiply none: there
+    /// [`PackedWeight::precise`] has its price.
+    pub fn precise(
+        precision: Precision,
+        n: usize,
+        k: usize,
+        fill: impl Fn(usize, &mut [f32]) + Sync,
+    ) -> Self {
+        let isa = Isa::current();
+        let in_integers = isa == Isa::Avx512Bf16 && IntegerIsa::of(isa) == IntegerIsa::Vnni;
+        if precision == Precision::Bf16 && in_integers {
+            return Weight::Integer(Arc::new(IntegerWeight::new(Bits::Sixteen, n, k, fill)));
+        }
+        let weight = PackedWeight::new(n, k, precision, fill);
+        Weight::Packed(Arc::new(weight.precise()))
+    }
+
     /// What the CPU's kernels may round both operands to: bf16 only for weights that were packed so, once.
     pub fn precision(&self) -> Precision {
         match self {
             Weight::Packed(weight) => weight.precision(),
-            Weight::Int8(_) | Weight::Dense(_) | Weight::Trained(..) => Precision::F32,
+            Weight::Integer(_) | Weight::Dense(_) | Weight::Trained(..) => Precision::F32,
         }
     }
 
@@ -52,7 +72,7 @@ impl Weight {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self {
             Weight::Packed(weight) => x.apply_op1(Product(weight.clone())),
-            Weight::Int8(weight) => x.apply_op1(Int8Product(weight.clone())),
+            Weight::Integer(weight) => x.apply_op1(IntegerProduct(weight.clone())),
             Weight::Dense(weight) => x.matmul(&weight.t()?),
             Weight::Trained(weight, precision) => x.apply_op2(weight, Trained(*precision)),
         }
@@ -65,7 +85,7 @@ impl Weight {
     pub fn forward_add(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
         match self {
             Weight::Packed(weight) => x.apply_op2(residual, Product(weight.clone())),
-            Weight::Int8(weight) => x.apply_op2(residual, Int8Product(weight.clone())),
+            Weight::Integer(weight) => x.apply_op2(residual, IntegerProduct(weight.clone())),
             Weight::Dense(weight) => residual + x.matmul(&weight.t()?)?,
             Weight::Trained(weight, precision) => {
                 x.apply_op3(weight, residual, Trained(*precision))
@@ -119,9 +139,9 @@ impl CustomOp2 for Product {
     }
 }
 
-struct Int8Product(Arc<Int8Weight>);
+struct IntegerProduct(Arc<IntegerWeight>);
 
-impl Int8Product {
+impl IntegerProduct {
     fn run(
         &self,
         x: (&CpuStorage, &Layout),
@@ -131,15 +151,15 @@ impl Int8Product {
         if k != self.0.k() {
             candle_core::bail!("a linear layer of {} inputs was given {k}", self.0.k());
         }
-        let isa = Int8Isa::of(Isa::current());
-        let out = int8_product::product(isa, cpu_f32(x.0, x.1)?, &self.0, residual);
+        let isa = IntegerIsa::of(Isa::current());
+        let out = integer_product::product(isa, cpu_f32(x.0, x.1)?, &self.0, residual);
         Ok((CpuStorage::F32(out), Shape::from((rows, self.0.n()))))
     }
 }
 
-impl CustomOp1 for Int8Product {
+impl CustomOp1 for IntegerProduct {
     fn name(&self) -> &'static str {
-        "int8-linear"
+        "integer-linear"
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
@@ -147,9 +167,9 @@ impl CustomOp1 for Int8Product {
     }
 }
 
-impl CustomOp2 for Int8Product {
+impl CustomOp2 for IntegerProduct {
     fn name(&self) -> &'static str {
-        "int8-linear-add"
+        "integer-linear-add"
     }
 
     fn cpu_fwd(

@@ -53,11 +53,7 @@ impl SelfAttention {
         Ok(Self {
             norm: Norm::load(loader, config, &format!("{layer}.layer_norm"))?,
             // T5 does not scale its scores: what queries and keys lose by rounding, the softmax magnifies.
-            qkv: loader.precise_linear(
-                &[(&q, inner), (&k, inner), (&v, inner)],
-                config.d_model,
-                2,
-            )?,
+            qkv: loader.precise_linear(&[(&q, inner), (&k, inner), (&v, inner)], config.d_model)?,
             output: loader.linear(&[(&o, config.d_model)], inner)?,
             inner,
         })
@@ -65,7 +61,7 @@ impl SelfAttention {
 
     /// The type of its products.
     pub(super) fn precision(&self) -> Precision {
-        self.qkv.precision()
+        self.output.precision()
     }
 
     /// Queries and, side by side, keys and values of `x (tokens, d_model)`.
@@ -106,8 +102,8 @@ impl CrossAttention {
             ["q", "k", "v", "o"].map(|part| format!("{layer}.EncDecAttention.{part}.weight"));
         Ok(Self {
             norm: Norm::load(loader, config, &format!("{layer}.layer_norm"))?,
-            q: loader.linear(&[(&q, inner)], config.d_model)?,
-            kv: loader.linear(&[(&k, inner), (&v, inner)], config.d_model)?,
+            q: loader.precise_linear(&[(&q, inner)], config.d_model)?,
+            kv: loader.precise_linear(&[(&k, inner), (&v, inner)], config.d_model)?,
             output: loader.linear(&[(&o, config.d_model)], inner)?,
         })
     }

@@ -17,10 +17,10 @@ use super::{Config, Encoder, Loader, Packed, StoredDtype, TensorView, WeightSour
 use crate::kernels::cpu::attention::{Attention, Bias, Heads, Segment, Visibility, attend};
 use crate::kernels::cpu::elementwise::{Activation, gated, rms_norm};
 use crate::kernels::cpu::gemm::matmul;
-use crate::kernels::cpu::int8_product;
-use crate::kernels::cpu::int8_weight::Int8Weight;
+use crate::kernels::cpu::integer_product;
+use crate::kernels::cpu::integer_weight::{Bits, IntegerWeight};
 use crate::kernels::cpu::packed_weight::{PackedWeight, Precision};
-use crate::kernels::cpu::{Int8Isa, Isa};
+use crate::kernels::cpu::{IntegerIsa, Isa};
 use crate::kernels::linear::WeightForm;
 
 /// One comparison.
@@ -78,7 +78,7 @@ pub fn kernels() -> Vec<Check> {
             checks
         })
         .chain(
-            Int8Isa::ALL
+            IntegerIsa::ALL
                 .into_iter()
                 .filter(|isa| isa.is_available())
                 .map(check_int8),
@@ -115,7 +115,7 @@ fn check_matmul(isa: Isa, precision: Precision) -> Check {
 }
 
 /// On values that 8 bits hold exactly, so that nothing but the kernel can be off.
-fn check_int8(isa: Int8Isa) -> Check {
+fn check_int8(isa: IntegerIsa) -> Check {
     let (rows, n, k) = (61, 77, 531);
     let exact = |seed, count| {
         let mut values = random(seed, count);
@@ -128,11 +128,11 @@ fn check_int8(isa: Int8Isa) -> Check {
         values
     };
     let (a, w) = (exact(1, rows * k), exact(2, n * k));
-    let weight = Int8Weight::new(n, k, |row, values| {
+    let weight = IntegerWeight::new(Bits::Eight, n, k, |row, values| {
         values.copy_from_slice(&w[row * k..][..k]);
     });
     let mut got = vec![f32::NAN; rows * n];
-    int8_product::matmul(isa, &a, &weight, None, &mut got);
+    integer_product::matmul(isa, &a, &weight, None, &mut got);
     let expected = plain::linear(&wide(&a), &wide(&w), k);
     let name = format!("matrix product int8, {isa:?}").to_lowercase();
     Check::new(name, &got, &expected, 2e-6)

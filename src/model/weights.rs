@@ -7,7 +7,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Result, Tensor};
 use half::{bf16, f16};
 
-use crate::kernels::cpu::int8_weight::Int8Weight;
+use crate::kernels::cpu::integer_weight::{Bits, IntegerWeight};
 use crate::kernels::cpu::packed_weight::{PackedWeight, Precision};
 use crate::kernels::gated_linear::{GatedWeight, interleaved, interleaved_width};
 use crate::kernels::linear::{Weight, WeightForm};
@@ -183,21 +183,15 @@ impl Loader<'_> {
     /// # Errors
     /// Where a tensor is missing or misshapen.
     pub fn linear(&self, parts: &[(&str, usize)], k: usize) -> Result<Weight> {
-        self.linear_in(self.weights, parts, k, 0)
+        self.linear_in(self.weights, parts, k, false)
     }
 
-    /// As [`Loader::linear`]; the inputs of the first parts, `precise` of them, are not rounded even where products are in bf16 on a CPU that multiplies it.
+    /// As [`Loader::linear`], of outputs that are better than products in bf16 make them ([`Weight::precise`]).
     ///
     /// # Errors
     /// Where a tensor is missing or misshapen.
-    pub fn precise_linear(
-        &self,
-        parts: &[(&str, usize)],
-        k: usize,
-        precise: usize,
-    ) -> Result<Weight> {
-        let outputs = parts[..precise].iter().map(|(_, n)| n).sum();
-        self.linear_in(self.weights, parts, k, outputs)
+    pub fn precise_linear(&self, parts: &[(&str, usize)], k: usize) -> Result<Weight> {
+        self.linear_in(self.weights, parts, k, true)
     }
 
     /// The layer that makes logits: small, and never in integers.
@@ -205,7 +199,7 @@ impl Loader<'_> {
     /// # Errors
     /// Where the tensor is missing or misshapen.
     pub fn head(&self, name: &str, n: usize, k: usize) -> Result<Weight> {
-        self.linear_in(WeightForm::Full, &[(name, n)], k, 0)
+        self.linear_in(WeightForm::Full, &[(name, n)], k, false)
     }
 
     /// Both input layers of a gated feed-forward block, `(d_ff, k)` each: the gates', and what they are multiplied with.
@@ -236,7 +230,9 @@ impl Loader<'_> {
                 let weight = PackedWeight::new(n, k, self.precision(), fill);
                 GatedWeight::Packed(Arc::new(weight), d_ff)
             }
-            WeightForm::Int8 => GatedWeight::Int8(Arc::new(Int8Weight::new(n, k, fill)), d_ff),
+            WeightForm::Int8 => {
+                GatedWeight::Integer(Arc::new(IntegerWeight::new(Bits::Eight, n, k, fill)), d_ff)
+            }
         };
         for name in names {
             self.source.release(name);
@@ -249,7 +245,7 @@ impl Loader<'_> {
         form: WeightForm,
         parts: &[(&str, usize)],
         k: usize,
-        precise_outputs: usize,
+        is_precise: bool,
     ) -> Result<Weight> {
         if let Some(weight) = self.variables(parts, k)? {
             return Ok(if self.device.is_cpu() {
@@ -273,11 +269,13 @@ impl Loader<'_> {
                 views[part].read_row(row, values);
             };
             let weight = match form {
+                WeightForm::Full if is_precise => Weight::precise(self.precision(), n, k, fill),
                 WeightForm::Full => {
-                    let weight = PackedWeight::new(n, k, self.precision(), fill);
-                    Weight::Packed(Arc::new(weight.precise(precise_outputs)))
+                    Weight::Packed(Arc::new(PackedWeight::new(n, k, self.precision(), fill)))
                 }
-                WeightForm::Int8 => Weight::Int8(Arc::new(Int8Weight::new(n, k, fill))),
+                WeightForm::Int8 => {
+                    Weight::Integer(Arc::new(IntegerWeight::new(Bits::Eight, n, k, fill)))
+                }
             };
             for (name, _) in parts {
                 self.source.release(name);

@@ -1,7 +1,7 @@
 //! Matrix tiles of Intel's servers (AMX): eight registers of 16 rows × 64 bytes, and instructions that multiply two of them.
 //!
 //! Four tiles hold [`SIDE`] × [`SIDE`] sums; each step over 64 bytes of k reads two tiles of A and two of B and multiplies each by each. B is read as the
-//! packed weights lie: a panel's row of pairs of bf16, or of quads of bytes, is two rows of tiles side by side.
+//! packed weights lie: a panel's row of pairs of bf16, or of groups of bytes, is two rows of tiles side by side.
 //!
 //! `tdpbf16ps` adds, for every element, the sum of the even products of its 32 values of k and that of the odd ones, rounded to nearest even with
 //! subnormals as zeros; `tdpbsud` multiplies signed by unsigned bytes, exactly (Intel 64 Software Developer's Manual, volume 2). An element's chain of
@@ -32,7 +32,7 @@ pub(super) type Rows<T> = (T, usize);
 /// Sums of a block that begins at nothing: every row reads this one.
 pub(super) static ZEROS: [u32; SIDE] = [0; SIDE];
 
-/// A panel of B: steps of [`STEP`] rows of [`SIDE`] pairs or quads, and the rows that are left with zeros behind them.
+/// A panel of B: steps of [`STEP`] rows of [`SIDE`] pairs or groups, and the rows that are left with zeros behind them.
 pub(super) struct Right {
     b: *const u32,
     whole: usize,
@@ -101,7 +101,7 @@ pub(super) struct Block {
     /// [`SIDE`] rows of `steps` × 64 bytes.
     pub a: *const u32,
     pub a_stride: usize,
-    /// `steps` × [`STEP`] rows of [`SIDE`] pairs or quads.
+    /// `steps` × [`STEP`] rows of [`SIDE`] pairs or groups.
     pub b: *const u32,
     /// At least 1.
     pub steps: usize,

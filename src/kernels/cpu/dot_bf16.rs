@@ -52,7 +52,7 @@ pub(super) unsafe fn run(product: &Product<'_>, task: &Task) {
         // Up to one strip of rows takes all of k at once: its weights are read straight through, and once.
         let depth = if task.rows.len() <= STRIP { k } else { DEPTH };
         let pairs = BLOCK_PAIRS.max(k.div_ceil(DEPTH) * STRIP_PAIRS);
-        let has_rest = task.panels.start < product.weight.precise_panels();
+        let has_rest = product.weight.is_precise();
         let blocks = 1 + usize::from(has_rest);
         block.resize((blocks * pairs).max(block.len()), 0);
         for start in (0..k).step_by(depth.max(1)) {
@@ -90,7 +90,7 @@ pub(super) unsafe fn run_in_tiles<U: Unit>(product: &Product<'_>, a: &[f32], tas
     BLOCK.with_borrow_mut(|block| {
         let k = product.weight.k();
         let pairs = TILED_ROWS * ROW_PAIRS;
-        let has_rest = task.panels.start < product.weight.precise_panels();
+        let has_rest = product.weight.is_precise();
         let blocks = 1 + usize::from(has_rest);
         block.resize((blocks * pairs + LANES).max(block.len()), 0);
         // Rows that begin with a line of the cache are read line by line.
@@ -167,7 +167,7 @@ struct Part<'a> {
     start: usize,
     depth: usize,
     block: *mut u32,
-    /// Where in the block that begins which rounding left, if any output is precise.
+    /// Where in the block that begins which rounding left, if outputs are precise.
     rest: Option<usize>,
 }
 
@@ -250,12 +250,10 @@ impl Part<'_> {
         }
     }
 
-    /// Where in the block the values lie that a panel is multiplied with, one part after the other.
+    /// Where in the block the parts of A begin.
     #[inline(always)]
-    fn parts(&self, panel: usize) -> impl Iterator<Item = usize> + use<> {
-        let is_precise = panel < self.product.weight.precise_panels();
-        let rest = self.rest.filter(|_| is_precise);
-        std::iter::once(0).chain(rest)
+    fn parts(&self) -> impl Iterator<Item = usize> + use<> {
+        std::iter::once(0).chain(self.rest)
     }
 
     /// Multiplies the block, whose pair p of row r of a strip lies at `r * ROW + p * STEP`.
@@ -268,9 +266,7 @@ impl Part<'_> {
             unsafe {
                 let mut panel = panels.start;
                 if rows <= 3 {
-                    let precise = self.product.weight.precise_panels();
-                    // Panels side by side are all precise or all not.
-                    while panel + 4 <= panels.end && (panel >= precise || panel + 4 <= precise) {
+                    while panel + 4 <= panels.end {
                         self.tile_of_rows::<ROW, STEP, 4>(target, 0, rows, panel);
                         panel += 4;
                     }
@@ -330,7 +326,7 @@ impl Part<'_> {
                         } else {
                             so_far
                         };
-                        for part in self.parts(panel) {
+                        for part in self.parts() {
                             let a = self.block.add(part + row * ROW_PAIRS).cast_const();
                             right.multiply(U::multiply_bf16, from, (a, 4 * ROW_PAIRS), sums);
                             from = so_far;
@@ -423,7 +419,7 @@ impl Part<'_> {
             }
             for (first, depth, strip) in self.depths() {
                 let b = b.map(|b| b.add(first / 2 * PANEL));
-                for part in self.parts(panel) {
+                for part in self.parts() {
                     let a = a.add(part + strip * STRIP_PAIRS);
                     dot::<ROW, STEP, MR, NP>(&mut sums, a, b, depth.div_ceil(2));
                 }

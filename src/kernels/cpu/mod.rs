@@ -15,9 +15,9 @@ pub mod elementwise;
 pub mod elementwise_backward;
 pub mod gemm;
 mod huge_pages;
-mod int8_lanes;
-pub mod int8_product;
-pub mod int8_weight;
+mod integer_lanes;
+pub mod integer_product;
+pub mod integer_weight;
 mod many_queries;
 pub mod output;
 pub mod packed_weight;
@@ -27,7 +27,7 @@ mod single_query;
 mod tests;
 mod tile;
 
-pub use int8_lanes::Int8Isa;
+pub use integer_lanes::IntegerIsa;
 pub use simd::Isa;
 
 /// `with_isa!(isa, kernel(name: Type, …)(argument, …))` runs `kernel::<V>(argument, …)`, a generic over [`simd::Lanes`], compiled for the instruction set

@@ -26,10 +26,10 @@ pub(super) struct Gate {
 /// The matrix C.
 #[derive(Clone, Copy)]
 pub(super) struct Output {
-    pub c: SharedMut,
+    c: SharedMut,
     /// Columns of C: with a gate about half as many as the product has.
-    pub width: usize,
-    pub gate: Option<Gate>,
+    width: usize,
+    gate: Option<Gate>,
 }
 
 /// The results that one thread makes at a time.

@@ -60,7 +60,7 @@ pub struct PackedWeight {
     precision: Precision,
     /// Whether half panels lie one after the other.
     halved: bool,
-    precise_panels: usize,
+    precise: bool,
     lines: Vec<Line>,
 }
 
@@ -110,15 +110,15 @@ impl PackedWeight {
             k: 0,
             precision,
             halved,
-            precise_panels: 0,
+            precise: false,
             lines: Vec::new(),
         }
     }
 
-    /// The same, whose first outputs (in whole panels) are to be as good as their weights: a CPU that multiplies bf16 takes what these are multiplied with in
-    /// two parts, `high + low`, instead of rounding it.
-    pub fn precise(mut self, outputs: usize) -> Self {
-        self.precise_panels = outputs.div_ceil(PANEL);
+    /// The same, of outputs that are to be as good as their weights: a CPU that multiplies bf16 takes what these are multiplied with in two parts, `high + low`,
+    /// instead of rounding it.
+    pub fn precise(mut self) -> Self {
+        self.precise = true;
         self
     }
 
@@ -194,9 +194,9 @@ impl PackedWeight {
         std::mem::size_of_val(self.lines.as_slice())
     }
 
-    /// Panels, from the first, of precise outputs.
-    pub(super) fn precise_panels(&self) -> usize {
-        self.precise_panels
+    /// Whether outputs are [precise](PackedWeight::precise).
+    pub(super) fn is_precise(&self) -> bool {
+        self.precise
     }
 
     /// Whether half panels lie one after the other.

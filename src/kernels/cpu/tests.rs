@@ -173,10 +173,10 @@ mod tiles {
     };
     use crate::kernels::cpu::amx::{self, Block, SIDE, STEP, Unit};
     use crate::kernels::cpu::dot_bf16;
-    use crate::kernels::cpu::int8_lanes::Portable;
-    use crate::kernels::cpu::int8_product::{self, quantize_rows, run_in_tiles};
-    use crate::kernels::cpu::int8_weight::{Int8Rows, Int8Weight, Order};
-    use crate::kernels::cpu::{Int8Isa, Isa};
+    use crate::kernels::cpu::integer_lanes::Portable;
+    use crate::kernels::cpu::integer_product::{self, quantize_rows, run_in_tiles};
+    use crate::kernels::cpu::integer_weight::{Bits, IntegerRows, IntegerWeight, Order};
+    use crate::kernels::cpu::{IntegerIsa, Isa};
 
     fn say(what: &str) {
         writeln!(std::io::stderr(), "{what}").expect("stderr is open");
@@ -273,20 +273,27 @@ mod tiles {
             (65, 64, 512),
         ] {
             let (a, w, residual) = (values(m * k, 2), values(n * k, 1), values(m * n, 3));
-            let weight = Int8Weight::new(n, k, |row, target| {
+            let weight = IntegerWeight::new(Bits::Eight, n, k, |row, target| {
                 target.copy_from_slice(&w[row * k..][..k]);
             });
             for residual in [None, Some(&residual[..])] {
                 let mut expected = vec![0.0; m * n];
-                int8_product::matmul(Int8Isa::Portable, &a, &weight, residual, &mut expected);
+                integer_product::matmul(IntegerIsa::Portable, &a, &weight, residual, &mut expected);
                 // Old numbers lie where tiles read beyond the rows.
-                let mut rows = Int8Rows {
-                    quads: vec![-1; 1 << 16],
+                let mut rows = IntegerRows {
+                    groups: vec![-1; 1 << 16],
                     ..Default::default()
                 };
-                quantize_rows(Int8Isa::Portable, &a, (m, k), Order::Rows, 1, &mut rows);
+                quantize_rows(
+                    (IntegerIsa::Portable, Bits::Eight),
+                    &a,
+                    (m, k),
+                    Order::Rows,
+                    1,
+                    &mut rows,
+                );
                 let mut c = vec![f32::NAN; m * n];
-                let product = int8_product::Product {
+                let product = integer_product::Product {
                     rows: &rows,
                     weight: &weight,
                     residual,
@@ -323,42 +330,60 @@ mod tiles {
                 target.copy_from_slice(&w[row * k..][..k]);
             });
             for (adds, residual) in [(false, None), (true, Some(&residual[..]))] {
-                let run = |rows: std::ops::Range<usize>, in_tiles: bool| {
-                    // Zeros or not, a product that does not add must not read them.
-                    let mut c = if adds {
-                        values(m * n, 9)
-                    } else {
-                        vec![f32::NAN; m * n]
-                    };
-                    let product = Product {
-                        a: Left::Rows(&a),
-                        weight: &weight,
-                        residual,
-                        adds,
-                        output: Output::plain(SharedMut(c.as_mut_ptr()), n),
-                        m,
-                    };
-                    let panels = 0..n.div_ceil(PANEL);
-                    // SAFETY: the CPU has AVX512-BF16; the shapes are those of the product.
-                    unsafe {
-                        if in_tiles {
-                            let task = Task::plain(rows, panels);
-                            dot_bf16::run_in_tiles::<Plain>(&product, &a, &task);
+                let run_by =
+                    |weight: &PackedWeight, rows: std::ops::Range<usize>, in_tiles: bool| {
+                        // Zeros or not, a product that does not add must not read them.
+                        let mut c = if adds {
+                            values(m * n, 9)
                         } else {
-                            for first in rows.clone().step_by(12) {
-                                let strip = first..(first + 12).min(rows.end);
-                                dot_bf16::run(&product, &Task::plain(strip, panels.clone()));
+                            vec![f32::NAN; m * n]
+                        };
+                        let product = Product {
+                            a: Left::Rows(&a),
+                            weight,
+                            residual,
+                            adds,
+                            output: Output::plain(SharedMut(c.as_mut_ptr()), n),
+                            m,
+                        };
+                        let panels = 0..n.div_ceil(PANEL);
+                        // SAFETY: the CPU has AVX512-BF16; the shapes are those of the product.
+                        unsafe {
+                            if in_tiles {
+                                let task = Task::plain(rows, panels);
+                                dot_bf16::run_in_tiles::<Plain>(&product, &a, &task);
+                            } else {
+                                for first in rows.clone().step_by(12) {
+                                    let strip = first..(first + 12).min(rows.end);
+                                    dot_bf16::run(&product, &Task::plain(strip, panels.clone()));
+                                }
                             }
                         }
-                    }
-                    c
-                };
+                        c
+                    };
+                let run = |rows, in_tiles| run_by(&weight, rows, in_tiles);
                 let (tiles, vectors) = (run(0..m, true), run(0..m, false));
                 let bound = 1e-6 * (k as f32).sqrt().max(1.0) * 4.0;
                 for (i, (tile, vector)) in tiles.iter().zip(&vectors).enumerate() {
                     let far = (tile - vector).abs();
                     assert!(far <= bound, "{m} x {n} x {k}, {i}: {tile} and {vector}");
                 }
+                // So are precise outputs.
+                let mut weight = PackedWeight::laid_out(Precision::Bf16, false).precise();
+                weight.pack(n, k, |row, target| {
+                    target.copy_from_slice(&w[row * k..][..k]);
+                });
+                let [tiles_of_parts, vectors_of_parts] =
+                    [true, false].map(|in_tiles| run_by(&weight, 0..m, in_tiles));
+                for (tile, vector) in tiles_of_parts.iter().zip(&vectors_of_parts) {
+                    let far = (tile - vector).abs();
+                    // Twice as many sums.
+                    assert!(
+                        far <= 2.0 * bound,
+                        "{m} x {n} x {k}, precise: {tile} and {vector}"
+                    );
+                }
+                assert!(k == 1 || tiles_of_parts != tiles);
                 // So is a gated block.
                 if n % PANEL == 0 && k > 1 {
                     let (w, d_ff) = (values(2 * n * k, 1), n);

@@ -1,7 +1,8 @@
-//! Sixteen i32 sums and the instruction that feeds them: four signed bytes of A by four unsigned bytes of a weight, added up exactly.
+//! Sixteen i32 sums and the instruction that feeds them: four signed bytes of A by four unsigned bytes of a weight, or two signed 16-bit integers by two, added up
+//! exactly.
 //!
-//! Integer sums have no rounding: every form below, every order and every tile gives the same bits. AVX-512-VNNI does four products an instruction;
-//! the others split the bytes into even and odd 16-bit halves and use the multiply-add of those (`pmaddubsw`, which takes bytes, saturates).
+//! Integer sums have no rounding: every form below, every order and every tile gives the same bits. AVX-512-VNNI does all of a group in one instruction; for bytes, the
+//! others split them into even and odd 16-bit halves and use the multiply-add of those (`pmaddubsw`, which takes bytes, saturates).
 #![expect(
     unsafe_code,
     reason = "vector intrinsics; each implementor says what its callers promise"
@@ -10,9 +11,9 @@
 use super::Isa;
 use super::simd::LANES;
 
-/// How the bytes are multiplied.
+/// How integers are multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Int8Isa {
+pub enum IntegerIsa {
     /// Whatever the target's baseline is.
     Portable,
     /// AVX2.
@@ -25,42 +26,44 @@ pub enum Int8Isa {
     Amx,
 }
 
-impl Int8Isa {
+impl IntegerIsa {
     /// Every form, slowest first.
-    pub const ALL: [Int8Isa; 5] = [
-        Int8Isa::Portable,
-        Int8Isa::Avx2,
-        Int8Isa::Avx512,
-        Int8Isa::Vnni,
-        Int8Isa::Amx,
+    pub const ALL: [IntegerIsa; 5] = [
+        IntegerIsa::Portable,
+        IntegerIsa::Avx2,
+        IntegerIsa::Avx512,
+        IntegerIsa::Vnni,
+        IntegerIsa::Amx,
     ];
 
     /// The best form among those that `isa` and this machine allow.
     pub fn of(isa: Isa) -> Self {
         if isa < Isa::Avx2 {
-            Int8Isa::Portable
+            IntegerIsa::Portable
         } else if isa < Isa::Avx512 {
-            Int8Isa::Avx2
-        } else if isa == Isa::Amx && Int8Isa::Amx.is_available() {
-            Int8Isa::Amx
-        } else if Int8Isa::Vnni.is_available() {
-            Int8Isa::Vnni
+            IntegerIsa::Avx2
+        } else if isa == Isa::Amx && IntegerIsa::Amx.is_available() {
+            IntegerIsa::Amx
+        } else if IntegerIsa::Vnni.is_available() {
+            IntegerIsa::Vnni
         } else {
-            Int8Isa::Avx512
+            IntegerIsa::Avx512
         }
     }
 
     /// Whether this machine can run it.
     pub fn is_available(self) -> bool {
         match self {
-            Int8Isa::Portable => true,
-            Int8Isa::Avx2 => Isa::Avx2.is_available(),
-            Int8Isa::Avx512 => Isa::Avx512.is_available(),
+            IntegerIsa::Portable => true,
+            IntegerIsa::Avx2 => Isa::Avx2.is_available(),
+            IntegerIsa::Avx512 => Isa::Avx512.is_available(),
             #[cfg(target_arch = "x86_64")]
-            Int8Isa::Vnni => Isa::Avx512.is_available() && is_x86_feature_detected!("avx512vnni"),
-            Int8Isa::Amx => Isa::Amx.is_available() && Int8Isa::Vnni.is_available(),
+            IntegerIsa::Vnni => {
+                Isa::Avx512.is_available() && is_x86_feature_detected!("avx512vnni")
+            }
+            IntegerIsa::Amx => Isa::Amx.is_available() && IntegerIsa::Vnni.is_available(),
             #[cfg(not(target_arch = "x86_64"))]
-            Int8Isa::Vnni => false,
+            IntegerIsa::Vnni => false,
         }
     }
 }
@@ -70,7 +73,7 @@ impl Int8Isa {
 /// # Safety
 /// Methods may only run where the implementor's instruction set is available; pointers must be valid for 64 bytes, those of [`Sums::left`] for four.
 pub(super) unsafe trait Sums: Copy {
-    /// Four bytes of each of sixteen columns.
+    /// Four bytes, a group, of each of sixteen columns.
     type Weights: Copy;
     /// Four bytes of a row of A, for all columns.
     type Left: Copy;
@@ -86,7 +89,7 @@ pub(super) unsafe trait Sums: Copy {
     unsafe fn weights(source: *const u8) -> Self::Weights;
     /// Reads four bytes of A.
     unsafe fn left(source: *const i32) -> Self::Left;
-    /// Adds four products a column.
+    /// Adds a group's products a column.
     unsafe fn add_dot(self, left: Self::Left, weights: Self::Weights) -> Self;
     /// The sums.
     unsafe fn to_array(self) -> [i32; LANES];
@@ -160,6 +163,52 @@ unsafe impl Sums for Portable {
     }
 }
 
+/// The same of 16-bit integers.
+#[derive(Clone, Copy)]
+pub(super) struct Portable16([i32; LANES]);
+
+// SAFETY: as `Portable`.
+unsafe impl Sums for Portable16 {
+    type Weights = [[i16; 2]; LANES];
+    type Left = [i16; 2];
+    const TILE_ROWS: usize = 4;
+    const WIDTH: usize = 1;
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        Self([0; LANES])
+    }
+    #[inline(always)]
+    unsafe fn load(source: *const i32) -> Self {
+        // SAFETY: the caller promises 64 readable bytes.
+        Self(unsafe { source.cast::<[i32; LANES]>().read_unaligned() })
+    }
+    #[inline(always)]
+    unsafe fn weights(source: *const u8) -> Self::Weights {
+        // SAFETY: the caller promises 64 readable bytes.
+        unsafe { source.cast::<[[i16; 2]; LANES]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn left(source: *const i32) -> Self::Left {
+        // SAFETY: the caller promises four readable bytes.
+        unsafe { source.cast::<[i16; 2]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn add_dot(self, left: Self::Left, weights: Self::Weights) -> Self {
+        let mut sums = self.0;
+        for (sum, weights) in sums.iter_mut().zip(weights) {
+            for (a, w) in left.iter().zip(weights) {
+                // Only sums of a row that is not finite overflow: its scale is NaN.
+                *sum = sum.wrapping_add(i32::from(*a) * i32::from(w));
+            }
+        }
+        Self(sums)
+    }
+    #[inline(always)]
+    unsafe fn to_array(self) -> [i32; LANES] {
+        self.0
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::{LANES, Sums};
@@ -168,10 +217,11 @@ mod x86 {
         _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_mul_ps, _mm256_set1_epi16,
         _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_si256, _mm256_slli_epi16,
         _mm256_srai_epi16, _mm256_srli_epi16, _mm256_storeu_ps, _mm256_sub_epi32, _mm512_add_epi32,
-        _mm512_add_ps, _mm512_and_si512, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_loadu_ps,
-        _mm512_loadu_si512, _mm512_madd_epi16, _mm512_mul_ps, _mm512_set1_epi16, _mm512_set1_epi32,
-        _mm512_set1_ps, _mm512_setzero_si512, _mm512_slli_epi16, _mm512_srai_epi16,
-        _mm512_srli_epi16, _mm512_storeu_ps, _mm512_sub_epi32,
+        _mm512_add_ps, _mm512_and_si512, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32,
+        _mm512_dpwssd_epi32, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_madd_epi16, _mm512_mul_ps,
+        _mm512_set1_epi16, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_si512,
+        _mm512_slli_epi16, _mm512_srai_epi16, _mm512_srli_epi16, _mm512_storeu_ps,
+        _mm512_sub_epi32,
     };
 
     /// One register; AVX-512-VNNI.
@@ -195,6 +245,35 @@ mod x86 {
         unsafe fn left(source: *const i32) -> __m512i { unsafe { _mm512_set1_epi32(source.read_unaligned()) } }
         #[inline(always)]
         unsafe fn add_dot(self, left: __m512i, weights: __m512i) -> Self { unsafe { Self(_mm512_dpbusd_epi32(self.0, weights, left)) } }
+        #[inline(always)]
+        unsafe fn to_array(self) -> [i32; LANES] { unsafe { std::mem::transmute(self.0) } }
+        #[inline(always)]
+        unsafe fn write(self, row: (i32, f32), scales: *const f32, residual: Option<*const f32>, target: *mut f32) {
+            unsafe { write_512(self.0, row, scales, residual, target) }
+        }
+    }
+
+    /// The same of 16-bit integers.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Vnni16(__m512i);
+
+    // SAFETY: as `Vnni`.
+    #[rustfmt::skip]
+    unsafe impl Sums for Vnni16 {
+        type Weights = __m512i;
+        type Left = __m512i;
+        const TILE_ROWS: usize = 12;
+        const WIDTH: usize = 2;
+        #[inline(always)]
+        unsafe fn zero() -> Self { unsafe { Self(_mm512_setzero_si512()) } }
+        #[inline(always)]
+        unsafe fn load(source: *const i32) -> Self { unsafe { Self(_mm512_loadu_si512(source.cast())) } }
+        #[inline(always)]
+        unsafe fn weights(source: *const u8) -> __m512i { unsafe { _mm512_loadu_si512(source.cast()) } }
+        #[inline(always)]
+        unsafe fn left(source: *const i32) -> __m512i { unsafe { _mm512_set1_epi32(source.read_unaligned()) } }
+        #[inline(always)]
+        unsafe fn add_dot(self, left: __m512i, weights: __m512i) -> Self { unsafe { Self(_mm512_dpwssd_epi32(self.0, weights, left)) } }
         #[inline(always)]
         unsafe fn to_array(self) -> [i32; LANES] { unsafe { std::mem::transmute(self.0) } }
         #[inline(always)]
@@ -332,4 +411,4 @@ mod x86 {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(super) use x86::{Avx2, Avx512, Vnni};
+pub(super) use x86::{Avx2, Avx512, Vnni, Vnni16};

@@ -1,4 +1,4 @@
-//! `C = A · Wᵀ (+ R)` with W in 8-bit integers ([`Int8Weight`]) and A quantised row by row as it comes.
+//! `C = A · Wᵀ (+ R)` with W in integers ([`IntegerWeight`]) and A quantised row by row as it comes.
 //!
 //! Sums are exact, and a result is `(sum as f32) · (scale of the row · scale of the output) + residual`, each operation rounded by itself: the same
 //! bytes on every instruction set, in any batch and on any number of threads.
@@ -14,14 +14,16 @@ use rayon::prelude::*;
 #[cfg(target_arch = "x86_64")]
 use super::amx::{self, Right, SIDE, Tiles, Unit};
 use super::elementwise::Activation;
-use super::int8_lanes::{Int8Isa, Portable, Sums};
-use super::int8_weight::{Int8Rows, Int8Weight, Order, quantize_strip};
+#[cfg(target_arch = "x86_64")]
+use super::integer_lanes;
+use super::integer_lanes::{IntegerIsa, Portable, Portable16, Sums};
+use super::integer_weight::{Bits, IntegerRows, IntegerWeight, Order, Strip, quantize_strip};
 use super::output::{Gate, Output, Progress, Target, Task};
 use super::packed_weight::PANEL;
 use super::simd::{LANES, prefetch};
 use super::{Isa, SharedMut};
 
-/// Rows of A whose quads of one k lie side by side.
+/// Rows of A whose groups of one k lie side by side.
 const STRIP: usize = 12;
 /// Rows of A in one task.
 const ROW_BLOCK: usize = 20 * STRIP;
@@ -32,42 +34,43 @@ const SERIAL_WORK: usize = 1 << 18;
 /// Rows of weights that are asked for before they are needed.
 const AHEAD: usize = 48;
 
-/// `with_int8!(isa, kernel(name: Type, …)(argument, …))`: as [`super::with_isa!`], for [`Int8Isa`].
-macro_rules! with_int8 {
-    ($isa:expr, $kernel:ident($($name:ident: $kind:ty),* $(,)?)($($argument:expr),* $(,)?)) => {{
+/// `with_integers!((isa, bits), kernel(name: Type, …)(argument, …))`: as [`super::with_isa!`], for [`IntegerIsa`]. Sixteen bits are multiplied by AVX-512-VNNI or by
+/// none.
+macro_rules! with_integers {
+    ($how:expr, $kernel:ident($($name:ident: $kind:ty),* $(,)?)($($argument:expr),* $(,)?)) => {{
         #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")]
-        unsafe fn vnni($($name: $kind),*) {
-            // SAFETY: the features are enabled here; the rest is the caller's promise.
-            unsafe { $kernel::<super::int8_lanes::Vnni>($($name),*) }
-        }
+        with_integers!(@ vnni, "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma", integer_lanes::Vnni, $kernel($($name: $kind),*));
         #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
-        unsafe fn avx512($($name: $kind),*) {
-            // SAFETY: as above.
-            unsafe { $kernel::<super::int8_lanes::Avx512>($($name),*) }
-        }
+        with_integers!(@ vnni_16, "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma", integer_lanes::Vnni16, $kernel($($name: $kind),*));
         #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx2,fma")]
-        unsafe fn avx2($($name: $kind),*) {
-            // SAFETY: as above.
-            unsafe { $kernel::<super::int8_lanes::Avx2>($($name),*) }
-        }
-        match $isa {
+        with_integers!(@ avx512, "avx512f,avx512bw,avx512vl,avx2,fma", integer_lanes::Avx512, $kernel($($name: $kind),*));
+        #[cfg(target_arch = "x86_64")]
+        with_integers!(@ avx2, "avx2,fma", integer_lanes::Avx2, $kernel($($name: $kind),*));
+        match $how {
             #[cfg(target_arch = "x86_64")]
-            Int8Isa::Vnni | Int8Isa::Amx => vnni($($argument),*),
+            (IntegerIsa::Vnni | IntegerIsa::Amx, Bits::Eight) => vnni($($argument),*),
             #[cfg(target_arch = "x86_64")]
-            Int8Isa::Avx512 => avx512($($argument),*),
+            (IntegerIsa::Vnni | IntegerIsa::Amx, Bits::Sixteen) => vnni_16($($argument),*),
             #[cfg(target_arch = "x86_64")]
-            Int8Isa::Avx2 => avx2($($argument),*),
-            _ => $kernel::<Portable>($($argument),*),
+            (IntegerIsa::Avx512, Bits::Eight) => avx512($($argument),*),
+            #[cfg(target_arch = "x86_64")]
+            (IntegerIsa::Avx2, Bits::Eight) => avx2($($argument),*),
+            (_, Bits::Eight) => $kernel::<Portable>($($argument),*),
+            (_, Bits::Sixteen) => $kernel::<Portable16>($($argument),*),
         }
     }};
+    (@ $function:ident, $features:literal, $sums:ty, $kernel:ident($($name:ident: $kind:ty),*)) => {
+        #[target_feature(enable = $features)]
+        unsafe fn $function($($name: $kind),*) {
+            // SAFETY: the features are enabled here; the rest is the caller's promise.
+            unsafe { $kernel::<$sums>($($name),*) }
+        }
+    };
 }
 
 thread_local! {
     /// Rows of the last product, to be used again. Taken while in use: a thread that waits may run a part of another product.
-    static ROWS: Cell<Int8Rows> = Cell::default();
+    static ROWS: Cell<IntegerRows> = Cell::default();
     static BYTES: Cell<Vec<i8>> = Cell::default();
 }
 
@@ -75,7 +78,12 @@ thread_local! {
 ///
 /// # Panics
 /// If a slice's length does not fit the shapes.
-pub fn product(isa: Int8Isa, a: &[f32], weight: &Int8Weight, residual: Option<&[f32]>) -> Vec<f32> {
+pub fn product(
+    isa: IntegerIsa,
+    a: &[f32],
+    weight: &IntegerWeight,
+    residual: Option<&[f32]>,
+) -> Vec<f32> {
     let m = a.len() / weight.k().max(1);
     let len = m * weight.n();
     let mut c = Vec::with_capacity(len);
@@ -93,7 +101,7 @@ pub fn product(isa: Int8Isa, a: &[f32], weight: &Int8Weight, residual: Option<&[
 pub fn gated(
     isa: Isa,
     a: &[f32],
-    weight: &Int8Weight,
+    weight: &IntegerWeight,
     d_ff: usize,
     activation: Activation,
 ) -> Vec<f32> {
@@ -102,7 +110,7 @@ pub fn gated(
     let mut c = Vec::with_capacity(len);
     let gate = Gate { activation, isa };
     let output = Output::gated(SharedMut(c.as_mut_ptr()), d_ff, weight.n(), gate);
-    start(Int8Isa::of(isa), a, weight, None, (output, m));
+    start(IntegerIsa::of(isa), a, weight, None, (output, m));
     // SAFETY: as above, of `m * d_ff` results.
     unsafe { c.set_len(len) };
     c
@@ -113,9 +121,9 @@ pub fn gated(
 /// # Panics
 /// If a slice's length does not fit the shapes.
 pub fn matmul(
-    isa: Int8Isa,
+    isa: IntegerIsa,
     a: &[f32],
-    weight: &Int8Weight,
+    weight: &IntegerWeight,
     residual: Option<&[f32]>,
     c: &mut [f32],
 ) {
@@ -126,10 +134,10 @@ pub fn matmul(
 }
 
 /// Writes every result to C, room for `m` rows.
-fn start(
-    isa: Int8Isa,
+pub(super) fn start(
+    isa: IntegerIsa,
     a: &[f32],
-    weight: &Int8Weight,
+    weight: &IntegerWeight,
     residual: Option<&[f32]>,
     (output, m): (Output, usize),
 ) {
@@ -148,11 +156,15 @@ fn start(
         rayon::current_num_threads()
     };
     let mut rows = ROWS.take();
-    let (order, rows_of_task) = match isa {
-        Int8Isa::Amx => (Order::Rows, TILED_ROWS),
-        _ => (Order::Strips, ROW_BLOCK),
+    let bits = weight.bits();
+    // Tiles multiply bytes.
+    let is_tiled = isa == IntegerIsa::Amx && bits == Bits::Eight;
+    let (order, rows_of_task) = if is_tiled {
+        (Order::Rows, TILED_ROWS)
+    } else {
+        (Order::Strips, ROW_BLOCK)
     };
-    quantize_rows(isa, a, (m, k), order, threads, &mut rows);
+    quantize_rows((isa, bits), a, (m, k), order, threads, &mut rows);
     let product = Product {
         rows: &rows,
         weight,
@@ -168,77 +180,80 @@ fn start(
         // SAFETY: `isa` is available; tasks write disjoint blocks of C, whose shape was checked above.
         unsafe {
             #[cfg(target_arch = "x86_64")]
-            if isa == Int8Isa::Amx {
+            if is_tiled {
                 return run_in_own_tiles(&product, task);
             }
-            with_int8!(isa, run(product: &Product<'_>, task: &Task)(&product, task));
+            with_integers!((isa, bits), run(product: &Product<'_>, task: &Task)(&product, task));
         }
     });
     ROWS.set(rows);
 }
 
-/// Rows of A, and where their quads, scales and offsets go.
-type StripParts<'a> = (((&'a [f32], &'a mut [i32]), &'a mut [f32]), &'a mut [i32]);
-
 /// Quantises `a (m, k)`.
 pub(super) fn quantize_rows(
-    isa: Int8Isa,
+    (isa, bits): (IntegerIsa, Bits),
     a: &[f32],
     (m, k): (usize, usize),
     order: Order,
     threads: usize,
-    rows: &mut Int8Rows,
+    rows: &mut IntegerRows,
 ) {
-    let quads = order.quads(k);
-    rows.resize(m, quads, order);
+    let groups = order.groups(bits, k);
+    rows.resize(m, groups, order);
     if k == 0 {
         return;
     }
-    let strip = |(((a, quads), scales), offsets): StripParts<'_>| {
+    let quantize = |mut strip: Strip<'_>| {
         let mut bytes = BYTES.take();
         // SAFETY: `isa` is available.
         unsafe {
-            with_int8!(isa, quantize_in(a: &[f32], k: usize, order: Order, bytes: &mut Vec<i8>, quads: &mut [i32], scales: &mut [f32], offsets: &mut [i32])
-                (a, k, order, &mut bytes, quads, scales, offsets));
+            with_integers!((isa, bits), quantize_in(bits: Bits, k: usize, order: Order, bytes: &mut Vec<i8>, strip: &mut Strip<'_>)
+                (bits, k, order, &mut bytes, &mut strip));
         }
         BYTES.set(bytes);
     };
-    let Int8Rows {
-        quads: all,
+    let IntegerRows {
+        groups: all,
         scales,
         offsets,
     } = rows;
+    let strip = |(((a, groups), scales), offsets)| Strip {
+        a,
+        groups,
+        scales,
+        offsets,
+    };
     if threads == 1 || scales.len() <= STRIP {
         a.chunks(STRIP * k)
-            .zip(all.chunks_mut(STRIP * quads))
+            .zip(all.chunks_mut(STRIP * groups))
             .zip(scales.chunks_mut(STRIP))
             .zip(offsets.chunks_mut(STRIP))
-            .for_each(strip);
+            .map(strip)
+            .for_each(quantize);
     } else {
         a.par_chunks(STRIP * k)
-            .zip(all.par_chunks_mut(STRIP * quads))
+            .zip(all.par_chunks_mut(STRIP * groups))
             .zip(scales.par_chunks_mut(STRIP))
             .zip(offsets.par_chunks_mut(STRIP))
-            .for_each(strip);
+            .map(strip)
+            .for_each(quantize);
     }
 }
 
 #[inline(always)]
 unsafe fn quantize_in<V: Sums>(
-    a: &[f32],
+    bits: Bits,
     k: usize,
     order: Order,
     bytes: &mut Vec<i8>,
-    quads: &mut [i32],
-    scales: &mut [f32],
-    offsets: &mut [i32],
+    strip: &mut Strip<'_>,
 ) {
-    quantize_strip(a, k, order, bytes, quads, scales, offsets);
+    quantize_strip(bits, k, order, bytes, strip);
 }
 
 pub(super) struct Product<'a> {
-    pub(super) rows: &'a Int8Rows,
-    pub(super) weight: &'a Int8Weight,
+    pub(super) rows: &'a IntegerRows,
+    pub(super) weight: &'a IntegerWeight,
     pub(super) residual: Option<&'a [f32]>,
     pub(super) output: Output,
     pub(super) m: usize,
@@ -292,16 +307,16 @@ unsafe fn run<V: Sums>(product: &Product<'_>, task: &Task) {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")]
 unsafe fn run_in_own_tiles(product: &Product<'_>, task: &Task) {
     // SAFETY: passed on from the caller.
-    unsafe { run_in_tiles::<super::int8_lanes::Vnni, Tiles>(product, task) }
+    unsafe { run_in_tiles::<super::integer_lanes::Vnni, Tiles>(product, task) }
 }
 
-/// As [`run`], by the tiles of `U`; quads lie row by row.
+/// As [`run`], by the tiles of `U`; groups lie row by row.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(super) unsafe fn run_in_tiles<V: Sums, U: Unit>(product: &Product<'_>, task: &Task) {
-    let quads = Order::Rows.quads(product.weight.k());
+    let groups = Order::Rows.groups(Bits::Eight, product.weight.k());
     let mut sums = [0_u32; SIDE * SIDE];
-    // SAFETY: panels hold a row for every quad of k; rows of A lie in whole steps, and as many blocks of them as tiles read; `write` knows its bounds.
+    // SAFETY: panels hold a row for every group of k; rows of A lie in whole steps, and as many blocks of them as tiles read; `write` knows its bounds.
     unsafe {
         U::begin();
         for pass in product.output.passes(task, Progress::WHOLE) {
@@ -311,11 +326,11 @@ pub(super) unsafe fn run_in_tiles<V: Sums, U: Unit>(product: &Product<'_>, task:
                 target: &pass.target,
             };
             for panel in pass.panels.clone() {
-                let right = Right::new(product.weight.panel(panel).cast(), product.weight.quads());
+                let right = Right::new(product.weight.panel(panel).cast(), product.weight.groups());
                 for first in task.rows.clone().step_by(SIDE) {
-                    let a = product.rows.quads.as_ptr().add(first * quads).cast();
+                    let a = product.rows.groups.as_ptr().add(first * groups).cast();
                     let (zeros, block) = ((amx::ZEROS.as_ptr(), 0), (sums.as_mut_ptr(), 4 * SIDE));
-                    right.multiply(U::multiply_int8, zeros, (a, 4 * quads), block);
+                    right.multiply(U::multiply_int8, zeros, (a, 4 * groups), block);
                     let height = SIDE.min(task.rows.end - first);
                     for (row, sums) in sums.chunks_exact(SIDE).take(height).enumerate() {
                         for (half, sums) in sums.chunks_exact(LANES).enumerate() {
@@ -377,26 +392,30 @@ impl To<'_> {
     )]
     unsafe fn tile<V: Sums, const MR: usize, const W: usize>(&self, row: usize, vector: usize) {
         let product = self.product;
-        let quads = product.weight.quads();
+        let groups = product.weight.groups();
         let strip = row / STRIP * STRIP;
         let height = STRIP.min(product.m - strip);
         debug_assert!(row - strip + MR <= height);
-        // SAFETY: a strip holds `quads` groups of `height` quads, and row - strip + MR <= height; each panel holds `quads` groups of two vectors of 64 bytes.
+        // SAFETY: a strip holds `groups` times `height` groups, and row - strip + MR <= height; each panel holds `groups` times two vectors of 64 bytes.
         unsafe {
-            let a = product.rows.quads.as_ptr().add(strip * quads + row - strip);
+            let a = product
+                .rows
+                .groups
+                .as_ptr()
+                .add(strip * groups + row - strip);
             let b: [*const u8; W] = std::array::from_fn(|v| {
                 let vector = vector + v;
                 product.weight.panel(vector / 2).add(vector % 2 * 64)
             });
             let mut sums = [[V::zero(); W]; MR];
-            for quad in 0..quads {
+            for group in 0..groups {
                 for b in b {
-                    prefetch(b.wrapping_add((quad + AHEAD) * 128));
+                    prefetch(b.wrapping_add((group + AHEAD) * 128));
                 }
                 let weights: [V::Weights; W] =
-                    std::array::from_fn(|v| V::weights(b[v].add(quad * 128)));
+                    std::array::from_fn(|v| V::weights(b[v].add(group * 128)));
                 for r in 0..MR {
-                    let left = V::left(a.add(quad * height + r));
+                    let left = V::left(a.add(group * height + r));
                     for v in 0..W {
                         sums[r][v] = sums[r][v].add_dot(left, weights[v]);
                     }
