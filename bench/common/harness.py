@@ -194,11 +194,12 @@ def processor_kind():
 def machine():
     info = Path("/proc/cpuinfo").read_text()
     model = re.search(r"model name\s*:\s*(.*)", info)
+    family = " ".join(f"{name} {found[1]}" for name in ("family", "model") if (found := re.search(rf"\b{name}\s*:\s*(\d+)", info)))
     flags = processor_flags()
     told = [f for f in ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8") if f in flags]
     version = subprocess.run([os.environ["ANKH3"], "--version"], capture_output=True, text=True, check=True).stdout.strip()
     return {
-        "processor": f"{model[1] if model else platform.machine()}, {os.cpu_count()} logical, {' '.join(told)}",
+        "processor": f"{model[1] if model else platform.machine()}{f' ({family})' if family else ''}, {os.cpu_count()} logical, {' '.join(told)}",
         "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
         "ankh3": version,
         "date": time.strftime("%Y-%m-%d"),

@@ -19,6 +19,7 @@ mod integer_lanes;
 pub mod integer_product;
 pub mod integer_weight;
 mod many_queries;
+mod mix;
 pub mod output;
 pub mod packed_weight;
 pub mod simd;

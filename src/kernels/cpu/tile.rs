@@ -149,6 +149,28 @@ pub(super) unsafe fn multiply_bf16<
     *sums = local;
 }
 
+/// `W` registers of values.
+#[inline(always)]
+pub(super) unsafe fn lanes<V: Lanes, const W: usize>(source: *const f32) -> [V; W] {
+    // SAFETY: the caller's pointer holds 16 W values.
+    unsafe {
+        let mut values = [V::splat(0.0); W];
+        for (w, value) in values.iter_mut().enumerate() {
+            *value = V::load(source.add(w * LANES));
+        }
+        values
+    }
+}
+
+/// Writes `W` registers.
+#[inline(always)]
+pub(super) unsafe fn store<V: Lanes, const W: usize>(values: &[V; W], target: *mut f32) {
+    for (w, value) in values.iter().enumerate() {
+        // SAFETY: the caller's pointer has room for 16 W values.
+        unsafe { value.store(target.add(w * LANES)) };
+    }
+}
+
 /// One row's `columns` (at most `NP` panels, or `W` registers of one) floats from `source`, zero beyond.
 #[inline(always)]
 unsafe fn read_row<V: Lanes, const NP: usize, const W: usize>(
