@@ -30,7 +30,7 @@ use super::tile::{
 use super::{Isa, SharedMut, with_isa};
 
 /// Columns of A multiplied in one go; even, so that pairs of bf16 are never parted.
-pub(super) const DEPTH: usize = 512;
+pub(super) const DEPTH: usize = 768;
 /// Rows of A in a strip; a multiple of every tile's height.
 pub(super) const STRIP: usize = 12;
 /// Floats between rows of a block; some more than [`DEPTH`], for the other half of an odd last pair and so that twelve rows do not fall on the same
