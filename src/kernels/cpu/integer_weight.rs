@@ -157,27 +157,42 @@ fn pack_column(bytes: &[i8], zero: u8, column: usize, lines: &mut [Line]) {
     }
 }
 
-/// Writes `values / scale`, rounded, to `bytes` and returns the scale: NaN where a value is not finite, so that no result hides it.
+/// `f(what came before, value)` over every sixteenth value, from zero on.
 #[inline(always)]
-pub(super) fn quantize(values: &[f32], bytes: &mut [i8]) -> f32 {
-    let mut maxima = [0.0_f32; 16];
-    let mut finite = [0.0_f32; 16];
-    let (chunks, rest) = values.as_chunks::<16>();
+fn by_lanes(values: &[f32], f: impl Fn(f32, f32) -> f32) -> [f32; LANES] {
+    let mut lanes = [0.0; LANES];
+    let (chunks, rest) = values.as_chunks::<LANES>();
     for chunk in chunks {
-        for lane in 0..16 {
-            maxima[lane] = if chunk[lane].abs() > maxima[lane] {
-                chunk[lane].abs()
-            } else {
-                maxima[lane]
-            };
-            finite[lane] += chunk[lane] * 0.0;
+        for (lane, value) in lanes.iter_mut().zip(chunk) {
+            *lane = f(*lane, *value);
         }
     }
-    for (lane, value) in rest.iter().enumerate() {
-        maxima[lane] = maxima[lane].max(value.abs());
-        finite[lane] += value * 0.0;
+    for (lane, value) in lanes.iter_mut().zip(rest) {
+        *lane = f(*lane, *value);
     }
-    let largest = maxima.into_iter().fold(0.0, f32::max);
+    lanes
+}
+
+/// The largest magnitude, of those that are numbers.
+#[inline(always)]
+fn largest(values: &[f32]) -> f32 {
+    let larger = |largest: f32, value: f32| {
+        if value.abs() > largest {
+            value.abs()
+        } else {
+            largest
+        }
+    };
+    by_lanes(values, larger).into_iter().fold(0.0, f32::max)
+}
+
+/// Adding it rounds to an integer, to even, and leaves that in the lowest bits: 1.5 · 2^23.
+const ROUND: f32 = 12_582_912.0;
+
+/// Writes `values / scale`, rounded, to `bytes` and returns the scale: NaN where a value is not finite, so that no result hides it.
+#[inline(always)]
+fn quantize(values: &[f32], bytes: &mut [i8]) -> f32 {
+    let largest = largest(values);
     let scale = largest / LARGEST;
     // Subnormal scales have no reciprocal: such a row counts as zeros.
     let inverse = if scale >= f32::MIN_POSITIVE {
@@ -185,60 +200,44 @@ pub(super) fn quantize(values: &[f32], bytes: &mut [i8]) -> f32 {
     } else {
         0.0
     };
-    // Adding 1.5 · 2^23 rounds to an integer, to even, and leaves it in the lowest bits.
     for (byte, value) in bytes.iter_mut().zip(values) {
-        *byte = (value * inverse + 12_582_912.0).to_bits() as i8;
+        *byte = (value * inverse + ROUND).to_bits() as i8;
     }
-    if finite.iter().sum::<f32>() == 0.0 {
+    let zeros = by_lanes(values, |sum, value| sum + value * 0.0);
+    if zeros.iter().sum::<f32>() == 0.0 {
         scale
     } else {
         f32::NAN
     }
 }
 
-/// Writes `values / scale`, rounded, to `bytes` as 16-bit integers and returns the scale: NaN where a value is not finite, so that no result hides it.
+/// As [`quantize`], in 16 bits of two bytes.
 #[inline(always)]
 fn quantize_16(values: &[f32], bytes: &mut [i8]) -> f32 {
-    let (mut maxima, mut squares) = ([0.0_f32; 16], [0.0_f32; 16]);
-    let (chunks, rest) = values.as_chunks::<16>();
-    for chunk in chunks {
-        for lane in 0..16 {
-            let value = chunk[lane].abs();
-            maxima[lane] = if value > maxima[lane] {
-                value
-            } else {
-                maxima[lane]
-            };
-        }
-    }
-    for (lane, value) in rest.iter().enumerate() {
-        maxima[lane] = maxima[lane].max(value.abs());
-    }
-    let largest = maxima.into_iter().fold(0.0, f32::max);
-    // As above: a row of subnormal values counts as zeros. The others' squares are taken of values up to 1, which overflow nothing.
-    let inverse = if largest >= f32::MIN_POSITIVE * f32::from(i16::MAX) {
+    let most = f32::from(i16::MAX);
+    let largest = largest(values);
+    let inverse = if largest >= f32::MIN_POSITIVE * most {
         1.0 / largest
     } else {
         0.0
     };
-    for chunk in chunks {
-        for lane in 0..16 {
-            let value = chunk[lane] * inverse;
-            squares[lane] += value * value;
-        }
-    }
-    for (lane, value) in rest.iter().enumerate() {
-        squares[lane] += (value * inverse) * (value * inverse);
-    }
+    // Squares of values up to 1 overflow nothing.
+    let squares = by_lanes(values, |sum, value| {
+        let value = value * inverse;
+        sum + value * value
+    });
     let norm = squares.iter().sum::<f32>().sqrt();
-    let scale = largest * (norm / NORM).max(1.0 / f32::from(i16::MAX));
-    let steps = inverse * (NORM / norm).min(f32::from(i16::MAX));
+    let steps = inverse * (NORM / norm).min(most);
     let (pairs, _) = bytes.as_chunks_mut::<2>();
     for (pair, value) in pairs.iter_mut().zip(values) {
-        let integer = (value * steps + 12_582_912.0).to_bits() as i16;
+        let integer = (value * steps + ROUND).to_bits() as i16;
         *pair = integer.to_le_bytes().map(|byte| byte as i8);
     }
-    if norm.is_finite() { scale } else { f32::NAN }
+    if norm.is_finite() {
+        largest * (norm / NORM).max(1.0 / most)
+    } else {
+        f32::NAN
+    }
 }
 
 /// How the groups of quantised rows lie.
