@@ -8,6 +8,8 @@
     reason = "vector intrinsics; each implementor says what its callers promise"
 )]
 
+use std::marker::PhantomData;
+
 use super::Isa;
 use super::simd::LANES;
 
@@ -118,90 +120,55 @@ pub(super) unsafe trait Sums: Copy {
     }
 }
 
-/// Sixteen sums in an array.
+/// Sixteen sums in an array, of groups of `N` integers.
 #[derive(Clone, Copy)]
-pub(super) struct Portable([i32; LANES]);
+pub(super) struct Portable<A, W, const N: usize>([i32; LANES], PhantomData<(A, W)>);
 
-// SAFETY: no instruction beyond the target's baseline; pointers are the caller's promise.
-unsafe impl Sums for Portable {
-    type Weights = [[u8; 4]; LANES];
-    type Left = [i8; 4];
+/// Bytes.
+pub(super) type Portable8 = Portable<i8, u8, 4>;
+/// 16-bit integers.
+pub(super) type Portable16 = Portable<i16, i16, 2>;
+
+// SAFETY: no instruction beyond the target's baseline; pointers are the caller's promise; groups are four bytes.
+unsafe impl<A, W, const N: usize> Sums for Portable<A, W, N>
+where
+    A: Copy + Into<i32>,
+    W: Copy + Into<i32>,
+{
+    type Weights = [[W; N]; LANES];
+    type Left = [A; N];
     const TILE_ROWS: usize = 4;
     const WIDTH: usize = 1;
     #[inline(always)]
     unsafe fn zero() -> Self {
-        Portable([0; LANES])
+        Self([0; LANES], PhantomData)
     }
     #[inline(always)]
     unsafe fn load(source: *const i32) -> Self {
         // SAFETY: the caller promises 64 readable bytes.
-        Portable(unsafe { source.cast::<[i32; LANES]>().read_unaligned() })
+        let sums = unsafe { source.cast::<[i32; LANES]>().read_unaligned() };
+        Self(sums, PhantomData)
     }
     #[inline(always)]
     unsafe fn weights(source: *const u8) -> Self::Weights {
         // SAFETY: the caller promises 64 readable bytes.
-        unsafe { source.cast::<[[u8; 4]; LANES]>().read_unaligned() }
+        unsafe { source.cast::<[[W; N]; LANES]>().read_unaligned() }
     }
     #[inline(always)]
     unsafe fn left(source: *const i32) -> Self::Left {
         // SAFETY: the caller promises four readable bytes.
-        unsafe { source.cast::<[i8; 4]>().read_unaligned() }
+        unsafe { source.cast::<[A; N]>().read_unaligned() }
     }
     #[inline(always)]
     unsafe fn add_dot(self, left: Self::Left, weights: Self::Weights) -> Self {
         let mut sums = self.0;
         for (sum, weights) in sums.iter_mut().zip(weights) {
-            for (a, w) in left.iter().zip(weights) {
-                *sum += i32::from(*a) * i32::from(w);
-            }
-        }
-        Portable(sums)
-    }
-    #[inline(always)]
-    unsafe fn to_array(self) -> [i32; LANES] {
-        self.0
-    }
-}
-
-/// The same of 16-bit integers.
-#[derive(Clone, Copy)]
-pub(super) struct Portable16([i32; LANES]);
-
-// SAFETY: as `Portable`.
-unsafe impl Sums for Portable16 {
-    type Weights = [[i16; 2]; LANES];
-    type Left = [i16; 2];
-    const TILE_ROWS: usize = 4;
-    const WIDTH: usize = 1;
-    #[inline(always)]
-    unsafe fn zero() -> Self {
-        Self([0; LANES])
-    }
-    #[inline(always)]
-    unsafe fn load(source: *const i32) -> Self {
-        // SAFETY: the caller promises 64 readable bytes.
-        Self(unsafe { source.cast::<[i32; LANES]>().read_unaligned() })
-    }
-    #[inline(always)]
-    unsafe fn weights(source: *const u8) -> Self::Weights {
-        // SAFETY: the caller promises 64 readable bytes.
-        unsafe { source.cast::<[[i16; 2]; LANES]>().read_unaligned() }
-    }
-    #[inline(always)]
-    unsafe fn left(source: *const i32) -> Self::Left {
-        // SAFETY: the caller promises four readable bytes.
-        unsafe { source.cast::<[i16; 2]>().read_unaligned() }
-    }
-    #[inline(always)]
-    unsafe fn add_dot(self, left: Self::Left, weights: Self::Weights) -> Self {
-        let mut sums = self.0;
-        for (sum, weights) in sums.iter_mut().zip(weights) {
-            for (a, w) in left.iter().zip(weights) {
+            for (a, w) in left.into_iter().zip(weights) {
                 // Only sums of a row that is not finite overflow: its scale is NaN.
-                *sum = sum.wrapping_add(i32::from(*a) * i32::from(w));
+                *sum = sum.wrapping_add(a.into() * w.into());
             }
         }
-        Self(sums)
+        Self(sums, PhantomData)
     }
     #[inline(always)]
     unsafe fn to_array(self) -> [i32; LANES] {
@@ -224,13 +191,13 @@ mod x86 {
         _mm512_sub_epi32,
     };
 
-    /// One register; AVX-512-VNNI.
+    /// One register; AVX-512-VNNI, integers of so many bits.
     #[derive(Clone, Copy)]
-    pub(crate) struct Vnni(__m512i);
+    pub(crate) struct Vnni<const BITS: usize>(__m512i);
 
     // SAFETY: intrinsics of AVX-512F and -VNNI, whose presence the trait's callers promise.
     #[rustfmt::skip]
-    unsafe impl Sums for Vnni {
+    unsafe impl<const BITS: usize> Sums for Vnni<BITS> {
         type Weights = __m512i;
         type Left = __m512i;
         const TILE_ROWS: usize = 12;
@@ -244,36 +211,15 @@ mod x86 {
         #[inline(always)]
         unsafe fn left(source: *const i32) -> __m512i { unsafe { _mm512_set1_epi32(source.read_unaligned()) } }
         #[inline(always)]
-        unsafe fn add_dot(self, left: __m512i, weights: __m512i) -> Self { unsafe { Self(_mm512_dpbusd_epi32(self.0, weights, left)) } }
-        #[inline(always)]
-        unsafe fn to_array(self) -> [i32; LANES] { unsafe { std::mem::transmute(self.0) } }
-        #[inline(always)]
-        unsafe fn write(self, row: (i32, f32), scales: *const f32, residual: Option<*const f32>, target: *mut f32) {
-            unsafe { write_512(self.0, row, scales, residual, target) }
+        unsafe fn add_dot(self, left: __m512i, weights: __m512i) -> Self {
+            unsafe {
+                match BITS {
+                    8 => Self(_mm512_dpbusd_epi32(self.0, weights, left)),
+                    16 => Self(_mm512_dpwssd_epi32(self.0, weights, left)),
+                    _ => unreachable!("8 bits or 16"),
+                }
+            }
         }
-    }
-
-    /// The same of 16-bit integers.
-    #[derive(Clone, Copy)]
-    pub(crate) struct Vnni16(__m512i);
-
-    // SAFETY: as `Vnni`.
-    #[rustfmt::skip]
-    unsafe impl Sums for Vnni16 {
-        type Weights = __m512i;
-        type Left = __m512i;
-        const TILE_ROWS: usize = 12;
-        const WIDTH: usize = 2;
-        #[inline(always)]
-        unsafe fn zero() -> Self { unsafe { Self(_mm512_setzero_si512()) } }
-        #[inline(always)]
-        unsafe fn load(source: *const i32) -> Self { unsafe { Self(_mm512_loadu_si512(source.cast())) } }
-        #[inline(always)]
-        unsafe fn weights(source: *const u8) -> __m512i { unsafe { _mm512_loadu_si512(source.cast()) } }
-        #[inline(always)]
-        unsafe fn left(source: *const i32) -> __m512i { unsafe { _mm512_set1_epi32(source.read_unaligned()) } }
-        #[inline(always)]
-        unsafe fn add_dot(self, left: __m512i, weights: __m512i) -> Self { unsafe { Self(_mm512_dpwssd_epi32(self.0, weights, left)) } }
         #[inline(always)]
         unsafe fn to_array(self) -> [i32; LANES] { unsafe { std::mem::transmute(self.0) } }
         #[inline(always)]
@@ -411,4 +357,4 @@ mod x86 {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(super) use x86::{Avx2, Avx512, Vnni, Vnni16};
+pub(super) use x86::{Avx2, Avx512, Vnni};

@@ -16,7 +16,7 @@ use super::amx::{self, Right, SIDE, Tiles, Unit};
 use super::elementwise::Activation;
 #[cfg(target_arch = "x86_64")]
 use super::integer_lanes;
-use super::integer_lanes::{IntegerIsa, Portable, Portable16, Sums};
+use super::integer_lanes::{IntegerIsa, Portable8, Portable16, Sums};
 use super::integer_weight::{Bits, IntegerRows, IntegerWeight, Order, Strip, quantize_strip};
 use super::output::{Gate, Output, Progress, Target, Task};
 use super::packed_weight::PANEL;
@@ -39,9 +39,9 @@ const AHEAD: usize = 48;
 macro_rules! with_integers {
     ($how:expr, $kernel:ident($($name:ident: $kind:ty),* $(,)?)($($argument:expr),* $(,)?)) => {{
         #[cfg(target_arch = "x86_64")]
-        with_integers!(@ vnni, "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma", integer_lanes::Vnni, $kernel($($name: $kind),*));
+        with_integers!(@ vnni, "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma", integer_lanes::Vnni<8>, $kernel($($name: $kind),*));
         #[cfg(target_arch = "x86_64")]
-        with_integers!(@ vnni_16, "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma", integer_lanes::Vnni16, $kernel($($name: $kind),*));
+        with_integers!(@ vnni_16, "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma", integer_lanes::Vnni<16>, $kernel($($name: $kind),*));
         #[cfg(target_arch = "x86_64")]
         with_integers!(@ avx512, "avx512f,avx512bw,avx512vl,avx2,fma", integer_lanes::Avx512, $kernel($($name: $kind),*));
         #[cfg(target_arch = "x86_64")]
@@ -55,7 +55,7 @@ macro_rules! with_integers {
             (IntegerIsa::Avx512, Bits::Eight) => avx512($($argument),*),
             #[cfg(target_arch = "x86_64")]
             (IntegerIsa::Avx2, Bits::Eight) => avx2($($argument),*),
-            (_, Bits::Eight) => $kernel::<Portable>($($argument),*),
+            (_, Bits::Eight) => $kernel::<Portable8>($($argument),*),
             (_, Bits::Sixteen) => $kernel::<Portable16>($($argument),*),
         }
     }};
@@ -307,7 +307,7 @@ unsafe fn run<V: Sums>(product: &Product<'_>, task: &Task) {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")]
 unsafe fn run_in_own_tiles(product: &Product<'_>, task: &Task) {
     // SAFETY: passed on from the caller.
-    unsafe { run_in_tiles::<super::integer_lanes::Vnni, Tiles>(product, task) }
+    unsafe { run_in_tiles::<integer_lanes::Vnni<8>, Tiles>(product, task) }
 }
 
 /// As [`run`], by the tiles of `U`; groups lie row by row.

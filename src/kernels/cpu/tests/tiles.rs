@@ -8,7 +8,7 @@ use super::{
 };
 use crate::kernels::cpu::amx::{self, Block, SIDE, STEP, Unit};
 use crate::kernels::cpu::dot_bf16;
-use crate::kernels::cpu::integer_lanes::Portable;
+use crate::kernels::cpu::integer_lanes::Portable8;
 use crate::kernels::cpu::integer_product::{self, quantize_rows, run_in_tiles};
 use crate::kernels::cpu::integer_weight::{Bits, IntegerRows, IntegerWeight, Order};
 use crate::kernels::cpu::{IntegerIsa, Isa};
@@ -137,7 +137,7 @@ fn products_of_bytes_in_tiles_are_exact() {
             };
             let task = Task::plain(0..m, 0..n.div_ceil(PANEL));
             // SAFETY: plain Rust; the shapes are those of the product.
-            unsafe { run_in_tiles::<Portable, Plain>(&product, &task) };
+            unsafe { run_in_tiles::<Portable8, Plain>(&product, &task) };
             assert_eq!(c, expected, "{m} x {n} x {k}");
         }
     }
