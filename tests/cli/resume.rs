@@ -71,6 +71,8 @@ fn killed_at_any_moment_the_same_command_ends_in_the_same_bytes() {
         while kills < KILLS * (number + 1) / formats.len() {
             let signal = [Signal::Kill, Signal::Term][kills % 2];
             let delay = duration.mul_f64(stream.random_range(0.0..0.9));
+            // Of a run killed before: a signal may come before they are deleted.
+            let leftovers = unfinished(path);
             let ended = interrupted(ankh3(path, &command), delay, signal);
             resumed += usize::from(ended.stderr.contains("resuming: "));
             if ended.code == Some(0) {
@@ -82,8 +84,11 @@ fn killed_at_any_moment_the_same_command_ends_in_the_same_bytes() {
             assert_eq!(ended.code, None, "{}", ended.stderr);
             kills += 1;
             if signal == Signal::Term {
+                let own = unfinished(path)
+                    .into_iter()
+                    .filter(|name| !leftovers.contains(name));
                 assert_eq!(
-                    unfinished(path),
+                    own.collect::<Vec<_>>(),
                     [""; 0],
                     "SIGTERM leaves nothing unfinished"
                 );
