@@ -39,8 +39,7 @@ impl AtomicFile {
                 "this output must be a regular file, not a device or a pipe",
             ));
         }
-        let file = temporary(&target)?;
-        let listed = Listed::new(file.path());
+        let (file, listed) = Listed::begin(|| temporary(&target))?;
         Ok(AtomicFile {
             file: BufWriter::with_capacity(BUFFER, file),
             target,
@@ -98,9 +97,15 @@ fn unfinished() -> MutexGuard<'static, Vec<PathBuf>> {
 struct Listed(PathBuf);
 
 impl Listed {
-    fn new(path: &Path) -> Self {
-        unfinished().push(path.to_owned());
-        Listed(path.to_owned())
+    /// Begins a file; none is there that is not listed.
+    fn begin(
+        create: impl FnOnce() -> io::Result<NamedTempFile>,
+    ) -> io::Result<(NamedTempFile, Self)> {
+        let mut all = unfinished();
+        let file = create()?;
+        let path = file.path().to_owned();
+        all.push(path.clone());
+        Ok((file, Listed(path)))
     }
 }
 
@@ -110,13 +115,21 @@ impl Drop for Listed {
     }
 }
 
-/// Deletes every unfinished file of this process, which is about to end.
-pub fn remove_unfinished() {
-    for path in unfinished().iter() {
+/// As long as it is held, no file begins.
+pub struct NoneBegins {
+    _list: MutexGuard<'static, Vec<PathBuf>>,
+}
+
+/// Deletes every unfinished file of this process, which is about to end, and lets none begin until then.
+#[must_use = "without it, another file may begin before the process ends"]
+pub fn remove_unfinished() -> NoneBegins {
+    let list = unfinished();
+    for path in list.iter() {
         if let Err(error) = fs::remove_file(path) {
             tracing::debug!("{}: {error}", path.display());
         }
     }
+    NoneBegins { _list: list }
 }
 
 /// Deletes unfinished files of that name that a killed process left. Only for who knows that no other process writes `path` now.

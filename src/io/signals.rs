@@ -25,7 +25,7 @@ pub fn tidy_up_when_told_to_stop() -> io::Result<()> {
         .name("signals".to_owned())
         .spawn(move || {
             for signal in signals.forever() {
-                remove_unfinished();
+                let _held = remove_unfinished();
                 if let Err(error) = emulate_default_handler(signal) {
                     tracing::error!("signal {signal}: {error}");
                 }
