@@ -21,7 +21,7 @@ use super::amx::Tiles;
 #[cfg(target_arch = "x86_64")]
 use super::dot_bf16;
 use super::elementwise::Activation;
-use super::output::{Gate, Output, Progress, Target, Task};
+use super::output::{Gate, Output, Progress, Target, Task, written};
 use super::packed_weight::{PANEL, PackedWeight, Precision};
 use super::simd::{LANES, Lanes, prefetch};
 use super::tile::{
@@ -57,21 +57,20 @@ pub enum Left<'a> {
 /// # Panics
 /// If a slice's length does not fit the shapes.
 pub fn product(isa: Isa, a: &[f32], weight: &PackedWeight, residual: Option<&[f32]>) -> Vec<f32> {
-    let m = a.len() / weight.k().max(1);
-    let len = m * weight.n();
-    let mut c = Vec::with_capacity(len);
-    let product = Product {
-        a: Left::Rows(a),
-        weight,
-        residual,
-        adds: false,
-        output: Output::plain(SharedMut(c.as_mut_ptr()), weight.n()),
-        m,
+    let (m, n) = (a.len() / weight.k().max(1), weight.n());
+    let write = |c| {
+        let product = Product {
+            a: Left::Rows(a),
+            weight,
+            residual,
+            adds: false,
+            output: Output::plain(c, n),
+            m,
+        };
+        product.start(isa);
     };
-    product.start(isa);
-    // SAFETY: the product has written every one of `m * n` results, within the capacity; zeros written first would cost a twentieth of `embed`.
-    unsafe { c.set_len(len) };
-    c
+    // SAFETY: a product writes every result.
+    unsafe { written(m * n, write) }
 }
 
 /// `activation(a · gatesᵀ) · (a · upᵀ)`: `(m, d_ff)`, of a weight that holds both [`interleaved`](super::output::interleaved).
@@ -86,21 +85,19 @@ pub fn gated(
     activation: Activation,
 ) -> Vec<f32> {
     let m = a.len() / weight.k().max(1);
-    let len = m * d_ff;
-    let mut c = Vec::with_capacity(len);
-    let gate = Gate { activation, isa };
-    let product = Product {
-        a: Left::Rows(a),
-        weight,
-        residual: None,
-        adds: false,
-        output: Output::gated(SharedMut(c.as_mut_ptr()), d_ff, weight.n(), gate),
-        m,
+    let write = |c| {
+        let product = Product {
+            a: Left::Rows(a),
+            weight,
+            residual: None,
+            adds: false,
+            output: Output::gated(c, d_ff, weight.n(), Gate { activation, isa }),
+            m,
+        };
+        product.start(isa);
     };
-    product.start(isa);
-    // SAFETY: as above, of `m * d_ff` results.
-    unsafe { c.set_len(len) };
-    c
+    // SAFETY: as above.
+    unsafe { written(m * d_ff, write) }
 }
 
 /// `c (m, n) = a (m, k) · weightᵀ`, plus `residual (m, n)` where given. All row-major and contiguous.

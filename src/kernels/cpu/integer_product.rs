@@ -18,7 +18,7 @@ use super::elementwise::Activation;
 use super::integer_lanes;
 use super::integer_lanes::{IntegerIsa, Portable8, Portable16, Sums};
 use super::integer_weight::{Bits, IntegerRows, IntegerWeight, Order, Strip, quantize_strip};
-use super::output::{Gate, Output, Progress, Target, Task};
+use super::output::{Gate, Output, Progress, Target, Task, written};
 use super::packed_weight::PANEL;
 use super::simd::{LANES, prefetch};
 use super::{Isa, SharedMut};
@@ -84,14 +84,10 @@ pub fn product(
     weight: &IntegerWeight,
     residual: Option<&[f32]>,
 ) -> Vec<f32> {
-    let m = a.len() / weight.k().max(1);
-    let len = m * weight.n();
-    let mut c = Vec::with_capacity(len);
-    let output = Output::plain(SharedMut(c.as_mut_ptr()), weight.n());
-    start(isa, a, weight, residual, (output, m));
-    // SAFETY: the product has written every one of `m * n` results, within the capacity.
-    unsafe { c.set_len(len) };
-    c
+    let (m, n) = (a.len() / weight.k().max(1), weight.n());
+    let write = |c| start(isa, a, weight, residual, (Output::plain(c, n), m));
+    // SAFETY: a product writes every result.
+    unsafe { written(m * n, write) }
 }
 
 /// `activation(a · gatesᵀ) · (a · upᵀ)`: `(m, d_ff)`, of a weight that holds both [`interleaved`](super::output::interleaved).
@@ -106,14 +102,12 @@ pub fn gated(
     activation: Activation,
 ) -> Vec<f32> {
     let m = a.len() / weight.k().max(1);
-    let len = m * d_ff;
-    let mut c = Vec::with_capacity(len);
-    let gate = Gate { activation, isa };
-    let output = Output::gated(SharedMut(c.as_mut_ptr()), d_ff, weight.n(), gate);
-    start(IntegerIsa::of(isa), a, weight, None, (output, m));
-    // SAFETY: as above, of `m * d_ff` results.
-    unsafe { c.set_len(len) };
-    c
+    let write = |c| {
+        let output = Output::gated(c, d_ff, weight.n(), Gate { activation, isa });
+        start(IntegerIsa::of(isa), a, weight, None, (output, m));
+    };
+    // SAFETY: as above.
+    unsafe { written(m * d_ff, write) }
 }
 
 /// As [`product`], to `c (m, n)`.

@@ -116,6 +116,18 @@ thread_local! {
     static ROOM: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
+/// A new C of `len` results, all of which `write` writes: zeros written first would cost a twentieth of `embed`.
+///
+/// # Safety
+/// It does.
+pub(super) unsafe fn written(len: usize, write: impl FnOnce(SharedMut)) -> Vec<f32> {
+    let mut c = Vec::with_capacity(len);
+    write(SharedMut(c.as_mut_ptr()));
+    // SAFETY: the caller's promise; the capacity is there.
+    unsafe { c.set_len(len) };
+    c
+}
+
 impl Output {
     /// C as wide as the product.
     pub(super) fn plain(c: SharedMut, width: usize) -> Self {
