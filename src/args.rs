@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 
 use crate::checkpoint::{Checkpoint, CheckpointError, Hub, ModelRef};
 use crate::device::{Compute, DeviceError, DeviceSpec, Dtype};
-use crate::io::input::{OnBad, Options};
+use crate::input::sequences::{OnBad, Options};
 use crate::sequence::{Duplicates, Limit, LimitError, Over, Rules};
 use crate::tokenizer::TaskPrefix;
 

@@ -6,23 +6,29 @@
 //! - [`args`]: flag groups that mean the same in every command.
 //! - [`inference`]: what one can ask of a model; [`training`]: how one is made; [`probe`]: small heads on frozen embeddings.
 //! - [`checkpoint`]: a model is a directory; find, fetch, load, save it.
+//! - [`check`]: whether this machine computes right, and how fast.
 //! - [`packing`]: which sequences share a batch, and their order back.
 //! - [`model`]: the network; [`kernels`]: the few operations that are our own.
-//! - [`io`]: bytes to records and embeddings to files. Knows no tensor.
+//! - [`input`]: bytes to records; [`output`]: results to files; [`report`]: results to pages and pictures. None of them knows a tensor.
+//! - [`io`]: standard streams, files, compression, signals.
 //! - [`tokenizer`], [`sequence`]: residues, token ids.
 //! - [`device`], [`progress`]: where it runs, what the user sees meanwhile.
 
 pub mod args;
+pub mod check;
 pub mod checkpoint;
 pub mod commands;
 pub mod device;
 pub mod inference;
+pub mod input;
 pub mod io;
 pub mod kernels;
 pub mod model;
+pub mod output;
 pub mod packing;
 pub mod probe;
 pub mod progress;
+pub mod report;
 pub mod sequence;
 pub mod tokenizer;
 pub mod training;

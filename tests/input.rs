@@ -8,8 +8,8 @@ use std::io::Write;
 use std::iter::successors;
 use std::path::{Path, PathBuf};
 
-use ankh3::io::fasta::InputError;
-use ankh3::io::input::{Counts, Input, Item, OnBad, Options};
+use ankh3::input::fasta::InputError;
+use ankh3::input::sequences::{Counts, Input, Item, OnBad, Options};
 use ankh3::sequence::{Changes, Duplicates, Limit, Over, Rules};
 
 const GFP: (&str, usize) = ("P42212", 238);

@@ -25,9 +25,9 @@ use crate::args::{InputArgs, ModelArgs, RuntimeArgs, ScaleArgs, UsageError, at_l
 use crate::checkpoint::Checkpoint;
 use crate::inference::generate::{Budget, Generators, Settings};
 use crate::inference::residues::Residues;
-use crate::io::input::Input;
+use crate::input::sequences::Input;
 use crate::io::stdio::{self, Content, Output};
-use crate::io::text_merge::{Layout, TextFormat};
+use crate::output::text_merge::{Layout, TextFormat};
 use crate::progress::Progress;
 use crate::sequence::Rules;
 use crate::tokenizer::TaskPrefix;

@@ -10,11 +10,11 @@ use candle_core::DType;
 use clap::Args;
 
 use crate::args::at_least_one;
+use crate::check::rates::{self, Rate, Size};
+use crate::check::{self, Check, on_device};
 use crate::checkpoint::Hub;
 use crate::device::{Compute, DeviceSpec, has_driver};
 use crate::kernels::cpu::Isa;
-use crate::model::self_check::rates::{self, Rate, Size};
-use crate::model::self_check::{self, Check, on_device};
 
 /// Show what this build sees of the machine, and check its arithmetic
 ///
@@ -56,10 +56,10 @@ pub fn run(args: &DoctorArgs, out: &mut dyn Write) -> Result<()> {
     let compute = Compute::open(args.device, None)?;
     writeln!(out, "device       {} ({})", compute.name, compute.kernels())?;
     writeln!(out, "\nself-check, largest error against f64:")?;
-    let mut checks = self_check::kernels();
-    checks.push(self_check::encoder(&candle_core::Device::Cpu, CPU_LIMIT)?);
+    let mut checks = check::kernels();
+    checks.push(check::encoder(&candle_core::Device::Cpu, CPU_LIMIT)?);
     if !compute.device.is_cpu() {
-        checks.push(self_check::encoder(&compute.device, GPU_LIMIT)?);
+        checks.push(check::encoder(&compute.device, GPU_LIMIT)?);
         let seed = args.seed.unwrap_or_else(fresh_seed);
         writeln!(out, "  (random inputs of {}: --seed {seed})", compute.name)?;
         checks.extend(on_device::kernels(&compute.device, seed)?);

@@ -22,12 +22,12 @@ use crate::args::{InputArgs, ModelArgs, RuntimeArgs, ScaleArgs, Shard, usage};
 use crate::inference::embedder::{Embedder, Request};
 use crate::inference::pooling::Pooling;
 use crate::inference::token_budget::Stacks;
-use crate::io::embeddings::{Column, Destination, Format, OutDtype, Rows, Schema, Writer};
-use crate::io::input::{Counts, Input};
-use crate::io::sink::Sink;
+use crate::input::sequences::{Counts, Input};
+use crate::input::survey::Survey;
 use crate::io::stdio;
-use crate::io::survey::Survey;
 use crate::model::Encoder;
+use crate::output::embeddings::{Column, Destination, Format, OutDtype, Rows, Schema, Writer};
+use crate::output::sink::Sink;
 use crate::progress::Progress;
 use crate::sequence::Rules;
 

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::checkpoint::inspect::Summary;
 use crate::checkpoint::{Checkpoint, Hub, ModelRef};
-use crate::io::embeddings::inspect::{self, inspect};
+use crate::output::embeddings::inspect::{self, inspect};
 
 /// Show what a checkpoint directory or an embedding file holds
 ///

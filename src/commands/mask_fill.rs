@@ -17,12 +17,12 @@ use crate::inference::fill::{Filler, Order};
 use crate::inference::masked::MaskedModel;
 use crate::inference::residues::{Residues, STANDARD};
 use crate::inference::token_budget::Stacks;
-use crate::io::embeddings::remove_unfinished;
-use crate::io::input::Input;
+use crate::input::sequences::Input;
 use crate::io::stdio::{Content, Output, is_dash};
-use crate::io::table::{Cell, Table, TableFormat, write_manifest};
-use crate::io::text_merge::{Layout, TextFormat};
-use crate::io::write_fasta::write_record;
+use crate::output::embeddings::remove_unfinished;
+use crate::output::table::{Cell, Table, TableFormat, write_manifest};
+use crate::output::text_merge::{Layout, TextFormat};
+use crate::output::write_fasta::write_record;
 use crate::sequence::{MASK, Masks, Rules, Sequence};
 
 /// Fill masked residues: FASTA with masks in, FASTA with the most probable residues out
@@ -191,7 +191,7 @@ pub fn run(args: &MaskFillArgs) -> Result<Outcome> {
         let sites = sites.as_ref().filter(|sites| !is_dash(sites));
         sites.map_or(Ok(()), |sites| write_manifest(sites, &manifest))?;
     }
-    journal.map_or(Ok(()), crate::io::journal::Journal::remove)?;
+    journal.map_or(Ok(()), crate::output::journal::Journal::remove)?;
     report(input.counts());
     Ok(if input.counts().is_partial() || refused > 0 {
         Outcome::SomeFailed

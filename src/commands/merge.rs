@@ -8,9 +8,9 @@ use clap::Args;
 use super::Outcome;
 use super::embed::{FormatArg, format_of};
 use crate::args::usage;
-use crate::io::embeddings::merge::merge;
-use crate::io::embeddings::{Destination, Reader};
-use crate::io::text_merge::{self, Part};
+use crate::output::embeddings::merge::merge;
+use crate::output::embeddings::{Destination, Reader};
+use crate::output::text_merge::{self, Part};
 
 /// Join files of several runs into one: embeddings, or the FASTA files and tables of complete, mask-fill and score
 ///

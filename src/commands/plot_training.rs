@@ -10,8 +10,8 @@ use serde::Deserialize;
 
 use super::Outcome;
 use crate::args::usage;
-use crate::io::curves::{Curve, Curves, Look, Panel, smoothed};
-use crate::io::picture::{Picture, draw};
+use crate::report::curves::{Curve, Curves, Look, Panel, smoothed};
+use crate::report::picture::{Picture, draw};
 
 /// Draw the curves of a training run: losses, held-out perplexity, learning rate
 ///

@@ -14,16 +14,16 @@ use super::heads::FeatureArgs;
 use super::stream::{place, refuse_chunks};
 use crate::args::{InputArgs, RuntimeArgs, usage};
 use crate::inference::contacts::{PairMap, Top, select};
-use crate::io::contact_list::{write_header, write_rows, write_rr};
-use crate::io::embeddings::{
+use crate::input::sequences::{Input, OnBad};
+use crate::io::stdio::{Content, Output};
+use crate::output::contact_list::{write_header, write_rows, write_rr};
+use crate::output::embeddings::{
     Column, Destination, EmbeddingRecord, Format, OutDtype, Rows, Schema, Writer,
 };
-use crate::io::input::{Input, OnBad};
-use crate::io::picture::{self, Picture};
-use crate::io::plots::ContactPlot;
-use crate::io::stdio::{Content, Output};
-use crate::io::table::write_manifest;
+use crate::output::table::write_manifest;
 use crate::progress::Progress;
+use crate::report::picture::{self, Picture};
+use crate::report::plots::ContactPlot;
 use crate::sequence::{Rules, Sequence};
 
 /// Predict which residues touch: FASTA in, CASP RR, a table or matrices out

@@ -8,8 +8,8 @@ use clap::Args;
 
 use super::Outcome;
 use crate::args::at_least_one;
-use crate::io::report::{Limits, page, read};
 use crate::io::stdio::{Content, Output};
+use crate::report::page::{Limits, page, read};
 
 /// Show the results of a run as one HTML page
 ///

@@ -23,9 +23,9 @@ use crate::inference::masked::MaskedModel;
 use crate::inference::residues::Residues;
 use crate::inference::score::{Masking, Method, Scorer};
 use crate::inference::token_budget::Stacks;
-use crate::io::input::{Input, Item};
-use crate::io::picture::{self, Picture};
-use crate::io::table::{Table, TableFormat, write_manifest};
+use crate::input::sequences::{Input, Item};
+use crate::output::table::{Table, TableFormat, write_manifest};
+use crate::report::picture::{self, Picture};
 use crate::sequence::Rules;
 
 /// Masked at once where `--method wild-type` is asked for without a fraction: what the model was trained on.

@@ -7,10 +7,11 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value};
 
 use crate::args::{ScaleArgs, Shard, usage};
-use crate::io::embeddings::remove_unfinished;
-use crate::io::input::{Item, OnBad};
-use crate::io::journal::{self, Journal, Replay};
-use crate::io::{entry, stdio};
+use crate::input::sequences::{Item, OnBad};
+use crate::io::stdio;
+use crate::output::embeddings::remove_unfinished;
+use crate::output::entry;
+use crate::output::journal::{self, Journal, Replay};
 use crate::progress::Progress;
 use crate::sequence::{Limit, Over, Sequence};
 

@@ -9,7 +9,7 @@ use clap::Args;
 use super::Outcome;
 use super::embed::report;
 use crate::args::{InputArgs, ModelArgs};
-use crate::io::input::Input;
+use crate::input::sequences::Input;
 use crate::io::stdio::{Content, Output};
 use crate::sequence::{Rules, Sequence};
 use crate::tokenizer::{TaskPrefix, Tokenizer};

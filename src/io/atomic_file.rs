@@ -161,7 +161,7 @@ pub fn remove_left_over(path: &Path) -> io::Result<()> {
 }
 
 /// A new file `.NAME.XXXXXX.tmp` beside `target`.
-pub(super) fn temporary(target: &Path) -> io::Result<NamedTempFile> {
+pub(crate) fn temporary(target: &Path) -> io::Result<NamedTempFile> {
     let name = target
         .file_name()
         .ok_or_else(|| invalid("the output has no file name"))?;
@@ -180,7 +180,7 @@ pub(super) fn temporary(target: &Path) -> io::Result<NamedTempFile> {
 }
 
 /// A nameless file on the disk of `target`, or in `TMPDIR`.
-pub(super) fn spool(target: Option<&Path>) -> io::Result<File> {
+pub(crate) fn spool(target: Option<&Path>) -> io::Result<File> {
     match target.map(folder_of) {
         Some(folder) => tempfile::tempfile_in(folder).map_err(|error| in_folder(&error, folder)),
         None => tempfile::tempfile(),
@@ -194,7 +194,7 @@ fn folder_of(path: &Path) -> &Path {
 }
 
 /// A device or a pipe.
-pub(super) fn is_special(path: &Path) -> bool {
+pub(crate) fn is_special(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|meta| !meta.is_file() && !meta.is_dir())
 }
 

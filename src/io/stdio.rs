@@ -12,7 +12,7 @@ use super::atomic_file::{AtomicFile, is_special};
 use super::compression::decompress;
 
 /// Size of the buffers for reading and writing.
-pub(super) const BUFFER: usize = 1 << 16;
+pub(crate) const BUFFER: usize = 1 << 16;
 
 /// Opens stdin (`-`) or a file and decompresses what is compressed.
 pub fn open(path: &Path) -> io::Result<Box<dyn BufRead + Send>> {
@@ -141,7 +141,7 @@ pub fn is_stdout_closed(error: &(dyn Error + 'static)) -> bool {
 struct StdoutClosed;
 
 /// What [`is_stdout_closed`] knows.
-pub(super) fn stdout_closed() -> io::Error {
+pub(crate) fn stdout_closed() -> io::Error {
     io::Error::new(ErrorKind::BrokenPipe, StdoutClosed)
 }
 

@@ -14,7 +14,6 @@ pub mod mode;
 pub mod packed;
 pub mod relative_position;
 pub mod rows;
-pub mod self_check;
 pub mod source;
 pub mod weights;
 

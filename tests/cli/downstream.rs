@@ -2,7 +2,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
-use ankh3::io::embeddings::Reader;
+use ankh3::output::embeddings::Reader;
 use serde_json::Value;
 use tempfile::TempDir;
 

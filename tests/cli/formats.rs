@@ -2,7 +2,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use ankh3::io::embeddings::{Format, OutDtype, Reader};
+use ankh3::output::embeddings::{Format, OutDtype, Reader};
 use half::{bf16, f16};
 use serde_json::{Value, json};
 

@@ -2,8 +2,8 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
-use ankh3::io::embeddings::{EmbeddingRecord, Reader};
 use ankh3::kernels::cpu::Isa;
+use ankh3::output::embeddings::{EmbeddingRecord, Reader};
 
 use crate::support::{
     Protein, ankh3, difference, fasta, folder_with, nano, proteins, records, run, tiny,

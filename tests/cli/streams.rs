@@ -3,7 +3,7 @@ use std::io::Read;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use ankh3::io::embeddings::Format;
+use ankh3::output::embeddings::Format;
 
 use crate::support::{Ended, ankh3, folder_with, names, proteins, run, tiny};
 

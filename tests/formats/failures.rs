@@ -3,7 +3,9 @@
 use std::fs;
 use std::io;
 
-use ankh3::io::embeddings::{Destination, EmbeddingRecord, Format, OutDtype, Reader, Rows, Writer};
+use ankh3::output::embeddings::{
+    Destination, EmbeddingRecord, Format, OutDtype, Reader, Rows, Writer,
+};
 use tempfile::TempDir;
 
 use crate::fixture::{

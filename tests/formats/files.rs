@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use ankh3::io::embeddings::{Destination, EmbeddingRecord, Format, OutDtype, Reader, Rows, Writer};
+use ankh3::output::embeddings::{
+    Destination, EmbeddingRecord, Format, OutDtype, Reader, Rows, Writer,
+};
 use serde_json::Map;
 use tempfile::TempDir;
 

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use ankh3::io::embeddings::{
+use ankh3::output::embeddings::{
     Column, Destination, EmbeddingRecord, Format, OutDtype, Reader, Rows, Schema, Writer,
 };
 use half::{bf16, f16};

@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use ankh3::io::embeddings::inspect::inspect;
-use ankh3::io::embeddings::merge::{MergeError, merge};
-use ankh3::io::embeddings::{Destination, EmbeddingRecord, Format, OutDtype, Reader, Rows, Schema};
+use ankh3::output::embeddings::inspect::inspect;
+use ankh3::output::embeddings::merge::{MergeError, merge};
+use ankh3::output::embeddings::{
+    Destination, EmbeddingRecord, Format, OutDtype, Reader, Rows, Schema,
+};
 use serde_json::Value;
 use tempfile::TempDir;
 

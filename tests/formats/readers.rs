@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use ankh3::io::embeddings::{EmbeddingRecord, Format, OutDtype, Reader, Rows, Schema};
+use ankh3::output::embeddings::{EmbeddingRecord, Format, OutDtype, Reader, Rows, Schema};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

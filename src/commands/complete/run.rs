@@ -14,12 +14,12 @@ use crate::args::Shard;
 use crate::inference::generate::{
     End, Generators, NotFinite, Outcome as Written, Prompt, Settings,
 };
-use crate::io::entry;
-use crate::io::input::{Input, Item, OnBad};
-use crate::io::journal::{Journal, Replay};
+use crate::input::sequences::{Input, Item, OnBad};
 use crate::io::stdio::Output;
-use crate::io::table::write_manifest;
-use crate::io::text_merge::Layout;
+use crate::output::entry;
+use crate::output::journal::{Journal, Replay};
+use crate::output::table::write_manifest;
+use crate::output::text_merge::Layout;
 use crate::progress::Progress;
 use crate::sequence::Sequence;
 use crate::tokenizer::{TaskPrefix, Tokenizer};

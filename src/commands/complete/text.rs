@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::Part;
 use crate::inference::generate::{Completion, End, Settings, Strategy};
-use crate::io::write_fasta::write_record;
+use crate::output::write_fasta::write_record;
 use crate::sequence::Sequence;
 use crate::tokenizer::Tokenizer;
 

@@ -12,13 +12,13 @@ use crate::args::{RuntimeArgs, at_least_one, usage};
 use crate::commands::Outcome;
 use crate::commands::heads::FeatureArgs;
 use crate::inference::contacts::PairMap;
-use crate::io::picture::{self, Picture};
-use crate::io::plots::ScatterPlot;
-use crate::io::table::{Cell, Table, TableFormat, write_manifest};
+use crate::output::table::{Cell, Table, TableFormat, write_manifest};
 use crate::probe::metrics::contacts::{PARTS, Precisions, Range, precisions};
 use crate::probe::metrics::{Estimate, RESAMPLES, mean_of};
 use crate::probe::native::BySeparation;
 use crate::progress::Progress;
+use crate::report::picture::{self, Picture};
+use crate::report::plots::ScatterPlot;
 
 /// Judge contact predictions by known structures
 ///

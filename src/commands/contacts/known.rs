@@ -7,7 +7,7 @@ use bio::alignment::AlignmentOperation;
 use bio::alignment::pairwise::Aligner;
 use bio::scores::blosum62;
 
-use crate::io::structure::{Atoms, Chain, read_chains};
+use crate::input::structure::{Atoms, Chain, read_chains};
 use crate::probe::native::{Native, Place, virtual_cb};
 use crate::sequence::{Origin, Record, Rules, clean};
 

@@ -1,7 +1,7 @@
 //! What a run will come to: the bar's total, and a word on the output's size before a large one.
 
-use crate::io::embeddings::{Format, Schema};
-use crate::io::survey::Survey;
+use crate::input::survey::Survey;
+use crate::output::embeddings::{Format, Schema};
 use crate::progress::Progress;
 
 /// Outputs from this size on are announced.

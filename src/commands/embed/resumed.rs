@@ -5,8 +5,8 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow};
 use serde_json::Value;
 
-use crate::io::embeddings::{Schema, remove_unfinished};
-use crate::io::journal::{self, Journal, JournalError, Replay};
+use crate::output::embeddings::{Schema, remove_unfinished};
+use crate::output::journal::{self, Journal, JournalError, Replay};
 
 /// The journal of a run that can be resumed.
 #[derive(Default)]

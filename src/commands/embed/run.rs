@@ -10,11 +10,11 @@ use super::forecast::Forecast;
 use super::{Outcome, report};
 use crate::args::Shard;
 use crate::inference::embedder::{Columns, Embedder};
-use crate::io::embeddings::EmbeddingRecord;
-use crate::io::entry;
-use crate::io::input::{Input, Item, OnBad};
-use crate::io::journal::Replay;
-use crate::io::sink::{Done, Sink};
+use crate::input::sequences::{Input, Item, OnBad};
+use crate::output::embeddings::EmbeddingRecord;
+use crate::output::entry;
+use crate::output::journal::Replay;
+use crate::output::sink::{Done, Sink};
 use crate::progress::Progress;
 use crate::sequence::Sequence;
 

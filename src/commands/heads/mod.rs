@@ -11,7 +11,7 @@ pub(super) use file::{Stored, load, save};
 pub(super) use source::{Protein, Source, prefix_of_head, same_model};
 
 use crate::args::{ModelArgs, PrefixArg, at_least_one};
-use crate::io::row_cache::Precision;
+use crate::output::row_cache::Precision;
 use crate::probe::head::Body;
 use crate::probe::settings::Settings;
 

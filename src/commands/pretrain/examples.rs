@@ -17,7 +17,8 @@ use crate::training::order::{Order, Position, Purpose, stream};
 /// Prints examples of the first `count` sequences as pieces.
 pub(super) fn show(begin: &Begin, count: usize) -> Result<Outcome> {
     let mut out = Output::create(&PathBuf::from("-"), Content::Text)?;
-    let input = crate::io::input::Input::open(&begin.train, crate::io::corpus::options())?;
+    let input =
+        crate::input::sequences::Input::open(&begin.train, crate::input::corpus::options())?;
     let maker = maker(&begin.recipe, &begin.tokenizer);
     let text = |ids: &[u32]| {
         let pieces: Vec<&str> = ids.iter().map(|id| begin.tokenizer.piece(*id)).collect();

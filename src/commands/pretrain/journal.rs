@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use crate::io::atomic_file::AtomicFile;
-use crate::io::tensorboard::Events;
+use crate::report::tensorboard::Events;
 use crate::training::evaluation::Figures;
 use crate::training::trainer::Report;
 

@@ -15,7 +15,7 @@ use super::init::PresetArg;
 use crate::args::{DtypeArg, at_least_one};
 use crate::checkpoint::training as steps;
 use crate::device::{Compute, DeviceSpec, Dtype};
-use crate::io::corpus::Corpus;
+use crate::input::corpus::Corpus;
 use crate::io::signals::Said;
 use crate::progress::Steps;
 use crate::tokenizer::{TaskPrefix, Tokenizer};
@@ -205,8 +205,9 @@ fn held_out(valid: &[PathBuf], recipe: &Recipe, tokenizer: &Tokenizer) -> Result
     if valid.is_empty() {
         return Ok(Vec::new());
     }
-    let options = crate::io::corpus::options();
-    let input = crate::io::input::Input::open(valid, options).context("the held-out data")?;
+    let options = crate::input::corpus::options();
+    let input =
+        crate::input::sequences::Input::open(valid, options).context("the held-out data")?;
     let kept = input.take(recipe.evaluation.sequences).map(|item| {
         let mut tokens = tokens(tokenizer, &item?.sequence.residues)?;
         tokens.truncate(recipe.data.max_residues);

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::commands::heads::Protein;
-use crate::io::labelled::{Columns, LabelledRow, read_labelled};
+use crate::input::labelled::{Columns, LabelledRow, read_labelled};
 use crate::probe::description::Task;
 use crate::probe::loss::Target;
 use crate::sequence::{Origin, Record, Rules, clean};

@@ -12,9 +12,9 @@ use super::predict::head_of;
 use crate::args::{RuntimeArgs, usage};
 use crate::commands::Outcome;
 use crate::commands::heads::{self, FeatureArgs, Source};
-use crate::io::labelled::Columns;
-use crate::io::picture::Picture;
-use crate::io::table::{Table, TableFormat, write_manifest};
+use crate::input::labelled::Columns;
+use crate::output::table::{Table, TableFormat, write_manifest};
+use crate::report::picture::Picture;
 
 /// Judge a head by a labelled table
 ///

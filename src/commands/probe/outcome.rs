@@ -4,15 +4,15 @@ use anyhow::{Context, Result};
 use rayon::prelude::*;
 
 use super::preset::chief_measure;
-use crate::io::picture::{self, Picture};
-use crate::io::plots::{ConfusionPlot, ScatterPlot};
-use crate::io::table::{Cell, Table};
+use crate::output::table::{Cell, Table};
 use crate::probe::description::Task;
 use crate::probe::head::Head;
 use crate::probe::loss::Target;
 use crate::probe::metrics::{Estimate, RESAMPLES};
 use crate::probe::report::{Report, Resampling};
 use crate::probe::train::{Features, TrainError, tensor};
+use crate::report::picture::{self, Picture};
+use crate::report::plots::{ConfusionPlot, ScatterPlot};
 use candle_core::Device;
 
 /// The outputs of each protein, `(rows, outputs)`.

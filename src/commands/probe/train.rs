@@ -13,14 +13,14 @@ use crate::args::{RuntimeArgs, at_least_one, usage};
 use crate::commands::Outcome;
 use crate::commands::contacts::fit_head;
 use crate::commands::heads::{self, Source, TrainFeatureArgs, TrainingArgs};
-use crate::io::labelled::Columns;
-use crate::io::picture::Picture;
-use crate::io::table::{Table, TableFormat};
+use crate::input::labelled::Columns;
+use crate::output::table::{Table, TableFormat};
 use crate::probe::description::{Description, FORMAT, Method, Task};
 use crate::probe::head::{Head, Readout, Shape};
 use crate::probe::loss::Target;
 use crate::probe::parameters::Parameters;
 use crate::probe::train::{Epoch, Trainer};
+use crate::report::picture::Picture;
 
 /// Train a head on frozen embeddings
 ///

@@ -6,8 +6,8 @@ use anyhow::{Context, Result, bail};
 
 use super::task::Listed;
 use crate::inference::score::Variant;
-use crate::io::input::OnBad;
-use crate::io::variants::{DmsLine, read_dms};
+use crate::input::sequences::OnBad;
+use crate::input::variants::{DmsLine, read_dms};
 use crate::sequence::{Origin, Record, Rules, Sequence, clean};
 
 /// One scan.

@@ -10,7 +10,7 @@ use anyhow::Result;
 use serde_json::{Map, Value};
 
 use crate::inference::score::{Answers, Key};
-use crate::io::journal::{self, Journal};
+use crate::output::journal::{self, Journal};
 
 /// The journal of answers.
 pub(super) struct Kept(Rc<RefCell<Journal>>);

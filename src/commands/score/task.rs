@@ -8,8 +8,8 @@ use sha2::{Digest, Sha256};
 
 use super::{WhatArgs, dms};
 use crate::inference::score::{Variant, full_scan};
-use crate::io::input::{Item, OnBad};
-use crate::io::variants::read_variants;
+use crate::input::sequences::{Item, OnBad};
+use crate::input::variants::read_variants;
 use crate::sequence::Sequence;
 
 /// One variant as it was given.

@@ -11,9 +11,9 @@ use crate::commands::stream::{Work, place};
 use crate::inference::score::{
     Effects, Masking, Method, Scorer, log_likelihood, pseudo_perplexity, spearman,
 };
-use crate::io::heatmap::HeatMap;
-use crate::io::input::OnBad;
-use crate::io::table::{Cell, Table};
+use crate::input::sequences::OnBad;
+use crate::output::table::{Cell, Table};
+use crate::report::heatmap::HeatMap;
 use crate::sequence::Sequence;
 
 /// The command's work.

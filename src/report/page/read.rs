@@ -10,8 +10,8 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::{Content, ReportError, Source, contacts, sequences, table, training};
-use crate::io::embeddings::Format;
-use crate::io::embeddings::inspect::observe;
+use crate::output::embeddings::Format;
+use crate::output::embeddings::inspect::observe;
 
 /// Reads one file of a run.
 ///

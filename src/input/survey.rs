@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 
-use super::stdio;
+use crate::io::stdio;
 
 /// What the files hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

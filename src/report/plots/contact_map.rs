@@ -4,7 +4,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
 
 use super::{rectangle, shade, step, write};
-use crate::io::picture::{Area, Painting, PictureError};
+use crate::report::picture::{Area, Painting, PictureError};
 
 const LEFT: i32 = 60;
 const TOP: i32 = 40;
@@ -157,7 +157,7 @@ impl Painting for ContactPlot {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::picture::svg;
+    use crate::report::picture::svg;
 
     fn plot(native: Option<Vec<i8>>) -> ContactPlot {
         ContactPlot {

@@ -10,7 +10,7 @@ use csv::StringRecord;
 use serde_json::{Map, Value};
 use thiserror::Error;
 
-use super::stdio;
+use crate::io::stdio;
 
 /// Why a table cannot be read.
 #[derive(Debug, Error)]

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ahead::Ahead;
 use super::fasta::{InputError, Reader};
-use super::stdio;
+use crate::io::stdio;
 use crate::sequence::{
     Changes, Duplicates, Fit, Ids, Limit, Over, Problem, Record, Rules, Sequence, SequenceError,
     clean, looks_like_nucleotides,

@@ -2,7 +2,7 @@
 
 use super::super::{Reader, Schema};
 use super::MergeError;
-use crate::io::shards::{self, Made, SHARD, ShardError};
+use crate::output::shards::{self, Made, SHARD, ShardError};
 
 /// The schema that all inputs share, `shard` left out.
 pub(super) fn common_schema(inputs: &[Reader]) -> Result<Schema, MergeError> {

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::super::EmbeddingError;
-use crate::io::shards::ShardError;
+use crate::output::shards::ShardError;
 
 /// Why files could not be merged.
 #[derive(Debug, thiserror::Error)]

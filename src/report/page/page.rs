@@ -12,7 +12,7 @@ use super::sequences::{Completion, Written};
 use super::table::PlainTable;
 use super::training::{Task, Training};
 use super::{Content, Limits, ReportError, Source, map};
-use crate::io::embeddings::inspect;
+use crate::output::embeddings::inspect;
 
 const STYLE: &str = include_str!("report.css");
 /// Long ago enough to be told apart from `short` numbers, short enough for a line.

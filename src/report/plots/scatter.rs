@@ -4,7 +4,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
 
 use super::{rectangle, step, write};
-use crate::io::picture::{Area, Painting, PictureError, drawing};
+use crate::report::picture::{Area, Painting, PictureError, drawing};
 
 const SIDE: i32 = 440;
 const LEFT: i32 = 80;
@@ -93,7 +93,7 @@ impl Painting for ScatterPlot {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::picture::svg;
+    use crate::report::picture::svg;
 
     #[test]
     fn a_dot_a_pair_and_round_numbers_on_the_axes() {

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use thiserror::Error;
 
-use super::embeddings::EmbeddingError;
-use super::embeddings::inspect::Summary;
-use super::fasta::InputError;
+use crate::input::fasta::InputError;
+use crate::output::embeddings::EmbeddingError;
+use crate::output::embeddings::inspect::Summary;
 
 mod chart;
 pub mod contacts;

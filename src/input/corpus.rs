@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::atomic_file::AtomicFile;
 use super::fasta::InputError;
-use super::input::{Input, OnBad, Options};
+use super::sequences::{Input, OnBad, Options};
+use crate::io::atomic_file::AtomicFile;
 use crate::sequence::{Duplicates, Limit, Rules};
 
 /// What a corpus was made of.

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::io::shards::SHARD;
-use crate::io::table::TableFormat;
+use crate::output::shards::SHARD;
+use crate::output::table::TableFormat;
 
 /// The manifest's key of [`TextFormat`].
 pub(super) const FORMAT: &str = "format";

@@ -4,7 +4,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
 
 use super::{rectangle, shade, write};
-use crate::io::picture::{Area, Painting, PictureError};
+use crate::report::picture::{Area, Painting, PictureError};
 
 const CELL: i32 = 64;
 const LEFT: i32 = 110;
@@ -75,7 +75,7 @@ impl Painting for ConfusionPlot {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::picture::svg;
+    use crate::report::picture::svg;
 
     #[test]
     fn shares_are_those_of_rows() {

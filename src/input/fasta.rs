@@ -12,7 +12,8 @@ use bio::io::fasta::{self, FastaRead};
 use thiserror::Error;
 
 use super::lines::{Line, Lines};
-use super::{not_fasta, stdio};
+use super::not_fasta;
+use crate::io::stdio;
 use crate::sequence::{Origin, Problem, Record, SequenceError};
 
 /// Characters in one header or one sequence before a record is given up: a thousand times the longest protein known.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::ReportError;
-use crate::io::fasta;
+use crate::input::fasta;
 
 /// One record.
 #[derive(Clone, Debug, PartialEq)]

@@ -8,7 +8,7 @@ use plotters::prelude::*;
 use plotters::style::{FontStyle, register_font};
 use thiserror::Error;
 
-use super::stdio::{Content, Output};
+use crate::io::stdio::{Content, Output};
 
 /// The name under which the embedded font is registered; a viewer of an SVG takes its own font of that name.
 pub(super) const FONT: &str = "sans-serif";

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use csv::StringRecord;
 use thiserror::Error;
 
-use super::stdio;
+use crate::io::stdio;
 
 /// Why a table of variants cannot be read.
 #[derive(Debug, Error)]

@@ -17,8 +17,8 @@ pub use part::Part;
 
 use self::layout::ROWS;
 use super::shards::{self, Made, SHARD, ShardError};
-use super::stdio::{Content, Output};
 use super::table::write_manifest;
+use crate::io::stdio::{Content, Output};
 
 /// The manifest's key of a correlation for each protein: those of all files are told together.
 const SPEARMAN: &str = "spearman";

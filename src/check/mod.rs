@@ -12,8 +12,6 @@ use candle_core::{DType, Device, Result};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::config::FeedForward;
-use super::{Config, Encoder, Loader, Packed, StoredDtype, TensorView, WeightSource};
 use crate::kernels::cpu::attention::{Attention, Bias, Heads, Segment, Visibility, attend};
 use crate::kernels::cpu::elementwise::{Activation, gated, rms_norm};
 use crate::kernels::cpu::gemm::matmul;
@@ -22,6 +20,8 @@ use crate::kernels::cpu::integer_weight::{Bits, IntegerWeight};
 use crate::kernels::cpu::packed_weight::{PackedWeight, Precision};
 use crate::kernels::cpu::{IntegerIsa, Isa};
 use crate::kernels::linear::WeightForm;
+use crate::model::config::FeedForward;
+use crate::model::{Config, Encoder, Loader, Packed, StoredDtype, TensorView, WeightSource};
 
 /// One comparison.
 #[derive(Clone, Debug)]

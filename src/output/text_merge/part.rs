@@ -9,8 +9,8 @@ use serde_json::{Map, Value};
 
 use super::TextMergeError;
 use super::layout::{FORMAT, ROWS, RowCounts, TextFormat};
-use crate::io::shards::{Made, SHARD};
 use crate::io::stdio::BUFFER;
+use crate::output::shards::{Made, SHARD};
 
 /// A FASTA file or table with the manifest beside it.
 pub struct Part {

@@ -10,7 +10,7 @@ use pdbtbx::{Format, ReadOptions, StrictnessLevel};
 use serde::Deserialize;
 use thiserror::Error;
 
-use super::stdio;
+use crate::io::stdio;
 
 /// Å between neighbours' C-alphas above which a chain is broken.
 const BREAK: f64 = 4.3;

@@ -8,9 +8,9 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::atomic_file::is_special;
-use super::stdio::{Content, Output, is_dash};
 use super::text_merge::Layout;
+use crate::io::atomic_file::is_special;
+use crate::io::stdio::{Content, Output, is_dash};
 
 /// How rows are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,12 @@
+//! Bytes to records: FASTA, tables, structures, corpora. No tensor and no model is known here.
+
+mod ahead;
+pub mod corpus;
+pub mod fasta;
+pub mod labelled;
+mod lines;
+mod not_fasta;
+pub mod sequences;
+pub mod structure;
+pub mod survey;
+pub mod variants;
