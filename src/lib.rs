@@ -1,6 +1,6 @@
 //! `ankh3`: the protein language model Ankh3 (arXiv 2505.20052) as a library and a command-line suite.
 //!
-//! A map of the rooms, outermost first; each imports only from those below it (`tests/rooms.rs` holds the table):
+//! A map of the rooms, outermost first; each imports only from those below it (`tests/it/rooms.rs` holds the table):
 //!
 //! - [`commands`]: one file a sub-command; opens, loads, runs, writes, reports.
 //! - [`args`]: flag groups that mean the same in every command.

@@ -9,7 +9,7 @@
 //! out           norm(y + linear(gelu(linear(y))))
 //! ```
 //!
-//! Must equal Hugging Face's `ConvBertLayer` of 4 heads with `head_ratio` 2, kernel 7, intermediate width/2, one group (`tests/probe.rs` against
+//! Must equal Hugging Face's `ConvBertLayer` of 4 heads with `head_ratio` 2, kernel 7, intermediate width/2, one group (`tests/it/probe.rs` against
 //! `tests/golden/probe`). Written in candle's own operations, whose gradients it learns by; `candle_nn`'s fused norm and softmax have none.
 
 use candle_core::{D, Result, Tensor};

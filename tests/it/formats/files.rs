@@ -8,7 +8,7 @@ use ankh3::output::embeddings::{
 use serde_json::Map;
 use tempfile::TempDir;
 
-use crate::fixture::{Pipe, column, column_sets, plain_records, read, schema, try_write, write};
+use super::fixture::{Pipe, column, column_sets, plain_records, read, schema, try_write, write};
 
 #[test]
 fn what_is_no_number_survives_where_the_format_has_it() {

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::refusals::model_that_cannot_bear;
-use crate::support::{Ended, bytes, folder_with, names, proteins, run, tiny};
+use super::refusals::model_that_cannot_bear;
+use super::support::{Ended, bytes, folder_with, names, proteins, run, tiny};
 
 const LENGTHS: [usize; 11] = [12, 3, 30, 7, 21, 2, 9, 16, 5, 40, 8];
 

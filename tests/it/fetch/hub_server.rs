@@ -81,7 +81,7 @@ impl Repository {
         repository
     }
 
-    /// The pickled shards that PyTorch wrote for `tests/checkpoint.rs`.
+    /// The pickled shards that PyTorch wrote for `tests/it/checkpoint.rs`.
     pub fn pickled_shards() -> Self {
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/checkpoint");
         let mut repository = Repository::default();

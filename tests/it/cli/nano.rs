@@ -2,7 +2,7 @@ use std::fs;
 
 use tempfile::tempdir;
 
-use crate::support::{project, records, run};
+use super::support::{project, records, run};
 
 #[test]
 fn it_needs_no_file_and_is_the_default() {

@@ -5,7 +5,7 @@ use std::path::Path;
 use ankh3::kernels::cpu::Isa;
 use ankh3::output::embeddings::{EmbeddingRecord, Reader};
 
-use crate::support::{
+use super::support::{
     Protein, ankh3, difference, fasta, folder_with, nano, proteins, records, run, tiny,
 };
 

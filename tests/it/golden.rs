@@ -236,7 +236,7 @@ fn attention_maps_equal_transformers() {
 fn bf16_embeddings_point_where_f32_ones_do() {
     if Isa::current().rounds_activations() {
         let again = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "bf16_embeddings_point_where_f32_ones_do"])
+            .args(["--exact", "golden::bf16_embeddings_point_where_f32_ones_do"])
             .env("ANKH3_CPU_ISA", Isa::Avx512.name())
             .output()
             .unwrap();

@@ -4,16 +4,10 @@
 //! Nothing here says that a kernel is fast, nor that a real GPU computes the same: `ankh3 doctor --device cuda` does.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "cuda/attention.rs"]
 mod attention;
 #[cfg(feature = "cuda")]
-#[path = "cuda/binary.rs"]
 mod binary;
-#[path = "cuda/emulator.rs"]
 mod emulator;
-#[path = "cuda/faults.rs"]
 mod faults;
-#[path = "cuda/kernels.rs"]
 mod kernels;
-#[path = "cuda/reference.rs"]
 mod reference;

@@ -1,10 +1,6 @@
 //! Heads and contacts against independent implementations (`tests/golden/probe`), and learning as a whole.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "masked/tiny.rs"]
-#[allow(dead_code, reason = "other tests use the rest")]
-mod tiny;
-
 use std::collections::HashMap;
 use std::path::PathBuf;
 
@@ -23,6 +19,8 @@ use ankh3::probe::train::{Features, Trainer, tensor};
 use ankh3::tokenizer::TaskPrefix;
 use candle_core::{Device, Tensor};
 use serde_json::Value;
+
+use super::masked::tiny;
 
 /// Of the largest magnitude.
 const TOLERANCE: f32 = 2e-5;

@@ -1,6 +1,6 @@
 use ankh3::sequence::{Limit, Over};
 
-use crate::support::{difference, fasta, folder_with, project, proteins, records, run, tiny};
+use super::support::{difference, fasta, folder_with, project, proteins, records, run, tiny};
 
 /// 3 000 residues in chunks are their chunks' own embeddings, averaged where they overlap.
 #[test]
@@ -20,7 +20,7 @@ fn chunks_are_joined_residue_by_residue() {
     let mut expected = vec![0.0_f32; 3000 * 32];
     let mut weights = vec![0.0_f32; 3000];
     for chunk in limit.chunks(3000) {
-        let part = crate::support::Protein {
+        let part = super::support::Protein {
             id: "part".to_owned(),
             residues: all[0].residues[chunk.range.clone()].to_owned(),
         };

@@ -6,7 +6,7 @@ use ankh3::output::embeddings::{Format, OutDtype, Reader};
 use half::{bf16, f16};
 use serde_json::{Value, json};
 
-use crate::support::{bytes, folder_with, names, nano, project, proteins, run, tiny};
+use super::support::{bytes, folder_with, names, nano, project, proteins, run, tiny};
 
 /// The interpreter with the libraries of `tests/requirements.txt`.
 fn python() -> PathBuf {

@@ -2,7 +2,6 @@
 #![allow(clippy::print_stdout, reason = "a test says what it ran on")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "kernels/attention.rs"]
 mod attention;
 
 use ankh3::kernels::cpu::Isa;

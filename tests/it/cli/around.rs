@@ -5,7 +5,7 @@ use std::process::Stdio;
 use ankh3::kernels::cpu::Isa;
 use serde_json::Value;
 
-use crate::support::{Ended, ankh3, folder_with, names, nano, proteins, run, tiny};
+use super::support::{Ended, ankh3, folder_with, names, nano, proteins, run, tiny};
 
 #[test]
 fn doctor_sees_the_machine_and_finds_it_sound() {

@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "fetch/hub_server.rs"]
 mod hub_server;
 
 use std::fs;

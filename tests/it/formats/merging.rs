@@ -10,7 +10,7 @@ use ankh3::output::embeddings::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::fixture::{bytes, column, column_sets, names_in, plain_records, read, schema, write};
+use super::fixture::{bytes, column, column_sets, names_in, plain_records, read, schema, write};
 
 fn with_shard(schema: &Schema, shard: &str) -> Schema {
     let mut schema = schema.clone();

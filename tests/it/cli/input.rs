@@ -5,7 +5,7 @@ use std::path::Path;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use crate::support::{
+use super::support::{
     bytes, fasta, folder_with, names, project, proteins, records, run, run_with_stdin, tiny,
 };
 

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use ankh3::output::embeddings::Format;
 
-use crate::support::{Ended, ankh3, folder_with, names, proteins, run, tiny};
+use super::support::{Ended, ankh3, folder_with, names, proteins, run, tiny};
 
 /// More than a pipe holds, so that writing goes on when the reader is gone.
 const LENGTHS: [usize; 4] = [900, 1000, 1000, 1000];

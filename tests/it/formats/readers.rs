@@ -8,7 +8,7 @@ use ankh3::output::embeddings::{EmbeddingRecord, Format, OutDtype, Reader, Rows,
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::fixture::{
+use super::fixture::{
     bytes, column, column_sets, dtypes, plain_records, read, rounded, schema, tricky_records, write,
 };
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::support::{
+use super::support::{
     Ended, ankh3, bytes, fasta, folder_with, names, nano, proteins, records, run, tiny,
 };
 
@@ -259,7 +259,7 @@ fn two_runs_do_not_share_a_journal() {
 fn refused_results_are_remembered() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
-    let model = crate::refusals::model_that_cannot_bear(path, b'W');
+    let model = super::refusals::model_that_cannot_bear(path, b'W');
     let mut all = proteins(&[5, 5, 5, 5]);
     for (protein, residues) in all.iter_mut().zip(["ACD", "AWD", "DCA", "CCC"]) {
         protein.residues = residues.to_owned();

@@ -3,7 +3,6 @@
 //! Reads the sources as tokens (comments, strings and `#[cfg(test)]` items count for nothing), resolves `use` declarations, and fails
 //! with the file, the line and the room of every import that goes the wrong way. A new room starts with a line in [`ROOMS`].
 
-#[path = "rooms/paths.rs"]
 mod paths;
 
 use std::path::{Path, PathBuf};
@@ -122,7 +121,7 @@ fn complaints(file: &str, source: &str) -> Vec<String> {
     let room = room_of(file);
     let Some((_, allowed)) = ROOMS.iter().find(|(name, _)| *name == room) else {
         return vec![format!(
-            "{file}: room `{room}` is not on the map; add it to ROOMS in tests/rooms.rs and to CONTRIBUTING.md"
+            "{file}: room `{room}` is not on the map; add it to ROOMS in tests/it/rooms.rs and to CONTRIBUTING.md"
         )];
     };
     find(&module_path(file), source)

@@ -4,7 +4,7 @@ use std::path::Path;
 use ankh3::tokenizer::{TaskPrefix, Tokenizer};
 use safetensors::SafeTensors;
 
-use crate::support::{ankh3, folder_with, names, proteins, records, run, tiny, tiny_dir};
+use super::support::{ankh3, folder_with, names, proteins, records, run, tiny, tiny_dir};
 
 /// A copy of the tiny model whose embedding of one residue is NaN.
 pub fn model_that_cannot_bear(folder: &Path, residue: u8) -> String {
@@ -66,7 +66,7 @@ fn devices_and_instruction_sets_that_are_not_there() {
         .saying(&["auto, cpu, cuda, cuda:N or cuda:all"]);
     let mut nonsense = ankh3(path, &arguments);
     let ended = nonsense.env("ANKH3_CPU_ISA", "nonsense").output().unwrap();
-    crate::support::Ended::from(ended)
+    super::support::Ended::from(ended)
         .with(1)
         .saying(&["ANKH3_CPU_ISA=nonsense", "portable, avx2, avx512"]);
     assert_eq!(names(path), ["in.fasta"]);

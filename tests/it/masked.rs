@@ -2,18 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "masked/devices.rs"]
 mod devices;
-#[path = "masked/fill.rs"]
 mod fill;
-#[path = "masked/fill_command.rs"]
 mod fill_command;
-#[path = "masked/score.rs"]
 mod score;
-#[path = "masked/score_command.rs"]
 mod score_command;
-#[path = "masked/tiny.rs"]
-mod tiny;
+pub mod tiny;
 
 use ankh3::inference::masked::MaskedModel;
 use ankh3::inference::residues::Residues;

@@ -10,7 +10,7 @@ use ankh3::model::Encoder;
 use ankh3::sequence::{Limit, Over};
 use ankh3::tokenizer::TaskPrefix;
 
-use crate::tiny::{Network, ankh3, network};
+use super::tiny::{Network, ankh3, network};
 
 const PROTEINS: [&[u8]; 5] = [
     b"MKTAYIAKQR",

@@ -6,7 +6,7 @@ use ankh3::output::embeddings::Reader;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{fasta, project, proteins, run, tiny};
+use super::support::{fasta, project, proteins, run, tiny};
 
 /// A folder with a table of 30 proteins whose residues' classes are told by the residue alone, split by column, and the proteins as FASTA.
 fn labelled() -> TempDir {
@@ -183,7 +183,7 @@ fn another_model_or_prefix_than_that_of_training_is_refused() {
     let folder = labelled();
     let folder = folder.path();
     train(folder, &format!("--model {}", tiny()));
-    let nano = crate::support::nano();
+    let nano = super::support::nano();
     let refused = run(
         folder,
         &format!("probe predict --model {nano} --head head in.fasta"),

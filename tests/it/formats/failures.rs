@@ -8,7 +8,7 @@ use ankh3::output::embeddings::{
 };
 use tempfile::TempDir;
 
-use crate::fixture::{
+use super::fixture::{
     Pipe, column, column_sets, names_in, plain_records, schema, try_write, write,
 };
 
