@@ -17,6 +17,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "commands",
         &[
+            "number",
             "args",
             "checkpoint",
             "device",
@@ -39,6 +40,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "args",
         &[
+            "number",
             "checkpoint",
             "device",
             "inference",
@@ -54,7 +56,14 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     (
         "training",
-        &["kernels", "model", "packing", "sequence", "tokenizer"],
+        &[
+            "number",
+            "kernels",
+            "model",
+            "packing",
+            "sequence",
+            "tokenizer",
+        ],
     ),
     (
         "probe",
@@ -67,18 +76,22 @@ const ROOMS: &[(&str, &[&str])] = &[
             "tokenizer",
         ],
     ),
-    ("checkpoint", &["device", "model", "sequence", "tokenizer"]),
-    ("model", &["kernels"]),
+    (
+        "checkpoint",
+        &["number", "device", "model", "sequence", "tokenizer"],
+    ),
+    ("model", &["number", "kernels"]),
     ("packing", &["sequence", "tokenizer"]),
-    ("check", &["kernels", "model"]),
+    ("check", &["number", "kernels", "model"]),
     ("report", &["input", "io", "output", "sequence"]),
-    ("output", &["io", "sequence"]),
+    ("output", &["number", "io", "sequence"]),
     ("input", &["io", "sequence"]),
     ("io", &[]),
     ("tokenizer", &["sequence"]),
     ("kernels", &[]),
     ("sequence", &[]),
-    ("device", &["kernels"]),
+    ("device", &["number", "kernels"]),
+    ("number", &[]),
     ("progress", &[]),
 ];
 
@@ -106,11 +119,27 @@ const KEPT_IN: &[(&str, &[&str])] = &[
 const KEPT_OUT_OF: &[(&str, &[&str])] = &[
     (
         "candle_core",
-        &["input", "io", "output", "report", "sequence", "tokenizer"],
+        &[
+            "input",
+            "io",
+            "number",
+            "output",
+            "report",
+            "sequence",
+            "tokenizer",
+        ],
     ),
     (
         "candle_nn",
-        &["input", "io", "output", "report", "sequence", "tokenizer"],
+        &[
+            "input",
+            "io",
+            "number",
+            "output",
+            "report",
+            "sequence",
+            "tokenizer",
+        ],
     ),
 ];
 
