@@ -4,11 +4,13 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 
 use crate::checkpoint::{Checkpoint, CheckpointError, Hub, ModelRef};
-use crate::device::{Compute, DeviceError, DeviceSpec, Dtype};
+use crate::device::{Compute, DeviceError, DeviceSpec};
 use crate::input::sequences::{OnBad, Options};
+use crate::number::NumberType;
 use crate::sequence::{Duplicates, Limit, LimitError, Over, Rules};
 use crate::tokenizer::TaskPrefix;
 
@@ -75,8 +77,8 @@ pub struct RuntimeArgs {
     pub device: DeviceSpec,
 
     /// Number type of the matrix products [default: f32 on a CPU, bf16 on a GPU].
-    #[arg(long, value_enum, ignore_case = true)]
-    pub dtype: Option<DtypeArg>,
+    #[arg(long, value_parser = number_type(&COMPUTE_TYPES), ignore_case = true)]
+    pub dtype: Option<NumberType>,
 
     /// How the linear layers keep their weights. int8 is faster and less exact, on CPUs only; what stays full is in --dtype.
     #[arg(long, value_enum, ignore_case = true, default_value = "full")]
@@ -89,15 +91,6 @@ pub struct RuntimeArgs {
     /// Tokens in a batch. A longer sequence makes a batch of its own.
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub max_batch_tokens: Option<usize>,
-}
-
-/// [`Dtype`] on the command line.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum DtypeArg {
-    /// Single precision.
-    F32,
-    /// bfloat16 weights: half the memory; on a CPU everything else stays f32.
-    Bf16,
 }
 
 /// How weights are kept, on the command line.
@@ -115,7 +108,7 @@ impl RuntimeArgs {
     /// # Errors
     /// A device that this build or machine lacks.
     pub fn compute(&self) -> Result<Compute, DeviceError> {
-        self.weighed(Compute::open(self.device, self.dtype())?)
+        self.weighed(Compute::open(self.device, self.dtype)?)
     }
 
     /// Opens every device asked for.
@@ -123,7 +116,7 @@ impl RuntimeArgs {
     /// # Errors
     /// A device that this build or machine lacks.
     pub fn computes(&self) -> Result<Vec<Compute>, DeviceError> {
-        let all = Compute::open_all(self.device, self.dtype())?;
+        let all = Compute::open_all(self.device, self.dtype)?;
         all.into_iter()
             .map(|compute| self.weighed(compute))
             .collect()
@@ -135,13 +128,6 @@ impl RuntimeArgs {
             WeightsArg::Full => Ok(compute),
             WeightsArg::Int8 => compute.quantized(),
         }
-    }
-
-    fn dtype(&self) -> Option<Dtype> {
-        self.dtype.map(|dtype| match dtype {
-            DtypeArg::F32 => Dtype::F32,
-            DtypeArg::Bf16 => Dtype::Bf16,
-        })
     }
 
     /// Tokens in a batch: what was asked for, else what keeps the device busy.
@@ -315,6 +301,30 @@ pub struct UsageError(String);
 /// An error of the command line: what is wrong with it, and the way out.
 pub fn usage(message: impl fmt::Display) -> UsageError {
     UsageError(message.to_string())
+}
+
+/// The number types that matrix products can use.
+pub const COMPUTE_TYPES: [(NumberType, &str); 2] = [
+    (NumberType::F32, "Single precision"),
+    (
+        NumberType::Bf16,
+        "bfloat16 weights: half the memory; on a CPU everything else stays f32",
+    ),
+];
+
+/// Parses one of `choices`; the text beside each type is its help.
+pub fn number_type(
+    choices: &'static [(NumberType, &'static str)],
+) -> impl TypedValueParser<Value = NumberType> {
+    let values = choices
+        .iter()
+        .map(|(number, help)| PossibleValue::new(number.name()).help(*help));
+    PossibleValuesParser::new(values).map(|word| {
+        let mut choices = choices.iter().map(|(number, _)| *number);
+        choices
+            .find(|number| number.name().eq_ignore_ascii_case(&word))
+            .expect("the parser accepts only these names")
+    })
 }
 
 /// Parses a count that must not be 0.

@@ -12,6 +12,7 @@
 //! - [`input`]: bytes to records; [`output`]: results to files; [`report`]: results to pages and pictures. None of them knows a tensor.
 //! - [`io`]: standard streams, files, compression, signals.
 //! - [`tokenizer`], [`sequence`]: residues, token ids.
+//! - [`number`]: number types, their names and bytes.
 //! - [`device`], [`progress`]: where it runs, what the user sees meanwhile.
 
 pub mod args;
@@ -24,6 +25,7 @@ pub mod input;
 pub mod io;
 pub mod kernels;
 pub mod model;
+pub mod number;
 pub mod output;
 pub mod packing;
 pub mod probe;

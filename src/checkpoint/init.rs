@@ -25,12 +25,12 @@ use rayon::prelude::*;
 use serde_json::{Map, json};
 use sha2::{Digest, Sha256};
 
+use super::CheckpointError;
 use super::layout::{self, LmHead, TensorSpec};
 use super::save::{Contents, LazyTensor, save};
-use super::tensor::encode;
-use super::{CheckpointError, StoredDtype};
 use crate::model::Config;
 use crate::model::config::FeedForward;
+use crate::number::NumberType;
 use crate::tokenizer::Tokenizer;
 
 /// The key of config.json that marks random weights.
@@ -94,7 +94,7 @@ pub fn init(
     dir: &Path,
     preset: Preset,
     seed: u64,
-    dtype: StoredDtype,
+    dtype: NumberType,
 ) -> Result<(), CheckpointError> {
     let config = preset.config();
     let specs = layout::tensors(&config, LmHead::Own);
@@ -112,12 +112,12 @@ pub fn init(
     save(dir, contents)
 }
 
-fn lazy(spec: TensorSpec, config: &Config, seed: u64, dtype: StoredDtype) -> LazyTensor<'_> {
+fn lazy(spec: TensorSpec, config: &Config, seed: u64, dtype: NumberType) -> LazyTensor<'_> {
     LazyTensor {
         name: spec.name.clone(),
         dtype,
         shape: spec.shape.clone(),
-        bytes: Box::new(move || Cow::Owned(encode(&values(&spec, config, seed), dtype))),
+        bytes: Box::new(move || Cow::Owned(dtype.to_bytes(&values(&spec, config, seed)))),
     }
 }
 

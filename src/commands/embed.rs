@@ -18,7 +18,7 @@ use run::Run;
 
 use super::Outcome;
 use super::opened::Opened;
-use crate::args::{InputArgs, ModelArgs, RuntimeArgs, ScaleArgs, Shard, usage};
+use crate::args::{InputArgs, ModelArgs, RuntimeArgs, ScaleArgs, Shard, number_type, usage};
 use crate::inference::embedder::{Embedder, Request};
 use crate::inference::pooling::Pooling;
 use crate::inference::token_budget::Stacks;
@@ -26,7 +26,8 @@ use crate::input::sequences::{Counts, Input};
 use crate::input::survey::Survey;
 use crate::io::stdio;
 use crate::model::Encoder;
-use crate::output::embeddings::{Column, Destination, Format, OutDtype, Rows, Schema, Writer};
+use crate::number::NumberType;
+use crate::output::embeddings::{Column, Destination, Format, Rows, Schema, Writer};
 use crate::output::sink::Sink;
 use crate::progress::Progress;
 use crate::sequence::Rules;
@@ -126,9 +127,18 @@ struct OutputArgs {
     format: Option<FormatArg>,
 
     /// Number type of the values written.
-    #[arg(long, value_enum, default_value = "f32")]
-    out_dtype: OutDtypeArg,
+    #[arg(long, value_parser = number_type(&OUT_TYPES), default_value = "f32")]
+    out_dtype: NumberType,
 }
+
+const OUT_TYPES: [(NumberType, &str); 3] = [
+    (NumberType::F32, "Single precision"),
+    (
+        NumberType::F16,
+        "Half precision; values beyond ±65504 are an error",
+    ),
+    (NumberType::Bf16, "bfloat16; safetensors only"),
+];
 
 /// [`Format`] on the command line.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -164,17 +174,6 @@ impl From<FormatArg> for Format {
             FormatArg::Arrow => Format::Arrow,
         }
     }
-}
-
-/// [`OutDtype`] on the command line.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum OutDtypeArg {
-    /// Single precision.
-    F32,
-    /// Half precision.
-    F16,
-    /// bfloat16; safetensors only.
-    Bf16,
 }
 
 /// The format asked for, by flag or extension; npz where neither says.
@@ -217,11 +216,7 @@ pub fn run(args: &EmbedArgs) -> Result<Outcome> {
         .collect();
     let mut schema = Schema {
         columns: columns(&layers, &poolings, opened.checkpoint.config.d_model)?,
-        dtype: match args.output.out_dtype {
-            OutDtypeArg::F32 => OutDtype::F32,
-            OutDtypeArg::F16 => OutDtype::F16,
-            OutDtypeArg::Bf16 => OutDtype::Bf16,
-        },
+        dtype: args.output.out_dtype,
         metadata: opened.provenance("embed")?,
     };
     describe(

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
-use crate::checkpoint::StoredDtype;
+use crate::args::number_type;
 use crate::checkpoint::init::{Preset, init};
+use crate::number::NumberType;
 
 /// Write a randomly initialised checkpoint in Hugging Face's layout
 ///
@@ -25,9 +26,14 @@ pub struct InitArgs {
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
     /// The type of the weights in the file
-    #[arg(long, value_enum, default_value_t = DtypeArg::F32)]
-    pub dtype: DtypeArg,
+    #[arg(long, value_parser = number_type(&WEIGHT_TYPES), default_value = "f32")]
+    pub dtype: NumberType,
 }
+
+const WEIGHT_TYPES: [(NumberType, &str); 2] = [
+    (NumberType::F32, "IEEE single precision"),
+    (NumberType::Bf16, "bfloat16: half the size"),
+];
 
 /// Presets on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -44,15 +50,6 @@ pub enum PresetArg {
     Xl,
 }
 
-/// Types on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum DtypeArg {
-    /// IEEE single
-    F32,
-    /// bfloat16: half the size
-    Bf16,
-}
-
 impl From<PresetArg> for Preset {
     fn from(arg: PresetArg) -> Self {
         match arg {
@@ -65,18 +62,9 @@ impl From<PresetArg> for Preset {
     }
 }
 
-impl From<DtypeArg> for StoredDtype {
-    fn from(arg: DtypeArg) -> Self {
-        match arg {
-            DtypeArg::F32 => StoredDtype::F32,
-            DtypeArg::Bf16 => StoredDtype::Bf16,
-        }
-    }
-}
-
 /// Writes the checkpoint, and its directory to `out`.
 pub fn run(args: &InitArgs, out: &mut dyn Write) -> Result<()> {
-    init(&args.dir, args.preset.into(), args.seed, args.dtype.into())?;
+    init(&args.dir, args.preset.into(), args.seed, args.dtype)?;
     tracing::info!("random weights, seed {}: train before use", args.seed);
     writeln!(out, "{}", args.dir.display())?;
     Ok(())

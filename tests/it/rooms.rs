@@ -16,6 +16,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "commands",
         &[
+            "number",
             "args",
             "checkpoint",
             "device",
@@ -38,6 +39,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "args",
         &[
+            "number",
             "checkpoint",
             "device",
             "inference",
@@ -53,7 +55,14 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     (
         "training",
-        &["kernels", "model", "packing", "sequence", "tokenizer"],
+        &[
+            "number",
+            "kernels",
+            "model",
+            "packing",
+            "sequence",
+            "tokenizer",
+        ],
     ),
     (
         "probe",
@@ -66,18 +75,22 @@ const ROOMS: &[(&str, &[&str])] = &[
             "tokenizer",
         ],
     ),
-    ("checkpoint", &["device", "model", "sequence", "tokenizer"]),
-    ("model", &["kernels"]),
+    (
+        "checkpoint",
+        &["number", "device", "model", "sequence", "tokenizer"],
+    ),
+    ("model", &["number", "kernels"]),
     ("packing", &["sequence", "tokenizer"]),
-    ("check", &["kernels", "model"]),
+    ("check", &["number", "kernels", "model"]),
     ("report", &["input", "io", "output", "sequence"]),
-    ("output", &["io", "sequence"]),
+    ("output", &["number", "io", "sequence"]),
     ("input", &["io", "sequence"]),
     ("io", &[]),
     ("tokenizer", &["sequence"]),
     ("kernels", &[]),
     ("sequence", &[]),
-    ("device", &["kernels"]),
+    ("device", &["number", "kernels"]),
+    ("number", &[]),
     ("progress", &[]),
 ];
 
@@ -105,11 +118,27 @@ const KEPT_IN: &[(&str, &[&str])] = &[
 const KEPT_OUT_OF: &[(&str, &[&str])] = &[
     (
         "candle_core",
-        &["input", "io", "output", "report", "sequence", "tokenizer"],
+        &[
+            "input",
+            "io",
+            "number",
+            "output",
+            "report",
+            "sequence",
+            "tokenizer",
+        ],
     ),
     (
         "candle_nn",
-        &["input", "io", "output", "report", "sequence", "tokenizer"],
+        &[
+            "input",
+            "io",
+            "number",
+            "output",
+            "report",
+            "sequence",
+            "tokenizer",
+        ],
     ),
 ];
 

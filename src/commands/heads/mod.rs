@@ -10,8 +10,8 @@ use clap::{Args, ValueEnum};
 pub(super) use file::{Stored, load, save};
 pub(super) use source::{Protein, Source, prefix_of_head, same_model};
 
-use crate::args::{ModelArgs, PrefixArg, at_least_one};
-use crate::output::row_cache::Precision;
+use crate::args::{ModelArgs, PrefixArg, at_least_one, number_type};
+use crate::number::NumberType;
 use crate::probe::head::Body;
 use crate::probe::settings::Settings;
 
@@ -32,27 +32,14 @@ pub struct FeatureArgs {
     pub(super) cache: Option<PathBuf>,
 
     /// Number type of kept embeddings; f16 takes half the space.
-    #[arg(long, value_enum, default_value = "f32")]
-    pub(super) cache_dtype: CacheDtypeArg,
+    #[arg(long, value_parser = number_type(&CACHE_TYPES), default_value = "f32")]
+    pub(super) cache_dtype: NumberType,
 }
 
-/// [`Precision`] on the command line.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum CacheDtypeArg {
-    /// Single precision.
-    F32,
-    /// Half precision.
-    F16,
-}
-
-impl From<CacheDtypeArg> for Precision {
-    fn from(dtype: CacheDtypeArg) -> Self {
-        match dtype {
-            CacheDtypeArg::F32 => Precision::F32,
-            CacheDtypeArg::F16 => Precision::F16,
-        }
-    }
-}
+const CACHE_TYPES: [(NumberType, &str); 2] = [
+    (NumberType::F32, "Single precision"),
+    (NumberType::F16, "Half precision"),
+];
 
 impl FeatureArgs {
     /// The model.

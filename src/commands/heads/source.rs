@@ -15,7 +15,7 @@ use crate::inference::embedder::{Embedder, Request};
 use crate::inference::pooling::Pooling;
 use crate::inference::token_budget::Stacks;
 use crate::model::Encoder;
-use crate::output::row_cache::{Key, Precision, RowCache, key};
+use crate::output::row_cache::{Key, RowCache, key};
 use crate::probe::blind::Blind;
 use crate::probe::description::Source as Described;
 use crate::probe::train::Features;
@@ -169,7 +169,7 @@ impl Source {
             (None, None) => bail!("no directory for embeddings"),
         };
         let manifest = serde_json::to_string_pretty(&without_command(manifest))?;
-        let cache = RowCache::open(root, &manifest, Precision::from(args.cache_dtype))
+        let cache = RowCache::open(root, &manifest, args.cache_dtype)
             .with_context(|| format!("opening the cache {}", root.display()))?;
         Ok(Source::Model(Box::new(ModelSource {
             max_batch_tokens: opened.batch_tokens(runtime, Stacks::Encoder),
