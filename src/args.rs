@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use crate::checkpoint::{Checkpoint, CheckpointError, Hub, ModelRef};
 use crate::device::{Compute, DeviceError, DeviceSpec};
 use crate::input::sequences::{OnBad, Options};
+use crate::kernels::linear::WeightForm;
 use crate::number::NumberType;
 use crate::sequence::{Duplicates, Limit, LimitError, Over, Rules};
 use crate::tokenizer::TaskPrefix;
@@ -25,7 +26,7 @@ pub struct ModelArgs {
 
     /// Task prefix in front of each sequence [default: nlu where the vocabulary has it, else none].
     #[arg(long, value_enum, ignore_case = true)]
-    pub prefix: Option<PrefixArg>,
+    pub prefix: Option<TaskPrefix>,
 }
 
 impl ModelArgs {
@@ -47,27 +48,6 @@ impl ModelArgs {
     }
 }
 
-/// [`TaskPrefix`] on the command line.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum PrefixArg {
-    /// No prefix: Ankh v1 and v2, and several published wrappers.
-    None,
-    /// [NLU], masked language modelling.
-    Nlu,
-    /// [S2S], sequence completion: better embeddings for some tasks.
-    S2s,
-}
-
-impl From<PrefixArg> for TaskPrefix {
-    fn from(prefix: PrefixArg) -> Self {
-        match prefix {
-            PrefixArg::None => TaskPrefix::None,
-            PrefixArg::Nlu => TaskPrefix::Nlu,
-            PrefixArg::S2s => TaskPrefix::S2s,
-        }
-    }
-}
-
 /// Where it runs.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Running")]
@@ -82,7 +62,7 @@ pub struct RuntimeArgs {
 
     /// How the linear layers keep their weights. int8 is faster and less exact, on CPUs only; what stays full is in --dtype.
     #[arg(long, value_enum, ignore_case = true, default_value = "full")]
-    pub weights: WeightsArg,
+    pub weights: WeightForm,
 
     /// CPU threads [default: as many as this process may use].
     #[arg(long, short, value_name = "N", value_parser = at_least_one, env = "ANKH3_THREADS")]
@@ -91,15 +71,6 @@ pub struct RuntimeArgs {
     /// Tokens in a batch. A longer sequence makes a batch of its own.
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub max_batch_tokens: Option<usize>,
-}
-
-/// How weights are kept, on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum WeightsArg {
-    /// In --dtype.
-    Full,
-    /// 8-bit integers with a scale an output; activations are rounded to 8 bits in front of each product.
-    Int8,
 }
 
 impl RuntimeArgs {
@@ -125,8 +96,8 @@ impl RuntimeArgs {
     /// With weights in the form asked for.
     fn weighed(&self, compute: Compute) -> Result<Compute, DeviceError> {
         match self.weights {
-            WeightsArg::Full => Ok(compute),
-            WeightsArg::Int8 => compute.quantized(),
+            WeightForm::Full => Ok(compute),
+            WeightForm::Int8 => compute.quantized(),
         }
     }
 
@@ -150,11 +121,11 @@ pub struct InputArgs {
 
     /// What becomes of the run at a bad record. Skipped ones are listed, counted, and make the exit code 3.
     #[arg(long, value_enum, default_value = "error")]
-    pub on_bad: OnBadArg,
+    pub on_bad: OnBad,
 
     /// What becomes of the second record of an id.
     #[arg(long, value_enum, default_value = "error")]
-    pub duplicates: DuplicatesArg,
+    pub duplicates: Duplicates,
 
     /// Residues that a sequence may have [default: no limit].
     ///
@@ -171,27 +142,7 @@ pub struct InputArgs {
     pub overlap: Option<usize>,
 }
 
-/// [`OnBad`] on the command line.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum OnBadArg {
-    /// The run ends with an error.
-    Error,
-    /// The record is left out.
-    Skip,
-}
-
-/// [`Duplicates`] on the command line.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum DuplicatesArg {
-    /// It is a bad record.
-    Error,
-    /// It is called `id_2`, `id_3`, …
-    Suffix,
-    /// Only the first is kept.
-    First,
-}
-
-/// [`Over`] on the command line.
+/// [`Over`] on the command line, where the overlap of chunks is a flag of its own.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum OverArg {
     /// The run ends with an error.
@@ -212,15 +163,8 @@ impl InputArgs {
     pub fn options(&self, rules: Rules) -> Result<Options, UsageError> {
         Ok(Options {
             rules,
-            duplicates: match self.duplicates {
-                DuplicatesArg::Error => Duplicates::Error,
-                DuplicatesArg::Suffix => Duplicates::Suffix,
-                DuplicatesArg::First => Duplicates::First,
-            },
-            on_bad: match self.on_bad {
-                OnBadArg::Error => OnBad::Error,
-                OnBadArg::Skip => OnBad::Skip,
-            },
+            duplicates: self.duplicates,
+            on_bad: self.on_bad,
             limit: self.limit().map_err(usage)?,
         })
     }

@@ -60,9 +60,7 @@ impl Opened {
                 "no --model: using nano, the small model inside this program, for trying things out; for research `ankh3 fetch ankh3-large` and name it"
             );
         }
-        let prefix = model
-            .prefix
-            .map_or_else(|| default_prefix(&checkpoint), TaskPrefix::from);
+        let prefix = model.prefix.unwrap_or_else(|| default_prefix(&checkpoint));
         let others = computes.split_off(1);
         let opened = Opened {
             compute: computes.remove(0),

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
 use super::{FeatureArgs, FeaturesArg, Stored, TrainFeatureArgs};
-use crate::args::{PrefixArg, RuntimeArgs, usage};
+use crate::args::{RuntimeArgs, usage};
 use crate::commands::embed::resolve_layers;
 use crate::commands::opened::Opened;
 use crate::device::Compute;
@@ -21,6 +21,7 @@ use crate::probe::description::Source as Described;
 use crate::probe::train::Features;
 use crate::progress::Progress;
 use crate::sequence::Limit;
+use crate::tokenizer::TaskPrefix;
 
 /// A protein to be embedded: what messages call it, and its residues.
 pub(crate) type Protein<'a> = (&'a str, &'a [u8]);
@@ -144,7 +145,7 @@ impl Source {
 
     fn of_model(
         args: &FeatureArgs,
-        prefix: Option<PrefixArg>,
+        prefix: Option<TaskPrefix>,
         runtime: &RuntimeArgs,
         layers: impl FnOnce(usize) -> Result<Vec<usize>>,
     ) -> Result<Self> {
@@ -259,18 +260,17 @@ impl Source {
 pub(crate) fn prefix_of_head(
     stored: &Stored,
     dir: &Path,
-    asked: Option<PrefixArg>,
-) -> Result<PrefixArg> {
+    asked: Option<TaskPrefix>,
+) -> Result<TaskPrefix> {
     let Described::Model { prefix, .. } = &stored.description.source else {
         bail!("{}: this head reads no model", dir.display());
     };
     let known = match prefix.as_str() {
-        "nlu" => PrefixArg::Nlu,
-        "s2s" => PrefixArg::S2s,
-        _ => PrefixArg::None,
+        "nlu" => TaskPrefix::Nlu,
+        "s2s" => TaskPrefix::S2s,
+        _ => TaskPrefix::None,
     };
     if let Some(asked) = asked {
-        let asked = crate::tokenizer::TaskPrefix::from(asked);
         ensure!(
             asked.as_str() == prefix,
             "{}: this head was trained with prefix {prefix}, not {}; leave --prefix out",

@@ -11,8 +11,8 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
 use super::Outcome;
-use super::init::PresetArg;
 use crate::args::{COMPUTE_TYPES, at_least_one, number_type};
+use crate::checkpoint::init::Preset;
 use crate::checkpoint::training as steps;
 use crate::device::{Compute, DeviceSpec};
 use crate::input::corpus::Corpus;
@@ -44,7 +44,7 @@ pub struct PretrainArgs {
 
     /// A recipe that comes with the tool, instead of a file: name the data by `--set data.train=…`.
     #[arg(long, value_enum, value_name = "SHAPE", conflicts_with = "recipe")]
-    preset: Option<PresetArg>,
+    preset: Option<Preset>,
 
     /// The directory of the run.
     #[arg(
