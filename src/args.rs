@@ -7,8 +7,7 @@ use std::str::FromStr;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 
-use crate::checkpoint::{Checkpoint, CheckpointError, Hub, ModelRef};
-use crate::device::{Compute, DeviceError, DeviceSpec};
+use crate::device::DeviceSpec;
 use crate::input::sequences::{OnBad, Options};
 use crate::kernels::linear::WeightForm;
 use crate::number::NumberType;
@@ -29,25 +28,6 @@ pub struct ModelArgs {
     pub prefix: Option<TaskPrefix>,
 }
 
-impl ModelArgs {
-    /// What was asked for, else the model inside this program.
-    ///
-    /// # Errors
-    /// What is neither a directory nor a name.
-    pub fn reference(&self) -> Result<ModelRef, CheckpointError> {
-        let named = self.model.as_deref().map(ModelRef::parse);
-        named.unwrap_or(Ok(ModelRef::Bundled))
-    }
-
-    /// Opens it.
-    ///
-    /// # Errors
-    /// A model that is not there or damaged.
-    pub fn open(&self) -> Result<Checkpoint, CheckpointError> {
-        Checkpoint::load_from(self.reference()?.resolve(&Hub::from_env())?)
-    }
-}
-
 /// Where it runs.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Running")]
@@ -64,51 +44,9 @@ pub struct RuntimeArgs {
     #[arg(long, value_enum, ignore_case = true, default_value = "full")]
     pub weights: WeightForm,
 
-    /// CPU threads [default: as many as this process may use].
-    #[arg(long, short, value_name = "N", value_parser = at_least_one, env = "ANKH3_THREADS")]
-    pub threads: Option<usize>,
-
     /// Tokens in a batch. A longer sequence makes a batch of its own.
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub max_batch_tokens: Option<usize>,
-}
-
-impl RuntimeArgs {
-    /// Opens the device.
-    ///
-    /// # Errors
-    /// A device that this build or machine lacks.
-    pub fn compute(&self) -> Result<Compute, DeviceError> {
-        self.weighed(Compute::open(self.device, self.dtype)?)
-    }
-
-    /// Opens every device asked for.
-    ///
-    /// # Errors
-    /// A device that this build or machine lacks.
-    pub fn computes(&self) -> Result<Vec<Compute>, DeviceError> {
-        let all = Compute::open_all(self.device, self.dtype)?;
-        all.into_iter()
-            .map(|compute| self.weighed(compute))
-            .collect()
-    }
-
-    /// With weights in the form asked for.
-    fn weighed(&self, compute: Compute) -> Result<Compute, DeviceError> {
-        match self.weights {
-            WeightForm::Full => Ok(compute),
-            WeightForm::Int8 => compute.quantized(),
-        }
-    }
-
-    /// Tokens in a batch: what was asked for, else what keeps the device busy.
-    pub fn batch_tokens(&self, compute: &Compute) -> usize {
-        self.max_batch_tokens.unwrap_or(if compute.device.is_cpu() {
-            2048
-        } else {
-            32_768
-        })
-    }
 }
 
 /// The sequences to read.
@@ -282,9 +220,40 @@ pub fn at_least_one(text: &str) -> Result<usize, String> {
     }
 }
 
+/// The largest value of `--threads` on this machine: more threads than this are a mistake, and starting these would take
+/// the memory of the machine.
+fn most_threads() -> usize {
+    let available = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    (4 * available).max(1024)
+}
+
+/// Parses a number of threads: at least 1, at most four per CPU or 1024, whichever is larger.
+///
+/// # Errors
+/// Anything else.
+pub fn thread_count(text: &str) -> Result<usize, String> {
+    let most = most_threads();
+    match at_least_one(text)? {
+        count if count <= most => Ok(count),
+        _ => Err(format!("at most {most} threads on this machine")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn unreasonable_numbers_of_threads_are_errors() {
+        assert_eq!(thread_count("1"), Ok(1));
+        assert_eq!(thread_count("1024"), Ok(1024));
+        let error = thread_count("100000").unwrap_err();
+        assert_eq!(
+            error,
+            format!("at most {} threads on this machine", most_threads())
+        );
+        assert!(thread_count("0").is_err() && thread_count("two").is_err());
+    }
 
     #[test]
     fn shards_are_one_based_on_the_command_line() {

@@ -40,13 +40,10 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "args",
         &[
-            "number",
-            "kernels",
-            "checkpoint",
             "device",
-            "inference",
             "input",
-            "packing",
+            "kernels",
+            "number",
             "sequence",
             "tokenizer",
         ],

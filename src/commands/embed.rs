@@ -53,13 +53,6 @@ pub struct EmbedArgs {
     runtime: RuntimeArgs,
 }
 
-impl EmbedArgs {
-    /// CPU threads asked for.
-    pub fn threads(&self) -> Option<usize> {
-        self.runtime.threads
-    }
-}
-
 const EXAMPLES: &str = "\
 Examples:
   zcat proteome.fasta.gz | ankh3 embed --model ankh3-large --pooling mean -o proteome.h5
@@ -139,9 +132,7 @@ pub fn run(args: &EmbedArgs) -> Result<Outcome> {
         !(args.scale.resume && stdio::is_dash(&args.output.output)),
         usage("--resume needs a file: add -o FILE")
     );
-    let opened = Opened::on_all(&args.model, &args.runtime, |checkpoint| {
-        checkpoint.tokenizer.default_prefix()
-    })?;
+    let opened = Opened::on_all(&args.model, &args.runtime)?;
     let layers = resolve_layers(&args.what.layers, opened.checkpoint.config.num_layers)?;
     let poolings = &args.what.pooling;
     let mut schema = Schema {

@@ -46,13 +46,6 @@ pub struct MaskFillArgs {
     runtime: RuntimeArgs,
 }
 
-impl MaskFillArgs {
-    /// CPU threads asked for.
-    pub fn threads(&self) -> Option<usize> {
-        self.runtime.threads
-    }
-}
-
 const NOTES: &str = "\
 How a site is filled:
   r_k = argmax p(· | encoder_input, r_0 … r_{k-1}), a softmax over the residues of --allow alone
@@ -123,9 +116,7 @@ pub fn run(args: &MaskFillArgs) -> Result<Outcome> {
             output.display()
         ))
     );
-    let opened = Opened::on_all(&args.model, &args.runtime, |checkpoint| {
-        checkpoint.tokenizer.default_prefix()
-    })?;
+    let opened = Opened::on_all(&args.model, &args.runtime)?;
     let tokenizer = &opened.checkpoint.tokenizer;
     let residues = Residues::new(args.how.allow.as_bytes(), tokenizer).context("--allow")?;
     let manifest = manifest(args, &opened, &residues)?;

@@ -52,13 +52,6 @@ pub struct ScoreArgs {
     runtime: RuntimeArgs,
 }
 
-impl ScoreArgs {
-    /// CPU threads asked for.
-    pub fn threads(&self) -> Option<usize> {
-        self.runtime.threads
-    }
-}
-
 const NOTES: &str = "\
 Formulas (positions count from 1; w is the protein's residue, m the mutant's; higher is better):
   log p(a at i)      log-softmax over the 20 standard residues of the decoder's logits after <start> <extra_id_0>, where the encoder reads the protein with
@@ -193,9 +186,7 @@ pub fn run(args: &ScoreArgs) -> Result<Outcome> {
     let on_bad = options.on_bad;
     let mut task = Task::new(&args.what, on_bad)?;
     let masking = args.what.masking(task.has_variants())?;
-    let opened = Opened::on_all(&args.model, &args.runtime, |checkpoint| {
-        checkpoint.tokenizer.default_prefix()
-    })?;
+    let opened = Opened::on_all(&args.model, &args.runtime)?;
     let mut manifest = opened.provenance("score")?;
     describe(&mut manifest, args, &task, masking);
     let max_tokens = opened.batch_tokens(&args.runtime, Stacks::Both);

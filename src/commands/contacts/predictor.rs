@@ -210,9 +210,7 @@ impl Predictor {
         runtime: &RuntimeArgs,
         command: &str,
     ) -> Result<Self> {
-        let opened = Opened::new(&features.model(features.prefix), runtime, |checkpoint| {
-            checkpoint.tokenizer.default_prefix()
-        })?;
+        let opened = Opened::new(&features.model(features.prefix), runtime)?;
         let encoder = load_encoder(&opened)?;
         let outputs = args.jacobian_outputs;
         let decoder = match outputs {
@@ -347,9 +345,7 @@ fn open_for(
         bail!("{}: attention needs a model", dir.display());
     }
     let prefix = prefix_of_head(stored, dir, features.prefix)?;
-    let opened = Opened::new(&features.model(Some(prefix)), runtime, |checkpoint| {
-        checkpoint.tokenizer.default_prefix()
-    })?;
+    let opened = Opened::new(&features.model(Some(prefix)), runtime)?;
     same_model(stored, dir, &opened)?;
     Ok(opened)
 }

@@ -149,9 +149,7 @@ impl Source {
         runtime: &RuntimeArgs,
         layers: impl FnOnce(usize) -> Result<Vec<usize>>,
     ) -> Result<Self> {
-        let opened = Opened::new(&args.model(prefix), runtime, |checkpoint| {
-            checkpoint.tokenizer.default_prefix()
-        })?;
+        let opened = Opened::new(&args.model(prefix), runtime)?;
         let layers = layers(opened.checkpoint.config.num_layers)?;
         let encoder = opened.load(|loader| Encoder::load(loader, &opened.checkpoint.config))?;
         let mut manifest = opened.provenance("embed")?;

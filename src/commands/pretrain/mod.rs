@@ -82,10 +82,6 @@ pub struct PretrainArgs {
     /// Number type of the matrix products [default: f32 on a CPU, bf16 on a GPU]; master weights are f32 always.
     #[arg(long, value_parser = number_type(&COMPUTE_TYPES), ignore_case = true, help_heading = "Running")]
     dtype: Option<NumberType>,
-
-    /// CPU threads [default: as many as this process may use].
-    #[arg(long, short, value_name = "N", value_parser = at_least_one, env = "ANKH3_THREADS", help_heading = "Running")]
-    pub(super) threads: Option<usize>,
 }
 
 const EXAMPLES: &str = "\
