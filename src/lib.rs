@@ -15,9 +15,11 @@
 //! - [`number`]: number types, their names and bytes.
 //! - [`device`], [`progress`]: where it runs, what the user sees meanwhile.
 
+#[cfg(feature = "cli")]
 pub mod args;
 pub mod check;
 pub mod checkpoint;
+#[cfg(feature = "cli")]
 pub mod commands;
 pub mod device;
 pub mod inference;
@@ -29,6 +31,7 @@ pub mod number;
 pub mod output;
 pub mod packing;
 pub mod probe;
+#[cfg(feature = "cli")]
 pub mod progress;
 pub mod report;
 pub mod sequence;

@@ -41,16 +41,17 @@ const BLOCK: usize = 1 << 16;
 
 /// A named shape; all are Ankh3's variant: gated `SiLU`, 64 buckets, 256 ids, an output projection of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Preset {
-    /// 7.7 million parameters: tests and first steps.
+    /// 7.7 million parameters, for tests and first steps
     Nano,
-    /// 61 million parameters: trains on one small GPU.
+    /// 61 million parameters; trains on one small GPU
     Small,
-    /// The shape of Ankh-base.
+    /// The shape of Ankh-base with Ankh3's vocabulary, 737 million parameters
     Base,
-    /// The shape of Ankh3-Large.
+    /// The shape of Ankh3-Large, 1.9 billion parameters
     Large,
-    /// The shape of Ankh3-XL.
+    /// The shape of Ankh3-XL, 5.7 billion parameters
     Xl,
 }
 

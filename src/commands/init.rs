@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use crate::args::number_type;
 use crate::checkpoint::init::{Preset, init};
@@ -20,8 +20,8 @@ pub struct InitArgs {
     #[arg(value_name = "DIR")]
     pub dir: PathBuf,
     /// The shape of the network
-    #[arg(long, value_enum, default_value_t = PresetArg::Nano)]
-    pub preset: PresetArg,
+    #[arg(long, value_enum, default_value = "nano")]
+    pub preset: Preset,
     /// The same seed gives the same bytes, whatever the number of threads
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
@@ -35,36 +35,9 @@ const WEIGHT_TYPES: [(NumberType, &str); 2] = [
     (NumberType::Bf16, "bfloat16: half the size"),
 ];
 
-/// Presets on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum PresetArg {
-    /// 7.7 million parameters
-    Nano,
-    /// 61 million parameters
-    Small,
-    /// The shape of Ankh-base with Ankh3's vocabulary, 737 million parameters
-    Base,
-    /// The shape of Ankh3-Large, 1.9 billion parameters
-    Large,
-    /// The shape of Ankh3-XL, 5.7 billion parameters
-    Xl,
-}
-
-impl From<PresetArg> for Preset {
-    fn from(arg: PresetArg) -> Self {
-        match arg {
-            PresetArg::Nano => Preset::Nano,
-            PresetArg::Small => Preset::Small,
-            PresetArg::Base => Preset::Base,
-            PresetArg::Large => Preset::Large,
-            PresetArg::Xl => Preset::Xl,
-        }
-    }
-}
-
 /// Writes the checkpoint, and its directory to `out`.
 pub fn run(args: &InitArgs, out: &mut dyn Write) -> Result<()> {
-    init(&args.dir, args.preset.into(), args.seed, args.dtype)?;
+    init(&args.dir, args.preset, args.seed, args.dtype)?;
     tracing::info!("random weights, seed {}: train before use", args.seed);
     writeln!(out, "{}", args.dir.display())?;
     Ok(())

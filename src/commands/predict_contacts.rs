@@ -46,13 +46,6 @@ pub struct PredictContactsArgs {
     runtime: RuntimeArgs,
 }
 
-impl PredictContactsArgs {
-    /// CPU threads asked for.
-    pub fn threads(&self) -> Option<usize> {
-        self.runtime.threads
-    }
-}
-
 const EXAMPLES: &str = "\
 Examples:
   ankh3 predict-contacts --model DIR protein.fasta > contacts.rr

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
 use super::{FeatureArgs, FeaturesArg, Stored, TrainFeatureArgs};
-use crate::args::{PrefixArg, RuntimeArgs, usage};
+use crate::args::{RuntimeArgs, usage};
 use crate::commands::embed::resolve_layers;
 use crate::commands::opened::Opened;
 use crate::device::Compute;
@@ -21,6 +21,7 @@ use crate::probe::description::Source as Described;
 use crate::probe::train::Features;
 use crate::progress::Progress;
 use crate::sequence::Limit;
+use crate::tokenizer::TaskPrefix;
 
 /// A protein to be embedded: what messages call it, and its residues.
 pub(crate) type Protein<'a> = (&'a str, &'a [u8]);
@@ -144,13 +145,11 @@ impl Source {
 
     fn of_model(
         args: &FeatureArgs,
-        prefix: Option<PrefixArg>,
+        prefix: Option<TaskPrefix>,
         runtime: &RuntimeArgs,
         layers: impl FnOnce(usize) -> Result<Vec<usize>>,
     ) -> Result<Self> {
-        let opened = Opened::new(&args.model(prefix), runtime, |checkpoint| {
-            checkpoint.tokenizer.default_prefix()
-        })?;
+        let opened = Opened::new(&args.model(prefix), runtime)?;
         let layers = layers(opened.checkpoint.config.num_layers)?;
         let encoder = opened.load(|loader| Encoder::load(loader, &opened.checkpoint.config))?;
         let mut manifest = opened.provenance("embed")?;
@@ -259,18 +258,17 @@ impl Source {
 pub(crate) fn prefix_of_head(
     stored: &Stored,
     dir: &Path,
-    asked: Option<PrefixArg>,
-) -> Result<PrefixArg> {
+    asked: Option<TaskPrefix>,
+) -> Result<TaskPrefix> {
     let Described::Model { prefix, .. } = &stored.description.source else {
         bail!("{}: this head reads no model", dir.display());
     };
     let known = match prefix.as_str() {
-        "nlu" => PrefixArg::Nlu,
-        "s2s" => PrefixArg::S2s,
-        _ => PrefixArg::None,
+        "nlu" => TaskPrefix::Nlu,
+        "s2s" => TaskPrefix::S2s,
+        _ => TaskPrefix::None,
     };
     if let Some(asked) = asked {
-        let asked = crate::tokenizer::TaskPrefix::from(asked);
         ensure!(
             asked.as_str() == prefix,
             "{}: this head was trained with prefix {prefix}, not {}; leave --prefix out",

@@ -14,7 +14,6 @@ use crate::checkpoint::init::{self, Preset};
 use crate::checkpoint::layout::{self, LmHead, TensorSpec};
 use crate::checkpoint::save::{Contents, LazyTensor, save};
 use crate::checkpoint::{Checkpoint, Hub};
-use crate::commands::init::PresetArg;
 use crate::device::Compute;
 use crate::io::atomic_file::AtomicFile;
 use crate::model::Config;
@@ -186,10 +185,10 @@ fn files(patterns: &[String], key: &str) -> Result<Vec<PathBuf>> {
 
 fn shape(recipe: &Recipe) -> Result<Config> {
     let name = recipe.model.preset.as_deref().unwrap_or("nano");
-    let preset = PresetArg::from_str(name, true).map_err(|_| {
+    let preset = Preset::from_str(name, true).map_err(|_| {
         anyhow!("model.preset is \"{name}\"; it must be nano, small, base, large or xl")
     })?;
-    Ok(recipe.model.applied_to(Preset::from(preset).config()))
+    Ok(recipe.model.applied_to(preset.config()))
 }
 
 /// A shape that the recipe asks for must be that of the checkpoint.

@@ -11,8 +11,8 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
 use super::Outcome;
-use super::init::PresetArg;
 use crate::args::{COMPUTE_TYPES, at_least_one, number_type};
+use crate::checkpoint::init::Preset;
 use crate::checkpoint::training as steps;
 use crate::device::{Compute, DeviceSpec};
 use crate::input::corpus::Corpus;
@@ -44,7 +44,7 @@ pub struct PretrainArgs {
 
     /// A recipe that comes with the tool, instead of a file: name the data by `--set data.train=…`.
     #[arg(long, value_enum, value_name = "SHAPE", conflicts_with = "recipe")]
-    preset: Option<PresetArg>,
+    preset: Option<Preset>,
 
     /// The directory of the run.
     #[arg(
@@ -82,10 +82,6 @@ pub struct PretrainArgs {
     /// Number type of the matrix products [default: f32 on a CPU, bf16 on a GPU]; master weights are f32 always.
     #[arg(long, value_parser = number_type(&COMPUTE_TYPES), ignore_case = true, help_heading = "Running")]
     dtype: Option<NumberType>,
-
-    /// CPU threads [default: as many as this process may use].
-    #[arg(long, short, value_name = "N", value_parser = at_least_one, env = "ANKH3_THREADS", help_heading = "Running")]
-    pub(super) threads: Option<usize>,
 }
 
 const EXAMPLES: &str = "\
