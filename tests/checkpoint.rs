@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use ankh3::checkpoint::init::{self, Preset};
-use ankh3::checkpoint::inspect::Summary;
+use ankh3::checkpoint::init::{self, ModelPreset};
+use ankh3::checkpoint::inspect::CheckpointSummary;
 use ankh3::checkpoint::layout::LmHead;
 use ankh3::checkpoint::{Checkpoint, CheckpointError, StoredDtype, convert};
 use ankh3::tokenizer::{TaskPrefix, Tokenizer};
@@ -157,7 +157,7 @@ fn pickle_and_safetensors_are_the_same_model() {
         let file = dir.path().join("model.safetensors");
         convert::to_safetensors(dir.path(), &file).unwrap();
         let converted = Checkpoint::load(dir.path()).unwrap();
-        let stored: Vec<_> = Summary::of(&converted).files;
+        let stored: Vec<_> = CheckpointSummary::of(&converted).files;
         assert_eq!(stored.len(), 1);
         assert_eq!(stored[0].0, "model.safetensors");
         assert_eq!(
@@ -310,9 +310,9 @@ fn what_is_no_t5_is_refused() {
 fn init_writes_a_model_that_loads() {
     let parent = tempfile::tempdir().unwrap();
     let dir = parent.path().join("models/nano");
-    init::init(&dir, Preset::Nano, 7, StoredDtype::Bf16).unwrap();
+    init::init(&dir, ModelPreset::Nano, 7, StoredDtype::Bf16).unwrap();
     let checkpoint = Checkpoint::load(&dir).unwrap();
-    let summary = Summary::of(&checkpoint);
+    let summary = CheckpointSummary::of(&checkpoint);
     assert_eq!(summary.problems, Vec::<String>::new());
     assert_eq!(summary.unused, Vec::<String>::new());
     assert_eq!(summary.parameters, 7_706_880);
@@ -329,7 +329,7 @@ fn init_writes_a_model_that_loads() {
         .map(|e| e.unwrap().file_name())
         .collect();
     assert_eq!(left, ["nano"], "nothing unfinished is left behind");
-    let message = init::init(&dir, Preset::Nano, 7, StoredDtype::Bf16)
+    let message = init::init(&dir, ModelPreset::Nano, 7, StoredDtype::Bf16)
         .unwrap_err()
         .to_string();
     assert!(message.contains("not empty"), "{message}");
@@ -340,7 +340,7 @@ fn the_same_seed_is_the_same_file_and_bf16_is_f32_rounded() {
     let parent = tempfile::tempdir().unwrap();
     let make = |name: &str, seed, dtype| {
         let dir = parent.path().join(name);
-        init::init(&dir, Preset::Nano, seed, dtype).unwrap();
+        init::init(&dir, ModelPreset::Nano, seed, dtype).unwrap();
         dir
     };
     let a = make("a", 1, StoredDtype::Bf16);
@@ -367,7 +367,7 @@ fn written_files_have_ordinary_permissions() {
     use std::os::unix::fs::PermissionsExt;
     let parent = tempfile::tempdir().unwrap();
     let dir = parent.path().join("nano");
-    init::init(&dir, Preset::Nano, 0, StoredDtype::Bf16).unwrap();
+    init::init(&dir, ModelPreset::Nano, 0, StoredDtype::Bf16).unwrap();
     let mode = |name: &str| fs::metadata(dir.join(name)).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode("model.safetensors"), mode("config.json"));
 }

@@ -44,10 +44,10 @@ fn goldens() -> Vec<(Network, TaskPrefix, Value)> {
 }
 
 fn model(network: &Network, prefix: TaskPrefix, max_batch_tokens: usize) -> MaskedModel<'_> {
-    let stacks = (&network.encoder, &network.decoder);
+    let stacks = network.stacks();
     let residues = Residues::standard(&network.tokenizer).unwrap();
     MaskedModel::new(
-        vec![stacks],
+        stacks,
         &network.tokenizer,
         prefix,
         residues,

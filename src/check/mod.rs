@@ -21,6 +21,7 @@ use crate::kernels::cpu::packed_weight::{PackedWeight, Precision};
 use crate::kernels::cpu::{IntegerIsa, Isa};
 use crate::kernels::linear::WeightForm;
 use crate::model::config::FeedForward;
+use crate::model::names::SHARED;
 use crate::model::{Config, Encoder, Loader, Packed, StoredDtype, TensorView, WeightSource};
 
 /// One comparison.
@@ -225,7 +226,7 @@ impl Random {
         let fan_in = *shape.last().unwrap_or(&1) as f32;
         let scale = |value: f32| match shape {
             [_] => 1.0 + 0.3 * value,
-            _ if name.contains("relative") || name == "shared.weight" => value,
+            _ if name.contains("relative") || name == SHARED => value,
             _ => value * (3.0 / fan_in).sqrt(),
         };
         values.into_iter().map(scale).collect()

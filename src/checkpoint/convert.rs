@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use super::save::{LazyTensor, write_safetensors};
-use super::weights::Weights;
-use super::{CheckpointError, Place};
+use super::weights::WeightFiles;
+use super::{CheckpointError, ModelLocation};
 
 /// Writes the weights of a checkpoint directory, whatever their layout, to one safetensors file. Values and types stay as they are; a
 /// tensor stored under several names is written once.
 pub fn to_safetensors(dir: &Path, file: &Path) -> Result<(), CheckpointError> {
-    let weights = Weights::open(&Place::Directory(dir.to_path_buf()))?;
+    let weights = WeightFiles::open(&ModelLocation::Directory(dir.to_path_buf()))?;
     let mut tensors = Vec::with_capacity(weights.entries.len());
     for (name, entry) in &weights.entries {
         // Asked for once now, so that a tensor that cannot be read is an error before anything is written.

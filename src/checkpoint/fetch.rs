@@ -18,8 +18,8 @@ use super::fetch_error::api_error;
 use super::hub::model_repo;
 use super::load::card_licence;
 pub use super::transfer::Patience;
-use super::transfer::{Checksum, Client, Source, place, sha256_of, unfinished_file};
-use super::weights::{self, Format};
+use super::transfer::{Checksum, Client, RemoteFile, place, sha256_of, unfinished_file};
+use super::weights::{self, WeightFormat};
 use super::{Hub, convert, resolve};
 
 /// Everything but the weights that is taken where the repository has it.
@@ -192,7 +192,7 @@ impl<'a> Session<'a> {
                 self.file(&name, on_event)?;
             }
         }
-        if format == Format::Pickle {
+        if format == WeightFormat::Pickle {
             on_event(Event::Converting);
             self.convert(&dir)?;
         }
@@ -224,7 +224,7 @@ impl<'a> Session<'a> {
             let (file, etag) = (name.to_string(), metadata.etag().to_string());
             FetchError::Unverifiable { file, etag }
         })?;
-        let source = Source {
+        let source = RemoteFile {
             name,
             url,
             size: metadata.size() as u64,

@@ -41,7 +41,7 @@ const BLOCK: usize = 1 << 16;
 
 /// A named shape; all are Ankh3's variant: gated `SiLU`, 64 buckets, 256 ids, an output projection of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Preset {
+pub enum ModelPreset {
     /// 7.7 million parameters: tests and first steps.
     Nano,
     /// 61 million parameters: trains on one small GPU.
@@ -54,15 +54,15 @@ pub enum Preset {
     Xl,
 }
 
-impl Preset {
+impl ModelPreset {
     /// The network's shape.
     pub fn config(self) -> Config {
         match self {
-            Preset::Nano => shape(256, 640, 4, 6, 3),
-            Preset::Small => shape(512, 1280, 8, 12, 6),
-            Preset::Base => shape(768, 3072, 12, 48, 24),
-            Preset::Large => shape(1536, 3840, 16, 48, 24),
-            Preset::Xl => shape(2560, 6720, 32, 48, 24),
+            ModelPreset::Nano => shape(256, 640, 4, 6, 3),
+            ModelPreset::Small => shape(512, 1280, 8, 12, 6),
+            ModelPreset::Base => shape(768, 3072, 12, 48, 24),
+            ModelPreset::Large => shape(1536, 3840, 16, 48, 24),
+            ModelPreset::Xl => shape(2560, 6720, 32, 48, 24),
         }
     }
 }
@@ -92,7 +92,7 @@ fn shape(d_model: usize, d_ff: usize, num_heads: usize, encoder: usize, decoder:
 /// Writes a random checkpoint with the tokenizer of [`Tokenizer::ankh3`]. One tensor at a time is in memory.
 pub fn init(
     dir: &Path,
-    preset: Preset,
+    preset: ModelPreset,
     seed: u64,
     dtype: StoredDtype,
 ) -> Result<(), CheckpointError> {
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn values_have_the_deviation_of_their_kind() {
-        let config = Preset::Nano.config();
+        let config = ModelPreset::Nano.config();
         for spec in layout::tensors(&config, LmHead::Own) {
             let values = values(&spec, &config, 1);
             let mean = values.iter().map(|v| f64::from(*v)).sum::<f64>() / values.len() as f64;
@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn values_depend_on_seed_and_name_alone() {
-        let config = Preset::Nano.config();
+        let config = ModelPreset::Nano.config();
         let specs = layout::tensors(&config, LmHead::Own);
         let [a, b] = [&specs[1], &specs[2]];
         assert_eq!(values(a, &config, 7), values(a, &config, 7));
@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn no_two_blocks_repeat() {
-        let config = Preset::Nano.config();
+        let config = ModelPreset::Nano.config();
         let spec = &layout::tensors(&config, LmHead::Own)[0];
         let long = TensorSpec {
             name: spec.name.clone(),

@@ -10,7 +10,7 @@ use candle_core::DType;
 use candle_core::pickle::{TensorInfo, read_pth_tensor_info};
 use zip::{CompressionMethod, ZipArchive};
 
-use super::weights::Entry;
+use super::weights::WeightEntry;
 use super::{CheckpointError, StoredDtype};
 
 /// Where the tensors of a `.bin` lie in its map.
@@ -18,7 +18,7 @@ pub(super) fn entries(
     file: usize,
     path: &Path,
     map: &[u8],
-) -> Result<Vec<(String, Entry)>, CheckpointError> {
+) -> Result<Vec<(String, WeightEntry)>, CheckpointError> {
     let damaged = |message: String| CheckpointError::damaged(path, message);
     if !map.starts_with(b"PK") {
         return Err(damaged(
@@ -47,7 +47,7 @@ fn entry(
     file: usize,
     info: &TensorInfo,
     archive: &mut ZipArchive<Cursor<&[u8]>>,
-) -> Result<Entry, String> {
+) -> Result<WeightEntry, String> {
     let storage = archive
         .by_name(&info.path)
         .map_err(|error| format!("{error}; fetch it again"))?;
@@ -67,7 +67,7 @@ fn entry(
             "shape {shape:?} reaches beyond its storage; fetch it again"
         ));
     }
-    Ok(Entry {
+    Ok(WeightEntry {
         file,
         start: start as usize + layout.start_offset(),
         dtype: stored_dtype(info.dtype),

@@ -31,41 +31,41 @@ const FILES: &[(&str, &[u8])] = bundled![
 
 /// A directory, or a folder of the bundled model.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum ModelLocation {
     /// On this machine.
     Directory(PathBuf),
     /// Inside this program: a folder of the bundled model, empty for its root.
     Bundled(PathBuf),
 }
 
-impl Place {
+impl ModelLocation {
     /// The root of the bundled model.
     pub fn bundled() -> Self {
-        Place::Bundled(PathBuf::new())
+        ModelLocation::Bundled(PathBuf::new())
     }
 
     /// The directory, if it is one.
     pub fn directory(&self) -> Option<&Path> {
         match self {
-            Place::Directory(dir) => Some(dir),
-            Place::Bundled(_) => None,
+            ModelLocation::Directory(dir) => Some(dir),
+            ModelLocation::Bundled(_) => None,
         }
     }
 
     /// A folder of this one.
     pub fn join(&self, folder: impl AsRef<Path>) -> Self {
         match self {
-            Place::Directory(dir) => Place::Directory(dir.join(folder)),
-            Place::Bundled(dir) => Place::Bundled(dir.join(folder)),
+            ModelLocation::Directory(dir) => ModelLocation::Directory(dir.join(folder)),
+            ModelLocation::Bundled(dir) => ModelLocation::Bundled(dir.join(folder)),
         }
     }
 
     /// How messages call it.
     pub fn name(&self) -> PathBuf {
         match self {
-            Place::Directory(dir) => dir.clone(),
-            Place::Bundled(dir) if dir.as_os_str().is_empty() => BUNDLED.into(),
-            Place::Bundled(dir) => Path::new(BUNDLED).join(dir),
+            ModelLocation::Directory(dir) => dir.clone(),
+            ModelLocation::Bundled(dir) if dir.as_os_str().is_empty() => BUNDLED.into(),
+            ModelLocation::Bundled(dir) => Path::new(BUNDLED).join(dir),
         }
     }
 
@@ -80,8 +80,10 @@ impl Place {
     /// A file that cannot be read.
     pub fn read(&self, name: &str) -> Result<Option<Cow<'static, [u8]>>, CheckpointError> {
         let dir = match self {
-            Place::Bundled(dir) => return Ok(bundled_file(&dir.join(name)).map(Cow::Borrowed)),
-            Place::Directory(dir) => dir,
+            ModelLocation::Bundled(dir) => {
+                return Ok(bundled_file(&dir.join(name)).map(Cow::Borrowed));
+            }
+            ModelLocation::Directory(dir) => dir,
         };
         let path = dir.join(name);
         match std::fs::read(&path) {
@@ -94,8 +96,8 @@ impl Place {
     /// Whether there is a file of this name.
     pub fn has(&self, name: &str) -> bool {
         match self {
-            Place::Directory(dir) => dir.join(name).is_file(),
-            Place::Bundled(dir) => bundled_file(&dir.join(name)).is_some(),
+            ModelLocation::Directory(dir) => dir.join(name).is_file(),
+            ModelLocation::Bundled(dir) => bundled_file(&dir.join(name)).is_some(),
         }
     }
 }
@@ -106,14 +108,14 @@ pub(super) fn bundled_file(path: &Path) -> Option<&'static [u8]> {
     file.map(|(_, bytes)| *bytes)
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for ModelLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.name().display())
     }
 }
 
-impl From<PathBuf> for Place {
+impl From<PathBuf> for ModelLocation {
     fn from(dir: PathBuf) -> Self {
-        Place::Directory(dir)
+        ModelLocation::Directory(dir)
     }
 }

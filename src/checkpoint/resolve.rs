@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::place::{BUNDLED, BUNDLED_NAMES};
-use super::{CheckpointError, Hub, Place};
+use super::{CheckpointError, Hub, ModelLocation};
 
 /// A released model with a short name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,17 +131,17 @@ impl ModelRef {
     }
 
     /// Where the model's files are.
-    pub fn resolve(&self, hub: &Hub) -> Result<Place, CheckpointError> {
+    pub fn resolve(&self, hub: &Hub) -> Result<ModelLocation, CheckpointError> {
         match self {
-            ModelRef::Directory(dir) => Ok(Place::Directory(dir.clone())),
-            ModelRef::Bundled => Ok(Place::bundled()),
+            ModelRef::Directory(dir) => Ok(ModelLocation::Directory(dir.clone())),
+            ModelRef::Bundled => Ok(ModelLocation::bundled()),
             ModelRef::Hub {
                 name,
                 repo,
                 revision,
             } => hub
                 .snapshot(repo, revision)
-                .map(Place::Directory)
+                .map(ModelLocation::Directory)
                 .ok_or_else(|| CheckpointError::NotCached {
                     name: name.clone(),
                     cache: hub.cache.clone(),

@@ -98,7 +98,7 @@ impl Hasher {
 }
 
 /// A file to transfer.
-pub(super) struct Source<'a> {
+pub(super) struct RemoteFile<'a> {
     pub name: &'a str,
     pub url: String,
     pub size: u64,
@@ -138,7 +138,7 @@ impl Client {
     /// Downloads to `blob`, calling `arrived` with the number of bytes each time some have arrived.
     pub(super) fn download(
         &self,
-        source: &Source<'_>,
+        source: &RemoteFile<'_>,
         blob: &Path,
         arrived: &mut dyn FnMut(u64),
     ) -> Result<(), FetchError> {
@@ -174,7 +174,7 @@ impl Client {
     /// One request: from where the file ends to where the transfer ends or breaks.
     fn stream(
         &self,
-        source: &Source<'_>,
+        source: &RemoteFile<'_>,
         progress: &mut Progress,
         arrived: &mut dyn FnMut(u64),
     ) -> Result<(), FetchError> {
@@ -224,7 +224,7 @@ impl Client {
     }
 }
 
-fn broken(source: &Source<'_>, position: u64, message: &str) -> FetchError {
+fn broken(source: &RemoteFile<'_>, position: u64, message: &str) -> FetchError {
     FetchError::Broken {
         file: source.name.to_string(),
         position,
@@ -233,7 +233,7 @@ fn broken(source: &Source<'_>, position: u64, message: &str) -> FetchError {
     }
 }
 
-fn start_over(source: &Source<'_>, progress: &mut Progress) -> std::io::Result<()> {
+fn start_over(source: &RemoteFile<'_>, progress: &mut Progress) -> std::io::Result<()> {
     progress.file.as_file_mut().set_len(0)?;
     progress.file.as_file_mut().rewind()?;
     progress.hasher = source.checksum.hasher(source.size);
@@ -241,7 +241,7 @@ fn start_over(source: &Source<'_>, progress: &mut Progress) -> std::io::Result<(
     Ok(())
 }
 
-fn finish(source: &Source<'_>, progress: Progress, blob: &Path) -> Result<(), FetchError> {
+fn finish(source: &RemoteFile<'_>, progress: Progress, blob: &Path) -> Result<(), FetchError> {
     let found = progress.hasher.finish();
     if progress.position != source.size || found != source.checksum.as_str() {
         return Err(FetchError::Checksum {

@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 
 use crate::checkpoint::StoredDtype;
-use crate::checkpoint::init::{Preset, init};
+use crate::checkpoint::init::{ModelPreset, init};
 
 /// Write a randomly initialised checkpoint in Hugging Face's layout
 ///
@@ -53,14 +53,14 @@ pub enum DtypeArg {
     Bf16,
 }
 
-impl From<PresetArg> for Preset {
+impl From<PresetArg> for ModelPreset {
     fn from(arg: PresetArg) -> Self {
         match arg {
-            PresetArg::Nano => Preset::Nano,
-            PresetArg::Small => Preset::Small,
-            PresetArg::Base => Preset::Base,
-            PresetArg::Large => Preset::Large,
-            PresetArg::Xl => Preset::Xl,
+            PresetArg::Nano => ModelPreset::Nano,
+            PresetArg::Small => ModelPreset::Small,
+            PresetArg::Base => ModelPreset::Base,
+            PresetArg::Large => ModelPreset::Large,
+            PresetArg::Xl => ModelPreset::Xl,
         }
     }
 }

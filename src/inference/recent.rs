@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::embedder::Columns;
+use super::embedder::EmbeddingColumns;
 
 /// Bytes of results kept.
 const LIMIT: usize = 256 << 20;
@@ -15,7 +15,7 @@ type Key = [u8; 32];
 /// First in, first out.
 #[derive(Default)]
 pub(super) struct Recent {
-    results: HashMap<Key, Arc<Columns>>,
+    results: HashMap<Key, Arc<EmbeddingColumns>>,
     order: VecDeque<Key>,
     bytes: usize,
 }
@@ -24,16 +24,16 @@ fn key(residues: &[u8]) -> Key {
     Sha256::digest(residues).into()
 }
 
-fn size(columns: &Columns) -> usize {
+fn size(columns: &EmbeddingColumns) -> usize {
     columns.iter().map(|column| column.len() * 4).sum()
 }
 
 impl Recent {
-    pub(super) fn get(&self, residues: &[u8]) -> Option<Arc<Columns>> {
+    pub(super) fn get(&self, residues: &[u8]) -> Option<Arc<EmbeddingColumns>> {
         self.results.get(&key(residues)).cloned()
     }
 
-    pub(super) fn insert(&mut self, residues: &[u8], columns: &Arc<Columns>) {
+    pub(super) fn insert(&mut self, residues: &[u8], columns: &Arc<EmbeddingColumns>) {
         let key = key(residues);
         if self.results.insert(key, columns.clone()).is_some() {
             return;

@@ -8,7 +8,7 @@ const LEAST: usize = 1024;
 
 /// What of a network is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stacks {
+pub enum LoadedStacks {
     /// The encoder alone.
     Encoder,
     /// The encoder and the decoder.
@@ -19,14 +19,14 @@ pub enum Stacks {
 ///
 /// At its widest a token has, in the feed-forward block: its residual and the normed copy, both inputs of the gate, their product and the output; and at the end the
 /// states in f32.
-pub fn token_budget(config: &Config, stacks: Stacks, free: usize, size: usize) -> usize {
+pub fn token_budget(config: &Config, stacks: LoadedStacks, free: usize, size: usize) -> usize {
     let inner = config.inner_dim();
     let attention = 2 * config.d_model * inner + 2 * inner * config.d_model;
     let layer = attention + 3 * config.d_model * config.d_ff;
     // A decoder's layer attends twice.
     let decoder_layers = match stacks {
-        Stacks::Both => config.decoder_layers(),
-        Stacks::Encoder => 0,
+        LoadedStacks::Both => config.decoder_layers(),
+        LoadedStacks::Encoder => 0,
     };
     let decoder = decoder_layers * (layer + attention);
     let embeddings = config.vocab_size * config.d_model;
@@ -66,13 +66,16 @@ mod tests {
             decoder_start_token_id: 0,
         };
         let gib = |n: usize| n << 30;
-        assert_eq!(token_budget(&large, Stacks::Both, gib(80), 2), MOST);
+        assert_eq!(token_budget(&large, LoadedStacks::Both, gib(80), 2), MOST);
         // 2.4 GB of weights, 51 KB a token.
-        let budget = token_budget(&large, Stacks::Encoder, gib(4), 2);
+        let budget = token_budget(&large, LoadedStacks::Encoder, gib(4), 2);
         assert!((20_000..40_000).contains(&budget), "{budget}");
         // 1.6 GB more.
-        let less = token_budget(&large, Stacks::Both, gib(4), 2);
+        let less = token_budget(&large, LoadedStacks::Both, gib(4), 2);
         assert!((1024..budget / 2).contains(&less), "{less}");
-        assert_eq!(token_budget(&large, Stacks::Encoder, gib(1), 2), LEAST);
+        assert_eq!(
+            token_budget(&large, LoadedStacks::Encoder, gib(1), 2),
+            LEAST
+        );
     }
 }

@@ -9,6 +9,8 @@ mod read;
 mod vocabulary;
 mod write;
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -25,7 +27,7 @@ pub enum TaskPrefix {
 }
 
 impl TaskPrefix {
-    /// As written on the command line and in provenance: `none`, `nlu`, `s2s`.
+    /// The word on the command line and in metadata: `none`, `nlu`, `s2s`.
     pub fn as_str(self) -> &'static str {
         match self {
             TaskPrefix::None => "none",
@@ -44,15 +46,23 @@ impl TaskPrefix {
     }
 }
 
-/// What the model sees of one sequence.
+/// The tokens of one sequence, as the encoder reads them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Encoding {
     /// `[prefix] + one id per residue + </s>`.
     pub token_ids: Vec<u32>,
-    /// Position of the first residue: 1 with a prefix, else 0. Residues are `token_ids[first..token_ids.len() - 1]`.
+    /// Position of the first residue: 1 with a prefix, else 0.
     pub first_residue: usize,
     /// Residues without an id of their own, given the id of `X`.
     pub replaced: usize,
+}
+
+impl Encoding {
+    /// The positions of the residues in [`Encoding::token_ids`].
+    pub fn residues(&self) -> Range<usize> {
+        // The last token is `</s>`.
+        self.first_residue..self.token_ids.len() - 1
+    }
 }
 
 /// Why a vocabulary could not be read or a sequence not be encoded.
@@ -137,7 +147,7 @@ impl Tokenizer {
     /// Token ids of one sequence: the prefix if any, one id per residue, `</s>`. Lower case (soft-masked) counts as upper case; a
     /// letter without an id of its own (often `J`, `U`, `Z`, `O`, `B`) gets the id of `X` and is counted.
     pub fn encode(&self, residues: &[u8], prefix: TaskPrefix) -> Result<Encoding, TokenizerError> {
-        let mut token_ids = Vec::with_capacity(residues.len() + 2);
+        let mut token_ids = Vec::with_capacity(Self::num_tokens(residues.len()));
         token_ids.extend(self.require_prefix(prefix)?);
         let first_residue = token_ids.len();
         let mut replaced = 0;
@@ -156,6 +166,12 @@ impl Tokenizer {
             first_residue,
             replaced,
         })
+    }
+
+    /// Tokens of a sequence of `residues` residues with a task prefix: the prefix, one token per residue, `</s>`. Without a
+    /// prefix the sequence has one token fewer.
+    pub fn num_tokens(residues: usize) -> usize {
+        residues + 2
     }
 
     fn require_prefix(&self, prefix: TaskPrefix) -> Result<Option<u32>, TokenizerError> {

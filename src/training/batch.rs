@@ -2,8 +2,8 @@
 
 use rand::{Rng, RngExt};
 
-use super::objective::{Example, Mixture, Task, example};
-use super::order::Order;
+use super::objective::{Mixture, Objective, TrainingExample, example};
+use super::order::SequenceOrder;
 use crate::model::{Config, Packed};
 use crate::tokenizer::Tokenizer;
 
@@ -17,12 +17,12 @@ pub struct Batch {
     /// What each position of the target must say.
     pub labels: Vec<u32>,
     /// What each segment is.
-    pub tasks: Vec<Task>,
+    pub tasks: Vec<Objective>,
 }
 
 impl Batch {
     /// Packs examples.
-    pub fn new(examples: &[Example], config: &Config) -> Self {
+    pub fn new(examples: &[TrainingExample], config: &Config) -> Self {
         let shifted: Vec<Vec<u32>> = examples
             .iter()
             .map(|example| {
@@ -49,7 +49,7 @@ impl Batch {
 
 /// How examples are made of sequences.
 #[derive(Clone, Debug)]
-pub struct Maker<'a> {
+pub struct ExampleMaker<'a> {
     /// Which objectives.
     pub mixture: &'a Mixture,
     /// Their tokens.
@@ -58,9 +58,9 @@ pub struct Maker<'a> {
     pub max_residues: usize,
 }
 
-impl Maker<'_> {
+impl ExampleMaker<'_> {
     /// The example of one sequence, given as residue tokens.
-    pub fn example(&self, residues: &[u32], rng: &mut impl Rng) -> Example {
+    pub fn example(&self, residues: &[u32], rng: &mut impl Rng) -> TrainingExample {
         let residues = crop(residues, self.max_residues, rng);
         let task = self.mixture.pick(residues.len(), rng);
         example(residues, task, self.mixture, self.tokenizer, rng)
@@ -72,10 +72,10 @@ impl Maker<'_> {
     /// What `residues` meets.
     pub fn next<E>(
         &self,
-        order: &mut Order,
+        order: &mut SequenceOrder,
         max_tokens: usize,
         mut residues: impl FnMut(usize) -> Result<Vec<u32>, E>,
-    ) -> Result<Vec<Example>, E> {
+    ) -> Result<Vec<TrainingExample>, E> {
         let (mut examples, mut tokens) = (Vec::new(), 0);
         loop {
             let (number, mut rng) = order.peek();
@@ -129,13 +129,13 @@ mod tests {
     #[test]
     fn batches_fill_the_budget_and_lose_nothing() {
         let (tokenizer, mixture) = (Tokenizer::ankh3(), Mixture::default());
-        let maker = Maker {
+        let maker = ExampleMaker {
             mixture: &mixture,
             tokenizer: &tokenizer,
             max_residues: 50,
         };
         let lengths = [5, 50, 200, 1, 2, 30, 12];
-        let mut order = Order::new(lengths.len(), 1, Position::default());
+        let mut order = SequenceOrder::new(lengths.len(), 1, Position::default());
         let mut examples = 0;
         for _ in 0..50 {
             let batch = maker
@@ -143,7 +143,7 @@ mod tests {
                     Ok::<_, Infallible>(vec![7; lengths[i]])
                 })
                 .unwrap();
-            let tokens: usize = batch.iter().map(Example::tokens).sum();
+            let tokens: usize = batch.iter().map(TrainingExample::tokens).sum();
             assert!(tokens <= 120 && tokens > 20, "{tokens}");
             examples += batch.len();
         }
@@ -172,15 +172,15 @@ mod tests {
             .unwrap()
         };
         let examples = [
-            Example {
+            TrainingExample {
                 source: vec![4, 8, 1],
                 labels: vec![5, 6, 1],
-                task: Task::Completion,
+                task: Objective::Completion,
             },
-            Example {
+            TrainingExample {
                 source: vec![4, 1],
                 labels: vec![7, 1],
-                task: Task::Masking(0.2),
+                task: Objective::Masking(0.2),
             },
         ];
         let batch = Batch::new(&examples, &config);

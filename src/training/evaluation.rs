@@ -5,7 +5,7 @@ use candle_core::Result;
 use serde::Serialize;
 
 use super::batch::Batch;
-use super::objective::{Example, Mixture, Task, example};
+use super::objective::{Mixture, Objective, TrainingExample, example};
 use super::order::{Purpose, stream};
 use super::step::Network;
 use super::variables::Variables;
@@ -35,13 +35,13 @@ pub struct Figures {
 /// The examples of one task, one of each sequence that is long enough.
 pub fn examples(
     sequences: &[Vec<u32>],
-    task: Task,
+    task: Objective,
     mixture: &Mixture,
     tokenizer: &Tokenizer,
-) -> Vec<Example> {
+) -> Vec<TrainingExample> {
     let numbered = sequences.iter().enumerate();
     let long_enough =
-        numbered.filter(|(_, tokens)| tokens.len() > usize::from(task == Task::Completion));
+        numbered.filter(|(_, tokens)| tokens.len() > usize::from(task == Objective::Completion));
     long_enough
         .map(|(number, tokens)| {
             let mut rng = stream(SEED, 0, Purpose::Sequence(number as u32));
@@ -57,11 +57,11 @@ pub fn examples(
 pub fn evaluate(
     network: &Network<'_>,
     variables: &Variables,
-    examples: &[Example],
+    examples: &[TrainingExample],
     tokenizer: &Tokenizer,
     max_tokens: usize,
 ) -> Result<Figures> {
-    let lengths: Vec<usize> = examples.iter().map(Example::tokens).collect();
+    let lengths: Vec<usize> = examples.iter().map(TrainingExample::tokens).collect();
     let (mut loss, mut labels) = (0.0, 0usize);
     let (mut residue_loss, mut residues, mut right) = (0.0, 0usize, 0usize);
     for range in by_token_budget(&lengths, max_tokens) {

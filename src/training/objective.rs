@@ -52,40 +52,40 @@ impl Default for Mixture {
 
 /// What is made of one sequence.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Task {
+pub enum Objective {
     /// Masking with this probability.
     Masking(f64),
     /// Completion.
     Completion,
 }
 
-impl std::fmt::Display for Task {
+impl std::fmt::Display for Objective {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Task::Masking(probability) => write!(f, "masking {probability}"),
-            Task::Completion => f.write_str("completion"),
+            Objective::Masking(probability) => write!(f, "masking {probability}"),
+            Objective::Completion => f.write_str("completion"),
         }
     }
 }
 
 impl Mixture {
     /// Every task that occurs.
-    pub fn tasks(&self) -> Vec<Task> {
-        let occurs = |task: &Task| match task {
-            Task::Masking(_) => self.masking > 0.0,
-            Task::Completion => self.completion > 0.0,
+    pub fn tasks(&self) -> Vec<Objective> {
+        let occurs = |task: &Objective| match task {
+            Objective::Masking(_) => self.masking > 0.0,
+            Objective::Completion => self.completion > 0.0,
         };
         self.all_tasks().into_iter().filter(occurs).collect()
     }
 
     /// Every task, also those of weight 0.
-    pub fn all_tasks(&self) -> Vec<Task> {
-        let masking = self.probabilities.iter().map(|p| Task::Masking(*p));
-        masking.chain([Task::Completion]).collect()
+    pub fn all_tasks(&self) -> Vec<Objective> {
+        let masking = self.probabilities.iter().map(|p| Objective::Masking(*p));
+        masking.chain([Objective::Completion]).collect()
     }
 
     /// Draws the task of one sequence. A single residue cannot be cut: it is masked.
-    pub fn pick(&self, length: usize, rng: &mut impl Rng) -> Task {
+    pub fn pick(&self, length: usize, rng: &mut impl Rng) -> Objective {
         let share = self.masking / (self.masking + self.completion);
         // Both numbers are drawn always, so that a weight of 0 changes no other draw.
         let (which, probability) = (
@@ -93,25 +93,25 @@ impl Mixture {
             rng.random_range(0..self.probabilities.len()),
         );
         if length < 2 || which < share {
-            Task::Masking(self.probabilities[probability])
+            Objective::Masking(self.probabilities[probability])
         } else {
-            Task::Completion
+            Objective::Completion
         }
     }
 }
 
 /// What the encoder reads and what the decoder must write.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Example {
+pub struct TrainingExample {
     /// Encoder input: prefix, tokens, `</s>`.
     pub source: Vec<u32>,
     /// Decoder output: tokens, `</s>`. Its input is this, shifted right behind the start token.
     pub labels: Vec<u32>,
     /// What was made.
-    pub task: Task,
+    pub task: Objective,
 }
 
-impl Example {
+impl TrainingExample {
     /// Tokens of both sides.
     pub fn tokens(&self) -> usize {
         self.source.len() + self.labels.len()
@@ -121,13 +121,13 @@ impl Example {
 /// Makes an example of residue tokens (no prefix, no `</s>`).
 pub fn example(
     residues: &[u32],
-    task: Task,
+    task: Objective,
     mixture: &Mixture,
     tokenizer: &Tokenizer,
     rng: &mut impl Rng,
-) -> Example {
+) -> TrainingExample {
     let (prefix, body, mut labels) = match task {
-        Task::Masking(probability) => {
+        Objective::Masking(probability) => {
             let sentinels = tokenizer.num_sentinels();
             let spans = masked_spans(residues.len(), probability, mixture.span, sentinels, rng);
             let (source, labels) = mask(residues, &spans, |k| {
@@ -135,7 +135,7 @@ pub fn example(
             });
             (TaskPrefix::Nlu, source, labels)
         }
-        Task::Completion => {
+        Objective::Completion => {
             let cut = cut_at(residues.len(), mixture.split, rng);
             let (first, rest) = residues.split_at(cut);
             (TaskPrefix::S2s, first.to_vec(), rest.to_vec())
@@ -145,7 +145,7 @@ pub fn example(
     source.extend(body);
     source.push(tokenizer.eos());
     labels.push(tokenizer.eos());
-    Example {
+    TrainingExample {
         source,
         labels,
         task,
@@ -429,18 +429,19 @@ mod tests {
             ..Mixture::default()
         };
         let mut rng = rng(5);
-        let tasks: Vec<Task> = (0..40_000).map(|_| mixture.pick(100, &mut rng)).collect();
-        let share =
-            |wanted: Task| tasks.iter().filter(|task| **task == wanted).count() as f64 / 40_000.0;
-        assert!((share(Task::Completion) - 0.25).abs() < 0.01);
+        let tasks: Vec<Objective> = (0..40_000).map(|_| mixture.pick(100, &mut rng)).collect();
+        let share = |wanted: Objective| {
+            tasks.iter().filter(|task| **task == wanted).count() as f64 / 40_000.0
+        };
+        assert!((share(Objective::Completion) - 0.25).abs() < 0.01);
         for probability in [0.15, 0.2, 0.3] {
             assert!(
-                (share(Task::Masking(probability)) - 0.25).abs() < 0.01,
+                (share(Objective::Masking(probability)) - 0.25).abs() < 0.01,
                 "{probability}"
             );
         }
         assert_eq!(mixture.tasks().len(), 4);
-        assert!(matches!(mixture.pick(1, &mut rng), Task::Masking(_)));
+        assert!(matches!(mixture.pick(1, &mut rng), Objective::Masking(_)));
     }
 
     #[test]
@@ -455,12 +456,18 @@ mod tests {
             split: Split::Half,
             ..Mixture::default()
         };
-        let done = example(tokens, Task::Completion, &mixture, &tokenizer, &mut rng(6));
+        let done = example(
+            tokens,
+            Objective::Completion,
+            &mixture,
+            &tokenizer,
+            &mut rng(6),
+        );
         assert_eq!(done.source, [&[5], &tokens[..6], &[1]].concat());
         assert_eq!(done.labels, [&tokens[6..], &[1]].concat());
         let masked = example(
             tokens,
-            Task::Masking(0.5),
+            Objective::Masking(0.5),
             &mixture,
             &tokenizer,
             &mut rng(6),

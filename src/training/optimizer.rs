@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::step::Gradients;
-use super::variables::{Parameter, Parameters};
+use super::step::WeightGradients;
+use super::variables::{ModelParameters, Parameter};
 
 /// Values in a partial sum.
 const CHUNK: usize = 1 << 14;
@@ -23,7 +23,7 @@ const LEAST_RMS: f64 = 1e-3;
 /// Which rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum OptimizerKind {
     /// AdamW, scaled by the weight's size unless told otherwise.
     AdamW,
     /// Adafactor.
@@ -33,9 +33,9 @@ pub enum Kind {
 /// The optimizer's settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Settings {
+pub struct OptimizerSettings {
     /// Which rule.
-    pub kind: Kind,
+    pub kind: OptimizerKind,
     /// The learning rate at its peak.
     pub learning_rate: f64,
     /// Decay of AdamW's first moment.
@@ -52,10 +52,10 @@ pub struct Settings {
     pub clip_norm: f64,
 }
 
-impl Default for Settings {
+impl Default for OptimizerSettings {
     fn default() -> Self {
         Self {
-            kind: Kind::AdamW,
+            kind: OptimizerKind::AdamW,
             learning_rate: 0.01,
             beta1: 0.9,
             beta2: 0.99,
@@ -97,7 +97,7 @@ fn rms(values: &[f32]) -> f64 {
 }
 
 /// The norm of all gradients together.
-pub fn global_norm(gradients: &Gradients) -> f64 {
+pub fn global_norm(gradients: &WeightGradients) -> f64 {
     let squares = gradients.values().map(|values| sum(values, |g| g * g));
     squares.sum::<f64>().sqrt()
 }
@@ -106,7 +106,7 @@ pub fn global_norm(gradients: &Gradients) -> f64 {
 #[derive(Clone, Copy, Debug)]
 pub struct Update<'a> {
     /// How.
-    pub settings: &'a Settings,
+    pub settings: &'a OptimizerSettings,
     /// The learning rate of this step.
     pub rate: f64,
     /// Number of the step, the first is 1.
@@ -117,13 +117,18 @@ pub struct Update<'a> {
 
 impl Update<'_> {
     /// Moves every weight.
-    pub fn apply(&self, parameters: &mut Parameters, gradients: &Gradients, moments: &mut Moments) {
+    pub fn apply(
+        &self,
+        parameters: &mut ModelParameters,
+        gradients: &WeightGradients,
+        moments: &mut Moments,
+    ) {
         for (name, parameter) in parameters {
             let moments = moments.entry(name.clone()).or_default();
             self.decay(parameter);
             match self.settings.kind {
-                Kind::AdamW => self.adamw(parameter, &gradients[name], moments),
-                Kind::Adafactor => self.adafactor(parameter, &gradients[name], moments),
+                OptimizerKind::AdamW => self.adamw(parameter, &gradients[name], moments),
+                OptimizerKind::Adafactor => self.adafactor(parameter, &gradients[name], moments),
             }
         }
     }
@@ -139,7 +144,7 @@ impl Update<'_> {
     }
 
     fn adamw(&self, parameter: &mut Parameter, gradient: &[f32], moments: &mut Vec<Vec<f32>>) {
-        let Settings {
+        let OptimizerSettings {
             beta1,
             beta2,
             epsilon,
@@ -240,20 +245,20 @@ impl Update<'_> {
 mod tests {
     use super::*;
 
-    fn parameters(values: &[f32], shape: &[usize]) -> Parameters {
+    fn parameters(values: &[f32], shape: &[usize]) -> ModelParameters {
         let parameter = Parameter {
             shape: shape.to_vec(),
             values: values.to_vec(),
         };
-        Parameters::from([("w".to_owned(), parameter)])
+        ModelParameters::from([("w".to_owned(), parameter)])
     }
 
-    fn gradients(values: &[f32]) -> Gradients {
-        Gradients::from([("w".to_owned(), values.to_vec())])
+    fn gradients(values: &[f32]) -> WeightGradients {
+        WeightGradients::from([("w".to_owned(), values.to_vec())])
     }
 
     fn run(
-        settings: &Settings,
+        settings: &OptimizerSettings,
         values: &[f32],
         shape: &[usize],
         gradients_: &[&[f32]],
@@ -286,12 +291,12 @@ mod tests {
 
     #[test]
     fn adamw_equals_pytorch() {
-        let settings = Settings {
+        let settings = OptimizerSettings {
             learning_rate: 0.1,
             beta2: 0.999,
             weight_decay: 0.01,
             scale_by_rms: false,
-            ..Settings::default()
+            ..OptimizerSettings::default()
         };
         // torch.optim.AdamW(lr=0.1, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01), two steps.
         close(&run(&settings, &W, &[4], &[&G1, &G2]), &ADAMW);
@@ -299,12 +304,12 @@ mod tests {
 
     #[test]
     fn adamw_is_scaled_by_the_size_of_the_weight() {
-        let plain = Settings {
+        let plain = OptimizerSettings {
             learning_rate: 0.1,
             scale_by_rms: false,
-            ..Settings::default()
+            ..OptimizerSettings::default()
         };
-        let scaled = Settings {
+        let scaled = OptimizerSettings {
             scale_by_rms: true,
             ..plain.clone()
         };
@@ -322,10 +327,10 @@ mod tests {
 
     #[test]
     fn adafactor_equals_hugging_face() {
-        let settings = Settings {
-            kind: Kind::Adafactor,
+        let settings = OptimizerSettings {
+            kind: OptimizerKind::Adafactor,
             learning_rate: 0.1,
-            ..Settings::default()
+            ..OptimizerSettings::default()
         };
         // transformers.optimization.Adafactor(lr=0.1, scale_parameter=True, relative_step=False, warmup_init=False), two steps.
         close(&run(&settings, &W, &[4], &[&G1, &G2]), &ADAFACTOR_VECTOR);

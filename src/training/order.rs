@@ -52,23 +52,23 @@ pub struct Position {
 
 /// The endless order of sequences.
 #[derive(Clone, Debug)]
-pub struct Order {
+pub struct SequenceOrder {
     seed: u64,
     position: Position,
     numbers: Vec<u32>,
 }
 
-impl Order {
+impl SequenceOrder {
     /// Goes on at `position`. `count` must not be 0.
     pub fn new(count: usize, seed: u64, position: Position) -> Self {
-        Order {
+        SequenceOrder {
             seed,
             position,
             numbers: shuffled(count, seed, position.epoch),
         }
     }
 
-    /// Where it stands: before the sequence that [`Order::peek`] shows.
+    /// Where it stands: before the sequence that [`SequenceOrder::peek`] shows.
     pub fn position(&self) -> Position {
         self.position
     }
@@ -83,7 +83,7 @@ impl Order {
         )
     }
 
-    /// Takes the sequence that [`Order::peek`] shows.
+    /// Takes the sequence that [`SequenceOrder::peek`] shows.
     pub fn advance(&mut self) {
         self.position.seen += 1;
         if self.position.seen == self.numbers.len() {
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn it_goes_on_where_it_stopped() {
-        let mut order = Order::new(7, 3, Position::default());
+        let mut order = SequenceOrder::new(7, 3, Position::default());
         let mut all = Vec::new();
         let mut positions = Vec::new();
         for _ in 0..20 {
@@ -128,7 +128,7 @@ mod tests {
             order.advance();
         }
         for (i, position) in positions.into_iter().enumerate() {
-            let mut order = Order::new(7, 3, position);
+            let mut order = SequenceOrder::new(7, 3, position);
             let again: Vec<_> = (i..20)
                 .map(|_| {
                     let (number, mut rng) = order.peek();

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use toml::{Table, Value};
 
-use super::objective::{Mixture, Task};
-use super::optimizer::Settings;
+use super::objective::{Mixture, Objective};
+use super::optimizer::OptimizerSettings;
 use super::recompute::Activations;
 use super::schedule::Schedule;
 use crate::model::Config;
@@ -25,7 +25,7 @@ pub struct Recipe {
     /// Steps in a row whose loss or gradient is not finite before the run stops.
     pub max_skipped: u64,
     /// The network's shape.
-    pub model: Shape,
+    pub model: ModelShape,
     /// What is read.
     pub data: Data,
     /// What is learnt.
@@ -35,13 +35,13 @@ pub struct Recipe {
     /// How much is kept of it.
     pub memory: Memory,
     /// How weights move.
-    pub optimizer: Settings,
+    pub optimizer: OptimizerSettings,
     /// How fast.
     pub schedule: Schedule,
     /// What is kept.
     pub checkpoints: Checkpoints,
     /// What is measured.
-    pub evaluation: Evaluation,
+    pub evaluation: EvaluationSettings,
 }
 
 impl Default for Recipe {
@@ -52,15 +52,15 @@ impl Default for Recipe {
             dropout: 0.0,
             z_loss: 0.0,
             max_skipped: 5,
-            model: Shape::default(),
+            model: ModelShape::default(),
             data: Data::default(),
             objectives: Mixture::default(),
             batch: BatchSize::default(),
             memory: Memory::default(),
-            optimizer: Settings::default(),
+            optimizer: OptimizerSettings::default(),
             schedule: Schedule::default(),
             checkpoints: Checkpoints::default(),
-            evaluation: Evaluation::default(),
+            evaluation: EvaluationSettings::default(),
         }
     }
 }
@@ -68,7 +68,7 @@ impl Default for Recipe {
 /// The network's shape: a preset, and what is different from it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Shape {
+pub struct ModelShape {
     /// nano, small, base, large or xl [nano].
     pub preset: Option<String>,
     /// Width of the residual stream.
@@ -85,7 +85,7 @@ pub struct Shape {
     pub num_decoder_layers: Option<usize>,
 }
 
-impl Shape {
+impl ModelShape {
     /// `config` with what this shape says differently.
     pub fn applied_to(&self, mut config: Config) -> Config {
         let set = |field: &mut usize, value: Option<usize>| {
@@ -185,7 +185,7 @@ impl Default for Checkpoints {
 /// What is measured during the run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Evaluation {
+pub struct EvaluationSettings {
     /// Steps between two evaluations.
     pub every: u64,
     /// Held-out sequences used.
@@ -196,7 +196,7 @@ pub struct Evaluation {
     pub all_tasks: bool,
 }
 
-impl Default for Evaluation {
+impl Default for EvaluationSettings {
     fn default() -> Self {
         Self {
             every: 500,
@@ -232,7 +232,7 @@ pub enum RecipeError {
 
 impl Recipe {
     /// The tasks that evaluations judge.
-    pub fn judged(&self) -> Vec<Task> {
+    pub fn judged(&self) -> Vec<Objective> {
         if self.evaluation.all_tasks {
             self.objectives.all_tasks()
         } else {
@@ -401,7 +401,7 @@ fn put(table: &mut Table, set: &str) -> Result<(), RecipeError> {
 mod tests {
     use super::*;
     use crate::training::objective::Split;
-    use crate::training::optimizer::Kind;
+    use crate::training::optimizer::OptimizerKind;
 
     fn read(text: &str, sets: &[&str]) -> Result<Recipe, String> {
         let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
@@ -421,7 +421,7 @@ mod tests {
         );
         assert_eq!(
             (recipe.optimizer.kind, recipe.objectives.split),
-            (Kind::Adafactor, Split::Half)
+            (OptimizerKind::Adafactor, Split::Half)
         );
         assert_eq!(
             (recipe.model.preset.as_deref(), recipe.model.d_ff),

@@ -1,8 +1,8 @@
-//! Gradients in less memory (Chen et al. 2016, arXiv 1604.06174): forward, only the inputs of some layers are kept; backward, from the last layer to the
+//! WeightGradients in less memory (Chen et al. 2016, arXiv 1604.06174): forward, only the inputs of some layers are kept; backward, from the last layer to the
 //! first, a layer is computed again with its graph, the gradient of its output is pulled through it, and the graph is dropped.
 //!
 //! With every layer's input kept, memory is n inputs and one layer's graph, and a step computes forward twice. With only every √n-th kept, the inputs in
-//! between are computed again a stretch at a time: 2√n inputs and one layer's graph, forward thrice. Gradients are those of [`Network::taped`]'s plain
+//! between are computed again a stretch at a time: 2√n inputs and one layer's graph, forward thrice. WeightGradients are those of [`Network::taped`]'s plain
 //! way but for the order in which the embedding table's are summed: dropout's masks are functions of their place. On a CPU `backprop` does this without
 //! a tape.
 
@@ -11,10 +11,11 @@ use candle_core::{Result, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
 use super::batch::Batch;
-use super::step::{Gradients, Network, flat};
+use super::step::{Network, WeightGradients, flat};
 use super::variables::Variables;
 use crate::kernels::cross_entropy::cross_entropy;
 use crate::kernels::dropout::Dropout;
+use crate::model::names::Stack;
 use crate::model::{Decoder, Encoder, Mode};
 
 /// What is kept of a forward pass for the backward one.
@@ -77,18 +78,18 @@ fn add(sum: &mut Option<Tensor>, gradient: Option<Tensor>) -> Result<()> {
     Ok(())
 }
 
-/// Gradients of everything behind `output`, whose own is `gradient`.
+/// WeightGradients of everything behind `output`, whose own is `gradient`.
 fn pull(output: &Tensor, gradient: &Tensor) -> Result<GradStore> {
     (output * gradient)?.sum_all()?.backward()
 }
 
 /// The sums of the weights' gradients.
-struct Weights<'a> {
+struct GradientSums<'a> {
     variables: &'a Variables,
     sums: Vec<Option<Tensor>>,
 }
 
-impl Weights<'_> {
+impl GradientSums<'_> {
     fn take(&mut self, store: &mut GradStore) -> Result<()> {
         for ((_, variable), sum) in self.variables.iter().zip(&mut self.sums) {
             add(sum, store.remove(variable))?;
@@ -96,7 +97,7 @@ impl Weights<'_> {
         Ok(())
     }
 
-    fn finish(self) -> Result<Gradients> {
+    fn finish(self) -> Result<WeightGradients> {
         let named = self.variables.iter().zip(self.sums);
         named
             .map(|((name, variable), sum)| Ok((name.to_owned(), flat(variable, sum)?)))
@@ -105,7 +106,7 @@ impl Weights<'_> {
 }
 
 /// A stack's kept inputs, and its last output.
-struct Kept {
+struct StackInputs {
     layers: usize,
     stride: usize,
     inputs: Vec<Tensor>,
@@ -115,7 +116,7 @@ struct Kept {
 /// A stack's layer: number and input to output.
 type Layer<'a> = dyn Fn(usize, &Tensor) -> Result<Tensor> + 'a;
 
-impl Kept {
+impl StackInputs {
     /// Runs the layers and forgets their graphs.
     fn run(first: &Tensor, layers: usize, stride: usize, layer: &Layer<'_>) -> Result<Self> {
         let (mut x, mut inputs) = (first.detach(), Vec::new());
@@ -125,7 +126,7 @@ impl Kept {
             }
             x = layer(number, &x)?.detach();
         }
-        Ok(Kept {
+        Ok(StackInputs {
             layers,
             stride,
             inputs,
@@ -174,13 +175,14 @@ pub(super) fn gradients(
     batch: &Batch,
     dropout: Option<Dropout>,
     kept: Activations,
-) -> Result<(Vec<f32>, Gradients)> {
+) -> Result<(Vec<f32>, WeightGradients)> {
     let loader = network.loader(variables);
     let encoder = Encoder::load(&loader, network.config)?;
     let decoder = Decoder::load(&loader, network.config)?;
-    let mode = |stack| dropout.map_or(Mode::Inference, |dropout| Mode::Training(dropout.at(stack)));
+    let encoder_mode = Mode::new(dropout, Stack::Encoder, network.config);
+    let decoder_mode = Mode::new(dropout, Stack::Decoder, network.config);
     let stride = |layers| kept.stride(layers).unwrap_or(layers).max(1);
-    let mut weights = Weights {
+    let mut weights = GradientSums {
         variables,
         sums: variables.iter().map(|_| None).collect(),
     };
@@ -188,12 +190,12 @@ pub(super) fn gradients(
     let plan = encoder.plan(&batch.source);
     let mut encoder_bias = Shared::new(encoder.bias())?;
     let bias = encoder_bias.variable.clone();
-    let encode = |number, x: &Tensor| encoder.layer(number, x, &bias, &plan, mode(0));
+    let encode = |number, x: &Tensor| encoder.layer(number, x, &bias, &plan, encoder_mode);
     let layers = network.config.num_layers;
-    let first = encoder.embedded(&batch.source, mode(0))?;
-    let encoder_kept = Kept::run(&first, layers, stride(layers), &encode)?;
+    let first = encoder.embedded(&batch.source, encoder_mode)?;
+    let encoder_kept = StackInputs::run(&first, layers, stride(layers), &encode)?;
     drop(first);
-    let mut encoded = Shared::new(&encoder.finished(&encoder_kept.last, mode(0))?)?;
+    let mut encoded = Shared::new(&encoder.finished(&encoder_kept.last, encoder_mode)?)?;
 
     let numbers: Vec<usize> = (0..batch.tasks.len()).collect();
     let segments: Vec<_> = batch.source.segments().collect();
@@ -202,15 +204,15 @@ pub(super) fn gradients(
     let (bias, source) = (decoder_bias.variable.clone(), encoded.variable.clone());
     let decode = |number, x: &Tensor| {
         let keys_values = decoder.keys_values(number, &source)?;
-        decoder.layer(number, x, &keys_values, &bias, &plans, mode(1))
+        decoder.layer(number, x, &keys_values, &bias, &plans, decoder_mode)
     };
     let layers = network.config.decoder_layers();
-    let first = decoder.embedded(&batch.target, mode(1))?;
-    let decoder_kept = Kept::run(&first, layers, stride(layers), &decode)?;
+    let first = decoder.embedded(&batch.target, decoder_mode)?;
+    let decoder_kept = StackInputs::run(&first, layers, stride(layers), &decode)?;
     drop(first);
 
     let last = Var::from_tensor(&decoder_kept.last)?;
-    let logits = decoder.finished(&last, mode(1))?;
+    let logits = decoder.finished(&last, decoder_mode)?;
     let losses = cross_entropy(&logits, &batch.labels, network.z_loss)?;
     let mut store = losses.sum_all()?.backward()?;
     let losses = losses.to_vec1()?;
@@ -224,7 +226,7 @@ pub(super) fn gradients(
         weights.take(store)
     })?;
     let finished = Var::from_tensor(&encoder_kept.last)?;
-    let output = encoder.finished(&finished, mode(0))?;
+    let output = encoder.finished(&finished, encoder_mode)?;
     let gradient = match encoded.pull(&output)? {
         Some(mut store) => {
             let gradient = gradient_of(&finished, &mut store)?;
@@ -240,9 +242,9 @@ pub(super) fn gradients(
     })?;
 
     // The encoder's embedding before the decoder's: the order in which the plain way adds them up.
-    let embedded = encoder.embedded(&batch.source, mode(0))?;
+    let embedded = encoder.embedded(&batch.source, encoder_mode)?;
     weights.take(&mut pull(&embedded, &encoder_first)?)?;
-    let embedded = decoder.embedded(&batch.target, mode(1))?;
+    let embedded = decoder.embedded(&batch.target, decoder_mode)?;
     weights.take(&mut pull(&embedded, &decoder_first)?)?;
     for (shared, tensor) in [
         (encoder_bias, encoder.bias()),

@@ -9,10 +9,11 @@ use rayon::prelude::*;
 use super::backprop::Backprop;
 use super::batch::Batch;
 use super::recompute::{self, Activations};
-use super::variables::{Parameters, Variables};
+use super::variables::{ModelParameters, Variables};
 use crate::kernels::cross_entropy::cross_entropy;
 use crate::kernels::dropout::Dropout;
 use crate::kernels::linear::WeightForm;
+use crate::model::names::Stack;
 use crate::model::{Config, Decoder, Encoder, Loader, Mode};
 
 /// Values given to one thread at a time.
@@ -34,7 +35,7 @@ pub struct Network<'a> {
 }
 
 /// The gradient of a sum of losses, by the names of the weights.
-pub type Gradients = BTreeMap<String, Vec<f32>>;
+pub type WeightGradients = BTreeMap<String, Vec<f32>>;
 
 impl Network<'_> {
     pub(super) fn loader<'a>(&'a self, variables: &'a Variables) -> Loader<'a> {
@@ -57,14 +58,13 @@ impl Network<'_> {
         dropout: Option<Dropout>,
     ) -> Result<Tensor> {
         let loader = self.loader(variables);
-        let mode =
-            |stack| dropout.map_or(Mode::Inference, |dropout| Mode::Training(dropout.at(stack)));
+        let mode = |stack| Mode::new(dropout, stack, self.config);
         let encoder = Encoder::load(&loader, self.config)?;
         let decoder = Decoder::load(&loader, self.config)?;
-        let encoded = encoder.forward_in(&batch.source, mode(0))?;
+        let encoded = encoder.forward_in(&batch.source, mode(Stack::Encoder))?;
         let source = decoder.source(&encoded, &batch.source)?;
         let numbers: Vec<usize> = (0..batch.tasks.len()).collect();
-        decoder.forward_in(&batch.target, &numbers, &source, mode(1))
+        decoder.forward_in(&batch.target, &numbers, &source, mode(Stack::Decoder))
     }
 
     /// The loss of every label, and the gradient of their sum with respect to every weight.
@@ -73,10 +73,10 @@ impl Network<'_> {
     /// Where weights or tokens do not fit the shape.
     pub fn gradients(
         &self,
-        parameters: &Parameters,
+        parameters: &ModelParameters,
         batch: &Batch,
         dropout: Option<Dropout>,
-    ) -> Result<(Vec<f32>, Gradients)> {
+    ) -> Result<(Vec<f32>, WeightGradients)> {
         let mut accumulator = Accumulator::default();
         accumulator.begin(self, parameters)?;
         let losses = accumulator.add(self, parameters, batch, dropout)?;
@@ -89,10 +89,10 @@ impl Network<'_> {
     /// Where weights or tokens do not fit the shape.
     pub fn taped(
         &self,
-        parameters: &Parameters,
+        parameters: &ModelParameters,
         batch: &Batch,
         dropout: Option<Dropout>,
-    ) -> Result<(Vec<f32>, Gradients)> {
+    ) -> Result<(Vec<f32>, WeightGradients)> {
         let variables = Variables::recorded(parameters, self.device)?;
         if self.activations != Activations::Keep {
             return recompute::gradients(self, &variables, batch, dropout, self.activations);
@@ -127,7 +127,7 @@ impl Network<'_> {
 pub struct Accumulator {
     backprop: Backprop,
     /// Of all losses' sum so far.
-    pub sums: Gradients,
+    pub sums: WeightGradients,
 }
 
 impl Accumulator {
@@ -135,7 +135,7 @@ impl Accumulator {
     ///
     /// # Errors
     /// Where weights do not fit the shape.
-    pub fn begin(&mut self, network: &Network<'_>, parameters: &Parameters) -> Result<()> {
+    pub fn begin(&mut self, network: &Network<'_>, parameters: &ModelParameters) -> Result<()> {
         self.sums.retain(|name, _| parameters.contains_key(name));
         for (name, parameter) in parameters {
             let sum = self.sums.entry(name.clone()).or_default();
@@ -155,7 +155,7 @@ impl Accumulator {
     pub fn add(
         &mut self,
         network: &Network<'_>,
-        parameters: &Parameters,
+        parameters: &ModelParameters,
         batch: &Batch,
         dropout: Option<Dropout>,
     ) -> Result<Vec<f32>> {

@@ -11,8 +11,8 @@ use super::batch::Batch;
 use super::optimizer::{Moments, Update, global_norm};
 use super::order::{Position, Purpose, stream};
 use super::recipe::Recipe;
-use super::step::{Accumulator, Gradients, Network};
-use super::variables::Parameters;
+use super::step::{Accumulator, Network, WeightGradients};
+use super::variables::ModelParameters;
 use crate::kernels::dropout::Dropout;
 
 /// What a run knows besides its weights.
@@ -31,13 +31,13 @@ pub struct State {
 }
 
 /// A run.
-pub struct Trainer<'a> {
+pub struct Pretrainer<'a> {
     /// Where and how it computes.
     pub network: Network<'a>,
     /// What it does.
     pub recipe: &'a Recipe,
     /// Master weights.
-    pub parameters: Parameters,
+    pub parameters: ModelParameters,
     /// The optimizer's memory.
     pub moments: Moments,
     /// Where it stands.
@@ -48,7 +48,7 @@ pub struct Trainer<'a> {
 
 /// What one step was like.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Report {
+pub struct StepReport {
     /// Number of the step; the first is 1.
     pub step: u64,
     /// Mean loss of a label.
@@ -67,7 +67,7 @@ pub struct Report {
     pub not_finite: Vec<String>,
 }
 
-impl Trainer<'_> {
+impl Pretrainer<'_> {
     /// Losses of the batches; their gradients are summed up in the accumulator.
     fn accumulate(&mut self, batches: &[Batch], dropout: f64) -> Result<Losses> {
         let (network, parameters) = (&self.network, &self.parameters);
@@ -89,7 +89,7 @@ impl Trainer<'_> {
     ///
     /// # Errors
     /// Where the batches do not fit the network.
-    pub fn step(&mut self, batches: &[Batch]) -> Result<Report> {
+    pub fn step(&mut self, batches: &[Batch]) -> Result<StepReport> {
         let losses = self.accumulate(batches, self.recipe.dropout)?;
         let gradients = &self.accumulator.sums;
         let labels = losses.labels.max(1) as f64;
@@ -122,7 +122,7 @@ impl Trainer<'_> {
             self.state.skipped += 1;
             self.state.skipped_in_a_row += 1;
         }
-        Ok(Report {
+        Ok(StepReport {
             step: self.state.step,
             loss: losses.sum / labels,
             gradient_norm: norm,
@@ -183,7 +183,7 @@ impl Losses {
 }
 
 /// What is not finite; of the gradients nothing if their norm is: it has seen all.
-fn not_finite(loss: f64, norm: f64, gradients: &Gradients) -> Vec<String> {
+fn not_finite(loss: f64, norm: f64, gradients: &WeightGradients) -> Vec<String> {
     let bad = gradients
         .iter()
         .filter(|(_, g)| !norm.is_finite() && g.par_iter().any(|g| !g.is_finite()));

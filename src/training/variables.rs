@@ -16,7 +16,7 @@ pub struct Parameter {
 }
 
 /// All weights of a model by their names.
-pub type Parameters = BTreeMap<String, Parameter>;
+pub type ModelParameters = BTreeMap<String, Parameter>;
 
 /// Tensors of all weights on a device, for the loader.
 pub struct Variables {
@@ -28,7 +28,7 @@ impl Variables {
     ///
     /// # Errors
     /// Where the device runs out of memory.
-    pub fn recorded(parameters: &Parameters, device: &Device) -> Result<Self> {
+    pub fn recorded(parameters: &ModelParameters, device: &Device) -> Result<Self> {
         Self::new(parameters, |parameter| {
             let values = Tensor::from_slice(&parameter.values, &parameter.shape[..], device)?;
             Ok(Var::from_tensor(&values)?.into_inner())
@@ -39,13 +39,16 @@ impl Variables {
     ///
     /// # Errors
     /// Where the device runs out of memory.
-    pub fn plain(parameters: &Parameters, device: &Device) -> Result<Self> {
+    pub fn plain(parameters: &ModelParameters, device: &Device) -> Result<Self> {
         Self::new(parameters, |parameter| {
             Tensor::from_slice(&parameter.values, &parameter.shape[..], device)
         })
     }
 
-    fn new(parameters: &Parameters, tensor: impl Fn(&Parameter) -> Result<Tensor>) -> Result<Self> {
+    fn new(
+        parameters: &ModelParameters,
+        tensor: impl Fn(&Parameter) -> Result<Tensor>,
+    ) -> Result<Self> {
         let tensors = parameters
             .iter()
             .map(|(name, parameter)| Ok((name.clone(), tensor(parameter)?)))

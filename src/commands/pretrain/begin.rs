@@ -1,6 +1,5 @@
 //! Where a run begins: recipe, data files, shape, vocabulary, weights; from scratch, from a model, or from the run's own last checkpoint.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +9,7 @@ use serde_json::{Map, json};
 
 use super::{PretrainArgs, steps};
 use crate::args::usage;
-use crate::checkpoint::init::{self, Preset};
+use crate::checkpoint::init::{self, ModelPreset};
 use crate::checkpoint::layout::{self, LmHead, TensorSpec};
 use crate::checkpoint::save::{Contents, LazyTensor, save};
 use crate::checkpoint::{Checkpoint, Hub, StoredDtype};
@@ -23,8 +22,8 @@ use crate::training::optimizer::Moments;
 use crate::training::presets;
 use crate::training::recipe::{FinalDtype, Recipe};
 use crate::training::step::{Accumulator, Network};
-use crate::training::trainer::{State, Trainer};
-use crate::training::variables::{Parameter, Parameters};
+use crate::training::trainer::{Pretrainer, State};
+use crate::training::variables::{ModelParameters, Parameter};
 
 /// What a run is made of, before anything is written.
 pub(super) struct Begin {
@@ -188,12 +187,12 @@ fn shape(recipe: &Recipe) -> Result<Config> {
     let preset = PresetArg::from_str(name, true).map_err(|_| {
         anyhow!("model.preset is \"{name}\"; it must be nano, small, base, large or xl")
     })?;
-    Ok(recipe.model.applied_to(Preset::from(preset).config()))
+    Ok(recipe.model.applied_to(ModelPreset::from(preset).config()))
 }
 
 /// A shape that the recipe asks for must be that of the checkpoint.
 fn check_shape(recipe: &Recipe, checkpoint: &Checkpoint) -> Result<()> {
-    if recipe.model == crate::training::recipe::Shape::default() {
+    if recipe.model == crate::training::recipe::ModelShape::default() {
         return Ok(());
     }
     let (asked, found) = (shape(recipe)?, &checkpoint.config);
@@ -223,7 +222,7 @@ impl Run {
     }
 
     /// The run's weights and state, where it stands.
-    pub(super) fn trainer<'a>(&'a self, compute: &'a Compute) -> Result<Trainer<'a>> {
+    pub(super) fn trainer<'a>(&'a self, compute: &'a Compute) -> Result<Pretrainer<'a>> {
         let parameters = self.specs().into_iter().map(|spec| {
             let values = match &self.from {
                 Some(checkpoint) => checkpoint.tensor(&spec.name, &spec.shape)?.to_f32_vec(),
@@ -235,7 +234,7 @@ impl Run {
             };
             Ok((spec.name, parameter))
         });
-        let parameters = parameters.collect::<Result<Parameters>>()?;
+        let parameters = parameters.collect::<Result<ModelParameters>>()?;
         let (moments, state) = match &self.from {
             Some(checkpoint) if self.resumes => resumed(checkpoint)?,
             _ => (Moments::new(), State::default()),
@@ -247,7 +246,7 @@ impl Run {
             z_loss: self.recipe.z_loss,
             activations: self.recipe.memory.activations,
         };
-        Ok(Trainer {
+        Ok(Pretrainer {
             network,
             recipe: &self.recipe,
             parameters,
@@ -257,7 +256,7 @@ impl Run {
         })
     }
 
-    fn contents<'a>(&'a self, trainer: &'a Trainer<'_>, dtype: StoredDtype) -> Contents<'a> {
+    fn contents<'a>(&'a self, trainer: &'a Pretrainer<'_>, dtype: StoredDtype) -> Contents<'a> {
         let tensors = self.specs().into_iter().map(|spec| {
             let values = &trainer.parameters[&spec.name].values;
             LazyTensor {
@@ -278,17 +277,14 @@ impl Run {
     }
 
     /// Saves a checkpoint and deletes old ones.
-    pub(super) fn save(&self, trainer: &Trainer<'_>) -> Result<PathBuf> {
-        let mut moments = BTreeMap::new();
-        for (name, values) in &trainer.moments {
-            for (number, values) in values.iter().enumerate() {
-                moments.insert(format!("{number}.{name}"), &values[..]);
-            }
-        }
+    pub(super) fn save(&self, trainer: &Pretrainer<'_>) -> Result<PathBuf> {
         let state = serde_json::to_value(&trainer.state)?;
         let dir = checkpoints(&self.dir);
         let contents = self.contents(trainer, StoredDtype::F32);
-        let run = steps::RunState { moments, state };
+        let run = steps::RunState {
+            moments: &trainer.moments,
+            state,
+        };
         let step = trainer.state.step;
         let place = steps::save_step(&dir, step, contents, &run).with_context(|| {
             format!("could not save step {step}; earlier checkpoints are whole: when there is room again, go on with --resume")
@@ -298,7 +294,7 @@ impl Run {
     }
 
     /// Writes the finished model.
-    pub(super) fn export(&self, trainer: &Trainer<'_>) -> Result<PathBuf> {
+    pub(super) fn export(&self, trainer: &Pretrainer<'_>) -> Result<PathBuf> {
         let place = self.dir.join("model");
         if place.exists() {
             fs::remove_dir_all(&place).with_context(|| place.display().to_string())?;
@@ -312,18 +308,10 @@ impl Run {
     }
 }
 
-/// The optimizer's memory and the state of a checkpoint of the run.
+/// The optimizer's moments and the state from a checkpoint of the run.
 fn resumed(checkpoint: &Checkpoint) -> Result<(Moments, State)> {
-    let (tensors, state) = steps::load_state(&checkpoint.place.name())?;
-    let state = serde_json::from_value(state)
+    let run = steps::load_state(&checkpoint.place.name())?;
+    let state = serde_json::from_value(run.state)
         .with_context(|| format!("{}: training/state.json", checkpoint.place))?;
-    let mut moments = Moments::new();
-    // Sorted by their numbers first: `0.name`, then `1.name`.
-    for (name, values) in tensors {
-        let (_, name) = name
-            .split_once('.')
-            .context("an unknown tensor among the moments")?;
-        moments.entry(name.to_owned()).or_default().push(values);
-    }
-    Ok((moments, state))
+    Ok((run.moments, state))
 }

@@ -11,8 +11,8 @@ use super::{held_out, maker, open_corpus, tokens};
 use crate::commands::Outcome;
 use crate::io::stdio::{Content, Output};
 use crate::training::evaluation;
-use crate::training::objective::Example;
-use crate::training::order::{Order, Position, Purpose, stream};
+use crate::training::objective::TrainingExample;
+use crate::training::order::{Position, Purpose, SequenceOrder, stream};
 
 /// Prints examples of the first `count` sequences as pieces.
 pub(super) fn show(begin: &Begin, count: usize) -> Result<Outcome> {
@@ -53,7 +53,7 @@ pub(super) fn export(begin: &Begin, file: &Path) -> Result<Outcome> {
     let folder = tempfile::tempdir()?;
     let mut corpus = open_corpus(folder.path(), &begin.train, recipe)?;
     let maker = maker(recipe, tokenizer);
-    let mut order = Order::new(corpus.len(), recipe.seed, Position::default());
+    let mut order = SequenceOrder::new(corpus.len(), recipe.seed, Position::default());
     for step in 1..=recipe.steps {
         for micro_batch in 0..recipe.batch.accumulation {
             let examples = maker.next(&mut order, recipe.batch.tokens, |number| {
@@ -69,7 +69,7 @@ pub(super) fn export(begin: &Begin, file: &Path) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-fn line(out: &mut Output, mut place: serde_json::Value, example: &Example) -> Result<()> {
+fn line(out: &mut Output, mut place: serde_json::Value, example: &TrainingExample) -> Result<()> {
     place["task"] = json!(example.task.to_string());
     place["source"] = json!(example.source);
     place["labels"] = json!(example.labels);

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::io::atomic_file::AtomicFile;
 use crate::report::tensorboard::Events;
 use crate::training::evaluation::Figures;
-use crate::training::trainer::Report;
+use crate::training::trainer::StepReport;
 
 /// The log, open for more.
 pub(super) struct Journal {
@@ -47,7 +47,7 @@ impl Journal {
     }
 
     /// A line of training.
-    pub(super) fn step(&mut self, report: &Report, tokens_per_second: f64) -> Result<()> {
+    pub(super) fn step(&mut self, report: &StepReport, tokens_per_second: f64) -> Result<()> {
         let mut line = json!({
             "kind": "train",
             "step": report.step,

@@ -19,11 +19,11 @@ use crate::input::corpus::Corpus;
 use crate::io::signals::Said;
 use crate::progress::Steps;
 use crate::tokenizer::{TaskPrefix, Tokenizer};
-use crate::training::batch::{Batch, Maker};
+use crate::training::batch::{Batch, ExampleMaker};
 use crate::training::evaluation::{self, Figures, evaluate};
-use crate::training::order::{Order, Position};
+use crate::training::order::{Position, SequenceOrder};
 use crate::training::recipe::Recipe;
-use crate::training::trainer::{Report, Trainer};
+use crate::training::trainer::{Pretrainer, StepReport};
 use crate::training::variables::Variables;
 
 use begin::{Begin, Run};
@@ -114,7 +114,7 @@ pub fn run(args: &PretrainArgs) -> Result<Outcome> {
     let mut corpus = open_corpus(&run.dir, &run.train, &run.recipe)?;
     let held_out = held_out(&run.valid, &run.recipe, &run.tokenizer)?;
     let mut trainer = run.trainer(&compute)?;
-    let mut order = Order::new(corpus.len(), run.recipe.seed, trainer.state.position);
+    let mut order = SequenceOrder::new(corpus.len(), run.recipe.seed, trainer.state.position);
     let mut journal = Journal::open(&run.dir, trainer.state.step)?;
     describe(&run, &corpus, &trainer, &compute);
     if trainer.state.step == 0 {
@@ -175,8 +175,8 @@ fn tokens(tokenizer: &Tokenizer, residues: &[u8]) -> Result<Vec<u32>> {
     Ok(tokens)
 }
 
-fn maker<'a>(recipe: &'a Recipe, tokenizer: &'a Tokenizer) -> Maker<'a> {
-    Maker {
+fn maker<'a>(recipe: &'a Recipe, tokenizer: &'a Tokenizer) -> ExampleMaker<'a> {
+    ExampleMaker {
         mixture: &recipe.objectives,
         tokenizer,
         max_residues: recipe.data.max_residues,
@@ -216,7 +216,7 @@ fn held_out(valid: &[PathBuf], recipe: &Recipe, tokenizer: &Tokenizer) -> Result
     kept.collect()
 }
 
-fn next_batches(run: &Run, order: &mut Order, corpus: &mut Corpus) -> Result<Vec<Batch>> {
+fn next_batches(run: &Run, order: &mut SequenceOrder, corpus: &mut Corpus) -> Result<Vec<Batch>> {
     let maker = maker(&run.recipe, &run.tokenizer);
     let batch = |_| {
         let examples = maker.next(order, run.recipe.batch.tokens, |number| {
@@ -228,8 +228,8 @@ fn next_batches(run: &Run, order: &mut Order, corpus: &mut Corpus) -> Result<Vec
 }
 
 /// Before the first step: every weight must get a gradient, or it would never learn.
-fn check_gradients(run: &Run, trainer: &mut Trainer<'_>, corpus: &mut Corpus) -> Result<()> {
-    let mut order = Order::new(corpus.len(), run.recipe.seed, Position::default());
+fn check_gradients(run: &Run, trainer: &mut Pretrainer<'_>, corpus: &mut Corpus) -> Result<()> {
+    let mut order = SequenceOrder::new(corpus.len(), run.recipe.seed, Position::default());
     let batches = next_batches(run, &mut order, corpus)?;
     let dead = trainer.dead_weights(&batches)?;
     ensure!(
@@ -240,7 +240,7 @@ fn check_gradients(run: &Run, trainer: &mut Trainer<'_>, corpus: &mut Corpus) ->
     Ok(())
 }
 
-fn judge(report: &Report, trainer: &Trainer<'_>) -> Result<()> {
+fn judge(report: &StepReport, trainer: &Pretrainer<'_>) -> Result<()> {
     if report.not_finite.is_empty() {
         return Ok(());
     }
@@ -254,7 +254,13 @@ fn judge(report: &Report, trainer: &Trainer<'_>) -> Result<()> {
     Ok(())
 }
 
-fn tell(run: &Run, report: &Report, rate: f64, line: &Steps, journal: &mut Journal) -> Result<()> {
+fn tell(
+    run: &Run,
+    report: &StepReport,
+    rate: f64,
+    line: &Steps,
+    journal: &mut Journal,
+) -> Result<()> {
     let message = format!("loss {:.4}, {rate:.0} tokens/s", report.loss);
     line.show(report.step, message);
     let evaluation = &run.recipe.evaluation;
@@ -264,7 +270,7 @@ fn tell(run: &Run, report: &Report, rate: f64, line: &Steps, journal: &mut Journ
     }
     journal.step(report, rate)?;
     if line.is_hidden() {
-        let Report {
+        let StepReport {
             step,
             loss,
             gradient_norm,
@@ -279,7 +285,7 @@ fn tell(run: &Run, report: &Report, rate: f64, line: &Steps, journal: &mut Journ
     Ok(())
 }
 
-fn measure(run: &Run, trainer: &Trainer<'_>, held_out: &[Vec<u32>]) -> Result<Vec<Figures>> {
+fn measure(run: &Run, trainer: &Pretrainer<'_>, held_out: &[Vec<u32>]) -> Result<Vec<Figures>> {
     let variables = Variables::plain(&trainer.parameters, trainer.network.device)?;
     let mixture = &run.recipe.objectives;
     let judged = run.recipe.judged().into_iter().map(|task| {
@@ -296,7 +302,7 @@ fn measure(run: &Run, trainer: &Trainer<'_>, held_out: &[Vec<u32>]) -> Result<Ve
     Ok(judged.collect::<candle_core::Result<_>>()?)
 }
 
-fn describe(run: &Run, corpus: &Corpus, trainer: &Trainer<'_>, compute: &Compute) {
+fn describe(run: &Run, corpus: &Corpus, trainer: &Pretrainer<'_>, compute: &Compute) {
     let weights: usize = trainer.parameters.values().map(|p| p.values.len()).sum();
     tracing::info!(
         "{weights} parameters on {} ({}, {} threads), {}",

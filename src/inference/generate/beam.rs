@@ -7,7 +7,7 @@
 //! Where Hugging Face fills missing beams with a score of -1e9, ours are missing: the first step has one beam.
 
 use super::allowed::{Allowed, Choice};
-use super::{BeamSearch, Completion, NotFinite};
+use super::{BeamSearch, GeneratedSequence, NotFinite};
 
 #[derive(Clone, Debug)]
 struct Hypothesis {
@@ -24,7 +24,7 @@ pub(super) struct Beams {
     /// Best first.
     running: Vec<Hypothesis>,
     /// Best first.
-    finished: Vec<(f64, Completion)>,
+    finished: Vec<(f64, GeneratedSequence)>,
 }
 
 struct Candidate {
@@ -120,7 +120,7 @@ impl Beams {
             self.continued(candidate)
         };
         let score = self.score(candidate.sum, length);
-        let completion = Completion {
+        let completion = GeneratedSequence {
             token_ids: hypothesis.token_ids,
             log_probs: hypothesis.log_probs,
             end_log_prob: ends.then_some(candidate.choice.log_prob),
@@ -142,7 +142,7 @@ impl Beams {
     }
 
     /// The finished sequences, best first.
-    pub(super) fn into_completions(self) -> impl Iterator<Item = Completion> {
+    pub(super) fn into_completions(self) -> impl Iterator<Item = GeneratedSequence> {
         self.finished.into_iter().map(|(_, completion)| completion)
     }
 }
@@ -152,7 +152,11 @@ mod tests {
     use super::*;
 
     /// A model without memory over tokens 0, 1 (ends) and 2.
-    fn search(probabilities: [f32; 3], num_beams: usize, length_penalty: f64) -> Vec<Completion> {
+    fn search(
+        probabilities: [f32; 3],
+        num_beams: usize,
+        length_penalty: f64,
+    ) -> Vec<GeneratedSequence> {
         let logits = probabilities.map(f32::ln);
         let allowed = Allowed::new(0..3, 1);
         let mut beams = Beams::new(BeamSearch {

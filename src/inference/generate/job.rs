@@ -3,11 +3,11 @@
 use super::beam::Beams;
 use super::sampling::RandomStream;
 use super::single::Single;
-use super::{Completion, NotFinite, Outcome, Prompt, Settings, Strategy};
+use super::{GeneratedSequence, GenerationResult, GenerationSettings, NotFinite, Prompt, Strategy};
 
 /// A prompt with what was written for it so far.
 #[derive(Debug)]
-pub(super) struct Job {
+pub(super) struct PromptJob {
     pub prompt: Prompt,
     /// Where its encoding lies.
     pub source: Option<usize>,
@@ -16,13 +16,13 @@ pub(super) struct Job {
     begun: usize,
     ended: usize,
     /// What each search has written.
-    written: Vec<Vec<Completion>>,
+    written: Vec<Vec<GeneratedSequence>>,
     /// One search has failed, so all have.
     pub failed: bool,
 }
 
-impl Job {
-    pub(super) fn new(prompt: Prompt, settings: &Settings) -> Self {
+impl PromptJob {
+    pub(super) fn new(prompt: Prompt, settings: &GenerationSettings) -> Self {
         let searches = match settings.strategy {
             Strategy::Beam(_) => 1,
             Strategy::Greedy | Strategy::Sample(_) => settings.num_samples,
@@ -43,14 +43,23 @@ impl Job {
     }
 
     /// Begins the next search, as job `number`.
-    pub(super) fn begin(&mut self, number: u64, slots: Vec<usize>, settings: &Settings) -> Search {
+    pub(super) fn begin(
+        &mut self,
+        number: u64,
+        slots: Vec<usize>,
+        settings: &GenerationSettings,
+    ) -> Search {
         let search = Search::new(number, self.begun, slots, &self.prompt.id, settings);
         self.begun += 1;
         search
     }
 
     /// Search `number` has written `completions`, or failed.
-    pub(super) fn ended(&mut self, number: usize, completions: Result<Vec<Completion>, NotFinite>) {
+    pub(super) fn ended(
+        &mut self,
+        number: usize,
+        completions: Result<Vec<GeneratedSequence>, NotFinite>,
+    ) {
         self.ended += 1;
         match completions {
             Ok(completions) => self.written[number] = completions,
@@ -62,7 +71,7 @@ impl Job {
         self.all_begun() && self.ended == self.begun
     }
 
-    pub(super) fn into_outcome(self) -> Outcome {
+    pub(super) fn into_outcome(self) -> GenerationResult {
         if self.failed {
             return Err(NotFinite);
         }
@@ -71,7 +80,7 @@ impl Job {
 }
 
 /// Slots that one search needs.
-pub(super) fn slots(settings: &Settings) -> usize {
+pub(super) fn slots(settings: &GenerationSettings) -> usize {
     match settings.strategy {
         Strategy::Beam(search) => search.num_beams,
         Strategy::Greedy | Strategy::Sample(_) => 1,
@@ -103,7 +112,13 @@ pub(super) enum Advance {
 }
 
 impl Search {
-    fn new(job: u64, number: usize, slots: Vec<usize>, id: &str, settings: &Settings) -> Self {
+    fn new(
+        job: u64,
+        number: usize,
+        slots: Vec<usize>,
+        id: &str,
+        settings: &GenerationSettings,
+    ) -> Self {
         let state = match settings.strategy {
             Strategy::Greedy => State::Single(Box::new(Single::new(None))),
             Strategy::Sample(sampling) => {
@@ -143,7 +158,7 @@ impl Search {
         logits: &[f32],
         vocab: usize,
         prompt: &Prompt,
-        settings: &Settings,
+        settings: &GenerationSettings,
     ) -> Result<Advance, NotFinite> {
         let (allowed, min, max) = (&settings.allowed, prompt.min_new, prompt.max_new);
         let parents = match &mut self.state {
@@ -161,7 +176,7 @@ impl Search {
     }
 
     /// What it has written, best first, at most `num_samples`.
-    pub(super) fn into_completions(self, num_samples: usize) -> Vec<Completion> {
+    pub(super) fn into_completions(self, num_samples: usize) -> Vec<GeneratedSequence> {
         match self.state {
             State::Single(single) => vec![single.into_completion()],
             State::Beams(beams) => beams.into_completions().take(num_samples).collect(),

@@ -51,7 +51,7 @@ pub struct BeamSearch {
 
 /// What is the same for all sequences of a run.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct GenerationSettings {
     /// How tokens are chosen.
     pub strategy: Strategy,
     /// Sequences written for each prompt; with beams the best ones.
@@ -98,7 +98,7 @@ pub struct Budget {
 pub struct NotFinite;
 
 /// What was written for one prompt: `num_samples` sequences (of beams fewer where there are no more), or why nothing could be.
-pub type Outcome = Result<Vec<Completion>, NotFinite>;
+pub type GenerationResult = Result<Vec<GeneratedSequence>, NotFinite>;
 
 /// Why a sequence ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -112,7 +112,7 @@ pub enum End {
 
 /// One sequence written.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Completion {
+pub struct GeneratedSequence {
     /// Without start token and `</s>`.
     pub token_ids: Vec<u32>,
     /// ln p of each of them among the tokens allowed at its place.
@@ -123,7 +123,7 @@ pub struct Completion {
     pub score: Option<f64>,
 }
 
-impl Completion {
+impl GeneratedSequence {
     /// Why it ended.
     pub fn end(&self) -> End {
         match self.end_log_prob {

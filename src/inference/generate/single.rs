@@ -2,20 +2,20 @@
 
 use super::allowed::Allowed;
 use super::sampling::{RandomStream, Sampling};
-use super::{Completion, NotFinite};
+use super::{GeneratedSequence, NotFinite};
 use crate::inference::residues::most_probable;
 
 /// A sequence that is being written.
 #[derive(Debug)]
 pub(super) struct Single {
-    written: Completion,
+    written: GeneratedSequence,
     /// None: greedy.
     random: Option<(Sampling, RandomStream)>,
 }
 
 impl Single {
     pub(super) fn new(random: Option<(Sampling, RandomStream)>) -> Self {
-        let written = Completion {
+        let written = GeneratedSequence {
             token_ids: Vec::new(),
             log_probs: Vec::new(),
             end_log_prob: None,
@@ -53,7 +53,7 @@ impl Single {
         Ok(written.token_ids.len() == max_new)
     }
 
-    pub(super) fn into_completion(self) -> Completion {
+    pub(super) fn into_completion(self) -> GeneratedSequence {
         self.written
     }
 }

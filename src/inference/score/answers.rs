@@ -12,20 +12,20 @@ use super::Masking;
 use crate::inference::masked::Question;
 
 /// What an answer is known by.
-pub type Key = [u8; 32];
+pub type AnswerKey = [u8; 32];
 
 /// Writes an answer where it outlives this process.
-pub type Keep<'a> = Box<dyn FnMut(&Key, &[f64]) -> io::Result<()> + 'a>;
+pub type AnswerWriter<'a> = Box<dyn FnMut(&AnswerKey, &[f64]) -> io::Result<()> + 'a>;
 
 /// Answers of an earlier run, and where new ones go.
 pub struct Answers<'a> {
-    known: HashMap<Key, Vec<f64>>,
-    keep: RefCell<Keep<'a>>,
+    known: HashMap<AnswerKey, Vec<f64>>,
+    keep: RefCell<AnswerWriter<'a>>,
 }
 
 impl<'a> Answers<'a> {
     /// Begins with what an earlier run had.
-    pub fn new(known: HashMap<Key, Vec<f64>>, keep: Keep<'a>) -> Self {
+    pub fn new(known: HashMap<AnswerKey, Vec<f64>>, keep: AnswerWriter<'a>) -> Self {
         Self {
             known,
             keep: RefCell::new(keep),
@@ -33,18 +33,18 @@ impl<'a> Answers<'a> {
     }
 
     /// The earlier run's answer.
-    pub(super) fn known(&self, key: &Key) -> Option<&[f64]> {
+    pub(super) fn known(&self, key: &AnswerKey) -> Option<&[f64]> {
         self.known.get(key).map(Vec::as_slice)
     }
 
     /// Keeps a new one.
-    pub(super) fn keep(&self, key: &Key, values: &[f64]) -> io::Result<()> {
+    pub(super) fn keep(&self, key: &AnswerKey, values: &[f64]) -> io::Result<()> {
         (self.keep.borrow_mut())(key, values)
     }
 }
 
 /// The key of a masked copy.
-pub(super) fn of_copy(question: &Question<'_>) -> Key {
+pub(super) fn of_copy(question: &Question<'_>) -> AnswerKey {
     let mut hash = Sha256::new();
     hash.update(b"copy");
     for token in &question.encoding.token_ids {
@@ -57,7 +57,7 @@ pub(super) fn of_copy(question: &Question<'_>) -> Key {
 }
 
 /// The key of a whole protein's log-likelihood.
-pub(super) fn of_protein(id: &str, residues: &[u8], masking: Masking) -> Key {
+pub(super) fn of_protein(id: &str, residues: &[u8], masking: Masking) -> AnswerKey {
     let mut hash = Sha256::new();
     hash.update(format!("protein {masking:?} {id} "));
     hash.update(residues);

@@ -13,7 +13,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Job, Masking, Row, Scorer, Substitution, Variant, column};
+use super::{Masking, Row, ScoreQuery, Scorer, Substitution, Variant, column};
 use crate::inference::masked::MaskedError;
 use crate::inference::residues::STANDARD;
 
@@ -24,7 +24,7 @@ const COPIES: usize = 1024;
 
 /// How a variant is scored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Method {
+pub enum EffectMethod {
     /// Marginals of few copies, the decoder fed with the wild type.
     WildType,
     /// Marginals of one copy a position.
@@ -36,7 +36,7 @@ pub enum Method {
 /// Scores variants of proteins.
 pub struct Effects<'s, 'a> {
     scorer: &'s Scorer<'a>,
-    method: Method,
+    method: EffectMethod,
     masking: Masking,
 }
 
@@ -60,8 +60,8 @@ pub fn full_scan(residues: &[u8]) -> Vec<Variant> {
 }
 
 impl<'s, 'a> Effects<'s, 'a> {
-    /// Scores by `method`; `masking` says how many residues are masked at once (for [`Method::Masked`] it must be one).
-    pub fn new(scorer: &'s Scorer<'a>, method: Method, masking: Masking) -> Self {
+    /// Scores by `method`; `masking` says how many residues are masked at once (for [`EffectMethod::Masked`] it must be one).
+    pub fn new(scorer: &'s Scorer<'a>, method: EffectMethod, masking: Masking) -> Self {
         Self {
             scorer,
             method,
@@ -81,8 +81,8 @@ impl<'s, 'a> Effects<'s, 'a> {
     ) -> Result<Option<Vec<f64>>, MaskedError> {
         match self.method {
             _ if variants.is_empty() => Ok(Some(Vec::new())),
-            Method::WildType | Method::Masked => self.marginals(id, residues, variants),
-            Method::PseudoLikelihood => self.ratios(id, residues, variants),
+            EffectMethod::WildType | EffectMethod::Masked => self.marginals(id, residues, variants),
+            EffectMethod::PseudoLikelihood => self.ratios(id, residues, variants),
         }
     }
 
@@ -95,7 +95,7 @@ impl<'s, 'a> Effects<'s, 'a> {
         let changed = variants.iter().flat_map(Variant::substitutions);
         let positions: BTreeSet<usize> = changed.map(|s| s.position - 1).collect();
         let positions: Vec<usize> = positions.into_iter().collect();
-        let job = Job {
+        let job = ScoreQuery {
             id,
             residues,
             positions: &positions,

@@ -5,7 +5,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
 
-use super::Job;
+use super::ScoreQuery;
 use crate::inference::residues::STANDARD;
 
 /// How many residues of a protein are masked at once.
@@ -31,7 +31,7 @@ pub fn standard_positions(residues: &[u8]) -> Vec<usize> {
 
 impl Masking {
     /// The masked positions of every copy that the job needs.
-    pub(super) fn copies(self, job: &Job<'_>, most: usize) -> Vec<Vec<usize>> {
+    pub(super) fn copies(self, job: &ScoreQuery<'_>, most: usize) -> Vec<Vec<usize>> {
         match self {
             Masking::Single => job.positions.iter().map(|&at| vec![at]).collect(),
             Masking::Fraction { fraction, seed } => {
@@ -135,7 +135,7 @@ mod tests {
     fn only_the_copies_asked_for_are_made_and_odd_residues_stay() {
         let residues = b"MXKAYVLINSRGPU";
         let positions = [2, 3];
-        let job = Job {
+        let job = ScoreQuery {
             id: "a",
             residues,
             positions: &positions,
