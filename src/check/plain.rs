@@ -1,4 +1,5 @@
-//! The definitions of the kernels and of the encoder in f64, written as plainly as possible. Matrices are row-major.
+//! The definitions of the kernels and of the encoder in f64, written as plainly as possible.
+//! Matrices are row-major.
 
 use crate::model::Config;
 use crate::model::names::{SHARED, Stack};
@@ -39,7 +40,8 @@ pub(super) fn gated_silu(x: &[f64], d_ff: usize) -> Vec<f64> {
     x.chunks_exact(2 * d_ff).flat_map(gate).collect()
 }
 
-/// Attention within segments of `qkv (rows, 3 heads d_kv)`, unscaled, with `bias(key - query, head)` added to the scores.
+/// Attention within segments of `qkv (rows, 3 heads d_kv)`, unscaled, with
+/// `bias(key - query, head)` added to the scores.
 pub(super) fn attention(
     qkv: &[f64],
     heads: usize,
