@@ -1,5 +1,6 @@
-//! Checkpoints as they are found: pickles written by PyTorch, shards, wrong and missing tensors, and what `init` writes.
-//! The pickles are made by `checkpoint/make_pickles.py`, which also writes down what PyTorch itself sees in them.
+//! Checkpoints as they are found: pickles written by PyTorch, shards, wrong and missing tensors,
+//! and what `init` writes. The pickles are made by `checkpoint/make_pickles.py`, which also writes
+//! down what PyTorch itself sees in them.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -32,7 +33,8 @@ fn expected() -> BTreeMap<String, Expected> {
     serde_json::from_slice(&fs::read(fixtures().join("expected.json")).unwrap()).unwrap()
 }
 
-/// A directory with config.json, a tokenizer of 40 ids, and the given fixtures under the given names.
+/// A directory with config.json, a tokenizer of 40 ids, and the given fixtures under the given
+/// names.
 fn checkpoint_of(files: &[(&str, &str)]) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let mut pieces: Vec<Value> = Tokenizer::ankh_v1().pieces()[..28]
@@ -68,7 +70,8 @@ fn change_config(dir: &Path, key: &str, value: Value) {
     fs::write(path, config.to_string()).unwrap();
 }
 
-/// First and last value are exactly those of PyTorch in the stored type, and so is the sum within `tolerance` of its terms.
+/// First and last value are exactly those of PyTorch in the stored type, and so is the sum within
+/// `tolerance` of its terms.
 fn assert_holds_what_pytorch_sees(checkpoint: &Checkpoint, stored: fn(f32) -> f32, tolerance: f64) {
     for (name, expected) in expected() {
         let tensor = checkpoint.tensor(&name, &expected.shape).unwrap();
@@ -133,7 +136,8 @@ fn stored_bytes_are_not_copied() {
     assert!(matches!(table.bytes, std::borrow::Cow::Borrowed(_)));
 }
 
-/// The pickle's second `lm_head.weight` is the embedding table: a head of its own would go unscaled.
+/// The pickle's second `lm_head.weight` is the embedding table: a head of its own would go
+/// unscaled.
 #[test]
 fn tied_embeddings_answer_to_every_name_but_are_no_head() {
     let dir = tiny();
@@ -360,7 +364,8 @@ fn the_same_seed_is_the_same_file_and_bf16_is_f32_rounded() {
     }
 }
 
-/// Weights are for everyone who may read the directory, whatever the private temporary file they were written to.
+/// Weights are for everyone who may read the directory, whatever the private temporary file they
+/// were written to.
 #[cfg(unix)]
 #[test]
 fn written_files_have_ordinary_permissions() {

@@ -1,4 +1,5 @@
-//! `ankh3 complete` from the outside, on a random nano model: what is written, that shards, batches and interruptions change no byte, and what is refused.
+//! `ankh3 complete` from the outside, on a random nano model: what is written, that shards, batches
+//! and interruptions change no byte, and what is refused.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
@@ -130,7 +131,8 @@ fn batches_and_threads_and_shards_change_no_byte() {
     assert_eq!(joined, records(&whole));
 }
 
-/// Where each entry of a journal ends: eight bytes of magic, then length, checksum and payload of each.
+/// Where each entry of a journal ends: eight bytes of magic, then length, checksum and payload of
+/// each.
 fn entry_ends(journal: &[u8]) -> Vec<usize> {
     let mut ends = Vec::new();
     let mut end = 8;

@@ -1,5 +1,6 @@
-//! Generation against Hugging Face's `generate` (`tests/golden/*/expected.json`), and what must hold of it whatever the model: a sequence is the same
-//! alone and among others, samples follow the distribution they are drawn from.
+//! Generation against Hugging Face's `generate` (`tests/golden/*/expected.json`), and what must
+//! hold of it whatever the model: a sequence is the same alone and among others, samples follow the
+//! distribution they are drawn from.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;

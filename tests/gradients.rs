@@ -1,5 +1,6 @@
-//! One training step against PyTorch: `tests/golden/*/gradients.safetensors` holds a ragged batch and what transformers' gradients of it are (in
-//! float64); and every own operation's gradient against candle's autograd over plain operations.
+//! One training step against PyTorch: `tests/golden/*/gradients.safetensors` holds a ragged batch
+//! and what transformers' gradients of it are (in float64); and every own operation's gradient
+//! against candle's autograd over plain operations.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -177,7 +178,8 @@ fn loss_and_every_gradient_equal_pytorch() {
     }
 }
 
-/// Kept or computed again: the same bits, with dropout and without, also where a shape has several stretches of layers.
+/// Kept or computed again: the same bits, with dropout and without, also where a shape has several
+/// stretches of layers.
 #[test]
 fn recomputed_activations_change_no_bit() {
     for kind in KINDS {
@@ -248,7 +250,8 @@ fn the_tape_gives_the_same_gradients() {
     }
 }
 
-/// In bf16 a sum made in another order may be rounded the other way: the two ways may differ by less than rounding itself changes.
+/// In bf16 a sum made in another order may be rounded the other way: the two ways may differ by
+/// less than rounding itself changes.
 #[test]
 fn the_tape_gives_the_same_gradients_in_bf16() {
     for kind in KINDS {

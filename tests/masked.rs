@@ -1,4 +1,5 @@
-//! Scores and filled masks: against transformers (`tests/golden/make_scores.py`), and what must hold whatever the model, in the library and on the command line.
+//! Scores and filled masks: against transformers (`tests/golden/make_scores.py`), and what must
+//! hold whatever the model, in the library and on the command line.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

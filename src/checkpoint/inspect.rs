@@ -22,29 +22,29 @@ pub struct CheckpointSummary {
     pub licence: Option<String>,
     /// See [`Checkpoint::model_hash`].
     pub model_hash: Option<String>,
-    /// Weights made by `ankh3 init`, never trained.
+    /// Whether the weights are random, as written by `ankh3 init`.
     pub random: bool,
     /// The network's shape.
     pub config: Config,
     /// Whether the output projection is the embedding table.
     pub tied: bool,
-    /// Parameters of all tensors.
+    /// Number of parameters.
     pub parameters: usize,
-    /// Parameters that `embed` reads.
+    /// Number of parameters that `embed` reads.
     pub encoder_parameters: usize,
-    /// Tensors by stored type.
+    /// Number of tensors by stored type.
     pub dtypes: BTreeMap<String, usize>,
-    /// Weight files and their bytes.
+    /// The weight files and their sizes in bytes.
     pub files: Vec<(String, u64)>,
-    /// `tokenizer.json` or `spiece.model`.
+    /// The file of the vocabulary: `tokenizer.json` or `spiece.model`.
     pub tokenizer: &'static str,
-    /// Ids of the vocabulary.
+    /// Number of ids in the vocabulary.
     pub vocab_size: usize,
-    /// Sentinels of the vocabulary.
+    /// Number of sentinels in the vocabulary.
     pub sentinels: usize,
-    /// Prefix tokens of the vocabulary.
+    /// The prefixes that the vocabulary has a token for.
     pub prefixes: Vec<&'static str>,
-    /// Tensors that config.json asks for and the files lack or hold with another shape.
+    /// Errors of tensors that are missing or have another shape than config.json says.
     pub problems: Vec<String>,
     /// Tensors that no part of the network reads.
     pub unused: Vec<String>,

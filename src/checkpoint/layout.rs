@@ -3,10 +3,10 @@
 use crate::model::Config;
 use crate::model::names::{AttentionNames, LM_HEAD, SHARED, Stack};
 
-/// Whether the output projection is a tensor of its own.
+/// The output projection of a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LmHead {
-    /// `lm_head.weight`: T5 v1.1 and all of Ankh.
+    /// A tensor of its own, `lm_head.weight`: T5 v1.1 and all Ankh models.
     Own,
     /// The transposed embedding table: T5 v1.0.
     Tied,
@@ -15,9 +15,9 @@ pub enum LmHead {
 /// One tensor that a checkpoint must hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorSpec {
-    /// As in `model.safetensors`.
+    /// The name in `model.safetensors`.
     pub name: String,
-    /// Row-major; a linear layer is `(out, in)`.
+    /// The shape of the row-major values; a linear layer is `(out, in)`.
     pub shape: Vec<usize>,
 }
 
@@ -88,7 +88,8 @@ mod tests {
     use super::*;
     use crate::checkpoint::init::ModelPreset;
 
-    /// Parameter counts that the released models publish (or that follow from their published sizes).
+    /// The parameter counts that are published with the released models, or that follow from their
+    /// published sizes.
     #[test]
     fn parameters_are_those_of_the_released_models() {
         for (preset, millions) in [(ModelPreset::Large, 1879), (ModelPreset::Xl, 5731)] {

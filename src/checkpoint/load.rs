@@ -1,5 +1,5 @@
-//! An opened checkpoint, from a directory or from this program: its shape, its tokenizer, and its tensors as mapped bytes.
-//! A tensor is read when it is used.
+//! An opened checkpoint, from a directory or from this program: its shape, its tokenizer, and its
+//! tensors as mapped bytes. A tensor is read when it is used.
 
 use std::path::{Path, PathBuf};
 
@@ -39,7 +39,8 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens the value of `--model`: a directory, a known name, or `owner/repo[@revision]` from the cache.
+    /// Opens the value of `--model`: a directory, a known name, or `owner/repo[@revision]` from the
+    /// cache.
     pub fn open(model: &str, hub: &Hub) -> Result<Self, CheckpointError> {
         Checkpoint::load_from(ModelRef::parse(model)?.resolve(hub)?)
     }
@@ -66,7 +67,8 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// Drops an `lm_head.weight` that only repeats the tied embedding table: as a head of its own it would not be scaled.
+    /// Drops an `lm_head.weight` that only repeats the tied embedding table: as a head of its own
+    /// it would not be scaled.
     fn forget_tied_lm_head(&mut self) {
         let copy = self.config.tie_word_embeddings && {
             let view = |name| {
@@ -83,7 +85,8 @@ impl Checkpoint {
         }
     }
 
-    /// A tensor by its Hugging Face name, with the expected shape. The embedding table is found by each of its names.
+    /// A tensor by its Hugging Face name, with the expected shape. The embedding table is found by
+    /// each of its names.
     pub fn tensor(
         &self,
         name: &str,
@@ -92,7 +95,8 @@ impl Checkpoint {
         self.weights.tensor(self.stored_name(name), expected_shape)
     }
 
-    /// Whether [`Checkpoint::tensor`] finds a name; false for an `lm_head.weight` that is a copy of tied embeddings.
+    /// Whether [`Checkpoint::tensor`] finds a name; false for an `lm_head.weight` that is a copy of
+    /// tied embeddings.
     pub fn has(&self, name: &str) -> bool {
         self.weights.entries.contains_key(self.stored_name(name))
     }
@@ -122,7 +126,8 @@ impl Checkpoint {
             .unwrap_or(name)
     }
 
-    /// The model's name in metadata: `owner/repo` for a snapshot of the hub's cache, else the name of the directory.
+    /// The model's name in metadata: `owner/repo` for a snapshot of the hub's cache, else the name
+    /// of the directory.
     pub fn id(&self) -> String {
         let Some(dir) = self.real_directory() else {
             return BUNDLED.to_owned();
@@ -162,8 +167,9 @@ impl Checkpoint {
         self.raw_config.contains_key(super::init::RANDOM_LABEL)
     }
 
-    /// 64 hex digits that identify configuration, vocabulary and weights. The same weights as pickle and as safetensors have
-    /// the same hash, another revision has another hash. Large weights are sampled.
+    /// 64 hex digits that identify configuration, vocabulary and weights. The same weights as
+    /// pickle and as safetensors have the same hash, another revision has another hash. Large
+    /// weights are sampled.
     pub fn model_hash(&self) -> Result<String, CheckpointError> {
         hash::model_hash(self)
     }
@@ -203,7 +209,8 @@ fn parse_config(
     raw: &Map<String, Value>,
 ) -> Result<Config, CheckpointError> {
     let path = place.path("config.json");
-    // UMT5 and LongT5 have the same tensor names but compute differently: they would load and give wrong numbers.
+    // UMT5 and LongT5 have the same tensor names but compute differently: they would load and give
+    // wrong numbers.
     let kind = raw
         .get("model_type")
         .and_then(Value::as_str)

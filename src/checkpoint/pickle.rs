@@ -1,7 +1,9 @@
-//! PyTorch's `.bin`: a zip archive of one pickle and the raw storages it names, read without executing anything.
+//! PyTorch's `.bin`: a zip archive of one pickle and the raw storages that the pickle names, read
+//! without executing code.
 //!
-//! The pickle is interpreted by `candle_core::pickle`, which knows just the opcodes of a state dict and builds nothing but a list of
-//! names, shapes and offsets. `torch.save` stores the storages uncompressed, so their bytes are used where they lie in the map.
+//! `candle_core::pickle` interprets the pickle. It knows only the opcodes of a state dict and
+//! builds only a list of names, shapes and offsets. `torch.save` stores the storages uncompressed,
+//! so their bytes are used directly in the map.
 
 use std::io::Cursor;
 use std::path::Path;
@@ -13,7 +15,7 @@ use zip::{CompressionMethod, ZipArchive};
 use super::weights::WeightEntry;
 use super::{CheckpointError, StoredDtype};
 
-/// Where the tensors of a `.bin` lie in its map.
+/// The positions of the tensors of a `.bin` in its map.
 pub(super) fn entries(
     file: usize,
     path: &Path,
@@ -59,7 +61,7 @@ fn entry(
         .ok_or("its storage has no position in the archive")?;
     let layout = &info.layout;
     let shape = layout.dims().to_vec();
-    // candle counts the offset of a pickled tensor in bytes, its strides in values.
+    // candle counts the offset of a pickled tensor in bytes, but its strides in values.
     let length = extent(&shape, layout.stride()).saturating_mul(info.dtype.size_in_bytes());
     let end = layout.start_offset().saturating_add(length);
     if end as u64 > storage.size() {
@@ -81,7 +83,8 @@ fn extent(shape: &[usize], strides: &[usize]) -> usize {
     if shape.contains(&0) {
         return 0;
     }
-    // Saturating: the numbers come from the file, and an absurd one must end as a complaint.
+    // Saturating, because the numbers come from the file, and an absurd number must end as an
+    // error.
     let steps = shape
         .iter()
         .zip(strides)

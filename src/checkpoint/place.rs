@@ -1,4 +1,5 @@
-//! Where a model's files lie: in a directory, or in this program itself, which carries `ankh3-nano`.
+//! The location of a model's files: a directory, or this program itself, which contains
+//! `ankh3-nano`.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use super::CheckpointError;
 
-/// What provenance calls the model inside this program.
+/// The name of the bundled model in metadata.
 pub const BUNDLED: &str = "ankh3-nano";
 
-/// The names that `--model` takes for it.
+/// The names of the bundled model for `--model`.
 pub(super) const BUNDLED_NAMES: [&str; 2] = ["nano", BUNDLED];
 
 macro_rules! bundled {
@@ -18,7 +19,7 @@ macro_rules! bundled {
     };
 }
 
-/// Its files by their path in `models/nano`.
+/// The files of the bundled model by their path in `models/nano`.
 const FILES: &[(&str, &[u8])] = bundled![
     "README.md",
     "config.json",
@@ -32,9 +33,9 @@ const FILES: &[(&str, &[u8])] = bundled![
 /// A directory, or a folder of the bundled model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ModelLocation {
-    /// On this machine.
+    /// A directory on this machine.
     Directory(PathBuf),
-    /// Inside this program: a folder of the bundled model, empty for its root.
+    /// A folder of the bundled model; empty for its root.
     Bundled(PathBuf),
 }
 
@@ -44,7 +45,7 @@ impl ModelLocation {
         ModelLocation::Bundled(PathBuf::new())
     }
 
-    /// The directory, if it is one.
+    /// The directory; `None` for the bundled model.
     pub fn directory(&self) -> Option<&Path> {
         match self {
             ModelLocation::Directory(dir) => Some(dir),
@@ -52,7 +53,7 @@ impl ModelLocation {
         }
     }
 
-    /// A folder of this one.
+    /// A folder in this location.
     pub fn join(&self, folder: impl AsRef<Path>) -> Self {
         match self {
             ModelLocation::Directory(dir) => ModelLocation::Directory(dir.join(folder)),
@@ -60,7 +61,7 @@ impl ModelLocation {
         }
     }
 
-    /// How messages call it.
+    /// The location's name in messages.
     pub fn name(&self) -> PathBuf {
         match self {
             ModelLocation::Directory(dir) => dir.clone(),
@@ -69,12 +70,12 @@ impl ModelLocation {
         }
     }
 
-    /// How messages call a file of it.
+    /// The name of a file of this location in messages.
     pub fn path(&self, name: &str) -> PathBuf {
         self.name().join(name)
     }
 
-    /// The bytes of a file, or `None` where there is none.
+    /// The bytes of a file; `None` where the file does not exist.
     ///
     /// # Errors
     /// A file that cannot be read.
@@ -93,7 +94,7 @@ impl ModelLocation {
         }
     }
 
-    /// Whether there is a file of this name.
+    /// Whether a file of this name exists.
     pub fn has(&self, name: &str) -> bool {
         match self {
             ModelLocation::Directory(dir) => dir.join(name).is_file(),
@@ -102,7 +103,7 @@ impl ModelLocation {
     }
 }
 
-/// A file of the bundled model by its path there.
+/// The bytes of a file of the bundled model, by its path.
 pub(super) fn bundled_file(path: &Path) -> Option<&'static [u8]> {
     let file = FILES.iter().find(|(name, _)| Path::new(name) == path);
     file.map(|(_, bytes)| *bytes)

@@ -1,10 +1,11 @@
-//! Stored tensors as bytes: the writing side. The reading side, [`TensorView`], belongs to the model, which reads them.
+//! Encoding of tensors as stored bytes. Decoding, [`TensorView`], belongs to the model.
 
 use half::{bf16, f16};
 
 pub use crate::model::{StoredDtype, TensorView};
 
-/// Little-endian bytes of values, rounded to nearest even where the type is narrower.
+/// The little-endian bytes of `values`, rounded to nearest even where the type is narrower than
+/// f32.
 pub fn encode(values: &[f32], dtype: StoredDtype) -> Vec<u8> {
     match dtype {
         StoredDtype::F32 => values

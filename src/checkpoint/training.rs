@@ -1,9 +1,12 @@
-//! Checkpoints of a training run. `step-00000042/` is a model in Hugging Face's layout, with a folder `training/`:
+//! Checkpoints of a training run. `step-00000042/` is a model in Hugging Face's layout, with a
+//! folder `training/`:
 //!
 //! - `state.json`: the state of the run;
-//! - `model.safetensors`: the optimizer's moments. Moment `k` of the weight `NAME` is the flat f32 tensor `k.NAME`.
+//! - `model.safetensors`: the optimizer's moments. Moment `k` of the weight `NAME` is the flat f32
+//!   tensor `k.NAME`.
 //!
-//! A checkpoint is written under another name and renamed when it is complete, so only complete ones are found again.
+//! A checkpoint is written under another name and renamed when it is complete, so only complete
+//! ones are found again.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -27,7 +30,8 @@ const STEP: &str = "step-";
 /// The optimizer's moments of each weight, by the name of the weight.
 pub type SavedMoments = BTreeMap<String, Vec<Vec<f32>>>;
 
-/// The content of a run's checkpoint beside the model; moments are borrowed for saving and owned after loading.
+/// The content of a run's checkpoint beside the model; moments are borrowed for saving and owned
+/// after loading.
 pub struct RunState<M> {
     /// The optimizer's moments.
     pub moments: M,
@@ -65,7 +69,7 @@ pub fn save_step(
     sync(&path)?;
     sync(&model)?;
     if place.exists() {
-        // The same step again, after a signal: the same bytes.
+        // The same step was saved before a signal, with the same bytes.
         fs::remove_dir_all(&place).map_err(CheckpointError::io(&place))?;
     }
     fs::rename(&model, &place).map_err(CheckpointError::io(&place))?;
@@ -144,7 +148,7 @@ pub fn steps(dir: &Path) -> Vec<(u64, PathBuf)> {
     steps
 }
 
-/// Deletes all checkpoints but the last `keep`, and what interrupted runs left.
+/// Deletes all checkpoints except the last `keep`, and partial checkpoints of interrupted runs.
 ///
 /// # Errors
 /// A folder that cannot be deleted.

@@ -1,8 +1,10 @@
-//! The weight files of a checkpoint, mapped or part of this program, and the position of each tensor in them.
+//! The weight files of a checkpoint, mapped or part of this program, and the position of each
+//! tensor in them.
 //!
-//! The first existing layout of four is read: `model.safetensors`, its shards by `model.safetensors.index.json`,
-//! `pytorch_model.bin`, its shards by `pytorch_model.bin.index.json`. Opening reads headers only; the operating system reads
-//! a page of weights when the page is used.
+//! The first existing layout of four is read: `model.safetensors`, its shards by
+//! `model.safetensors.index.json`, `pytorch_model.bin`, its shards by
+//! `pytorch_model.bin.index.json`. Opening reads headers only; the operating system reads a page of
+//! weights when the page is used.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -211,8 +213,8 @@ impl WeightFiles {
         }
     }
 
-    /// Lets the operating system free the memory of a tensor's pages; pages that are used again are read from the file
-    /// again.
+    /// Lets the operating system free the memory of a tensor's pages; pages that are used again are
+    /// read from the file again.
     pub(super) fn release(&self, entry: &WeightEntry, dtype: StoredDtype) {
         let Bytes::Mapped(map) = &self.files[entry.file].1 else {
             return;
@@ -293,8 +295,9 @@ fn stored_dtype(dtype: Dtype) -> Result<StoredDtype, String> {
     }
 }
 
-/// Keeps one name per tensor, `shared.weight` before all others: a pickle stores a tied tensor once under several names,
-/// safetensors under one, and both forms of a checkpoint must have the same names.
+/// Keeps one name per tensor, `shared.weight` before all others: a pickle stores a tied tensor once
+/// under several names, safetensors under one, and both forms of a checkpoint must have the same
+/// names.
 fn without_aliases(mut list: Vec<(String, WeightEntry)>) -> BTreeMap<String, WeightEntry> {
     list.sort_by(|(a, _), (b, _)| (a != SHARED, a).cmp(&(b != SHARED, b)));
     let mut seen = BTreeSet::new();

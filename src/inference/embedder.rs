@@ -1,5 +1,5 @@
-//! Proteins to embeddings: packed batches of tokens run through the encoder, chunks of long proteins are joined, and
-//! residues are pooled.
+//! Proteins to embeddings: packed batches of tokens run through the encoder, chunks of long
+//! proteins are joined, and residues are pooled.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -71,7 +71,8 @@ struct Piece {
 }
 
 impl<'a> Embedder<'a> {
-    /// An embedder that computes `request` with one encoder, or with replicas of it on several devices.
+    /// An embedder that computes `request` with one encoder, or with replicas of it on several
+    /// devices.
     pub fn new(
         encoders: impl Into<Replicas<&'a Encoder>>,
         tokenizer: &'a Tokenizer,
@@ -87,8 +88,8 @@ impl<'a> Embedder<'a> {
         }
     }
 
-    /// Whether proteins of one chunk are pooled on the device. The default is true on GPUs, where pooling in f32 saves
-    /// copying all rows, and false on a CPU, which pools in f64.
+    /// Whether proteins of one chunk are pooled on the device. The default is true on GPUs, where
+    /// pooling in f32 saves copying all rows, and false on a CPU, which pools in f64.
     #[must_use]
     pub fn pooling_on_device(self, pools_on_device: bool) -> Self {
         Self {
@@ -102,8 +103,8 @@ impl<'a> Embedder<'a> {
         self.workers.network().config().d_model
     }
 
-    /// The columns of every protein, in order; `None` where the network's result holds NaN or infinity. Equal proteins are
-    /// computed once.
+    /// The columns of every protein, in order; `None` where the network's result holds NaN or
+    /// infinity. Equal proteins are computed once.
     ///
     /// # Errors
     /// A sequence that the vocabulary cannot encode, or the network's failure.
@@ -168,7 +169,8 @@ impl<'a> Embedder<'a> {
             .collect())
     }
 
-    /// The poolings to run on the device; `None` where rows are wanted or proteins are joined from chunks.
+    /// The poolings to run on the device; `None` where rows are wanted or proteins are joined from
+    /// chunks.
     fn pools(&self, proteins: &[&[u8]]) -> Option<Vec<Pool>> {
         let whole = |residues: &&[u8]| self.request.limit.chunks(residues.len()).len() == 1;
         if !(self.pools_on_device && proteins.iter().all(whole)) {
@@ -291,7 +293,8 @@ fn to_f32(state: &Tensor) -> candle_core::Result<Vec<f32>> {
     state.to_dtype(DType::F32)?.flatten_all()?.to_vec1()
 }
 
-/// Adds the rows of a piece's residues, weighted where a neighbouring chunk contains the same residues.
+/// Adds the rows of a piece's residues, weighted where a neighbouring chunk contains the same
+/// residues.
 fn add_rows(values: &[f32], piece: &Piece, rows: &Range<usize>, target: &mut [f32], width: usize) {
     let first = rows.start + piece.first_residue;
     for (offset, residue) in piece.chunk.range.clone().enumerate() {

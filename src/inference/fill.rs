@@ -1,7 +1,8 @@
 //! Greedy filling of masked residues.
 //!
-//! [`FillOrder::Left`] is the official scheme: the encoder reads all masks of a protein at once, each as its own sentinel,
-//! and one decoder sequence fills them left-to-right, with forced sentinels:
+//! [`FillOrder::Left`] is the official scheme: the encoder reads all masks of a protein at once,
+//! each as its own sentinel, and one decoder sequence fills them left-to-right, with forced
+//! sentinels:
 //!
 //! ```text
 //! encoder_input  [NLU] M <extra_id_0> A Y <extra_id_1> L </s>
@@ -9,15 +10,15 @@
 //! r_k = argmax p(· | encoder_input, r_0 … r_{k-1}),   over the allowed residues
 //! ```
 //!
-//! So a site sees the residues chosen at the sites on its left, and the reported probabilities are conditioned on these
-//! residues.
+//! So a site sees the residues chosen at the sites on its left, and the reported probabilities are
+//! conditioned on these residues.
 //!
-//! [`FillOrder::Certain`] fills one site at a time. After each run of the whole scheme, the site whose best residue has the
-//! highest probability gets that residue (the leftmost of equals), and the protein is encoded again with it. `n` masks cost
-//! `n` encodings instead of one.
+//! [`FillOrder::Certain`] fills one site at a time. After each run of the whole scheme, the site
+//! whose best residue has the highest probability gets that residue (the leftmost of equals), and
+//! the protein is encoded again with it. `n` masks cost `n` encodings instead of one.
 //!
-//! Where a protein has more masks than the vocabulary has sentinels, the first masks are filled first, and all others are
-//! unknown residues (`X`) until their round.
+//! Where a protein has more masks than the vocabulary has sentinels, the first masks are filled
+//! first, and all others are unknown residues (`X`) until their round.
 
 mod decode;
 
@@ -47,7 +48,8 @@ pub struct Site {
 }
 
 impl Site {
-    /// The `k` most probable columns with their log-probabilities, best first; of equals the first column first.
+    /// The `k` most probable columns with their log-probabilities, best first; of equals the first
+    /// column first.
     pub fn top(&self, k: usize) -> Vec<(usize, f64)> {
         let mut columns: Vec<(usize, f64)> = self.log_probs.iter().copied().enumerate().collect();
         columns.sort_by(|a, b| b.1.total_cmp(&a.1));
@@ -105,13 +107,14 @@ impl<'a> Filler<'a> {
         &self.model
     }
 
-    /// Passes that left-to-right filling of `masks` masks takes: 1 unless there are more masks than sentinels.
+    /// Passes that left-to-right filling of `masks` masks takes: 1 unless there are more masks than
+    /// sentinels.
     pub fn rounds(&self, masks: usize) -> usize {
         masks.div_ceil(self.model.num_sentinels())
     }
 
-    /// Fills every [`MASK`] of every protein, in order; `None` where the network's result is NaN or infinite. A protein
-    /// without a mask is returned unchanged.
+    /// Fills every [`MASK`] of every protein, in order; `None` where the network's result is NaN or
+    /// infinite. A protein without a mask is returned unchanged.
     ///
     /// # Errors
     /// A residue that the vocabulary cannot encode, or the network's failure.

@@ -1,4 +1,5 @@
-//! The encoder-decoder's prediction of masked residues, in the form of its masked language modelling.
+//! The encoder-decoder's prediction of masked residues, in the form of its masked language
+//! modelling.
 //!
 //! ```text
 //! protein        M K A Y V L, masked at 1 and 4 (counted from 0)
@@ -7,7 +8,8 @@
 //! asked          p(· | … <extra_id_0>), p(· | … <extra_id_0> K <extra_id_1>)
 //! ```
 //!
-//! With one mask this is the question of the official pseudo-likelihood: decoder input `<start> <extra_id_0>`.
+//! With one mask this is the question of the official pseudo-likelihood: decoder input
+//! `<start> <extra_id_0>`.
 
 use std::io;
 
@@ -59,8 +61,8 @@ pub struct Question<'a> {
     pub masked: Vec<usize>,
 }
 
-/// Log-probabilities of the allowed residues at each masked position; `None` where the network's result is NaN or
-/// infinite.
+/// Log-probabilities of the allowed residues at each masked position; `None` where the network's
+/// result is NaN or infinite.
 pub type Answer = Option<Vec<Vec<f64>>>;
 
 impl<'a> MaskedModel<'a> {
@@ -105,8 +107,8 @@ impl<'a> MaskedModel<'a> {
         self.tokenizer.encode(residues, self.prefix)
     }
 
-    /// The tokens of a protein whose open sites are written as [`MASK`]. The sites in `asked` become sentinels in that
-    /// order, all other open sites become unknown residues.
+    /// The tokens of a protein whose open sites are written as [`MASK`]. The sites in `asked`
+    /// become sentinels in that order, all other open sites become unknown residues.
     pub(super) fn encode_open(
         &self,
         residues: &[u8],
@@ -162,8 +164,8 @@ impl<'a> MaskedModel<'a> {
         self.answer_and_keep(questions, |_, _| Ok(()))
     }
 
-    /// [`MaskedModel::answer`], with each answer passed to `keep` when its batch is done, together with the number of its
-    /// question.
+    /// [`MaskedModel::answer`], with each answer passed to `keep` when its batch is done, together
+    /// with the number of its question.
     ///
     /// # Errors
     /// The network's failure, or the errors of `keep`.

@@ -1,25 +1,26 @@
-//! From the hidden states of a protein's residues to what a user gets: every residue's row, or one row a protein. Prefix and `</s>` never count.
+//! From the hidden states of a protein's residues to its embedding: one row per residue, or one row
+//! per protein. Prefix and `</s>` never count.
 
 use serde::{Deserialize, Serialize};
 
-/// How a protein's residue rows become its embedding.
+/// The pooling of a protein's residue rows into its embedding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Pooling {
-    /// One row a residue.
+    /// One row per residue.
     PerResidue,
     /// The mean over residues.
     Mean,
     /// The largest value over residues, dimension by dimension.
     Max,
-    /// The smallest.
+    /// The smallest value over residues, dimension by dimension.
     Min,
     /// The standard deviation over residues (population form: 0 for a single residue).
     Std,
 }
 
 impl Pooling {
-    /// The name of its column in an output: `per_residue`, `mean`, …
+    /// The name of the column in an output: `per_residue`, `mean`, …
     pub fn column(self) -> &'static str {
         match self {
             Pooling::PerResidue => "per_residue",
@@ -33,7 +34,7 @@ impl Pooling {
     /// Pools `residues (length, width)`, row-major; sums are in f64.
     ///
     /// # Panics
-    /// Without a residue.
+    /// A protein without residues.
     pub fn apply(self, residues: &[f32], width: usize) -> Vec<f32> {
         assert!(
             !residues.is_empty() && residues.len().is_multiple_of(width),

@@ -1,4 +1,5 @@
-//! Results of sequences seen lately, so that equal ones are computed once and fanned out. Bounded by memory, not by count.
+//! A cache of recent embeddings, so that equal sequences are computed once. Bounded by memory, not
+//! by count.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -7,12 +8,12 @@ use sha2::{Digest, Sha256};
 
 use super::embedder::EmbeddingColumns;
 
-/// Bytes of results kept.
+/// The largest number of bytes of cached results.
 const LIMIT: usize = 256 << 20;
 
 type Key = [u8; 32];
 
-/// First in, first out.
+/// Recent embeddings; the oldest is removed first.
 #[derive(Default)]
 pub(super) struct Recent {
     results: HashMap<Key, Arc<EmbeddingColumns>>,

@@ -65,7 +65,8 @@ impl<'a> Scorer<'a> {
         }
     }
 
-    /// The same scorer, which stores its answers and does not compute those of an earlier run again.
+    /// The same scorer, which stores its answers and does not compute those of an earlier run
+    /// again.
     #[must_use]
     pub fn remembering(self, answers: Answers<'a>) -> Self {
         Self {
@@ -79,8 +80,8 @@ impl<'a> Scorer<'a> {
         &self.model
     }
 
-    /// A [`Row`] for every position of every query, in order; `None` for a protein where the network's result is NaN or
-    /// infinite.
+    /// A [`Row`] for every position of every query, in order; `None` for a protein where the
+    /// network's result is NaN or infinite.
     ///
     /// # Errors
     /// A residue that the vocabulary cannot encode, or the network's failure.
@@ -133,7 +134,8 @@ impl<'a> Scorer<'a> {
         Ok(rows)
     }
 
-    /// Answers all questions; those that `stored` knows are not computed again, new ones are added to it.
+    /// Answers all questions; those that `stored` knows are not computed again, new ones are added
+    /// to it.
     fn answer(
         &self,
         questions: &[Question<'_>],
@@ -166,7 +168,8 @@ impl<'a> Scorer<'a> {
         Ok(all)
     }
 
-    /// `log p(x_i at i)` of every residue of every protein, NaN for residues besides the 20; `None` as in [`Scorer::rows`].
+    /// `log p(x_i at i)` of every residue of every protein, NaN for residues besides the 20; `None`
+    /// as in [`Scorer::rows`].
     ///
     /// # Errors
     /// As [`Scorer::rows`].
@@ -208,7 +211,8 @@ impl<'a> Scorer<'a> {
         Ok(queries.iter().zip(rows).map(own).collect())
     }
 
-    /// The log-likelihood of each protein. The sums are stored, not the many answers that they are made of.
+    /// The log-likelihood of each protein. The sums are stored, not the many answers that they are
+    /// made of.
     ///
     /// # Errors
     /// As [`Scorer::rows`].

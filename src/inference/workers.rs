@@ -1,8 +1,8 @@
-//! Batches on one device or on several, one worker per device; results in order. Where a device has no memory for a batch,
-//! the batch runs in halves.
+//! Batches on one device or on several, one worker per device; results in order. Where a device has
+//! no memory for a batch, the batch runs in halves.
 //!
-//! On a CPU each thread takes batches of its own, small enough for its caches; operations of a batch also use threads that
-//! have no batch.
+//! On a CPU each thread takes batches of its own, small enough for its caches; operations of a
+//! batch also use threads that have no batch.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -16,8 +16,9 @@ use crate::kernels::{is_out_of_memory, release_memory};
 use crate::model::{Decoder, Encoder};
 use crate::packing::by_token_budget;
 
-/// Tokens that a thread of a CPU takes at a time: values between two products then stay in the thread's caches (2048 tokens
-/// took 7 % longer on a Zen 5 with 1 MiB per core), and there are enough tokens for whole tasks of products.
+/// Tokens that a thread of a CPU takes at a time: values between two products then stay in the
+/// thread's caches (2048 tokens took 7 % longer on a Zen 5 with 1 MiB per core), and there are
+/// enough tokens for whole tasks of products.
 const TOKENS_OF_THREAD: usize = 512;
 
 /// Tokens that keep every thread of a CPU busy when batches take unequal times.
@@ -117,8 +118,9 @@ impl<N: Sync> Workers<N> {
         self.max_batch_tokens.load(Ordering::Relaxed)
     }
 
-    /// Runs `work` on batches of items with `tokens` tokens each, or on parts of a batch where a device has no memory for
-    /// the whole. Passes the results to `take` in order, each with the range of its items.
+    /// Runs `work` on batches of items with `tokens` tokens each, or on parts of a batch where a
+    /// device has no memory for the whole. Passes the results to `take` in order, each with the
+    /// range of its items.
     ///
     /// # Errors
     /// The first failure of `work` or `take`, in order.
@@ -174,8 +176,8 @@ impl<N: Sync> Workers<N> {
     }
 }
 
-/// `reserve(rows)`; where `device` has no memory for the rows, with half as many, again and again, but not with fewer than
-/// `least`. Returns the result and its number of rows.
+/// `reserve(rows)`; where `device` has no memory for the rows, with half as many, again and again,
+/// but not with fewer than `least`. Returns the result and its number of rows.
 ///
 /// # Errors
 /// The errors of `reserve`.
@@ -197,8 +199,9 @@ pub(super) fn with_room<T>(
     }
 }
 
-/// Runs `work` on every batch, on whichever of `devices` is free, and passes the results to `take` in the order of the
-/// batches. `take` runs on the calling thread while the devices compute the next batches.
+/// Runs `work` on every batch, on whichever of `devices` is free, and passes the results to `take`
+/// in the order of the batches. `take` runs on the calling thread while the devices compute the
+/// next batches.
 ///
 /// # Errors
 /// The first failure of `work` or `take`, in order.
@@ -239,8 +242,8 @@ fn run<D: Sync + ?Sized, T: Send, E: From<Error>>(
     })
 }
 
-/// Runs `work` on every batch, several at a time where there are several threads, and passes the results to `take` in
-/// order.
+/// Runs `work` on every batch, several at a time where there are several threads, and passes the
+/// results to `take` in order.
 ///
 /// # Errors
 /// The first failure of `work` or `take`, in order.
@@ -272,8 +275,8 @@ fn claim(next: &AtomicUsize, batches: &[Range<usize>]) -> Option<(usize, Range<u
     batches.get(number).map(|batch| (number, batch.clone()))
 }
 
-/// Runs `work` on a batch. Where the device is out of memory, calls `relieve` and continues with halves of the batch.
-/// Results are in order, each with its part of the batch.
+/// Runs `work` on a batch. Where the device is out of memory, calls `relieve` and continues with
+/// halves of the batch. Results are in order, each with its part of the batch.
 ///
 /// # Errors
 /// The errors of `work`; out of memory only for a part that cannot be halved.

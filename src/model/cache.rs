@@ -1,5 +1,5 @@
-//! Keys and values of the positions decoded so far, for sequences that advance together. The memory is preallocated: a
-//! step writes its rows in place.
+//! Keys and values of the positions decoded so far, for sequences that advance together. The memory
+//! is preallocated: a step writes its rows in place.
 
 use std::ops::Range;
 
@@ -40,7 +40,8 @@ impl DecoderCache {
         self.slots.len()
     }
 
-    /// Opens a slot for a sequence of at most `capacity` positions (at least one); `None` where there is no room now.
+    /// Opens a slot for a sequence of at most `capacity` positions (at least one); `None` where
+    /// there is no room now.
     pub fn open(&mut self, capacity: usize) -> Option<usize> {
         let rows = self.rows.take(capacity.max(1))?;
         let opened = Slot { rows, length: 0 };

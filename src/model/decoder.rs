@@ -1,8 +1,10 @@
-//! The decoder stack: causal self-attention, attention to the source, feed-forward, and the projection to logits.
+//! The decoder stack: causal self-attention, attention to the source, feed-forward, and the
+//! projection to logits.
 //!
-//! The decoder runs in two ways, with the same numbers: all target positions at once ([`Decoder::forward`], teacher
-//! forcing), or one position after the other with the keys and values of earlier positions cached ([`Decoder::step`]).
-//! Must equal the decoder of Hugging Face's `T5ForConditionalGeneration`.
+//! The decoder runs in two ways, with the same numbers: all target positions at once
+//! ([`Decoder::forward`], teacher forcing), or one position after the other with the keys and
+//! values of earlier positions cached ([`Decoder::step`]). Must equal the decoder of Hugging Face's
+//! `T5ForConditionalGeneration`.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -110,8 +112,8 @@ impl Decoder {
         &self.config
     }
 
-    /// Prepares encoded sequences, `(tokens, d_model)` in the segments of `packed`, for [`Decoder::forward`] and
-    /// [`Decoder::step`].
+    /// Prepares encoded sequences, `(tokens, d_model)` in the segments of `packed`, for
+    /// [`Decoder::forward`] and [`Decoder::step`].
     ///
     /// # Errors
     /// Shapes that do not fit.
@@ -128,7 +130,8 @@ impl Decoder {
         })
     }
 
-    /// Room for encoded sequences of `rows` tokens in total, which are added and removed during decoding.
+    /// Room for encoded sequences of `rows` tokens in total, which are added and removed during
+    /// decoding.
     ///
     /// # Errors
     /// A device that runs out of memory.
@@ -140,7 +143,8 @@ impl Decoder {
         })
     }
 
-    /// Logits `(target tokens, vocab)` at every position; target segment `i` attends to source `sources[i]`.
+    /// Logits `(target tokens, vocab)` at every position; target segment `i` attends to source
+    /// `sources[i]`.
     ///
     /// # Errors
     /// A token id outside the vocabulary, or a source that does not exist.
@@ -172,7 +176,8 @@ impl Decoder {
         self.finished(&x, mode)
     }
 
-    /// The plans of both attentions where target segment `i` attends to segment `sources[i]` of `segments`.
+    /// The plans of both attentions where target segment `i` attends to segment `sources[i]` of
+    /// `segments`.
     ///
     /// # Errors
     /// A source that does not exist.
@@ -283,7 +288,8 @@ impl Decoder {
             .collect()
     }
 
-    /// Advances each sequence by one token and returns the logits `(inputs, vocab)` of the token after it.
+    /// Advances each sequence by one token and returns the logits `(inputs, vocab)` of the token
+    /// after it.
     ///
     /// # Errors
     /// A slot that is full or occurs twice, or a source that does not exist.

@@ -1,4 +1,5 @@
-//! The encoder stack: the only part of a checkpoint that `embed` reads. Must equal Hugging Face's `T5EncoderModel`.
+//! The encoder stack: the only part of a checkpoint that `embed` reads. Must equal Hugging Face's
+//! `T5EncoderModel`.
 
 use candle_core::{Device, Result, Tensor};
 
@@ -93,9 +94,9 @@ impl Encoder {
         self.run(packed, mode, |_, _| ())
     }
 
-    /// Hidden states `(tokens, d_model)` of the layers `wanted`, in that order. Layers are numbered as in Hugging Face's
-    /// `hidden_states`: 0 is the embeddings, `i` the output of layer `i`, and `num_layers` the last layer's output after
-    /// the final norm.
+    /// Hidden states `(tokens, d_model)` of the layers `wanted`, in that order. Layers are numbered
+    /// as in Hugging Face's `hidden_states`: 0 is the embeddings, `i` the output of layer `i`, and
+    /// `num_layers` the last layer's output after the final norm.
     ///
     /// # Errors
     /// A layer that does not exist, or a token id outside the vocabulary.
@@ -119,9 +120,10 @@ impl Encoder {
         Ok(found.into_iter().flatten().collect())
     }
 
-    /// Passes the attention weights of one sequence to `look`: layer, head, and the map `(tokens, tokens)` in f32, whose
-    /// rows sum to 1. One head at a time, so memory grows with tokens², not with layers or heads. Slower than
-    /// [`Encoder::forward`], which never computes a whole map.
+    /// Passes the attention weights of one sequence to `look`: layer, head, and the map
+    /// `(tokens, tokens)` in f32, whose rows sum to 1. One head at a time, so memory grows with
+    /// tokens², not with layers or heads. Slower than [`Encoder::forward`], which never computes a
+    /// whole map.
     ///
     /// Must equal Hugging Face's `output_attentions`.
     ///

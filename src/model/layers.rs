@@ -1,7 +1,9 @@
-//! The sub-layers of both stacks: self-attention, attention to the source, feed-forward, each with its norm.
+//! The sub-layers of both stacks: self-attention, attention to the source, feed-forward, each with
+//! its norm.
 //!
-//! Every sub-layer is `x + f(norm(x))`. Projections of the same input are one matrix product: queries, keys and values;
-//! both inputs of a gated feed-forward block. The residual is added inside the last product.
+//! Every sub-layer is `x + f(norm(x))`. Projections of the same input are one matrix product:
+//! queries, keys and values; both inputs of a gated feed-forward block. The residual is added
+//! inside the last product.
 
 use std::sync::Arc;
 
@@ -56,7 +58,8 @@ impl SelfAttention {
         let AttentionNames { norm, q, k, v, o } = names;
         Ok(Self {
             norm: Norm::load(loader, config, norm)?,
-            // T5 does not scale its scores, so the softmax magnifies the rounding errors of queries and keys.
+            // T5 does not scale its scores, so the softmax magnifies the rounding errors of queries
+            // and keys.
             qkv: loader.precise_linear(&[(q, inner), (k, inner), (v, inner)], config.d_model)?,
             output: loader.linear(&[(o, config.d_model)], inner)?,
             inner,
@@ -121,8 +124,8 @@ impl CrossAttention {
         })
     }
 
-    /// Keys and values, side by side, of the encoder's output `(source tokens, d_model)`. They are the same for every
-    /// target position.
+    /// Keys and values, side by side, of the encoder's output `(source tokens, d_model)`. They are
+    /// the same for every target position.
     pub fn source(&self, encoded: &Tensor) -> Result<Tensor> {
         self.kv.forward(encoded)
     }

@@ -1,10 +1,12 @@
-//! The network: a T5 encoder-decoder (shapes of v1.0 and v1.1), written over packed rows of tokens. Pure: no paths, no
-//! flags, no printing.
+//! The network: a T5 encoder-decoder (shapes of v1.0 and v1.1), written over packed rows of tokens.
+//! Pure: no paths, no flags, no printing.
 //!
 //! Must equal Hugging Face's `T5ForConditionalGeneration`; `tests/golden.rs` compares the two.
 //!
-//! Data flows `token_ids → embedding → layers of (norm → attention → add, norm → feed-forward → add) → final norm`.
-//! [`encoder`] and [`decoder`] are the two stacks, [`layers`] is what they share, [`names`] names their weights.
+//! Data flows
+//! `token_ids → embedding → layers of (norm → attention → add, norm → feed-forward → add) → final norm`.
+//! [`encoder`] and [`decoder`] are the two stacks, [`layers`] is what they share, [`names`] names
+//! their weights.
 
 pub mod cache;
 pub mod config;

@@ -1,8 +1,10 @@
-//! Inference or training. Both run the same code; training drops values where T5 does: after the embeddings, in
-//! attention weights, inside the feed-forward block, on every residual branch and after the final norm.
+//! Inference or training. Both run the same code; training drops values where T5 does: after the
+//! embeddings, in attention weights, inside the feed-forward block, on every residual branch and
+//! after the final norm.
 //!
-//! Every place has a random stream of its own. Streams form a tree: step → stack → layer → sub-layer → value inside
-//! the sub-layer or residual branch. The numbers of the branches are written down in this file alone.
+//! Every place has a random stream of its own. Streams form a tree: step → stack → layer →
+//! sub-layer → value inside the sub-layer or residual branch. The numbers of the branches are
+//! written down in this file alone.
 
 use candle_core::{Result, Tensor};
 
@@ -128,4 +130,41 @@ impl SubLayerDropout {
 
 fn dropped(dropout: Option<Dropout>, x: &Tensor) -> Result<Tensor> {
     dropout.map_or(Ok(x.clone()), |dropout| dropout.apply(x))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The streams of every place are part of a training run's results, so their numbers never
+    /// change.
+    #[test]
+    fn places_have_the_streams_they_always_had() {
+        let step = Dropout::new(0.1, 7);
+        let stack = |stack, number| {
+            let streams = StackDropout {
+                dropout: step.at(number),
+                stack,
+                num_layers: 5,
+            };
+            (streams, step.at(number))
+        };
+        let (encoder, root) = stack(Stack::Encoder, 0);
+        assert_eq!(encoder.at(DropoutPlace::Embedding), root.at(5));
+        assert_eq!(encoder.at(DropoutPlace::FinalNorm), root.at(6));
+        assert_eq!(encoder.at(DropoutPlace::SelfAttention(3)), root.at(3).at(0));
+        assert_eq!(encoder.at(DropoutPlace::FeedForward(3)), root.at(3).at(1));
+        let (decoder, root) = stack(Stack::Decoder, 1);
+        assert_eq!(decoder.at(DropoutPlace::Embedding), root.at(5));
+        assert_eq!(decoder.at(DropoutPlace::FinalNorm), root.at(6).at(0));
+        assert_eq!(decoder.at(DropoutPlace::SelfAttention(3)), root.at(3).at(0));
+        assert_eq!(
+            decoder.at(DropoutPlace::CrossAttention(3)),
+            root.at(3).at(1)
+        );
+        assert_eq!(decoder.at(DropoutPlace::FeedForward(3)), root.at(3).at(2));
+        let sub_layer = Mode::Training(decoder).sub_layer(DropoutPlace::CrossAttention(2));
+        assert_eq!(sub_layer.inside, Some(root.at(2).at(1).at(0)));
+        assert_eq!(sub_layer.branch, Some(root.at(2).at(1).at(1)));
+    }
 }

@@ -98,7 +98,8 @@ impl Stack {
         }
     }
 
-    /// The table of the relative position bias, `(buckets, heads)`; stored in layer 0 and shared by all layers.
+    /// The table of the relative position bias, `(buckets, heads)`; stored in layer 0 and shared by
+    /// all layers.
     pub fn position_bias(self) -> String {
         let at = self.sub_layer(0, 0);
         format!("{at}.SelfAttention.relative_attention_bias.weight")

@@ -1,10 +1,10 @@
-//! T5's relative position bias: distances fall into buckets, and each bucket has one learned value per head, which is
-//! added to the attention scores.
+//! T5's relative position bias: distances fall into buckets, and each bucket has one learned value
+//! per head, which is added to the attention scores.
 //!
-//! Half of the buckets are exact distances, the other half grow logarithmically up to `max_distance`; all larger distances
-//! share the last bucket. The encoder splits the buckets between both directions, the decoder uses all of them for the
-//! past. Raffel et al. 2020 (arXiv 1910.10683, section 2.1); must equal Hugging Face's
-//! `T5Attention._relative_position_bucket`.
+//! Half of the buckets are exact distances, the other half grow logarithmically up to
+//! `max_distance`; all larger distances share the last bucket. The encoder splits the buckets
+//! between both directions, the decoder uses all of them for the past. Raffel et al. 2020 (arXiv
+//! 1910.10683, section 2.1); must equal Hugging Face's `T5Attention._relative_position_bucket`.
 
 use candle_core::{Result, Tensor};
 
@@ -70,8 +70,9 @@ pub fn buckets_by_distance(
     })
 }
 
-/// The bias by distance, `(2 max_distance + 1, heads)`, from the learned table `(num_buckets, heads)`: row
-/// `d + max_distance` holds the bias of distance `d`; beyond ±`max_distance` the bias no longer changes.
+/// The bias by distance, `(2 max_distance + 1, heads)`, from the learned table
+/// `(num_buckets, heads)`: row `d + max_distance` holds the bias of distance `d`; beyond
+/// ±`max_distance` the bias no longer changes.
 ///
 /// # Errors
 /// A table of another rank.
@@ -91,7 +92,8 @@ pub fn bias_by_distance(
 mod tests {
     use super::*;
 
-    /// Distance, then the bucket among 64 in both directions, 64 of the past, 32 in both directions; maximum distance 128.
+    /// Distance, then the bucket among 64 in both directions, 64 of the past, 32 in both
+    /// directions; maximum distance 128.
     const BUCKETS_FROM_TRANSFORMERS: [(i64, usize, usize, usize); 41] = [
         (-100_000, 31, 63, 15),
         (-200, 31, 63, 15),

@@ -18,7 +18,8 @@ impl FreeRows {
         }
     }
 
-    /// Takes `count` adjacent rows: the first range that fits, so that low rows are reused before high rows are touched.
+    /// Takes `count` adjacent rows: the first range that fits, so that low rows are reused before
+    /// high rows are touched.
     pub fn take(&mut self, count: usize) -> Option<Range<usize>> {
         let place = self.free.iter().position(|rows| rows.len() >= count)?;
         let start = self.free[place].start;

@@ -1,9 +1,9 @@
-//! Encoded sequences as the decoder's cross-attention reads them: keys and values of every layer, computed once per
-//! sequence.
+//! Encoded sequences as the decoder's cross-attention reads them: keys and values of every layer,
+//! computed once per sequence.
 //!
-//! `Decoder::source` makes a complete [`DecoderSource`]. `Decoder::sources` makes an empty one with a fixed number of rows, where
-//! sequences are added and removed while others are being decoded: [`DecoderSource::reserve`], [`DecoderSource::fill`],
-//! [`DecoderSource::remove`].
+//! `Decoder::source` makes a complete [`DecoderSource`]. `Decoder::sources` makes an empty one with
+//! a fixed number of rows, where sequences are added and removed while others are being decoded:
+//! [`DecoderSource::reserve`], [`DecoderSource::fill`], [`DecoderSource::remove`].
 
 use std::ops::Range;
 
@@ -32,7 +32,8 @@ impl DecoderSource {
         self.segments.is_empty()
     }
 
-    /// Finds room for a sequence of `tokens` tokens and returns its number; `None` where there is no room now.
+    /// Finds room for a sequence of `tokens` tokens and returns its number; `None` where there is
+    /// no room now.
     pub fn reserve(&mut self, tokens: usize) -> Option<usize> {
         let rows = self.rows.take(tokens)?;
         let free = self.segments.iter().position(Range::is_empty);

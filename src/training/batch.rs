@@ -1,4 +1,5 @@
-//! Sequences to packed batches: cropping, corrupting, packing up to a budget of tokens. Nothing is padded.
+//! From sequences to packed batches: cropping, corrupting, packing up to a budget of tokens,
+//! without padding.
 
 use rand::{Rng, RngExt};
 
@@ -7,16 +8,16 @@ use super::order::SequenceOrder;
 use crate::model::{Config, Packed};
 use crate::tokenizer::Tokenizer;
 
-/// Examples in the form that the network takes.
+/// Packed training examples.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
     /// Encoder input.
     pub source: Packed,
     /// Decoder input: labels shifted right behind the start token.
     pub target: Packed,
-    /// What each position of the target must say.
+    /// The expected output at each position of the target.
     pub labels: Vec<u32>,
-    /// What each segment is.
+    /// The objective of each segment.
     pub tasks: Vec<Objective>,
 }
 
@@ -41,35 +42,36 @@ impl Batch {
         }
     }
 
-    /// Tokens of both sides.
+    /// Tokens of encoder and decoder together.
     pub fn tokens(&self) -> usize {
         self.source.token_ids.len() + self.labels.len()
     }
 }
 
-/// How examples are made of sequences.
+/// Makes training examples from sequences.
 #[derive(Clone, Debug)]
 pub struct ExampleMaker<'a> {
-    /// Which objectives.
+    /// The objectives.
     pub mixture: &'a Mixture,
-    /// Their tokens.
+    /// The vocabulary.
     pub tokenizer: &'a Tokenizer,
     /// Longer sequences are cropped to this many residues.
     pub max_residues: usize,
 }
 
 impl ExampleMaker<'_> {
-    /// The example of one sequence, given as residue tokens.
+    /// The example from one sequence of residue tokens.
     pub fn example(&self, residues: &[u32], rng: &mut impl Rng) -> TrainingExample {
         let residues = crop(residues, self.max_residues, rng);
         let task = self.mixture.pick(residues.len(), rng);
         example(residues, task, self.mixture, self.tokenizer, rng)
     }
 
-    /// The examples of the next batch: as many as fit into `max_tokens` of both sides together, at least one. `residues` reads a sequence's tokens.
+    /// The examples of the next batch: as many as fit into `max_tokens` of encoder and decoder
+    /// together, at least one. `residues` reads the tokens of a sequence.
     ///
     /// # Errors
-    /// What `residues` meets.
+    /// The errors of `residues`.
     pub fn next<E>(
         &self,
         order: &mut SequenceOrder,
@@ -90,7 +92,7 @@ impl ExampleMaker<'_> {
     }
 }
 
-/// A window of at most `limit`, every one equally likely.
+/// A window of at most `limit` tokens; every window is equally likely.
 fn crop<'a>(residues: &'a [u32], limit: usize, rng: &mut impl Rng) -> &'a [u32] {
     let spare = residues.len().saturating_sub(limit);
     let first = rng.random_range(0..=spare);
@@ -152,7 +154,7 @@ mod tests {
             position.epoch as usize * lengths.len() + position.seen,
             examples
         );
-        // A budget below any example still moves on.
+        // A budget below the length of any example still advances.
         assert_eq!(
             maker
                 .next(&mut order, 1, |_| Ok::<_, Infallible>(vec![7; 9]))

@@ -1,10 +1,14 @@
-//! WeightGradients in less memory (Chen et al. 2016, arXiv 1604.06174): forward, only the inputs of some layers are kept; backward, from the last layer to the
-//! first, a layer is computed again with its graph, the gradient of its output is pulled through it, and the graph is dropped.
+//! Gradients in less memory (Chen et al. 2016, arXiv 1604.06174). The forward pass keeps only the
+//! inputs of some layers. The backward pass goes from the last layer to the first: it computes the
+//! layer again with its graph, computes the gradient of the layer's input through the graph, and
+//! drops the graph.
 //!
-//! With every layer's input kept, memory is n inputs and one layer's graph, and a step computes forward twice. With only every √n-th kept, the inputs in
-//! between are computed again a stretch at a time: 2√n inputs and one layer's graph, forward thrice. WeightGradients are those of [`Network::taped`]'s plain
-//! way but for the order in which the embedding table's are summed: dropout's masks are functions of their place. On a CPU `backprop` does this without
-//! a tape.
+//! With every layer's input kept, the memory is n inputs and one layer's graph, and a step computes
+//! the forward pass twice. With only every √n-th input kept, the inputs between are computed again
+//! one stretch at a time: 2√n inputs and one layer's graph, and three forward passes. The gradients
+//! are those of [`Network::taped`] with everything kept, except for the order in which the gradient
+//! of the embedding table is summed; dropout's masks are functions of their place. On a CPU
+//! `backprop` does the same without a tape.
 
 use candle_core::backprop::GradStore;
 use candle_core::{Result, Tensor, Var};
@@ -18,11 +22,11 @@ use crate::kernels::dropout::Dropout;
 use crate::model::names::Stack;
 use crate::model::{Decoder, Encoder, Mode};
 
-/// What is kept of a forward pass for the backward one.
+/// The activations that a forward pass keeps for the backward pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Activations {
-    /// Everything: the fastest.
+    /// All activations: the fastest.
     #[default]
     Keep,
     /// The input of every layer.
@@ -32,7 +36,7 @@ pub enum Activations {
 }
 
 impl Activations {
-    /// Layers from one kept input to the next; `None`: all is kept.
+    /// Layers from one kept input to the next; `None` where all activations are kept.
     pub fn stride(self, layers: usize) -> Option<usize> {
         match self {
             Activations::Keep => None,
@@ -42,7 +46,8 @@ impl Activations {
     }
 }
 
-/// A tensor that many layers read, cut off from what made it, and the sum of their gradients of it.
+/// A tensor that many layers read, detached from its graph, and the sum of the layers' gradients of
+/// it.
 struct Shared {
     variable: Var,
     gradient: Option<Tensor>,
@@ -60,7 +65,7 @@ impl Shared {
         add(&mut self.gradient, store.remove(&self.variable))
     }
 
-    /// The gradient, pulled through what the tensor was made by.
+    /// The gradients of everything that `tensor` was computed from.
     fn pull(self, tensor: &Tensor) -> Result<Option<GradStore>> {
         self.gradient
             .map(|gradient| pull(tensor, &gradient))
@@ -78,7 +83,8 @@ fn add(sum: &mut Option<Tensor>, gradient: Option<Tensor>) -> Result<()> {
     Ok(())
 }
 
-/// WeightGradients of everything behind `output`, whose own is `gradient`.
+/// The gradients of everything that `output` was computed from, where `gradient` is the gradient of
+/// `output`.
 fn pull(output: &Tensor, gradient: &Tensor) -> Result<GradStore> {
     (output * gradient)?.sum_all()?.backward()
 }
@@ -105,7 +111,7 @@ impl GradientSums<'_> {
     }
 }
 
-/// A stack's kept inputs, and its last output.
+/// The kept inputs of a stack, and its last output.
 struct StackInputs {
     layers: usize,
     stride: usize,
@@ -113,11 +119,11 @@ struct StackInputs {
     last: Tensor,
 }
 
-/// A stack's layer: number and input to output.
+/// A layer of a stack: from its number and its input to its output.
 type Layer<'a> = dyn Fn(usize, &Tensor) -> Result<Tensor> + 'a;
 
 impl StackInputs {
-    /// Runs the layers and forgets their graphs.
+    /// Runs the layers without keeping their graphs.
     fn run(first: &Tensor, layers: usize, stride: usize, layer: &Layer<'_>) -> Result<Self> {
         let (mut x, mut inputs) = (first.detach(), Vec::new());
         for number in 0..layers {
@@ -134,7 +140,8 @@ impl StackInputs {
         })
     }
 
-    /// The gradient of the first layer's input from that of the last one's output; `take` gets the others of each layer.
+    /// The gradient of the first layer's input from the gradient of the last layer's output; `take`
+    /// gets all other gradients of each layer.
     fn pull(
         self,
         mut gradient: Tensor,
@@ -168,7 +175,8 @@ fn gradient_of(input: &Var, store: &mut GradStore) -> Result<Tensor> {
     }
 }
 
-/// The loss of every label and the gradients of their sum, with what `kept` says in memory between.
+/// The loss of every label and the gradients of the sum of losses, with the activations `kept` in
+/// memory.
 pub(super) fn gradients(
     network: &Network<'_>,
     variables: &Variables,
@@ -241,7 +249,7 @@ pub(super) fn gradients(
         weights.take(store)
     })?;
 
-    // The encoder's embedding before the decoder's: the order in which the plain way adds them up.
+    // The encoder's embedding before the decoder's, as in [`Network::taped`] with everything kept.
     let embedded = encoder.embedded(&batch.source, encoder_mode)?;
     weights.take(&mut pull(&embedded, &encoder_first)?)?;
     let embedded = decoder.embedded(&batch.target, decoder_mode)?;

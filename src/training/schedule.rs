@@ -1,4 +1,4 @@
-//! The learning rate of a step, as a pure function.
+//! The learning rate of a step, as a pure function of the step.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,27 +6,28 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ScheduleKind {
-    /// The peak, always.
+    /// Always the peak.
     Constant,
-    /// `peak · √(warm-up / step)`: T5's own.
+    /// `peak · √(warm-up / step)`, as T5 was trained.
     InverseSquareRoot,
-    /// Half a cosine from the peak to the final rate.
+    /// Half a cosine period from the peak to the final rate.
     Cosine,
-    /// Warm-up, stable, decay: the peak, then a straight line to the final rate over the last steps (arXiv 2404.06395).
+    /// Warm-up, stable, decay: the peak, then linear decay to the final rate over the last steps
+    /// (arXiv 2404.06395).
     Wsd,
 }
 
-/// A schedule.
+/// The schedule of the learning rate.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Schedule {
-    /// The course.
+    /// The course after the warm-up.
     pub kind: ScheduleKind,
-    /// Steps over which the rate rises in a straight line to its peak.
+    /// Steps over which the rate rises linearly to the peak.
     pub warmup_steps: u64,
-    /// The last rate as a share of the peak (cosine, wsd).
+    /// The final rate as a fraction of the peak (cosine, wsd).
     pub final_fraction: f64,
-    /// The share of all steps over which wsd decays.
+    /// The fraction of all steps over which wsd decays.
     pub decay_fraction: f64,
 }
 
@@ -42,7 +43,7 @@ impl Default for Schedule {
 }
 
 impl Schedule {
-    /// The rate of step `step` (the first is 0) of `steps` as a share of the peak.
+    /// The rate of step `step` of `steps`, counted from 0, as a fraction of the peak.
     pub fn factor(&self, step: u64, steps: u64) -> f64 {
         if step < self.warmup_steps {
             return (step + 1) as f64 / self.warmup_steps as f64;

@@ -1,4 +1,5 @@
-//! The loss of a batch and its gradients. Must equal Hugging Face's `T5ForConditionalGeneration(labels=…).loss` and PyTorch's gradients of it, which
+//! The loss of a batch and its gradients. Must equal Hugging Face's
+//! `T5ForConditionalGeneration(labels=…).loss` and PyTorch's gradients of it, as
 //! `tests/gradients.rs` checks.
 
 use std::collections::BTreeMap;
@@ -19,18 +20,18 @@ use crate::model::{Config, Decoder, Encoder, Loader, Mode};
 /// Values given to one thread at a time.
 const CHUNK: usize = 1 << 14;
 
-/// Where and how a network in training computes.
+/// The shape of a network in training, its device and its settings.
 #[derive(Clone, Debug)]
 pub struct Network<'a> {
-    /// Its shape.
+    /// The shape.
     pub config: &'a Config,
-    /// Where.
+    /// The device that computes.
     pub device: &'a Device,
     /// The type of matrix products.
     pub dtype: DType,
     /// Weight of the z-loss.
     pub z_loss: f64,
-    /// What is kept in memory between the forward and the backward pass.
+    /// The activations kept in memory between the forward and the backward pass.
     pub activations: Activations,
 }
 
@@ -50,7 +51,7 @@ impl Network<'_> {
     /// Logits `(labels, vocab)` of a batch.
     ///
     /// # Errors
-    /// Where weights or tokens do not fit the shape.
+    /// Weights or tokens that do not fit the shape.
     pub fn logits(
         &self,
         variables: &Variables,
@@ -67,10 +68,10 @@ impl Network<'_> {
         decoder.forward_in(&batch.target, &numbers, &source, mode(Stack::Decoder))
     }
 
-    /// The loss of every label, and the gradient of their sum with respect to every weight.
+    /// The loss of every label, and the gradient of the sum of losses with respect to every weight.
     ///
     /// # Errors
-    /// Where weights or tokens do not fit the shape.
+    /// Weights or tokens that do not fit the shape.
     pub fn gradients(
         &self,
         parameters: &ModelParameters,
@@ -83,10 +84,11 @@ impl Network<'_> {
         Ok((losses, accumulator.sums))
     }
 
-    /// [`Network::gradients`] by candle's tape: on a GPU the way, on a CPU what [`super::backprop`] is checked against.
+    /// [`Network::gradients`] by candle's tape: used on a GPU, and on a CPU as the reference of
+    /// [`super::backprop`].
     ///
     /// # Errors
-    /// Where weights or tokens do not fit the shape.
+    /// Weights or tokens that do not fit the shape.
     pub fn taped(
         &self,
         parameters: &ModelParameters,
@@ -114,7 +116,7 @@ impl Network<'_> {
     /// The loss of every label and the most likely token in its place, without dropout.
     ///
     /// # Errors
-    /// Where weights or tokens do not fit the shape.
+    /// Weights or tokens that do not fit the shape.
     pub fn evaluate(&self, variables: &Variables, batch: &Batch) -> Result<(Vec<f32>, Vec<u32>)> {
         let logits = self.logits(variables, batch, None)?;
         let losses = cross_entropy(&logits, &batch.labels, 0.0)?;
@@ -122,19 +124,20 @@ impl Network<'_> {
     }
 }
 
-/// The gradients of one step, added up over its micro-batches. Kept from step to step, as what it computes in is.
+/// The gradients of one step, summed over its micro-batches. The accumulator and its memory are
+/// reused from step to step.
 #[derive(Default)]
 pub struct Accumulator {
     backprop: Backprop,
-    /// Of all losses' sum so far.
+    /// The gradient of the sum of all losses so far.
     pub sums: WeightGradients,
 }
 
 impl Accumulator {
-    /// Begins a step at these weights.
+    /// Starts a step with these weights.
     ///
     /// # Errors
-    /// Where weights do not fit the shape.
+    /// Weights that do not fit the shape.
     pub fn begin(&mut self, network: &Network<'_>, parameters: &ModelParameters) -> Result<()> {
         self.sums.retain(|name, _| parameters.contains_key(name));
         for (name, parameter) in parameters {
@@ -148,10 +151,10 @@ impl Accumulator {
         Ok(())
     }
 
-    /// The loss of every label of a batch; adds the gradients of their sum.
+    /// The loss of every label of a batch; adds the gradients of the sum of losses.
     ///
     /// # Errors
-    /// Where tokens do not fit the shape.
+    /// Tokens that do not fit the shape.
     pub fn add(
         &mut self,
         network: &Network<'_>,

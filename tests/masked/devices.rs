@@ -1,4 +1,5 @@
-//! The same network on several devices, here one CPU under several names: results of one, in order; and proteins pooled where their rows are.
+//! The same network on several devices, here one CPU under several names: results of one, in order;
+//! and proteins pooled where their rows are.
 
 use ankh3::inference::Replicas;
 use ankh3::inference::embedder::{Embedder, EmbeddingColumns, Request};

@@ -1,4 +1,5 @@
-//! Tiny checkpoints as directories: a golden's weights with a vocabulary, and how to run the command on one.
+//! Tiny checkpoints as directories: a golden's weights with a vocabulary, and how to run the
+//! command on one.
 
 use std::fs;
 use std::path::{Path, PathBuf};

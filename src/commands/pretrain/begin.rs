@@ -1,4 +1,5 @@
-//! Where a run begins: recipe, data files, shape, vocabulary, weights; from scratch, from a model, or from the run's own last checkpoint.
+//! The start of a run: recipe, data files, shape, vocabulary and weights; from scratch, from a model,
+//! or from the run's own last checkpoint.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,8 +26,8 @@ use crate::training::step::{Accumulator, Network};
 use crate::training::trainer::{Pretrainer, State};
 use crate::training::variables::{ModelParameters, Parameter};
 
-/// What a run is made of, before anything is written.
-pub(super) struct Begin {
+/// The content of a run before any file is written.
+pub(super) struct PretrainPlan {
     pub(super) recipe: Recipe,
     pub(super) tokenizer: Tokenizer,
     pub(super) train: Vec<PathBuf>,
@@ -39,7 +40,7 @@ pub(super) struct Begin {
 }
 
 /// An opened run.
-pub(super) struct Run {
+pub(super) struct PretrainRun {
     pub(super) dir: PathBuf,
     pub(super) recipe: Recipe,
     pub(super) tokenizer: Tokenizer,
@@ -51,8 +52,8 @@ pub(super) struct Run {
     resumes: bool,
 }
 
-impl Begin {
-    /// Reads the recipe and opens what it begins with.
+impl PretrainPlan {
+    /// Reads the recipe and opens the checkpoint to start from.
     pub(super) fn new(args: &PretrainArgs) -> Result<Self> {
         let recipe = read_recipe(args)?;
         let last = match &args.output {
@@ -85,7 +86,7 @@ impl Begin {
             !train.is_empty(),
             "data.train names no file; give FASTA files or globs in the recipe, or --set data.train='[\"a.fasta\"]'"
         );
-        Ok(Begin {
+        Ok(PretrainPlan {
             valid: files(&recipe.data.valid, "data.valid")?,
             recipe,
             tokenizer,
@@ -97,8 +98,8 @@ impl Begin {
         })
     }
 
-    /// Makes the run's directory, or checks that it is the one to go on with.
-    pub(super) fn open_run(self, args: &PretrainArgs) -> Result<Run> {
+    /// Creates the run's directory, or checks that it can be resumed.
+    pub(super) fn open_run(self, args: &PretrainArgs) -> Result<PretrainRun> {
         let dir = args.output.clone().context("--output RUN is missing")?;
         let occupied = fs::read_dir(&dir).is_ok_and(|mut entries| entries.next().is_some());
         ensure!(
@@ -112,7 +113,7 @@ impl Begin {
         let mut file = AtomicFile::create(&path).with_context(|| path.display().to_string())?;
         std::io::Write::write_all(&mut file, self.recipe.to_toml().as_bytes())?;
         file.finish().with_context(|| path.display().to_string())?;
-        let Begin {
+        let PretrainPlan {
             recipe,
             tokenizer,
             train,
@@ -122,7 +123,7 @@ impl Begin {
             from,
             resumes,
         } = self;
-        Ok(Run {
+        Ok(PretrainRun {
             dir,
             recipe,
             tokenizer,
@@ -140,7 +141,7 @@ fn checkpoints(run: &Path) -> PathBuf {
     run.join("checkpoints")
 }
 
-/// The recipe given, or that of the run that goes on.
+/// The given recipe, or the recipe of the run to resume.
 fn read_recipe(args: &PretrainArgs) -> Result<Recipe> {
     let read = |path: &Path, sets: &[String]| {
         let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
@@ -170,7 +171,7 @@ fn read_recipe(args: &PretrainArgs) -> Result<Recipe> {
     }
 }
 
-/// The files that paths and globs name, each glob's in order.
+/// The files of paths and globs; the files of a glob are sorted.
 fn files(patterns: &[String], key: &str) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for pattern in patterns {
@@ -190,7 +191,7 @@ fn shape(recipe: &Recipe) -> Result<Config> {
     Ok(recipe.model.applied_to(ModelPreset::from(preset).config()))
 }
 
-/// A shape that the recipe asks for must be that of the checkpoint.
+/// Checks that the recipe's shape, if it has one, is the shape of the checkpoint.
 fn check_shape(recipe: &Recipe, checkpoint: &Checkpoint) -> Result<()> {
     if recipe.model == crate::training::recipe::ModelShape::default() {
         return Ok(());
@@ -216,12 +217,12 @@ fn check_shape(recipe: &Recipe, checkpoint: &Checkpoint) -> Result<()> {
     Ok(())
 }
 
-impl Run {
+impl PretrainRun {
     fn specs(&self) -> Vec<TensorSpec> {
         layout::tensors(&self.config, self.lm_head)
     }
 
-    /// The run's weights and state, where it stands.
+    /// The run with its current weights and state.
     pub(super) fn trainer<'a>(&'a self, compute: &'a Compute) -> Result<Pretrainer<'a>> {
         let parameters = self.specs().into_iter().map(|spec| {
             let values = match &self.from {

@@ -26,7 +26,7 @@ use crate::training::recipe::Recipe;
 use crate::training::trainer::{Pretrainer, StepReport};
 use crate::training::variables::Variables;
 
-use begin::{Begin, Run};
+use begin::{PretrainPlan, PretrainRun};
 use journal::Journal;
 
 /// Train a model from scratch or go on with one: masked language modelling and sequence completion together
@@ -101,16 +101,16 @@ Examples:
 /// # Errors
 /// A recipe, a corpus or a checkpoint that cannot be used; a full disk; a loss that stays not finite.
 pub fn run(args: &PretrainArgs) -> Result<Outcome> {
-    let begin = Begin::new(args)?;
+    let plan = PretrainPlan::new(args)?;
     if let Some(count) = args.show_examples {
-        return examples::show(&begin, count);
+        return examples::show(&plan, count);
     }
     if let Some(file) = &args.export_examples {
-        return examples::export(&begin, file);
+        return examples::export(&plan, file);
     }
     let compute = Compute::open(args.device, args.dtype.map(Dtype::from))?;
     let signals = Said::register()?;
-    let run = begin.open_run(args)?;
+    let run = plan.open_run(args)?;
     let mut corpus = open_corpus(&run.dir, &run.train, &run.recipe)?;
     let held_out = held_out(&run.valid, &run.recipe, &run.tokenizer)?;
     let mut trainer = run.trainer(&compute)?;
@@ -216,7 +216,11 @@ fn held_out(valid: &[PathBuf], recipe: &Recipe, tokenizer: &Tokenizer) -> Result
     kept.collect()
 }
 
-fn next_batches(run: &Run, order: &mut SequenceOrder, corpus: &mut Corpus) -> Result<Vec<Batch>> {
+fn next_batches(
+    run: &PretrainRun,
+    order: &mut SequenceOrder,
+    corpus: &mut Corpus,
+) -> Result<Vec<Batch>> {
     let maker = maker(&run.recipe, &run.tokenizer);
     let batch = |_| {
         let examples = maker.next(order, run.recipe.batch.tokens, |number| {
@@ -228,7 +232,11 @@ fn next_batches(run: &Run, order: &mut SequenceOrder, corpus: &mut Corpus) -> Re
 }
 
 /// Before the first step: every weight must get a gradient, or it would never learn.
-fn check_gradients(run: &Run, trainer: &mut Pretrainer<'_>, corpus: &mut Corpus) -> Result<()> {
+fn check_gradients(
+    run: &PretrainRun,
+    trainer: &mut Pretrainer<'_>,
+    corpus: &mut Corpus,
+) -> Result<()> {
     let mut order = SequenceOrder::new(corpus.len(), run.recipe.seed, Position::default());
     let batches = next_batches(run, &mut order, corpus)?;
     let dead = trainer.dead_weights(&batches)?;
@@ -255,7 +263,7 @@ fn judge(report: &StepReport, trainer: &Pretrainer<'_>) -> Result<()> {
 }
 
 fn tell(
-    run: &Run,
+    run: &PretrainRun,
     report: &StepReport,
     rate: f64,
     line: &Steps,
@@ -285,10 +293,14 @@ fn tell(
     Ok(())
 }
 
-fn measure(run: &Run, trainer: &Pretrainer<'_>, held_out: &[Vec<u32>]) -> Result<Vec<Figures>> {
+fn measure(
+    run: &PretrainRun,
+    trainer: &Pretrainer<'_>,
+    held_out: &[Vec<u32>],
+) -> Result<Vec<Figures>> {
     let variables = Variables::plain(&trainer.parameters, trainer.network.device)?;
     let mixture = &run.recipe.objectives;
-    let judged = run.recipe.judged().into_iter().map(|task| {
+    let judged = run.recipe.evaluated().into_iter().map(|task| {
         let examples = evaluation::examples(held_out, task, mixture, &run.tokenizer);
         let tokens = run.recipe.batch.tokens;
         evaluate(
@@ -302,7 +314,7 @@ fn measure(run: &Run, trainer: &Pretrainer<'_>, held_out: &[Vec<u32>]) -> Result
     Ok(judged.collect::<candle_core::Result<_>>()?)
 }
 
-fn describe(run: &Run, corpus: &Corpus, trainer: &Pretrainer<'_>, compute: &Compute) {
+fn describe(run: &PretrainRun, corpus: &Corpus, trainer: &Pretrainer<'_>, compute: &Compute) {
     let weights: usize = trainer.parameters.values().map(|p| p.values.len()).sum();
     tracing::info!(
         "{weights} parameters on {} ({}, {} threads), {}",

@@ -1,5 +1,5 @@
-//! Attention maps as features of pairs: rows and columns of residues only, symmetrised and corrected; one map per head,
-//! numbered `layer · heads + head`.
+//! Attention maps as features of pairs: rows and columns of residues only, symmetrised and
+//! corrected; one map per head, numbered `layer · heads + head`.
 
 use candle_core::Result;
 
@@ -12,8 +12,8 @@ pub fn num_features(encoder: &Encoder) -> usize {
     encoder.config().num_layers * encoder.config().num_heads
 }
 
-/// Passes the corrected map of each head to `look`, with its number. Memory grows with length², not with layers or heads:
-/// about 40 bytes per pair.
+/// Passes the corrected map of each head to `look`, with its number. Memory grows with length², not
+/// with layers or heads: about 40 bytes per pair.
 ///
 /// # Errors
 /// The network's failure.

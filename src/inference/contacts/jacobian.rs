@@ -1,5 +1,5 @@
-//! The categorical Jacobian: each residue is replaced by each of the 20, and the change of the model's outputs at all other
-//! positions is measured.
+//! The categorical Jacobian: each residue is replaced by each of the 20, and the change of the
+//! model's outputs at all other positions is measured.
 //!
 //! ```text
 //! J[i, a, j, b]  log p(b at j | a at i), j masked, the rest of the protein as it is; 0 where i = j
@@ -8,9 +8,10 @@
 //! contact map    APC of c, then the mean with its transpose
 //! ```
 //!
-//! As Zhang et al. 2024 (doi 10.1101/2024.01.30.577970), except that observed residues are masked, because this model
-//! predicts only masked residues ([`super::rounds`]). [`Outputs::Hidden`] observes the encoder's last hidden states instead,
-//! `c_ij = √ Σ_a |h_j(a at i) − mean over a|²`, which needs one pass per substitution and no masks.
+//! As Zhang et al. 2024 (doi 10.1101/2024.01.30.577970), except that observed residues are masked,
+//! because this model predicts only masked residues ([`super::rounds`]). [`Outputs::Hidden`]
+//! observes the encoder's last hidden states instead, `c_ij = √ Σ_a |h_j(a at i) − mean over a|²`,
+//! which needs one pass per substitution and no masks.
 
 use candle_core::{DType, Tensor};
 
@@ -83,7 +84,8 @@ impl Jacobian {
         Ok(Some(jacobian))
     }
 
-    /// Substitutes each of `substituted` and observes `masked`; false where a result is NaN or infinite.
+    /// Substitutes each of `substituted` and observes `masked`; false where a result is NaN or
+    /// infinite.
     fn run(
         &mut self,
         model: &MaskedModel<'_>,
@@ -192,7 +194,8 @@ fn finish(length: usize, squares: &[f64]) -> PairMap {
     map
 }
 
-/// [`Outputs::Hidden`]: the contact map of a protein from the encoder alone. `None` where a result is NaN or infinite.
+/// [`Outputs::Hidden`]: the contact map of a protein from the encoder alone. `None` where a result
+/// is NaN or infinite.
 ///
 /// # Errors
 /// A vocabulary without a standard residue, or the network's failure.

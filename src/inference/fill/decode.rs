@@ -1,4 +1,5 @@
-//! Greedy decoding with forced sentinels: many masked proteins advance together, with two decoder steps per site.
+//! Greedy decoding with forced sentinels: many masked proteins advance together, with two decoder
+//! steps per site.
 
 use std::ops::Range;
 
@@ -15,7 +16,8 @@ pub(super) struct MaskedCopy {
     pub(super) sites: Vec<usize>,
 }
 
-/// Log-probabilities of the allowed residues at each site, each given the most probable residues at the sites before it.
+/// Log-probabilities of the allowed residues at each site, each given the most probable residues at
+/// the sites before it.
 pub(super) fn greedy(
     model: &MaskedModel<'_>,
     copies: &[&MaskedCopy],
@@ -39,8 +41,9 @@ pub(super) fn greedy(
     Ok(answers)
 }
 
-/// Splits copies with the given (encoder, decoder) tokens into consecutive batches. Every slot of the decoder's cache is as
-/// long as the longest decoder sequence of the batch, and counts with that length.
+/// Splits copies with the given (encoder, decoder) tokens into consecutive batches. Every slot of
+/// the decoder's cache is as long as the longest decoder sequence of the batch, and counts with
+/// that length.
 fn by_cache_budget(sizes: &[(usize, usize)], max_batch_tokens: usize) -> Vec<Range<usize>> {
     let mut batches = Vec::new();
     let (mut first, mut source, mut longest) = (0, 0, 0);

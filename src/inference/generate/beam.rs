@@ -1,10 +1,15 @@
-//! Beam search of one prompt, as Hugging Face's `GenerationMixin._beam_search` with `early_stopping=False`:
+//! Beam search of one prompt, as Hugging Face's `GenerationMixin._beam_search` with
+//! `early_stopping=False`:
 //!
-//! of all continuations of the running beams the best `2 num_beams` are candidates. Those among the best `num_beams` of them that end are finished, with
-//! score log-probability / length^penalty; of the others the best `num_beams` run on. It stops at the length limit, or when `num_beams` are finished
-//! and the best running beam, divided by the present length^penalty, is no better than the worst of them.
+//! - The best `2 num_beams` continuations of the running beams are candidates.
+//! - Candidates that end, among the best `num_beams`, are finished, with the score log-probability
+//!   / length^penalty.
+//! - The best `num_beams` candidates that do not end run on.
+//! - The search stops at the length limit, or when `num_beams` sequences are finished and the
+//!   log-probability of the best running beam, divided by the current length^penalty, is not above
+//!   the score of the worst finished sequence.
 //!
-//! Where Hugging Face fills missing beams with a score of -1e9, ours are missing: the first step has one beam.
+//! Hugging Face fills missing beams with a score of -1e9; here the first step has one beam.
 
 use super::allowed::{Allowed, Choice};
 use super::{BeamSearch, GeneratedSequence, NotFinite};
@@ -47,12 +52,13 @@ impl Beams {
         }
     }
 
-    /// What each running beam has written.
+    /// The tokens of each running beam.
     pub(super) fn running(&self) -> impl ExactSizeIterator<Item = &[u32]> {
         self.running.iter().map(|beam| beam.token_ids.as_slice())
     }
 
-    /// Continues the beams by their logits, one `(vocab)` a running beam. Returns which beam each of the next ones continues; none: the search is over.
+    /// Continues the beams by their logits, one row `(vocab)` per running beam. Returns for each
+    /// next beam the beam that it continues; an empty list ends the search.
     pub(super) fn advance<'a>(
         &mut self,
         logits: impl Iterator<Item = &'a [f32]>,
@@ -84,7 +90,8 @@ impl Beams {
         }
     }
 
-    /// The best `2 num_beams` continuations, best first; of equals the earlier beam's, then the lower id's.
+    /// The best `2 num_beams` continuations, best first; of equals the earlier beam first, then the
+    /// lower id.
     fn candidates<'a>(
         &self,
         logits: impl Iterator<Item = &'a [f32]>,

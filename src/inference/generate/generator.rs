@@ -1,7 +1,9 @@
-//! Continuous batching: live sequences step together; when one ends, a waiting one takes its memory at once.
+//! Continuous batching: live sequences step together; when one ends, a waiting one takes its memory
+//! at once.
 //!
-//! [`Generator::push`] adds prompts while [`Generator::wants_more`] is true, [`Generator::pop`] returns results in the same
-//! order, and [`Generator::advance`] writes one token of every live sequence. [`Budget::rows`] bounds the memory.
+//! [`Generator::push`] adds prompts while [`Generator::wants_more`] is true, [`Generator::pop`]
+//! returns results in the same order, and [`Generator::advance`] writes one token of every live
+//! sequence. [`Budget::rows`] bounds the memory.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -14,7 +16,8 @@ use crate::inference::workers::{EncoderDecoder, Workers};
 use crate::model::Decoder;
 use crate::model::decoder::StepInput;
 
-/// The largest number of prompts between [`Generator::push`] and [`Generator::pop`]; results wait for earlier results.
+/// The largest number of prompts between [`Generator::push`] and [`Generator::pop`]; results wait
+/// for earlier results.
 const WINDOW: u64 = 4096;
 
 /// A model that writes sequences, on one device.

@@ -1,5 +1,5 @@
-//! Generators on several devices: each prompt goes to the least busy generator, and results come in the order of the
-//! prompts.
+//! Generators on several devices: each prompt goes to the least busy generator, and results come in
+//! the order of the prompts.
 
 use std::collections::VecDeque;
 use std::panic::resume_unwind;
@@ -68,7 +68,8 @@ impl<'a> Generators<'a> {
         Some(outcome)
     }
 
-    /// Starts the searches that have room, and writes one token of every live sequence (several tokens on several devices).
+    /// Starts the searches that have room, and writes one token of every live sequence (several
+    /// tokens on several devices).
     ///
     /// # Errors
     /// The network's failure.

@@ -1,23 +1,23 @@
-//! A prompt on its way through the generator, and the searches that are run for it.
+//! A prompt in the generator, and the searches that run for it.
 
 use super::beam::Beams;
 use super::sampling::RandomStream;
 use super::single::Single;
 use super::{GeneratedSequence, GenerationResult, GenerationSettings, NotFinite, Prompt, Strategy};
 
-/// A prompt with what was written for it so far.
+/// A prompt and the sequences written for it so far.
 #[derive(Debug)]
 pub(super) struct PromptJob {
     pub prompt: Prompt,
-    /// Where its encoding lies.
+    /// The number of the encoded prompt.
     pub source: Option<usize>,
-    /// Searches in all: each sample by itself, beams all in one.
+    /// Number of searches: one per sample, or one beam search.
     searches: usize,
     begun: usize,
     ended: usize,
-    /// What each search has written.
+    /// The sequences of each search.
     written: Vec<Vec<GeneratedSequence>>,
-    /// One search has failed, so all have.
+    /// True once one search has failed, which makes the whole job fail.
     pub failed: bool,
 }
 
@@ -42,7 +42,7 @@ impl PromptJob {
         self.begun == self.searches || self.failed
     }
 
-    /// Begins the next search, as job `number`.
+    /// Starts the next search, where `number` is the number of this job.
     pub(super) fn begin(
         &mut self,
         number: u64,
@@ -54,7 +54,7 @@ impl PromptJob {
         search
     }
 
-    /// Search `number` has written `completions`, or failed.
+    /// Stores the sequences of search `number`, or its failure.
     pub(super) fn ended(
         &mut self,
         number: usize,
@@ -79,7 +79,7 @@ impl PromptJob {
     }
 }
 
-/// Slots that one search needs.
+/// The number of slots per search.
 pub(super) fn slots(settings: &GenerationSettings) -> usize {
     match settings.strategy {
         Strategy::Beam(search) => search.num_beams,
@@ -91,9 +91,9 @@ pub(super) fn slots(settings: &GenerationSettings) -> usize {
 #[derive(Debug)]
 pub(super) struct Search {
     pub job: u64,
-    /// Its number among the job's searches.
+    /// The number of the search in its job.
     pub number: usize,
-    /// One for each beam; the first [`Search::rows`] are in use.
+    /// One slot per beam; the first [`Search::rows`] are in use.
     pub slots: Vec<usize>,
     state: State,
 }
@@ -104,9 +104,9 @@ enum State {
     Beams(Beams),
 }
 
-/// How a search stands after a step.
+/// The state of a search after a step.
 pub(super) enum Advance {
-    /// It goes on; row `i` continues what row `parents[i]` was.
+    /// The search continues: row `i` continues the former row `parents[i]`.
     On(Vec<usize>),
     Complete,
 }
@@ -135,7 +135,7 @@ impl Search {
         }
     }
 
-    /// Sequences that it follows now.
+    /// The number of sequences that the search continues now.
     pub(super) fn rows(&self) -> usize {
         match &self.state {
             State::Single(_) => 1,
@@ -143,7 +143,7 @@ impl Search {
         }
     }
 
-    /// The token that each row has written last; `start` where it has none.
+    /// The last token of each row; `start` for an empty row.
     pub(super) fn last_tokens(&self, start: u32) -> Vec<u32> {
         let last = |written: &[u32]| written.last().copied().unwrap_or(start);
         match &self.state {
@@ -152,7 +152,7 @@ impl Search {
         }
     }
 
-    /// Goes on by the logits of its rows, `(rows, vocab)`.
+    /// Continues the search by one token per row; `logits (rows, vocab)`.
     pub(super) fn advance(
         &mut self,
         logits: &[f32],
@@ -175,7 +175,7 @@ impl Search {
         })
     }
 
-    /// What it has written, best first, at most `num_samples`.
+    /// The written sequences, best first, at most `num_samples`.
     pub(super) fn into_completions(self, num_samples: usize) -> Vec<GeneratedSequence> {
         match self.state {
             State::Single(single) => vec![single.into_completion()],

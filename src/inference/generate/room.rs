@@ -1,4 +1,5 @@
-//! The memory of a generator: rows for encoded prompts, and rows for sequences that are being written.
+//! The memory of a generator: rows for encoded prompts, and rows for sequences that are being
+//! written.
 
 use std::ops::Range;
 
@@ -33,7 +34,8 @@ impl Room {
         })
     }
 
-    /// Makes room for a prompt that needs more than the budget. No sequence may be live, and no other prompt encoded.
+    /// Makes room for a prompt that needs more than the budget. No sequence may be live, and no
+    /// other prompt encoded.
     pub(super) fn enlarge(
         &mut self,
         decoder: &Decoder,

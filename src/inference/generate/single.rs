@@ -1,4 +1,4 @@
-//! One sequence after the other token: greedy, or drawn.
+//! One sequence, token by token: greedy decoding or sampling.
 
 use super::allowed::Allowed;
 use super::sampling::{RandomStream, Sampling};
@@ -9,7 +9,7 @@ use crate::inference::residues::most_probable;
 #[derive(Debug)]
 pub(super) struct Single {
     written: GeneratedSequence,
-    /// None: greedy.
+    /// `None` for greedy decoding.
     random: Option<(Sampling, RandomStream)>,
 }
 
@@ -28,7 +28,7 @@ impl Single {
         &self.written.token_ids
     }
 
-    /// Chooses the token that follows, by `logits (vocab)`. True where the sequence is complete.
+    /// Chooses the next token by `logits (vocab)`. True when the sequence is complete.
     pub(super) fn advance(
         &mut self,
         logits: &[f32],

@@ -1,15 +1,17 @@
-//! What variants do to a protein: higher is better liked by the model than the protein itself.
+//! Effects of variants: a positive score means that the model prefers the variant to the protein
+//! itself.
 //!
 //! ```text
 //! S        the variant's substitutions w_i → m_i
 //! masked   Σ_{i∈S} log p(m_i | x, i masked) - log p(w_i | x, i masked)       each position masked alone (Meier et al. 2021, additive)
-//! wild-type  the same, but several positions are masked in one copy of the protein and the decoder is fed the wild type at the earlier
-//!          ones: Σ_{i∈S} log p(m_i | x_M, w_{j∈M, j<i}) - log p(w_i | the same)
+//! wild-type  as masked, but several positions are masked in one copy of the protein, and the decoder reads the wild type at
+//!          earlier masks: Σ_{i∈S} log p(m_i | x_M, w_{j∈M, j<i}) - log p(w_i | x_M, w_{j∈M, j<i})
 //! pll      log_likelihood(mutant) - log_likelihood(x)
 //! ```
 //!
-//! In BERT-like models the wild-type marginal lets the model see the residue it is asked about. A T5 is trained to name only what it does not see, so
-//! here the wild type is what the decoder sees: teacher forcing over about `1 / fraction` copies instead of one copy a position.
+//! In the wild-type marginal of BERT-like models the input contains the residue that is predicted.
+//! A T5 is trained to predict only masked residues, so here the decoder reads the wild type:
+//! teacher forcing over about `1 / fraction` copies instead of one copy per position.
 
 use std::collections::BTreeSet;
 
@@ -19,17 +21,18 @@ use crate::inference::residues::STANDARD;
 
 use super::masking::{num_copies, standard_positions};
 
-/// Masked copies that may wait at once while mutants are scored, and the most that a run which is cut off computes again.
+/// The largest number of masked copies in memory while mutants are scored, and of copies that a
+/// resumed run computes again.
 const COPIES: usize = 1024;
 
-/// How a variant is scored.
+/// The method that scores variants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EffectMethod {
-    /// Marginals of few copies, the decoder fed with the wild type.
+    /// Marginals from a few copies, where the decoder reads the wild type.
     WildType,
-    /// Marginals of one copy a position.
+    /// Marginals from one copy per position.
     Masked,
-    /// The ratio of full pseudo-likelihoods.
+    /// The log ratio of full pseudo-likelihoods.
     PseudoLikelihood,
 }
 
@@ -40,7 +43,8 @@ pub struct Effects<'s, 'a> {
     masking: Masking,
 }
 
-/// Every single substitution of every standard residue, position by position, in alphabetical order.
+/// Every single substitution of every standard residue, position by position, in alphabetical
+/// order.
 pub fn full_scan(residues: &[u8]) -> Vec<Variant> {
     let of = |position: usize| {
         let wild_type = residues[position];
@@ -60,7 +64,8 @@ pub fn full_scan(residues: &[u8]) -> Vec<Variant> {
 }
 
 impl<'s, 'a> Effects<'s, 'a> {
-    /// Scores by `method`; `masking` says how many residues are masked at once (for [`EffectMethod::Masked`] it must be one).
+    /// Scores by `method`; `masking` is the number of residues masked at once, which must be one
+    /// for [`EffectMethod::Masked`].
     pub fn new(scorer: &'s Scorer<'a>, method: EffectMethod, masking: Masking) -> Self {
         Self {
             scorer,
@@ -69,10 +74,11 @@ impl<'s, 'a> Effects<'s, 'a> {
         }
     }
 
-    /// One score a variant, in order; `None` where the network's result is NaN or infinite. Variants must fit the protein ([`Variant::apply`]).
+    /// One score per variant, in order; `None` where the network's result is NaN or infinite.
+    /// Variants must fit the protein ([`Variant::apply`]).
     ///
     /// # Errors
-    /// A residue that the vocabulary cannot say, or the network's failure.
+    /// A residue that the vocabulary cannot encode, or the network's failure.
     pub fn score(
         &self,
         id: &str,
@@ -139,7 +145,8 @@ impl<'s, 'a> Effects<'s, 'a> {
         Ok(Some(ratios))
     }
 
-    /// Log-likelihoods; all under one id, so that all are masked at the same positions.
+    /// Log-likelihoods; all proteins have the same id, so that all are masked at the same
+    /// positions.
     fn likelihoods(&self, id: &str, proteins: &[Vec<u8>]) -> Result<Option<Vec<f64>>, MaskedError> {
         let named: Vec<(&str, &[u8])> = proteins
             .iter()

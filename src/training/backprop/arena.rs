@@ -1,5 +1,5 @@
-//! Memory for big intermediate values, reused from layer to layer and from step to step, so that after the first step
-//! nothing is allocated by the operating system.
+//! Memory for big intermediate values, reused from layer to layer and from step to step, so that
+//! after the first step nothing is allocated by the operating system.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,8 +33,9 @@ impl Arena {
         buffer
     }
 
-    /// The smallest free memory that holds `len` values and is not far too large. If there is none, new memory in place
-    /// of the largest that is too small; a little more than `len`, because the next batch may have a few more tokens.
+    /// The smallest free memory that holds `len` values and is not far too large. If there is none,
+    /// new memory in place of the largest that is too small; a little more than `len`, because the
+    /// next batch may have a few more tokens.
     fn room(&self, len: usize) -> Vec<f32> {
         let mut free = self.free();
         let sizes = free.iter().map(Vec::capacity).enumerate();

@@ -1,6 +1,6 @@
-//! The forward and backward pass of both attentions: `x + o(attention(q, k, v of norm(x)))`, where keys and values come
-//! from `norm(x)` or from the encoder's output. Must equal Hugging Face's `T5LayerSelfAttention` and
-//! `T5LayerCrossAttention`, and their gradients.
+//! The forward and backward pass of both attentions: `x + o(attention(q, k, v of norm(x)))`, where
+//! keys and values come from `norm(x)` or from the encoder's output. Must equal Hugging Face's
+//! `T5LayerSelfAttention` and `T5LayerCrossAttention`, and their gradients.
 
 use super::arena::Buffer;
 use super::pass::{BatchPass, SubLayer, add};
@@ -19,7 +19,8 @@ pub(super) struct SegmentPlan {
     pub segments: Vec<Segment>,
 }
 
-/// The position bias that all layers of a stack share, `(2 max_distance + 1, heads)`, and its gradient.
+/// The position bias that all layers of a stack share, `(2 max_distance + 1, heads)`, and its
+/// gradient.
 pub(super) struct PositionBias {
     pub by_distance: Vec<f32>,
     pub gradient: Vec<f32>,
@@ -172,8 +173,8 @@ impl BatchPass<'_> {
         self.branch(&activations.mixed, output, layer.x, layer.dropout.branch)
     }
 
-    /// Turns `d`, the gradient of [`BatchPass::cross_attention_output`], into the gradient of `x`, and adds the gradient
-    /// of the source.
+    /// Turns `d`, the gradient of [`BatchPass::cross_attention_output`], into the gradient of `x`,
+    /// and adds the gradient of the source.
     pub fn cross_attention_backward(
         &mut self,
         layer: &SubLayer<'_, CrossAttentionMatrices>,

@@ -31,8 +31,8 @@ impl BatchPass<'_> {
         rows
     }
 
-    /// Adds the gradients `d` of the rows of [`BatchPass::embed`] to the gradient of the table. Each thread adds some
-    /// columns of all rows, in the order of the tokens.
+    /// Adds the gradients `d` of the rows of [`BatchPass::embed`] to the gradient of the table.
+    /// Each thread adds some columns of all rows, in the order of the tokens.
     pub fn embed_backward(&mut self, token_ids: &[u32], dropout: Option<Dropout>, d: &mut [f32]) {
         let width = self.config.d_model;
         if let Some(dropout) = dropout {
@@ -132,8 +132,8 @@ impl BatchPass<'_> {
         d
     }
 
-    /// The loss of every label from the output `x` of the decoder's last layer, and the gradient of `x`; `dropout` is the
-    /// stream of the final norm.
+    /// The loss of every label from the output `x` of the decoder's last layer, and the gradient of
+    /// `x`; `dropout` is the stream of the final norm.
     pub fn head(
         &mut self,
         weights: &StepWeights,

@@ -1,5 +1,6 @@
-//! The forward and backward pass of the feed-forward block: `x + wo(act(wi_0 norm(x)) · wi_1 norm(x))`, or
-//! `x + wo(act(wi norm(x)))`. Must equal Hugging Face's `T5LayerFF` and its gradient.
+//! The forward and backward pass of the feed-forward block:
+//! `x + wo(act(wi_0 norm(x)) · wi_1 norm(x))`, or `x + wo(act(wi norm(x)))`. Must equal Hugging
+//! Face's `T5LayerFF` and its gradient.
 
 use super::arena::Buffer;
 use super::pass::{BatchPass, SubLayer};

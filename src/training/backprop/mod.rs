@@ -1,11 +1,12 @@
-//! The gradients of a batch on a CPU, without a tape: the network's shape is known, so its backward pass is written out.
-//! The gradients must equal those of candle's tape with the same kernels ([`super::step::Network::taped`]), and PyTorch's
-//! gradients of Hugging Face's `T5ForConditionalGeneration(labels=…).loss`.
+//! The gradients of a batch on a CPU, without a tape: the network's shape is known, so its backward
+//! pass is written out. The gradients must equal those of candle's tape with the same kernels
+//! ([`super::step::Network::taped`]), and PyTorch's gradients of Hugging Face's
+//! `T5ForConditionalGeneration(labels=…).loss`.
 //!
-//! The forward pass keeps the activations that the backward pass reads ([`stack`]). In the backward pass the gradient of
-//! the residual stream is one buffer that every sub-layer adds to; gradients of weights are added to sums that also span
-//! micro-batches. Every weight is packed once per step, and memory is reused ([`arena`]). Values are dropped at the places
-//! of [`crate::model::mode`].
+//! The forward pass keeps the activations that the backward pass reads ([`stack`]). In the backward
+//! pass the gradient of the residual stream is one buffer that every sub-layer adds to; gradients
+//! of weights are added to sums that also span micro-batches. Every weight is packed once per step,
+//! and memory is reused ([`arena`]). Values are dropped at the places of [`crate::model::mode`].
 
 mod arena;
 mod attention;
@@ -58,7 +59,8 @@ impl Backprop {
         Ok(())
     }
 
-    /// The loss of every label. Adds the gradients of the sum of losses to `sums`, which hold every weight.
+    /// The loss of every label. Adds the gradients of the sum of losses to `sums`, which hold every
+    /// weight.
     ///
     /// # Errors
     /// A token outside the vocabulary.

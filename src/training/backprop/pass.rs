@@ -1,8 +1,8 @@
-//! The parts of every layer's forward and backward pass: products with the gradients of input and weight, norms, and sums
-//! into the weights' gradients.
+//! The parts of every layer's forward and backward pass: products with the gradients of input and
+//! weight, norms, and sums into the weights' gradients.
 //!
-//! `y = x Wᵀ`: `dx = dy W`, `dW += dyᵀ x`. Sums over tokens are one chain in the order of the tokens, so they do not
-//! depend on the number of threads.
+//! `y = x Wᵀ`: `dx = dy W`, `dW += dyᵀ x`. Sums over tokens are one chain in the order of the
+//! tokens, so they do not depend on the number of threads.
 
 use rayon::prelude::*;
 
@@ -87,7 +87,8 @@ impl BatchPass<'_> {
         y
     }
 
-    /// The gradient of `x` in [`BatchPass::branch`] from the gradient `d` of the result; adds the gradient of the weight.
+    /// The gradient of `x` in [`BatchPass::branch`] from the gradient `d` of the result; adds the
+    /// gradient of the weight.
     pub fn branch_backward(
         &mut self,
         x: &[f32],
@@ -168,7 +169,8 @@ impl BatchPass<'_> {
         out
     }
 
-    /// Adds the gradient of `x` in [`BatchPass::norm`] to `d`, and the gradient of the weight to its sum.
+    /// Adds the gradient of `x` in [`BatchPass::norm`] to `d`, and the gradient of the weight to
+    /// its sum.
     pub fn norm_backward(&mut self, x: &[f32], name: &str, dy: &[f32], d: &mut [f32]) {
         let (weight, epsilon) = (self.parameter(name), self.epsilon());
         let dw = elementwise_backward::rms_norm(self.isa, x, weight, epsilon, dy, d);

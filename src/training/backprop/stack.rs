@@ -1,6 +1,6 @@
-//! The forward and backward pass of a stack of layers. Activations are kept, or computed again in the backward pass (Chen
-//! et al. 2016, arXiv 1604.06174), as [`Activations`] says. Both ways run the same operations in the same order and give
-//! the same bits.
+//! The forward and backward pass of a stack of layers. Activations are kept, or computed again in
+//! the backward pass (Chen et al. 2016, arXiv 1604.06174), as [`Activations`] says. Both ways run
+//! the same operations in the same order and give the same bits.
 
 use super::super::recompute::Activations;
 use super::arena::Buffer;

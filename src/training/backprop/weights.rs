@@ -1,5 +1,6 @@
-//! The weights of one step in the form that products read: each packed once for the forward pass and once for the
-//! gradient of its input. Projections of the same input are one matrix, as in [`crate::model::layers`].
+//! The weights of one step in the form that products read: each packed once for the forward pass
+//! and once for the gradient of its input. Projections of the same input are one matrix, as in
+//! [`crate::model::layers`].
 
 use candle_core::{Result, bail};
 use rayon::prelude::*;
@@ -143,7 +144,8 @@ impl StepWeights {
         })
     }
 
-    /// Packs the current values of all weights; names and shapes are the same as in [`StepWeights::new`].
+    /// Packs the current values of all weights; names and shapes are the same as in
+    /// [`StepWeights::new`].
     pub fn pack(&mut self, parameters: &ModelParameters) {
         let layers = self.encoder.iter_mut().chain(&mut self.decoder);
         let mut matrices: Vec<&mut Matrix> = layers.flat_map(LayerMatrices::matrices).collect();
