@@ -114,18 +114,18 @@ impl<'a> Session<'a> {
         revision: &str,
         patience: Patience,
     ) -> Result<Self, FetchError> {
-        let refused = |error: ApiError| api_error(hub, repo, revision, &error);
+        let failed = |error: ApiError| api_error(hub, repo, revision, &error);
         let api = ApiBuilder::from_cache(Cache::new(hub.cache.clone()))
             .with_endpoint(hub.endpoint.clone())
             .with_token(hub.token.clone())
             .with_progress(false)
             .with_user_agent("ankh3", env!("CARGO_PKG_VERSION"))
             .build()
-            .map_err(refused)?;
+            .map_err(failed)?;
         let info = api
             .repo(model_repo(repo, revision))
             .info()
-            .map_err(refused)?;
+            .map_err(failed)?;
         // The commit becomes part of a path; with a pinned commit all files belong together.
         if info.sha.is_empty() || !info.sha.bytes().all(|b| b.is_ascii_alphanumeric()) {
             return Err(FetchError::Unreachable {

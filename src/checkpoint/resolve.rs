@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_wins_and_a_file_is_refused() {
+    fn a_directory_has_priority_and_a_file_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let text = dir.path().to_str().unwrap();
         assert_eq!(

@@ -14,12 +14,12 @@ use crate::training::evaluation::Figures;
 use crate::training::trainer::StepReport;
 
 /// The log, open for more.
-pub(super) struct Journal {
+pub(super) struct TrainingJournal {
     file: BufWriter<File>,
     events: Events,
 }
 
-impl Journal {
+impl TrainingJournal {
     /// Opens the log of `run`, which has done `step` steps.
     pub(super) fn open(run: &Path, step: u64) -> Result<Self> {
         let path = run.join("log.jsonl");
@@ -40,7 +40,7 @@ impl Journal {
             .with_context(what)?;
         let events = Events::create(run, step);
         let events = events.with_context(|| format!("{}: event files", run.display()))?;
-        Ok(Journal {
+        Ok(TrainingJournal {
             file: BufWriter::new(file),
             events,
         })

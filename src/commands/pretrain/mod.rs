@@ -27,7 +27,7 @@ use crate::training::trainer::{Pretrainer, StepReport};
 use crate::training::variables::Variables;
 
 use begin::{PretrainPlan, PretrainRun};
-use journal::Journal;
+use journal::TrainingJournal;
 
 /// Train a model from scratch or go on with one: masked language modelling and sequence completion together
 ///
@@ -115,7 +115,7 @@ pub fn run(args: &PretrainArgs) -> Result<Outcome> {
     let held_out = held_out(&run.valid, &run.recipe, &run.tokenizer)?;
     let mut trainer = run.trainer(&compute)?;
     let mut order = SequenceOrder::new(corpus.len(), run.recipe.seed, trainer.state.position);
-    let mut journal = Journal::open(&run.dir, trainer.state.step)?;
+    let mut journal = TrainingJournal::open(&run.dir, trainer.state.step)?;
     describe(&run, &corpus, &trainer, &compute);
     if trainer.state.step == 0 {
         check_gradients(&run, &mut trainer, &mut corpus)?;
@@ -267,7 +267,7 @@ fn tell(
     report: &StepReport,
     rate: f64,
     line: &Steps,
-    journal: &mut Journal,
+    journal: &mut TrainingJournal,
 ) -> Result<()> {
     let message = format!("loss {:.4}, {rate:.0} tokens/s", report.loss);
     line.show(report.step, message);
