@@ -7,15 +7,16 @@ use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
 use crate::args::RuntimeArgs;
-use crate::checkpoint::{BUNDLED, Hub, Place};
+use crate::checkpoint::{BUNDLED, Hub, ModelLocation};
 use crate::commands::heads::{self, FeatureArgs, Source, Stored};
 use crate::commands::heads::{prefix_of_head, same_model};
 use crate::commands::opened::Opened;
+use crate::inference::EncoderDecoder;
 use crate::inference::contacts::jacobian::{Jacobian, Outputs, from_hidden_states};
 use crate::inference::contacts::{PairMap, attention, rounds};
 use crate::inference::masked::MaskedModel;
 use crate::inference::residues::Residues;
-use crate::inference::token_budget::Stacks;
+use crate::inference::token_budget::LoadedStacks;
 use crate::model::{Decoder, Encoder};
 use crate::probe::description::{Method, Source as Described, Task};
 use crate::probe::head::Head;
@@ -129,7 +130,7 @@ impl Predictor {
         command: &str,
     ) -> Result<Self> {
         let place = match &args.head {
-            Some(dir) => Place::from(dir.clone()),
+            Some(dir) => ModelLocation::from(dir.clone()),
             None => find(args.method, features)?,
         };
         let stored = heads::load(&place)?;
@@ -233,7 +234,7 @@ impl Predictor {
             }
         }
         let model = JacobianModel {
-            max_batch_tokens: opened.batch_tokens(runtime, Stacks::Both),
+            max_batch_tokens: opened.batch_tokens(runtime, LoadedStacks::Both),
             opened,
             encoder,
             decoder,
@@ -351,7 +352,7 @@ fn open_for(
 }
 
 /// The head that lies beside the model.
-fn find(method: Option<MethodArg>, features: &FeatureArgs) -> Result<Place> {
+fn find(method: Option<MethodArg>, features: &FeatureArgs) -> Result<ModelLocation> {
     let model = features.model(None).reference()?;
     let place = model.resolve(&Hub::from_env())?;
     let name = features.model.as_deref().unwrap_or(BUNDLED);
@@ -392,7 +393,10 @@ impl JacobianModel {
             )?);
         };
         let model = MaskedModel::new(
-            vec![(&self.encoder, decoder)],
+            EncoderDecoder {
+                encoder: &self.encoder,
+                decoder,
+            },
             tokenizer,
             prefix,
             Residues::standard(tokenizer)?,

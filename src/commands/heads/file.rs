@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
-use crate::checkpoint::Place;
+use crate::checkpoint::ModelLocation;
 use crate::io::stdio::{Content, Output};
 use crate::probe::description::{Description, FORMAT, Method};
 use crate::probe::parameters::Parameters;
@@ -67,7 +67,7 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// Reads a head.
-pub(crate) fn load(place: &Place) -> Result<Stored> {
+pub(crate) fn load(place: &ModelLocation) -> Result<Stored> {
     let path = place.path(DESCRIPTION);
     let text = place.read(DESCRIPTION)?.with_context(|| {
         format!(

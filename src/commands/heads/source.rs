@@ -13,7 +13,7 @@ use crate::commands::opened::Opened;
 use crate::device::Compute;
 use crate::inference::embedder::{Embedder, Request};
 use crate::inference::pooling::Pooling;
-use crate::inference::token_budget::Stacks;
+use crate::inference::token_budget::LoadedStacks;
 use crate::model::Encoder;
 use crate::output::row_cache::{Key, RowCache, key};
 use crate::probe::blind::Blind;
@@ -171,7 +171,7 @@ impl Source {
         let cache = RowCache::open(root, &manifest, args.cache_dtype)
             .with_context(|| format!("opening the cache {}", root.display()))?;
         Ok(Source::Model(Box::new(ModelSource {
-            max_batch_tokens: opened.batch_tokens(runtime, Stacks::Encoder),
+            max_batch_tokens: opened.batch_tokens(runtime, LoadedStacks::Encoder),
             opened,
             encoder,
             layers,
