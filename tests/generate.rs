@@ -9,7 +9,7 @@ use ankh3::inference::generate::{
     Allowed, BeamSearch, Budget, Completion, Generator, Generators, NotFinite, Prompt, Sampling,
     Settings, Strategy,
 };
-use ankh3::kernels::linear::WeightForm;
+use ankh3::kernels::plan::WeightForm;
 use ankh3::model::{
     Config, Decoder, Encoder, Loader, Packed, StoredDtype, TensorView, WeightSource,
 };

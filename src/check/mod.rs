@@ -12,14 +12,15 @@ use candle_core::{DType, Device, Result};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::kernels::cpu::attention::{Attention, Bias, Heads, Segment, Visibility, attend};
-use crate::kernels::cpu::elementwise::{Activation, gated, rms_norm};
+use crate::kernels::cpu::attend::attend;
+use crate::kernels::cpu::attention::{Attention, Heads};
+use crate::kernels::cpu::elementwise::{gated, rms_norm};
 use crate::kernels::cpu::gemm::matmul;
 use crate::kernels::cpu::integer_product;
 use crate::kernels::cpu::integer_weight::{Bits, IntegerWeight};
 use crate::kernels::cpu::packed_weight::{PackedWeight, Precision};
 use crate::kernels::cpu::{IntegerIsa, Isa};
-use crate::kernels::linear::WeightForm;
+use crate::kernels::plan::{Activation, Bias, Segment, Visibility, WeightForm};
 use crate::model::config::FeedForward;
 use crate::model::{Config, Encoder, Loader, Packed, StoredDtype, TensorView, WeightSource};
 

@@ -10,11 +10,12 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::{Check, Random, WeightForm, config};
-use crate::kernels::attention::{Plan, Precision, Segment, Visibility, attention, self_attention};
+use crate::kernels::attention::{Precision, attention, self_attention};
 use crate::kernels::cross_entropy::cross_entropy;
 use crate::kernels::dropout::Dropout;
-use crate::kernels::elementwise::{Activation, gated, rms_norm};
+use crate::kernels::elementwise::{gated, rms_norm};
 use crate::kernels::gather::gather;
+use crate::kernels::plan::{Activation, AttentionPlan as Plan, Segment, Visibility};
 use crate::model::decoder::StepInput;
 use crate::model::{Decoder, Encoder, Loader, Packed};
 

@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use crate::kernels::attention::{Plan, Precision, Segment, Visibility, self_attention};
+use crate::kernels::attention::{Precision, self_attention};
+use crate::kernels::plan::{AttentionPlan as Plan, Segment, Visibility};
 
 /// How large the measured work is.
 #[derive(Clone, Copy, Debug)]

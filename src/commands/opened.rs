@@ -8,7 +8,7 @@ use crate::checkpoint::Checkpoint;
 use crate::device::Compute;
 use crate::inference::token_budget::{Stacks, token_budget};
 use crate::inference::tokens_of_threads;
-use crate::kernels::linear::WeightForm;
+use crate::kernels::plan::WeightForm;
 use crate::model::{Decoder, Encoder, Loader};
 use crate::tokenizer::TaskPrefix;
 

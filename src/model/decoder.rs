@@ -14,9 +14,10 @@ use super::relative_position::{Direction, bias_by_distance};
 use super::rows::Rows;
 use super::source::Source;
 use super::{Config, Loader, Mode, Packed};
-use crate::kernels::attention::{Plan, Precision, Segment, Visibility, attention};
+use crate::kernels::attention::{Precision, attention};
 use crate::kernels::gather::gather;
 use crate::kernels::linear::Weight;
+use crate::kernels::plan::{AttentionPlan as Plan, Segment, Visibility};
 use crate::kernels::zeros;
 
 #[derive(Debug)]

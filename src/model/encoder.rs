@@ -5,9 +5,10 @@ use candle_core::{Device, Result, Tensor};
 use super::layers::{FeedForwardLayer, Norm, SelfAttention, self_plan};
 use super::relative_position::{Direction, bias_by_distance};
 use super::{Config, Loader, Mode, Packed};
-use crate::kernels::attention::{Plan, Precision, Visibility};
+use crate::kernels::attention::Precision;
 use crate::kernels::gather::gather;
 use crate::kernels::plain::attention_map;
+use crate::kernels::plan::{AttentionPlan as Plan, Visibility};
 
 #[derive(Debug)]
 struct Layer {

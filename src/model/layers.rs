@@ -8,10 +8,11 @@ use std::sync::Arc;
 use candle_core::{Result, Tensor};
 
 use super::{Config, FeedForward, Loader, Mode, Packed};
-use crate::kernels::attention::{Plan, Precision, Segment, Visibility, attention, self_attention};
-use crate::kernels::elementwise::{Activation, activate, rms_norm};
+use crate::kernels::attention::{Precision, attention, self_attention};
+use crate::kernels::elementwise::{activate, rms_norm};
 use crate::kernels::gated_linear::GatedWeight;
 use crate::kernels::linear::Weight;
+use crate::kernels::plan::{Activation, AttentionPlan as Plan, Segment, Visibility};
 
 /// T5's layer norm: root mean square only.
 #[derive(Clone, Debug)]

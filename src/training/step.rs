@@ -12,7 +12,7 @@ use super::recompute::{self, Activations};
 use super::variables::{Parameters, Variables};
 use crate::kernels::cross_entropy::cross_entropy;
 use crate::kernels::dropout::Dropout;
-use crate::kernels::linear::WeightForm;
+use crate::kernels::plan::WeightForm;
 use crate::model::{Config, Decoder, Encoder, Loader, Mode};
 
 /// Values given to one thread at a time.

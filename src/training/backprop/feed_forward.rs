@@ -4,9 +4,9 @@
 use super::arena::Buffer;
 use super::pass::{Pass, at};
 use super::weights::FeedForward;
-use crate::kernels::cpu::elementwise::{self, Activation};
-use crate::kernels::cpu::elementwise_backward;
+use crate::kernels::cpu::{elementwise, elementwise_backward};
 use crate::kernels::dropout::Dropout;
+use crate::kernels::plan::Activation;
 use crate::model::FeedForward as Kind;
 
 /// What the block keeps for its way back.
