@@ -33,6 +33,7 @@ pub(super) const STEP: usize = LANES;
 static ZEROS: [u32; SIDE] = [0; SIDE];
 
 /// A block of zeros: every row is the same one.
+#[inline(always)]
 pub(super) fn zeros() -> Strided<*const u32> {
     Strided {
         start: ZEROS.as_ptr(),

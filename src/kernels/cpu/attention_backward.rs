@@ -545,6 +545,7 @@ unsafe fn key_gradient<V: Lanes>(
     }
 }
 
+#[inline(always)]
 fn strided<P>(start: P, stride: usize) -> Strided<P> {
     Strided { start, stride }
 }

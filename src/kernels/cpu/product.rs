@@ -96,6 +96,7 @@ impl FloatProduct<'_> {
     }
 
     /// The place of the columns `start..start + depth` of k among all of them.
+    #[inline(always)]
     pub(super) fn progress(&self, start: usize, depth: usize) -> DepthProgress {
         DepthProgress {
             is_first: start == 0,
