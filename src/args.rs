@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 
 use crate::device::DeviceSpec;
 use crate::input::sequences::{OnBad, Options};
-use crate::kernels::linear::WeightForm;
+use crate::kernels::plan::WeightForm;
 use crate::number::NumberType;
 use crate::sequence::{Duplicates, Limit, LimitError, Over, Rules};
 use crate::tokenizer::TaskPrefix;

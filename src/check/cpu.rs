@@ -2,13 +2,15 @@
 //! has.
 
 use super::{Check, plain, random, wide};
-use crate::kernels::cpu::attention::{Attention, Bias, Heads, Segment, Visibility, attend};
-use crate::kernels::cpu::elementwise::{Activation, gated, rms_norm};
+use crate::kernels::cpu::attend::attend;
+use crate::kernels::cpu::attention::{Attention, Heads};
+use crate::kernels::cpu::elementwise::{gated, rms_norm};
 use crate::kernels::cpu::gemm::matmul;
 use crate::kernels::cpu::integer_product;
 use crate::kernels::cpu::integer_weight::{Bits, IntegerWeight};
 use crate::kernels::cpu::packed_weight::{PackedWeight, Precision};
 use crate::kernels::cpu::{IntegerIsa, Isa};
+use crate::kernels::plan::{Activation, Bias, Segment, Visibility};
 
 /// The checks of all kernels.
 pub fn kernels() -> Vec<Check> {

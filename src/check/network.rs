@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Result, Tensor};
 
 use super::{Check, plain, random, wide};
 use crate::kernels::cpu::Isa;
-use crate::kernels::linear::WeightForm;
+use crate::kernels::plan::WeightForm;
 use crate::model::config::FeedForward;
 use crate::model::decoder::StepInput;
 use crate::model::names::SHARED;

@@ -12,11 +12,12 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::Check;
-use crate::kernels::attention::{Plan, Precision, Segment, Visibility, attention, self_attention};
+use crate::kernels::attention::{Precision, attention, self_attention};
 use crate::kernels::cross_entropy::cross_entropy;
 use crate::kernels::dropout::Dropout;
-use crate::kernels::elementwise::{Activation, gated, rms_norm};
+use crate::kernels::elementwise::{gated, rms_norm};
 use crate::kernels::gather::gather;
+use crate::kernels::plan::{Activation, AttentionPlan, Segment, Visibility};
 
 /// The largest errors that pass with one number type.
 #[derive(Clone, Copy)]
@@ -261,7 +262,7 @@ fn plan(
     d_kv: usize,
     visibility: Visibility,
     lengths: impl Iterator<Item = (usize, usize, usize)>,
-) -> Plan {
+) -> AttentionPlan {
     let (mut q, mut k) = (0, 0);
     let take = |at: &mut usize, count: usize| -> Range<usize> {
         *at += count;
@@ -274,7 +275,7 @@ fn plan(
             first_position,
         })
         .collect();
-    Plan {
+    AttentionPlan {
         heads,
         d_kv,
         visibility,

@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use crate::kernels::attention::{Plan, Precision, Segment, Visibility, self_attention};
+use crate::kernels::attention::{Precision, self_attention};
+use crate::kernels::plan::{AttentionPlan, Segment, Visibility};
 
 /// The size of the measured work.
 #[derive(Clone, Copy, Debug)]
@@ -88,7 +89,7 @@ fn attention(device: &Device, dtype: DType, size: Size) -> Result<Rate> {
             first_position: 0,
         })
         .collect();
-    let plan = Plan {
+    let plan = AttentionPlan {
         heads,
         d_kv,
         visibility: Visibility::All,

@@ -8,7 +8,7 @@ use crate::checkpoint::{Checkpoint, CheckpointError, Hub, ModelRef};
 use crate::device::{Compute, DeviceError};
 use crate::inference::token_budget::{LoadedStacks, token_budget};
 use crate::inference::{Replicas, tokens_of_threads};
-use crate::kernels::linear::WeightForm;
+use crate::kernels::plan::WeightForm;
 use crate::model::{Decoder, Encoder, Loader};
 use crate::tokenizer::TaskPrefix;
 

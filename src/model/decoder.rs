@@ -19,9 +19,10 @@ use super::relative_position::{Direction, bias_by_distance};
 use super::rows::FreeRows;
 use super::source::DecoderSource;
 use super::{Config, Loader, Mode, Packed};
-use crate::kernels::attention::{Plan, Precision, Segment, Visibility, attention};
+use crate::kernels::attention::{Precision, attention};
 use crate::kernels::gather::gather;
 use crate::kernels::linear::Weight;
+use crate::kernels::plan::{AttentionPlan, Segment, Visibility};
 use crate::kernels::zeros;
 
 #[derive(Debug)]
@@ -60,9 +61,9 @@ pub struct StepInput {
 #[derive(Clone, Debug)]
 pub struct DecoderPlans {
     /// Self-attention within the target.
-    target: Plan,
+    target: AttentionPlan,
     /// Attention from the target to its sources.
-    source: Plan,
+    source: AttentionPlan,
 }
 
 impl Decoder {
@@ -330,7 +331,7 @@ impl Decoder {
         self.finished(&x, Mode::Inference)
     }
 
-    fn step_plan(&self, inputs: &[StepInput], cache: &DecoderCache) -> Result<Plan> {
+    fn step_plan(&self, inputs: &[StepInput], cache: &DecoderCache) -> Result<AttentionPlan> {
         let mut seen = vec![false; cache.slots()];
         let mut segments = Vec::with_capacity(inputs.len());
         for (row, input) in inputs.iter().enumerate() {
@@ -351,7 +352,7 @@ impl Decoder {
         &self,
         targets: impl Iterator<Item = (Range<usize>, &'a usize)>,
         sources: &[Range<usize>],
-    ) -> Result<Plan> {
+    ) -> Result<AttentionPlan> {
         let segments = targets
             .map(|(queries, index)| match sources.get(*index) {
                 Some(keys) => Ok(Segment {
@@ -365,8 +366,8 @@ impl Decoder {
         Ok(self.plan(Visibility::All, segments))
     }
 
-    fn plan(&self, visibility: Visibility, segments: Arc<[Segment]>) -> Plan {
-        Plan {
+    fn plan(&self, visibility: Visibility, segments: Arc<[Segment]>) -> AttentionPlan {
+        AttentionPlan {
             heads: self.config.num_heads,
             d_kv: self.config.d_kv,
             visibility,

@@ -8,9 +8,10 @@ use super::mode::{DropoutPlace, SubLayerDropout};
 use super::names::{SHARED, Stack};
 use super::relative_position::{Direction, bias_by_distance};
 use super::{Config, Loader, Mode, Packed};
-use crate::kernels::attention::{Plan, Precision, Visibility};
+use crate::kernels::attention::Precision;
 use crate::kernels::gather::gather;
 use crate::kernels::plain::attention_map;
+use crate::kernels::plan::{AttentionPlan, Visibility};
 
 #[derive(Debug)]
 struct Layer {
@@ -170,7 +171,7 @@ impl Encoder {
     }
 
     /// The plan of the self-attention: every segment attends to itself.
-    pub fn plan(&self, packed: &Packed) -> Plan {
+    pub fn plan(&self, packed: &Packed) -> AttentionPlan {
         let layer = self.layers.first();
         let precision = layer.map_or(Precision::F32, |layer| layer.attention.precision());
         self_plan(&self.config, packed, Visibility::All, precision)
@@ -199,7 +200,7 @@ impl Encoder {
         number: usize,
         x: &Tensor,
         bias: &Tensor,
-        plan: &Plan,
+        plan: &AttentionPlan,
         mode: Mode,
     ) -> Result<Tensor> {
         let layer = &self.layers[number];

@@ -12,10 +12,11 @@ use candle_core::{Result, Tensor};
 use super::mode::SubLayerDropout;
 use super::names::{AttentionNames, FeedForwardNames};
 use super::{Config, FeedForward, Loader, Packed};
-use crate::kernels::attention::{Plan, Precision, Segment, Visibility, attention, self_attention};
-use crate::kernels::elementwise::{Activation, activate, rms_norm};
+use crate::kernels::attention::{Precision, attention, self_attention};
+use crate::kernels::elementwise::{activate, rms_norm};
 use crate::kernels::gated_linear::GatedWeight;
 use crate::kernels::linear::Weight;
+use crate::kernels::plan::{Activation, AttentionPlan, Segment, Visibility};
 
 /// T5's layer norm: division by the root mean square, without a mean or a bias.
 #[derive(Clone, Debug)]
@@ -90,7 +91,7 @@ impl SelfAttention {
         &self,
         x: &Tensor,
         bias: &Tensor,
-        plan: &Plan,
+        plan: &AttentionPlan,
         dropout: SubLayerDropout,
     ) -> Result<Tensor> {
         let qkv = self.qkv.forward(&self.norm.forward(x)?)?;
@@ -135,7 +136,7 @@ impl CrossAttention {
         &self,
         x: &Tensor,
         source: &Tensor,
-        plan: &Plan,
+        plan: &AttentionPlan,
         dropout: SubLayerDropout,
     ) -> Result<Tensor> {
         let q = self.q.forward(&self.norm.forward(x)?)?;
@@ -207,7 +208,7 @@ pub(super) fn self_plan(
     packed: &Packed,
     visibility: Visibility,
     precision: Precision,
-) -> Plan {
+) -> AttentionPlan {
     let segments: Arc<[Segment]> = packed
         .segments()
         .map(|rows| Segment {
@@ -216,7 +217,7 @@ pub(super) fn self_plan(
             first_position: 0,
         })
         .collect();
-    Plan {
+    AttentionPlan {
         heads: config.num_heads,
         d_kv: config.d_kv,
         visibility,

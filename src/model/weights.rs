@@ -2,14 +2,16 @@
 //! the loader that converts them to the device's form without a full copy in between.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use crate::kernels::cpu::integer_weight::{Bits, IntegerWeight};
-use crate::kernels::cpu::packed_weight::{PackedWeight, Precision};
-use crate::kernels::gated_linear::{GatedWeight, interleaved, interleaved_width};
-use crate::kernels::linear::{Weight, WeightForm};
+use crate::kernels::cpu::Isa;
+use crate::kernels::cpu::packed_weight::Precision;
+use crate::kernels::cpu::product::Arithmetic;
+use crate::kernels::cpu::weight::CpuWeight;
+use crate::kernels::gated_linear::GatedWeight;
+use crate::kernels::linear::Weight;
+use crate::kernels::plan::{Role, WeightForm};
 use crate::number::NumberType;
 
 /// A tensor of a checkpoint: little-endian, row-major, mapped from the file and not copied, except
@@ -123,16 +125,15 @@ impl Loader<'_> {
     /// # Errors
     /// A tensor that is missing or has another shape.
     pub fn linear(&self, parts: &[(&str, usize)], k: usize) -> Result<Weight> {
-        self.linear_in(self.weights, parts, k, false)
+        self.linear_of(Role::Ordinary, parts, k)
     }
 
-    /// [`Loader::linear`] with outputs that are more precise than products in bf16
-    /// ([`Weight::precise`]).
+    /// As [`Loader::linear`], for queries, keys and values ([`Role::QueryKeyValue`]).
     ///
     /// # Errors
     /// A tensor that is missing or has another shape.
     pub fn precise_linear(&self, parts: &[(&str, usize)], k: usize) -> Result<Weight> {
-        self.linear_in(self.weights, parts, k, true)
+        self.linear_of(Role::QueryKeyValue, parts, k)
     }
 
     /// The layer that computes logits: small, and never in integers.
@@ -140,7 +141,7 @@ impl Loader<'_> {
     /// # Errors
     /// A tensor that is missing or has another shape.
     pub fn head(&self, name: &str, n: usize, k: usize) -> Result<Weight> {
-        self.linear_in(WeightForm::Full, &[(name, n)], k, false)
+        self.linear_of(Role::Head, &[(name, n)], k)
     }
 
     /// Both input layers of a gated feed-forward block, `(d_ff, k)` each: the gate, and the values
@@ -158,37 +159,21 @@ impl Loader<'_> {
         }
         let [gates, ups] = names.map(|name| self.source.tensor(name, &[d_ff, k]));
         let views = [gates?, ups?];
-        let n = interleaved_width(d_ff);
-        let fill = |row, values: &mut [f32]| {
-            let (part, row) = interleaved(row);
-            if row < d_ff {
-                views[part].read_row(row, values);
-            } else {
-                values.fill(0.0);
-            }
-        };
-        let weight = match self.weights {
-            WeightForm::Full => {
-                let weight = PackedWeight::new(n, k, self.precision(), fill);
-                GatedWeight::Packed(Arc::new(weight), d_ff)
-            }
-            WeightForm::Int8 => {
-                GatedWeight::Integer(Arc::new(IntegerWeight::new(Bits::Eight, n, k, fill)), d_ff)
-            }
-        };
+        let arithmetic = self.arithmetic(Role::Ordinary);
+        let weight = GatedWeight::interleaved(arithmetic, d_ff, k, |layer, row, values| {
+            views[layer].read_row(row, values);
+        });
         for name in names {
             self.source.release(name);
         }
         Ok(weight)
     }
 
-    fn linear_in(
-        &self,
-        form: WeightForm,
-        parts: &[(&str, usize)],
-        k: usize,
-        is_precise: bool,
-    ) -> Result<Weight> {
+    fn arithmetic(&self, role: Role) -> Arithmetic {
+        Arithmetic::of(self.precision(), self.weights, role, Isa::current())
+    }
+
+    fn linear_of(&self, role: Role, parts: &[(&str, usize)], k: usize) -> Result<Weight> {
         if let Some(weight) = self.variables(parts, k)? {
             return Ok(if self.device.is_cpu() {
                 Weight::Trained(weight, self.precision())
@@ -210,19 +195,11 @@ impl Loader<'_> {
                 }
                 views[part].read_row(row, values);
             };
-            let weight = match form {
-                WeightForm::Full if is_precise => Weight::precise(self.precision(), n, k, fill),
-                WeightForm::Full => {
-                    Weight::Packed(Arc::new(PackedWeight::new(n, k, self.precision(), fill)))
-                }
-                WeightForm::Int8 => {
-                    Weight::Integer(Arc::new(IntegerWeight::new(Bits::Eight, n, k, fill)))
-                }
-            };
+            let weight = CpuWeight::new(self.arithmetic(role), n, k, fill);
             for (name, _) in parts {
                 self.source.release(name);
             }
-            return Ok(weight);
+            return Ok(Weight::Packed(weight));
         }
         let values = views
             .iter()

@@ -13,7 +13,7 @@ use super::recompute::{self, Activations};
 use super::variables::{ModelParameters, Variables};
 use crate::kernels::cross_entropy::cross_entropy;
 use crate::kernels::dropout::Dropout;
-use crate::kernels::linear::WeightForm;
+use crate::kernels::plan::WeightForm;
 use crate::model::names::Stack;
 use crate::model::{Config, Decoder, Encoder, Loader, Mode};
 

@@ -11,7 +11,7 @@ use ankh3::inference::generate::{
     NotFinite, Prompt, Sampling, Strategy,
 };
 use ankh3::inference::{EncoderDecoder, Replicas};
-use ankh3::kernels::linear::WeightForm;
+use ankh3::kernels::plan::WeightForm;
 use ankh3::model::{Config, Decoder, Encoder, Loader, Packed, TensorView, WeightSource};
 use ankh3::number::NumberType;
 use candle_core::{DType, Device, Result};

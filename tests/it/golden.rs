@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use ankh3::kernels::cpu::Isa;
-use ankh3::kernels::linear::WeightForm;
+use ankh3::kernels::plan::WeightForm;
 use ankh3::model::decoder::StepInput;
 use ankh3::model::relative_position::{Direction, relative_position_bucket};
 use ankh3::model::{Config, Decoder, Encoder, Loader, Packed, TensorView, WeightSource};

@@ -8,12 +8,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use ankh3::checkpoint::layout::{self, LmHead};
-use ankh3::kernels::attention::{Plan, Segment, Visibility, attention, self_attention};
+use ankh3::kernels::attention::{attention, self_attention};
 use ankh3::kernels::cpu::packed_weight::Precision;
 use ankh3::kernels::dropout::Dropout;
-use ankh3::kernels::elementwise::{Activation, activate, gated, rms_norm};
+use ankh3::kernels::elementwise::{activate, gated, rms_norm};
 use ankh3::kernels::linear::Weight;
 use ankh3::kernels::plain;
+use ankh3::kernels::plan::{Activation, AttentionPlan, Segment, Visibility};
 use ankh3::model::{Config, Packed};
 use ankh3::training::batch::Batch;
 use ankh3::training::objective::{Objective, TrainingExample};
@@ -466,7 +467,12 @@ fn norms_and_activations_have_the_gradients_of_plain_operations() {
     }
 }
 
-fn plan(lengths: &[(usize, usize)], heads: usize, d_kv: usize, visibility: Visibility) -> Plan {
+fn plan(
+    lengths: &[(usize, usize)],
+    heads: usize,
+    d_kv: usize,
+    visibility: Visibility,
+) -> AttentionPlan {
     let (mut query, mut key) = (0, 0);
     let segments = lengths.iter().map(|(queries, keys)| {
         let segment = Segment {
@@ -477,7 +483,7 @@ fn plan(lengths: &[(usize, usize)], heads: usize, d_kv: usize, visibility: Visib
         (query, key) = (query + queries, key + keys);
         segment
     });
-    Plan {
+    AttentionPlan {
         heads,
         d_kv,
         visibility,

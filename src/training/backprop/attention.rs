@@ -5,12 +5,14 @@
 use super::arena::Buffer;
 use super::pass::{BatchPass, SubLayer, add};
 use super::weights::{CrossAttentionMatrices, SelfAttentionMatrices};
-use crate::kernels::cpu::attention::{
-    self as forward, Attention, Bias, Heads, Segment, Visibility,
+use crate::kernels::cpu::attend as forward;
+use crate::kernels::cpu::attention::{Attention, Heads};
+use crate::kernels::cpu::attention_backward::{
+    self as backward, AttentionGradients as Gradients, HeadsMut,
 };
-use crate::kernels::cpu::attention_backward::{self as backward, Gradients, HeadsMut};
 use crate::kernels::cpu::packed_weight::Precision;
 use crate::kernels::dropout::Dropout;
+use crate::kernels::plan::{Bias, Segment, Visibility};
 use crate::model::Config;
 
 /// The segments of a batch: which queries attend to which keys.

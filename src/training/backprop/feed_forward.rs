@@ -5,8 +5,8 @@
 use super::arena::Buffer;
 use super::pass::{BatchPass, SubLayer};
 use super::weights::FeedForwardMatrices;
-use crate::kernels::cpu::elementwise::{self, Activation};
-use crate::kernels::cpu::elementwise_backward;
+use crate::kernels::cpu::{elementwise, elementwise_backward};
+use crate::kernels::plan::Activation;
 use crate::model::FeedForward;
 
 /// The values of the block that its backward pass reads.

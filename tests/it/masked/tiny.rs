@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use ankh3::checkpoint::Checkpoint;
 use ankh3::inference::EncoderDecoder;
-use ankh3::kernels::linear::WeightForm;
+use ankh3::kernels::plan::WeightForm;
 use ankh3::model::{Decoder, Encoder, Loader};
 use ankh3::tokenizer::Tokenizer;
 use candle_core::{DType, Device};
