@@ -1,35 +1,30 @@
 //! `ankh3 complete`: FASTA in, the sequences that the model makes of their beginnings out.
-//!
-//! Input (read ahead on a thread) → prompts → generator (one a device), which keeps as many sequences in work as have room → FASTA in input order, and the journal.
 
 mod decoding;
 mod plan;
-mod run;
 mod text;
+mod work;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
 use self::decoding::DecodingArgs;
-use self::plan::{Keep, Length, Rule};
-use self::run::{Run, Tally};
+use self::plan::{PromptPart, PromptRule, TargetLength};
+use self::work::{Completing, CompletionTally};
 use super::Outcome;
-use super::embed::report;
+use super::conveyor::{RunPlan, TextRows, whole};
 use super::opened::Opened;
-use super::stream::{open_journal, place, refuse_chunks};
 use crate::args::{InputArgs, ModelArgs, RuntimeArgs, ScaleArgs, UsageError, at_least_one, usage};
 use crate::checkpoint::Checkpoint;
 use crate::inference::generate::{Budget, Generators, Settings};
 use crate::inference::residues::Residues;
-use crate::input::sequences::Input;
-use crate::io::stdio::{self, Content, Output};
-use crate::output::text_merge::{Layout, TextFormat};
-use crate::progress::Progress;
-use crate::sequence::Rules;
+use crate::io::stdio::Content;
+use crate::output::text_merge::TextFormat;
+use crate::sequence::{Limit, Rules};
 use crate::tokenizer::TaskPrefix;
 
 /// Complete proteins: FASTA in, FASTA out
@@ -91,12 +86,12 @@ Examples:
 struct WhatArgs {
     /// The part of each record that is the prompt: a share (rounded down), its first N residues, or all.
     #[arg(long, value_name = "0.5|N|all", default_value = "0.5")]
-    keep: Keep,
+    keep: PromptPart,
 
     /// Residues of the whole, prompt and completion: as many as the record (same), N, at most N (max:N; ends at </s>), or until </s> (eos; at most
     /// 1024 new ones).
     #[arg(long, value_name = "same|N|max:N|eos", default_value = "same")]
-    length: Length,
+    length: TargetLength,
 
     /// With --length max:N or eos: residues of the whole before </s> may be written (one new residue is written in any case).
     #[arg(long, value_name = "N", value_parser = at_least_one)]
@@ -104,21 +99,21 @@ struct WhatArgs {
 }
 
 impl WhatArgs {
-    fn rule(&self) -> Result<Rule, UsageError> {
+    fn rule(&self) -> Result<PromptRule, UsageError> {
         let min_length = self.min_length.unwrap_or(0);
         let problem = match self.length {
-            Length::Same | Length::Exactly(_) if min_length > 0 => format!(
+            TargetLength::Same | TargetLength::Exactly(_) if min_length > 0 => format!(
                 "--min-length is for --length max:N or eos; --length {} is exact",
                 self.length
             ),
-            Length::AtMost(most) if min_length > most => {
+            TargetLength::AtMost(most) if min_length > most => {
                 format!("--min-length {min_length} is more than --length max:{most}")
             }
-            Length::Same if self.keep == Keep::All => {
+            TargetLength::Same if self.keep == PromptPart::All => {
                 "--keep all leaves nothing to write; say --length N, max:N or eos".to_owned()
             }
             _ => {
-                return Ok(Rule {
+                return Ok(PromptRule {
                     keep: self.keep,
                     length: self.length,
                     min_length,
@@ -139,12 +134,12 @@ struct OutputArgs {
 
     /// What is written of each sequence.
     #[arg(long, value_enum, default_value = "full")]
-    output_part: Part,
+    output_part: OutputPart,
 }
 
 /// What is written of each sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Part {
+pub(super) enum OutputPart {
     /// Prompt and completion.
     Full,
     /// The new residues only.
@@ -158,48 +153,34 @@ pub(super) enum Part {
 pub fn run(args: &CompleteArgs) -> Result<Outcome> {
     let rule = args.what.rule()?;
     args.decoding.strategy()?;
-    let options = args.input.options(Rules::default())?;
-    refuse_chunks(&options.limit)?;
+    let options = whole(args.input.options(Rules::default())?)?;
+    let limit = options.limit;
     let output = &args.output.output;
-    ensure!(
-        !(args.scale.resume && stdio::is_dash(output)),
-        usage("--resume needs a file: add -o FILE")
-    );
+    let outputs = [(output.as_path(), Content::Text)];
+    let plan = RunPlan::new(&args.input.files, options, &args.scale, &outputs)?;
     let opened = Opened::on_all(&args.model, &args.runtime, default_prefix)?;
     let tokenizer = &opened.checkpoint.tokenizer;
     let residues = args.decoding.residues(tokenizer)?;
     let settings = args.decoding.settings(&residues, tokenizer)?;
-    let mut manifest = opened.provenance("complete")?;
-    describe(&mut manifest, args, &settings, &residues)?;
-    let on_bad = options.on_bad;
-    let (replay, journal) = open_journal(&args.scale, output, &manifest)?;
-    let fasta = Output::create(output, Content::Text)
-        .with_context(|| format!("writing {}", output.display()))?;
-    let input = Input::open(&args.input.files, options)?;
+    let manifest = manifest(args, &opened, limit, &settings, &residues)?;
+    let conveyor = plan.begin(&manifest)?;
+    let rows = TextRows::create(output, TextFormat::Fasta, b"", manifest)?;
     let networks = opened.load_both_on_all()?;
     let stacks = networks.iter().map(|(encoder, decoder)| (encoder, decoder));
     let budget = budget(&args.runtime, &opened);
-    let run = Run {
+    let mut work = Completing {
         generators: Generators::new(stacks.collect(), &settings, budget)?,
         tokenizer,
         prefix: opened.prefix,
         settings,
         rule,
         part: args.output.output_part,
-        pending: VecDeque::new(),
-        passed_over: 0,
-        fasta,
-        layout: Layout::new(TextFormat::Fasta),
-        output,
-        manifest,
-        replay,
-        journal,
-        progress: Progress::new(),
-        on_bad,
-        shard: args.scale.shard,
-        tally: Tally::default(),
+        waiting: VecDeque::new(),
+        tally: CompletionTally::default(),
     };
-    run.all(input)
+    let delivery = conveyor.carry(&mut work, rows)?;
+    work.tally.log();
+    delivery.finish()
 }
 
 /// `[S2S]`, with which completion was trained, where the vocabulary has it.
@@ -222,13 +203,15 @@ fn budget(runtime: &RuntimeArgs, opened: &Opened) -> Budget {
     }
 }
 
-/// What this command adds to the provenance: everything that influences the result.
-fn describe(
-    manifest: &mut Map<String, Value>,
+/// How the results are made: everything that influences them.
+fn manifest(
     args: &CompleteArgs,
+    opened: &Opened,
+    limit: Limit,
     settings: &Settings,
     residues: &Residues,
-) -> Result<()> {
+) -> Result<Map<String, Value>> {
+    let mut manifest = opened.provenance("complete")?;
     let mut put = |key: &str, value: Value| manifest.insert(key.to_owned(), value);
     put("keep", json!(args.what.keep.to_string()));
     put("length", json!(args.what.length.to_string()));
@@ -240,16 +223,15 @@ fn describe(
     put("seed", json!(settings.seed));
     put("allow", json!(String::from_utf8_lossy(residues.letters())));
     let part = match args.output.output_part {
-        Part::Full => "full",
-        Part::Completion => "completion",
+        OutputPart::Full => "full",
+        OutputPart::Completion => "completion",
     };
     put("output_part", json!(part));
-    let limit = args.input.options(Rules::default())?.limit;
     if limit.max_length().is_some() {
         put("length_limit", serde_json::to_value(limit)?);
     }
     if let Some(shard) = args.scale.shard {
         put("shard", json!(shard.to_string()));
     }
-    Ok(())
+    Ok(manifest)
 }

@@ -1,35 +1,23 @@
 //! `ankh3 embed`: FASTA in, embeddings out.
-//!
-//! Input (read ahead on a thread) → groups of sequences up to the token budget → embedder → a thread that writes, and keeps the journal.
-
-mod forecast;
-mod resumed;
-mod run;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
-use serde_json::{Map, Value, json};
-
-use forecast::Forecast;
-use resumed::Resumed;
-use run::Run;
+use serde_json::json;
 
 use super::Outcome;
+use super::conveyor::{EmbeddingRows, GroupWork, Grouped, RunPlan};
 use super::opened::Opened;
-use crate::args::{InputArgs, ModelArgs, RuntimeArgs, ScaleArgs, Shard, usage};
-use crate::inference::embedder::{Embedder, Request};
+use crate::args::{InputArgs, ModelArgs, RuntimeArgs, ScaleArgs, usage};
+use crate::inference::embedder::{Columns, Embedder, Request};
 use crate::inference::pooling::Pooling;
 use crate::inference::token_budget::Stacks;
-use crate::input::sequences::{Counts, Input};
-use crate::input::survey::Survey;
 use crate::io::stdio;
 use crate::model::Encoder;
 use crate::output::embeddings::{Column, Destination, Format, OutDtype, Rows, Schema, Writer};
-use crate::output::sink::Sink;
-use crate::progress::Progress;
-use crate::sequence::Rules;
+use crate::sequence::{Limit, Rules, Sequence};
 
 /// Embed proteins: FASTA in, one row a residue or one row a protein out
 ///
@@ -198,77 +186,87 @@ pub(super) fn format_of(format: Option<FormatArg>, output: &Path) -> Result<Form
 /// # Errors
 /// Everything that keeps the output from being complete.
 pub fn run(args: &EmbedArgs) -> Result<Outcome> {
-    let format = format_of(args.output.format, &args.output.output)?;
+    let output = &args.output.output;
+    let format = format_of(args.output.format, output)?;
     let options = args.input.options(Rules::default())?;
-    ensure!(
-        !(args.scale.resume && stdio::is_dash(&args.output.output)),
-        usage("--resume needs a file: add -o FILE")
-    );
+    let limit = options.limit;
+    let outputs = [(output.as_path(), format.content())];
+    let plan = RunPlan::new(&args.input.files, options, &args.scale, &outputs)?;
     let opened = Opened::on_all(&args.model, &args.runtime, |checkpoint| {
         checkpoint.tokenizer.default_prefix()
     })?;
-    let layers = resolve_layers(&args.what.layers, opened.checkpoint.config.num_layers)?;
-    let poolings: Vec<Pooling> = args
-        .what
-        .pooling
-        .iter()
-        .copied()
-        .map(Pooling::from)
-        .collect();
-    let mut schema = Schema {
-        columns: columns(&layers, &poolings, opened.checkpoint.config.d_model)?,
+    let request = request(args, limit, &opened)?;
+    let schema = schema(args, &request, &opened)?;
+    let conveyor = plan.begin(&schema)?;
+    let writer = Writer::create(format, &schema, Destination::File(output.clone()))
+        .with_context(|| format!("writing {}", output.display()))?;
+    let encoders = opened.load_on_all(|loader| Encoder::load(loader, &opened.checkpoint.config))?;
+    let at_hand = opened.tokens_at_hand(&args.runtime, request.max_batch_tokens);
+    let tokenizer = &opened.checkpoint.tokenizer;
+    let embedder = Embedder::on_several(encoders.iter().collect(), tokenizer, request);
+    conveyor
+        .announcing(move |sequences, residues| schema.estimated_size(format, sequences, residues))
+        .carry(
+            &mut Grouped::new(Embedding(embedder), at_hand),
+            EmbeddingRows(writer),
+        )?
+        .finish()
+}
+
+/// Embeds groups of sequences.
+struct Embedding<'a>(Embedder<'a>);
+
+impl GroupWork for Embedding<'_> {
+    type Output = Arc<Columns>;
+
+    fn tokens(&self, sequence: &Sequence) -> usize {
+        sequence.residues.len() + 2
+    }
+
+    fn compute(&mut self, group: &[Sequence]) -> Result<Vec<Option<Arc<Columns>>>> {
+        let residues = group.iter().map(|sequence| sequence.residues.as_slice());
+        Ok(self.0.embed(&residues.collect::<Vec<_>>())?)
+    }
+}
+
+/// What is computed of each protein.
+fn request(args: &EmbedArgs, limit: Limit, opened: &Opened) -> Result<Request> {
+    let poolings = args.what.pooling.iter().copied().map(Pooling::from);
+    Ok(Request {
+        prefix: opened.prefix,
+        layers: resolve_layers(&args.what.layers, opened.checkpoint.config.num_layers)?,
+        poolings: poolings.collect(),
+        limit,
+        max_batch_tokens: opened.batch_tokens(&args.runtime, Stacks::Encoder),
+    })
+}
+
+/// What is written, and how it is made.
+fn schema(args: &EmbedArgs, request: &Request, opened: &Opened) -> Result<Schema> {
+    let Request {
+        layers,
+        poolings,
+        limit,
+        ..
+    } = request;
+    let mut metadata = opened.provenance("embed")?;
+    metadata.insert("layers".to_owned(), json!(layers));
+    metadata.insert("pooling".to_owned(), serde_json::to_value(poolings)?);
+    if limit.max_length().is_some() {
+        metadata.insert("length_limit".to_owned(), serde_json::to_value(limit)?);
+    }
+    if let Some(shard) = args.scale.shard {
+        metadata.insert("shard".to_owned(), json!(shard.to_string()));
+    }
+    Ok(Schema {
+        columns: columns(layers, poolings, opened.checkpoint.config.d_model)?,
         dtype: match args.output.out_dtype {
             OutDtypeArg::F32 => OutDtype::F32,
             OutDtypeArg::F16 => OutDtype::F16,
             OutDtypeArg::Bf16 => OutDtype::Bf16,
         },
-        metadata: opened.provenance("embed")?,
-    };
-    describe(
-        &mut schema.metadata,
-        &layers,
-        &poolings,
-        &options.limit,
-        args.scale.shard,
-    )?;
-    let on_bad = options.on_bad;
-    let request = Request {
-        prefix: opened.prefix,
-        layers,
-        poolings,
-        limit: options.limit,
-        max_batch_tokens: opened.batch_tokens(&args.runtime, Stacks::Encoder),
-    };
-    let output = &args.output.output;
-    let resumed = Resumed::open(args.scale.resume, output, &schema)?;
-    let writer = Writer::create(format, &schema, Destination::File(output.clone()))
-        .with_context(|| format!("writing {}", output.display()))?;
-    let input = Input::open(&args.input.files, options)?;
-    let forecast = Forecast {
-        survey: Survey::start(&args.input.files),
-        shards: args.scale.shard.map_or(1, |shard| shard.count),
-        format,
-        schema,
-    };
-    let encoders = opened.load_on_all(|loader| Encoder::load(loader, &opened.checkpoint.config))?;
-    Run {
-        max_tokens: opened.tokens_at_hand(&args.runtime, request.max_batch_tokens),
-        embedder: Embedder::on_several(
-            encoders.iter().collect(),
-            &opened.checkpoint.tokenizer,
-            request,
-        ),
-        keeps_journal: args.scale.resume,
-        replay: resumed.replay,
-        sink: Sink::new(writer, resumed.journal)?,
-        output,
-        progress: Progress::new(),
-        forecast,
-        on_bad,
-        shard: args.scale.shard,
-        not_finite: 0,
-    }
-    .all(input)
+        metadata,
+    })
 }
 
 /// Layers counted from the end become layers counted from the start.
@@ -314,43 +312,4 @@ fn columns(layers: &[usize], poolings: &[Pooling], width: usize) -> Result<Vec<C
         }
     }
     Ok(columns)
-}
-
-/// What this command adds to the provenance.
-fn describe(
-    metadata: &mut Map<String, Value>,
-    layers: &[usize],
-    poolings: &[Pooling],
-    limit: &crate::sequence::Limit,
-    shard: Option<Shard>,
-) -> Result<()> {
-    metadata.insert("layers".to_owned(), json!(layers));
-    metadata.insert("pooling".to_owned(), serde_json::to_value(poolings)?);
-    if limit.max_length().is_some() {
-        metadata.insert("length_limit".to_owned(), serde_json::to_value(limit)?);
-    }
-    if let Some(shard) = shard {
-        metadata.insert("shard".to_owned(), json!(shard.to_string()));
-    }
-    Ok(())
-}
-
-/// What was changed and left out of the input.
-pub(super) fn report(counts: &Counts) {
-    if !counts.changes.is_empty() {
-        tracing::warn!("input: {}", counts.changes);
-    }
-    let left_out = counts.failed + counts.too_long + counts.repeated;
-    if left_out > 0 {
-        let Counts {
-            records,
-            failed,
-            too_long,
-            repeated,
-            ..
-        } = counts;
-        tracing::warn!(
-            "{left_out} of {records} records left out: {failed} bad, {too_long} too long, {repeated} repeated"
-        );
-    }
 }

@@ -1,30 +1,26 @@
 //! `ankh3 predict-contacts`: which residues touch.
 
-use std::io::Write;
+mod lists;
+mod maps;
+
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
+use self::lists::ContactLists;
+use self::maps::ContactMaps;
 use super::Outcome;
-use super::contacts::{MethodArg, Predictor, PredictorArgs, aligned};
-use super::embed::report;
+use super::contacts::{MethodArg, Predictor, PredictorArgs};
+use super::conveyor::{EmbeddingRows, Grouped, RunPlan, TextRows, whole};
 use super::heads::FeatureArgs;
-use super::stream::{place, refuse_chunks};
-use crate::args::{InputArgs, RuntimeArgs, usage};
-use crate::inference::contacts::{PairMap, Top, select};
-use crate::input::sequences::{Input, OnBad};
-use crate::io::stdio::{Content, Output};
-use crate::output::contact_list::{write_header, write_rows, write_rr};
-use crate::output::embeddings::{
-    Column, Destination, EmbeddingRecord, Format, OutDtype, Rows, Schema, Writer,
-};
-use crate::output::table::write_manifest;
-use crate::progress::Progress;
-use crate::report::picture::{self, Picture};
-use crate::report::plots::ContactPlot;
-use crate::sequence::{Rules, Sequence};
+use crate::args::{InputArgs, RuntimeArgs, ScaleArgs, usage};
+use crate::inference::contacts::Top;
+use crate::io::stdio::Content;
+use crate::output::embeddings::{Column, Destination, Format, OutDtype, Rows, Schema, Writer};
+use crate::report::picture::Picture;
+use crate::sequence::Rules;
 
 /// Predict which residues touch: FASTA in, CASP RR, a table or matrices out
 ///
@@ -41,6 +37,8 @@ pub struct PredictContactsArgs {
     output: OutputArgs,
     #[command(flatten)]
     features: FeatureArgs,
+    #[command(flatten)]
+    scale: ScaleArgs,
     #[command(flatten)]
     runtime: RuntimeArgs,
 }
@@ -84,7 +82,7 @@ struct OutputArgs {
     threshold: Option<f32>,
 
     /// Draw the map of one protein: .png or .svg.
-    #[arg(long, value_name = "PICTURE")]
+    #[arg(long, value_name = "PICTURE", conflicts_with_all = ["shard", "resume"])]
     plot: Option<PathBuf>,
 
     /// The protein's structure (PDB or mmCIF); its contacts are drawn below the diagonal.
@@ -107,6 +105,24 @@ enum FormatArg {
     Npz,
     /// HDF5 of matrices.
     H5,
+}
+
+impl FormatArg {
+    fn name(self) -> &'static str {
+        match self {
+            FormatArg::Rr => "rr",
+            FormatArg::Tsv => "tsv",
+            FormatArg::Npz => "npz",
+            FormatArg::H5 => "h5",
+        }
+    }
+
+    fn content(self) -> Content {
+        match self {
+            FormatArg::Rr | FormatArg::Tsv => Content::Text,
+            FormatArg::Npz | FormatArg::H5 => Content::Binary,
+        }
+    }
 }
 
 impl OutputArgs {
@@ -142,16 +158,6 @@ impl OutputArgs {
     }
 }
 
-/// An open output.
-enum Sink {
-    Text {
-        output: Output,
-        format: FormatArg,
-        remarks: Vec<String>,
-    },
-    Matrices(Writer),
-}
-
 /// Runs the command.
 ///
 /// # Errors
@@ -166,213 +172,77 @@ pub fn run(args: &PredictContactsArgs) -> Result<Outcome> {
             "--method separation is a baseline for `ankh3 contacts evaluate`"
         ));
     }
-    let options = args.input.options(Rules::default())?;
-    refuse_chunks(&options.limit)?;
-    let on_bad = options.on_bad;
-    let mut predictor = Predictor::open(
+    let options = whole(args.input.options(Rules::default())?)?;
+    let outputs = [(what.output.as_path(), format.content())];
+    let mut plan = RunPlan::new(&args.input.files, options, &args.scale, &outputs)?;
+    if picture.is_some() {
+        plan.expect_one_protein()?;
+    }
+    let predictor = Predictor::open(
         &args.predictor,
         &args.features,
         &args.runtime,
         "predict-contacts",
     )?;
-    let mut manifest = predictor.manifest.clone();
-    manifest.insert("values".to_owned(), json!(predictor.value()));
-    if matches!(format, FormatArg::Rr | FormatArg::Tsv) {
-        manifest.insert("top".to_owned(), json!(what.top().to_string()));
-        manifest.insert("min_separation".to_owned(), json!(what.min_separation));
-        manifest.insert("threshold".to_owned(), json!(what.threshold));
-    }
-    let mut input = Input::open(&args.input.files, options)?;
-    let mut sink = open_sink(what, format, &predictor, &manifest)?;
-    let mut progress = Progress::new();
-    let (mut drawn, mut left_out) = (0, 0);
-    for item in input.by_ref() {
-        let sequence = item?.sequence;
-        let place = place(&sequence);
-        progress.add(1, sequence.residues.len() as u64);
-        let Some(map) = predictor.predict(&sequence.id, &place, &sequence.residues)? else {
-            let message = format!("{place}: the model's result holds NaN or infinity");
-            ensure!(
-                on_bad == OnBad::Skip,
-                "{message} (try --dtype f32, or leave the record out)"
-            );
-            tracing::warn!("skipped: {message}");
-            left_out += 1;
-            continue;
-        };
-        if let Some(picture) = &picture {
-            ensure!(
-                drawn == 0,
-                "{place}: --plot draws one protein, and the input has more; give it one record"
-            );
-            draw(picture, what, predictor.value(), &sequence, &map)?;
-            drawn += 1;
+    let manifest = manifest(args, format, &predictor);
+    let conveyor = plan.begin(&json!({ "made": manifest, "format": format.name() }))?;
+    let contacts = ContactMaps {
+        predictor,
+        picture,
+        what,
+    };
+    match format {
+        FormatArg::Rr | FormatArg::Tsv => {
+            let lists = ContactLists::new(contacts, format, &manifest);
+            let rows =
+                TextRows::create(&what.output, lists.text_format(), &lists.header(), manifest)?;
+            conveyor.carry(&mut Grouped::new(lists, 1), rows)?.finish()
         }
-        write(&mut sink, what, &sequence, map)?;
+        FormatArg::Npz | FormatArg::H5 => {
+            let rows = EmbeddingRows(matrices(&what.output, format, manifest)?);
+            conveyor
+                .carry(&mut Grouped::new(contacts, 1), rows)?
+                .finish()
+        }
     }
-    progress.finish();
-    ensure!(picture.is_none() || drawn > 0, "no sequence to draw");
-    match sink {
-        Sink::Text { output, .. } => output.finish()?,
-        Sink::Matrices(writer) => writer.finish()?,
-    }
-    if matches!(format, FormatArg::Rr | FormatArg::Tsv) {
-        write_manifest(&what.output, &manifest)?;
-    }
-    report(input.counts());
-    Ok(if input.counts().is_partial() || left_out > 0 {
-        Outcome::SomeFailed
-    } else {
-        Outcome::Done
-    })
 }
 
-fn open_sink(
-    what: &OutputArgs,
+/// How the contacts are made: everything that influences them.
+fn manifest(
+    args: &PredictContactsArgs,
     format: FormatArg,
     predictor: &Predictor,
-    manifest: &serde_json::Map<String, serde_json::Value>,
-) -> Result<Sink> {
-    let opened = || -> std::io::Result<Sink> {
-        match format {
-            FormatArg::Rr | FormatArg::Tsv => {
-                let mut output = Output::create(&what.output, Content::Text)?;
-                if format == FormatArg::Tsv {
-                    write_header(&mut output, predictor.value())?;
-                }
-                let remarks = remarks(predictor, manifest);
-                Ok(Sink::Text {
-                    output,
-                    format,
-                    remarks,
-                })
-            }
-            FormatArg::Npz | FormatArg::H5 => {
-                let schema = Schema {
-                    columns: vec![Column {
-                        name: "contacts".to_owned(),
-                        width: 1,
-                        rows: Rows::PerPair,
-                    }],
-                    dtype: OutDtype::F32,
-                    metadata: manifest.clone(),
-                };
-                let format = if format == FormatArg::Npz {
-                    Format::Npz
-                } else {
-                    Format::H5
-                };
-                let destination = Destination::File(what.output.clone());
-                Ok(Sink::Matrices(Writer::create(
-                    format,
-                    &schema,
-                    destination,
-                )?))
-            }
-        }
+) -> Map<String, Value> {
+    let mut manifest = predictor.manifest.clone();
+    let mut put = |key: &str, value: Value| manifest.insert(key.to_owned(), value);
+    put("values", json!(predictor.value()));
+    if matches!(format, FormatArg::Rr | FormatArg::Tsv) {
+        put("top", json!(args.output.top().to_string()));
+        put("min_separation", json!(args.output.min_separation));
+        put("threshold", json!(args.output.threshold));
+    }
+    if let Some(shard) = args.scale.shard {
+        put("shard", json!(shard.to_string()));
+    }
+    manifest
+}
+
+/// Opens a file of matrices.
+fn matrices(path: &Path, format: FormatArg, metadata: Map<String, Value>) -> Result<Writer> {
+    let schema = Schema {
+        columns: vec![Column {
+            name: "contacts".to_owned(),
+            width: 1,
+            rows: Rows::PerPair,
+        }],
+        dtype: OutDtype::F32,
+        metadata,
     };
-    opened().with_context(|| format!("writing {}", what.output.display()))
-}
-
-/// What an RR file says of itself.
-fn remarks(
-    predictor: &Predictor,
-    manifest: &serde_json::Map<String, serde_json::Value>,
-) -> Vec<String> {
-    let word = |key: &str| {
-        manifest
-            .get(key)
-            .and_then(|value| value.as_str())
-            .unwrap_or("none")
+    let format = if format == FormatArg::Npz {
+        Format::Npz
+    } else {
+        Format::H5
     };
-    let mut remarks = vec![format!(
-        "{}, model {}, prefix {}, method {}",
-        word("tool"),
-        word("model"),
-        word("prefix"),
-        word("method")
-    )];
-    if predictor.value() == "score" {
-        remarks.push("values are scores divided by the highest of the protein, 0 where negative: an order, not probabilities".to_owned());
-    }
-    remarks
-}
-
-fn write(sink: &mut Sink, what: &OutputArgs, sequence: &Sequence, map: PairMap) -> Result<()> {
-    match sink {
-        Sink::Text {
-            output,
-            format,
-            remarks,
-        } => {
-            let mut pairs = select(&map, what.min_separation, what.threshold, what.top());
-            let (id, residues) = (&sequence.id, &sequence.residues);
-            if *format == FormatArg::Tsv {
-                write_rows(output, id, residues, &pairs)?;
-            } else {
-                // A second remark stands where values are scores, which RR has no place for.
-                if remarks.len() > 1 {
-                    scale(&mut pairs);
-                }
-                write_rr(output, id, residues, remarks, &pairs)?;
-            }
-            output.flush()?;
-        }
-        Sink::Matrices(writer) => writer.write(&EmbeddingRecord {
-            id: sequence.id.clone(),
-            length: sequence.residues.len(),
-            values: vec![map.into_values()],
-        })?,
-    }
-    Ok(())
-}
-
-/// Scores to 0 … 1.
-fn scale(pairs: &mut [(usize, usize, f32)]) {
-    let highest = pairs
-        .first()
-        .map_or(1.0, |pair| pair.2)
-        .max(f32::MIN_POSITIVE);
-    for pair in pairs {
-        pair.2 = (pair.2 / highest).clamp(0.0, 1.0);
-    }
-}
-
-fn draw(
-    picture: &Picture,
-    what: &OutputArgs,
-    value: &str,
-    sequence: &Sequence,
-    map: &PairMap,
-) -> Result<()> {
-    let native = what.native.as_deref().map(|path: &Path| {
-        aligned(
-            path,
-            what.chain.as_deref(),
-            &sequence.id,
-            &sequence.residues,
-        )
-    });
-    let native = native.transpose()?;
-    // Neighbours would outshine everything: the scale is that of pairs worth telling.
-    let far = select(map, what.min_separation, None, Top::Count(1));
-    let highest = far.first().map_or(1.0, |pair| pair.2);
-    let mut shown = map.clone();
-    let n = shown.length();
-    for i in 0..n {
-        for j in i.saturating_sub(what.min_separation.saturating_sub(1))
-            ..(i + what.min_separation).min(n)
-        {
-            shown.values_mut()[i * n + j] = 0.0;
-        }
-    }
-    let plot = ContactPlot {
-        title: sequence.id.clone(),
-        length: n,
-        values: shown.into_values(),
-        highest: highest.max(f32::MIN_POSITIVE),
-        scale: value.to_owned(),
-        native: native.map(|native| native.labels()),
-    };
-    picture::draw(picture, &plot).with_context(|| format!("drawing {}", picture.path.display()))
+    Writer::create(format, &schema, Destination::File(path.to_owned()))
+        .with_context(|| format!("writing {}", path.display()))
 }

@@ -1,35 +1,40 @@
 //! `ankh3 score`: how probable proteins are, and what substitutions do to them.
 
+mod answers;
 mod dms;
-mod kept;
-mod task;
+mod rows;
+mod target;
 mod work;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
-use self::kept::Kept;
-use self::task::Task;
+use self::answers::AnswerJournal;
+use self::rows::ScoreRows;
+use self::target::ScoreTarget;
 use self::work::Scoring;
 use super::Outcome;
-use super::embed::report;
+use super::conveyor::{Grouped, RunPlan, whole};
 use super::opened::Opened;
-use super::stream::{Stream, refuse_chunks};
 use crate::args::{InputArgs, ModelArgs, RuntimeArgs, ScaleArgs, UsageError, usage};
 use crate::inference::masked::MaskedModel;
 use crate::inference::residues::Residues;
 use crate::inference::score::{Masking, Method, Scorer};
 use crate::inference::token_budget::Stacks;
-use crate::input::sequences::{Input, Item};
-use crate::output::table::{Table, TableFormat, write_manifest};
-use crate::report::picture::{self, Picture};
+use crate::input::sequences::Options;
+use crate::io::stdio::Content;
+use crate::output::table::{Table, TableFormat};
+use crate::report::picture::Picture;
 use crate::sequence::Rules;
 
-/// Masked at once where `--method wild-type` is asked for without a fraction: what the model was trained on.
+/// The share of residues that `--method wild-type` masks at once, unless another is asked for: the share of the model's training.
 const FRACTION: f64 = 0.15;
+
+/// Batches in a group of proteins: the last batch of a group, which is not full, then costs little.
+const BATCHES: usize = 8;
 
 /// Score proteins by pseudo-log-likelihood, or variants by their effect
 ///
@@ -164,6 +169,17 @@ enum FormatArg {
     Jsonl,
 }
 
+impl OutputArgs {
+    fn format(&self) -> TableFormat {
+        match self.format {
+            Some(FormatArg::Tsv) => TableFormat::Tsv,
+            Some(FormatArg::Csv) => TableFormat::Csv,
+            Some(FormatArg::Jsonl) => TableFormat::Jsonl,
+            None => TableFormat::from_extension(&self.output),
+        }
+    }
+}
+
 fn fraction(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(fraction) if 0.0 < fraction && fraction <= 1.0 => Ok(fraction),
@@ -207,129 +223,83 @@ impl WhatArgs {
 /// # Errors
 /// Everything that keeps the output from being complete.
 pub fn run(args: &ScoreArgs) -> Result<Outcome> {
-    let picture = args
-        .what
-        .plot
-        .as_deref()
-        .map(Picture::of_path)
-        .transpose()
-        .map_err(usage)?;
-    let options = args.input.options(Rules::default())?;
-    refuse_chunks(&options.limit)?;
-    let on_bad = options.on_bad;
-    let mut task = Task::new(&args.what, on_bad)?;
-    let masking = args.what.masking(task.has_variants())?;
+    let output = &args.output.output;
+    let picture = args.what.plot.as_deref().map(Picture::of_path).transpose();
+    let picture = picture.map_err(usage)?;
+    let options = whole(args.input.options(Rules::default())?)?;
+    let target = ScoreTarget::new(&args.what, options.on_bad)?;
+    let masking = args.what.masking(target.has_variants())?;
+    let mut plan = plan(args, options, &target)?;
+    if picture.is_some() {
+        plan.expect_one_protein()?;
+    }
+    let on_bad = plan.on_bad();
     let opened = Opened::on_all(&args.model, &args.runtime, |checkpoint| {
         checkpoint.tokenizer.default_prefix()
     })?;
-    let mut manifest = opened.provenance("score")?;
-    describe(&mut manifest, args, &task, masking);
-    let max_tokens = opened.batch_tokens(&args.runtime, Stacks::Both);
-    let output = &args.output.output;
-    let stream = Stream::new(&args.scale, output, &manifest, on_bad, max_tokens)?;
-    let format = match args.output.format {
-        Some(FormatArg::Tsv) => TableFormat::Tsv,
-        Some(FormatArg::Csv) => TableFormat::Csv,
-        Some(FormatArg::Jsonl) => TableFormat::Jsonl,
-        None => TableFormat::from_extension(output),
-    };
-    let table = Table::create(output, format, task.columns())
+    let manifest = manifest(args, &opened, &target, masking)?;
+    let conveyor = plan.begin(&manifest)?;
+    let table = Table::create(output, args.output.format(), target.columns())
         .with_context(|| format!("writing {}", output.display()))?;
-    let mut input = match task.take_proteins() {
-        Some(proteins) => Proteins::Known(proteins.into_iter()),
-        None => Proteins::Read(Box::new(Input::open(&args.input.files, options)?)),
-    };
-    let one = picture.as_ref().map(|_| input.only()).transpose()?;
     let networks = opened.load_both_on_all()?;
-    let tokenizer = &opened.checkpoint.tokenizer;
     let stacks = networks.iter().map(|(encoder, decoder)| (encoder, decoder));
+    let max_tokens = opened.batch_tokens(&args.runtime, Stacks::Both);
+    let (tokenizer, prefix) = (&opened.checkpoint.tokenizer, opened.prefix);
     let residues = Residues::standard(tokenizer)?;
-    let model = MaskedModel::new(
-        stacks.collect(),
-        tokenizer,
-        opened.prefix,
-        residues,
-        max_tokens,
-    )?;
-    let how = (args.what.method(), masking);
-    let (scorer, kept) = scorer(model, args.scale.resume, output, &manifest)?;
-    let mut scoring = Scoring::new(scorer, task, how, (table, kept), on_bad);
-    let mut items = one.into_iter().map(Ok).chain(&mut input);
-    let (refused, journal) = stream.run(&mut items, &mut scoring)?;
-    drop(items);
-    let done = scoring.finish(&mut manifest)?;
-    if let (Some(picture), Some(map)) = (picture, &done.heatmap) {
-        picture::draw(&picture, map)
-            .with_context(|| format!("drawing {}", picture.path.display()))?;
-    }
-    write_manifest(output, &manifest)?;
-    if let Some(journal) = journal {
-        kept::remove(output)?;
-        journal.remove()?;
-    }
-    let partial = match &input {
-        Proteins::Read(input) => {
-            report(input.counts());
-            input.counts().is_partial()
-        }
-        Proteins::Known(_) => false,
-    };
-    Ok(if partial || refused + done.left_out > 0 {
-        Outcome::SomeFailed
-    } else {
-        Outcome::Done
-    })
+    let model = MaskedModel::new(stacks.collect(), tokenizer, prefix, residues, max_tokens)?;
+    let (scorer, answers) = scorer(model, args.scale.resume, output, &manifest)?;
+    let scoring = Scoring::new(
+        scorer,
+        &target,
+        args.what.method(),
+        masking,
+        answers,
+        on_bad,
+    );
+    let rows = ScoreRows::new(table, &target, output, manifest)
+        .drawing(picture)
+        .keeping_answers(args.scale.resume);
+    let mut work = Grouped::new(scoring, BATCHES * max_tokens);
+    let mut delivery = conveyor.carry(&mut work, rows)?;
+    delivery.rows.left_out += work.work.check_unseen()?;
+    delivery.finish()
 }
 
-/// A scorer; with --resume one that keeps its answers, and does not ask again for those of an earlier run.
+/// The run over FASTA files, or over the proteins of deep mutational scans.
+fn plan(args: &ScoreArgs, options: Options, target: &ScoreTarget) -> Result<RunPlan> {
+    let outputs = [(args.output.output.as_path(), Content::Text)];
+    match target.proteins() {
+        Some(proteins) => RunPlan::of_sequences(proteins, options, &args.scale, &outputs),
+        None => RunPlan::new(&args.input.files, options, &args.scale, &outputs),
+    }
+}
+
+/// A scorer. With `--resume` it keeps its answers, and does not ask again for the answers of an earlier run.
 fn scorer<'a>(
     model: MaskedModel<'a>,
     resume: bool,
     output: &Path,
     manifest: &Map<String, Value>,
-) -> Result<(Scorer<'a>, Option<Kept>)> {
+) -> Result<(Scorer<'a>, Option<AnswerJournal>)> {
     let scorer = Scorer::new(model);
     if !resume {
         return Ok((scorer, None));
     }
-    let (kept, answers) = Kept::open(output, manifest)?;
-    Ok((scorer.remembering(answers), Some(kept)))
+    let (journal, answers) = AnswerJournal::open(output, manifest)?;
+    Ok((scorer.remembering(answers), Some(journal)))
 }
 
-/// Proteins of FASTA files, or those that deep mutational scans brought along.
-enum Proteins {
-    Read(Box<Input>),
-    Known(std::vec::IntoIter<Item>),
-}
-
-impl Iterator for Proteins {
-    type Item = Result<Item>;
-
-    fn next(&mut self) -> Option<Result<Item>> {
-        match self {
-            Proteins::Read(input) => Some(input.next()?.map_err(Into::into)),
-            Proteins::Known(items) => items.next().map(Ok),
-        }
-    }
-}
-
-impl Proteins {
-    /// The only protein.
-    fn only(&mut self) -> Result<Item> {
-        let first = self.next().context("no sequence to draw")??;
-        ensure!(
-            self.next().transpose()?.is_none(),
-            usage("--plot draws one protein, and the input has more; give it one record")
-        );
-        Ok(first)
-    }
-}
-
-/// What this command adds to the provenance.
-fn describe(manifest: &mut Map<String, Value>, args: &ScoreArgs, task: &Task, masking: Masking) {
+/// How the scores are made: everything that influences them.
+fn manifest(
+    args: &ScoreArgs,
+    opened: &Opened,
+    target: &ScoreTarget,
+    masking: Masking,
+) -> Result<Map<String, Value>> {
+    let mut manifest = opened.provenance("score")?;
     let mut put = |key: &str, value: Value| manifest.insert(key.to_owned(), value);
-    put("score", json!(task.name()));
-    if task.has_variants() {
+    put("score", json!(target.name()));
+    if target.has_variants() {
         let method = match args.what.method() {
             Method::WildType => "wild-type",
             Method::Masked => "masked",
@@ -337,7 +307,7 @@ fn describe(manifest: &mut Map<String, Value>, args: &ScoreArgs, task: &Task, ma
         };
         put("method", json!(method));
     }
-    if let Some(hash) = task.hash() {
+    if let Some(hash) = target.hash() {
         put("variants_sha256", json!(hash));
     }
     if let Masking::Fraction { fraction, seed } = masking {
@@ -348,4 +318,5 @@ fn describe(manifest: &mut Map<String, Value>, args: &ScoreArgs, task: &Task, ma
     if let Some(shard) = args.scale.shard {
         put("shard", json!(shard.to_string()));
     }
+    Ok(manifest)
 }

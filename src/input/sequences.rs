@@ -110,8 +110,26 @@ impl Input {
         }
         paths.iter().try_for_each(|path| check(path))?;
         let names: Vec<String> = paths.iter().map(|path| stdio::input_name(path)).collect();
-        let names: Arc<str> = names.join(", ").into();
         let records = Records::new(paths, &options);
+        Self::ahead(names.join(", ").into(), records, options)
+    }
+
+    /// Sequences that are there already, clean and with ids of their own.
+    ///
+    /// # Errors
+    /// The system has no thread left.
+    pub fn of(sequences: Vec<Sequence>, options: Options) -> Result<Self, InputError> {
+        let files = sequences.iter().map(|sequence| &*sequence.origin.file);
+        let names = files.collect::<Vec<_>>().join(", ").into();
+        let parsed = sequences.into_iter().map(|s| Ok((s, Changes::default())));
+        Self::ahead(names, parsed, options)
+    }
+
+    fn ahead(
+        names: Arc<str>,
+        records: impl Iterator<Item = Parsed> + Send + 'static,
+        options: Options,
+    ) -> Result<Self, InputError> {
         let ahead =
             Ahead::spawn(records, weight, READ_AHEAD).map_err(|source| InputError::Open {
                 file: Arc::clone(&names),

@@ -6,7 +6,6 @@ pub mod entry;
 pub mod journal;
 pub mod row_cache;
 pub mod shards;
-pub mod sink;
 pub mod table;
 pub mod text_merge;
 pub mod write_fasta;

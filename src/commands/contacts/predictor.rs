@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::args::RuntimeArgs;
 use crate::checkpoint::{BUNDLED, Hub, Place};
-use crate::commands::heads::{self, FeatureArgs, Source, Stored};
+use crate::commands::heads::{self, EmbeddingNotFinite, FeatureArgs, Source, Stored};
 use crate::commands::heads::{prefix_of_head, same_model};
 use crate::commands::opened::Opened;
 use crate::inference::contacts::jacobian::{Jacobian, Outputs, from_hidden_states};
@@ -206,6 +206,7 @@ impl Predictor {
             json!(if is_head { "head" } else { "attention" }),
         );
         manifest.insert("head_data".to_owned(), json!(stored.description.data));
+        manifest.insert("head_sha256".to_owned(), json!(stored.sha256()?));
         Ok(Self {
             method,
             manifest,
@@ -303,7 +304,10 @@ impl Predictor {
         let map = match &mut self.method {
             Ready::Head { source, head } => {
                 let proteins = [(place, residues)];
-                source.prepare(&proteins)?;
+                match source.prepare_quietly(&proteins) {
+                    Err(error) if error.is::<EmbeddingNotFinite>() => return Ok(None),
+                    prepared => prepared?,
+                }
                 let device = source.compute().device.clone();
                 let rows = tensor(&source.rows(&proteins), 0, &device)?;
                 let logits = head.forward(&rows, None)?.flatten_all()?.to_vec1()?;

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
+use sha2::{Digest, Sha256};
 
 use crate::checkpoint::Place;
 use crate::io::stdio::{Content, Output};
@@ -20,6 +21,17 @@ pub(crate) struct Stored {
     pub(crate) description: Description,
     /// The bytes of the weights; empty for attention.
     pub(crate) weights: Vec<u8>,
+}
+
+impl Stored {
+    /// Hash of everything that influences a prediction.
+    pub(crate) fn sha256(&self) -> Result<String> {
+        let mut hash = Sha256::new();
+        hash.update(serde_json::to_vec(&self.description)?);
+        hash.update(&self.weights);
+        let bytes = hash.finalize();
+        Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
 }
 
 /// Writes a head: the weights first, so that a directory with a description is complete.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 
 pub(super) use file::{Stored, load, save};
-pub(super) use source::{Protein, Source, prefix_of_head, same_model};
+pub(super) use source::{EmbeddingNotFinite, Protein, Source, prefix_of_head, same_model};
 
 use crate::args::{ModelArgs, PrefixArg, at_least_one};
 use crate::output::row_cache::Precision;

@@ -229,10 +229,24 @@ impl Source {
         }
     }
 
-    /// Computes and keeps what is not kept yet.
+    /// Computes and keeps what is not kept yet, with a progress bar.
     pub(crate) fn prepare(&mut self, proteins: &[Protein<'_>]) -> Result<()> {
         match self {
             Source::Model(model) => model.prepare(proteins),
+            Source::Blind { .. } => Ok(()),
+        }
+    }
+
+    /// As [`Source::prepare`], without a word in the log.
+    ///
+    /// # Errors
+    /// [`EmbeddingNotFinite`], among others.
+    pub(crate) fn prepare_quietly(&mut self, proteins: &[Protein<'_>]) -> Result<()> {
+        match self {
+            Source::Model(model) => {
+                let missing = model.missing(proteins);
+                model.embed(&missing, |_| ())
+            }
             Source::Blind { .. } => Ok(()),
         }
     }
@@ -308,8 +322,13 @@ fn without_command(mut manifest: Map<String, Value>) -> Map<String, Value> {
     manifest
 }
 
+/// A protein's embedding holds NaN or infinity.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}: the model's result holds NaN or infinity; try --dtype f32, or leave the record out")]
+pub(crate) struct EmbeddingNotFinite(String);
+
 impl ModelSource {
-    fn prepare(&mut self, proteins: &[Protein<'_>]) -> Result<()> {
+    fn missing<'a>(&self, proteins: &[Protein<'a>]) -> Vec<Protein<'a>> {
         let mut missing: Vec<Protein<'_>> = Vec::new();
         let mut seen = std::collections::HashSet::new();
         for protein in proteins {
@@ -318,6 +337,11 @@ impl ModelSource {
                 missing.push(*protein);
             }
         }
+        missing
+    }
+
+    fn prepare(&mut self, proteins: &[Protein<'_>]) -> Result<()> {
+        let missing = self.missing(proteins);
         if missing.is_empty() {
             return Ok(());
         }
@@ -326,6 +350,15 @@ impl ModelSource {
             missing.len(),
             self.cache.folder().display()
         );
+        let mut progress = Progress::new();
+        progress.expect(missing.iter().map(|protein| protein.1.len() as u64).sum());
+        self.embed(&missing, |residues| progress.add(1, residues as u64))?;
+        progress.finish();
+        Ok(())
+    }
+
+    /// Embeds proteins and keeps the rows; `done` gets the residues of each.
+    fn embed(&mut self, missing: &[Protein<'_>], mut done: impl FnMut(usize)) -> Result<()> {
         let request = Request {
             prefix: self.opened.prefix,
             layers: self.layers.clone(),
@@ -334,25 +367,20 @@ impl ModelSource {
             max_batch_tokens: self.max_batch_tokens,
         };
         let mut embedder = Embedder::new(&self.encoder, &self.opened.checkpoint.tokenizer, request);
-        let mut progress = Progress::new();
-        progress.expect(missing.iter().map(|protein| protein.1.len() as u64).sum());
         let width = self.encoder.config().d_model;
         for group in missing.chunks(TOGETHER) {
             let residues: Vec<&[u8]> = group.iter().map(|protein| protein.1).collect();
             for ((name, residues), columns) in group.iter().zip(embedder.embed(&residues)?) {
                 let Some(columns) = columns else {
-                    bail!(
-                        "{name}: the model's result holds NaN or infinity; try --dtype f32, or leave the record out"
-                    );
+                    return Err(EmbeddingNotFinite((*name).to_owned()).into());
                 };
                 let rows = side_by_side(&columns, width);
                 let inserted = self.cache.insert(key(&[residues]), &rows);
                 inserted
                     .with_context(|| format!("writing to {}", self.cache.folder().display()))?;
-                progress.add(1, residues.len() as u64);
+                done(residues.len());
             }
         }
-        progress.finish();
         Ok(())
     }
 }

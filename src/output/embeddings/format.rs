@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use super::error::invalid_data;
+use crate::io::stdio::Content;
 
 /// A file format for embeddings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -73,6 +74,15 @@ impl Format {
     /// True for formats that would garble a terminal.
     pub fn is_binary(self) -> bool {
         !matches!(self, Self::Tsv | Self::Jsonl)
+    }
+
+    /// Whether a file of this format may be shown on a terminal.
+    pub fn content(self) -> Content {
+        if self.is_binary() {
+            Content::Binary
+        } else {
+            Content::Text
+        }
     }
 
     /// True for formats whose beginning depends on their end: values wait in an unlinked temporary

@@ -6,7 +6,6 @@ use super::destination::{Destination, Output};
 use super::error::{invalid_input, with_context};
 use super::{EmbeddingRecord, Format, OutDtype, Rows, Schema};
 use super::{arrow, h5, jsonl, npy, npz, parquet, safetensors, tsv};
-use crate::io::stdio::Content;
 
 /// What each format implements. Records come in order and have the shapes of the schema.
 pub(super) trait RecordWriter: Send {
@@ -38,12 +37,7 @@ impl Writer {
     pub fn create(format: Format, schema: &Schema, destination: Destination) -> io::Result<Self> {
         schema.check()?;
         check_fit(format, schema)?;
-        let content = if format.is_binary() {
-            Content::Binary
-        } else {
-            Content::Text
-        };
-        let output = Output::open(destination, content)?;
+        let output = Output::open(destination, format.content())?;
         let schema = schema.clone();
         let inner: Box<dyn RecordWriter> = match format {
             Format::Tsv => Box::new(tsv::TsvWriter::new(output, &schema)?),

@@ -23,6 +23,8 @@ pub enum TextFormat {
     Csv,
     /// JSON objects, one a line.
     Jsonl,
+    /// Contact lists in CASP's RR format, one block of lines per protein.
+    Rr,
 }
 
 impl From<TableFormat> for TextFormat {

@@ -71,6 +71,7 @@ impl Part {
             TextFormat::Tsv => "tab-separated table",
             TextFormat::Csv => "comma-separated table",
             TextFormat::Jsonl => "table of JSON lines",
+            TextFormat::Rr => "contact list",
         }
     }
 
@@ -116,6 +117,7 @@ impl Part {
             }),
             TextFormat::Tsv => first_cell(row, b'\t'),
             TextFormat::Csv => first_cell(row, b','),
+            TextFormat::Rr => None,
         };
         id.ok_or_else(|| TextMergeError::NotARow {
             path: self.path.clone(),
