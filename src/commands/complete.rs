@@ -7,12 +7,13 @@ mod plan;
 mod run;
 mod text;
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
 
 use self::decoding::DecodingArgs;
 use self::plan::{Keep, Length, Rule};
@@ -23,13 +24,12 @@ use super::opened::Opened;
 use super::stream::{open_journal, place, refuse_chunks};
 use crate::args::{InputArgs, ModelArgs, RuntimeArgs, ScaleArgs, UsageError, at_least_one, usage};
 use crate::checkpoint::Checkpoint;
-use crate::inference::generate::{Budget, Generators, Settings};
-use crate::inference::residues::Residues;
+use crate::inference::generate::{Budget, Generators, Strategy};
 use crate::input::sequences::Input;
 use crate::io::stdio::{self, Content, Output};
-use crate::output::text_merge::{Layout, TextFormat};
+use crate::output::layout::{Layout, TextFormat};
 use crate::progress::Progress;
-use crate::sequence::Rules;
+use crate::sequence::{Limit, Rules};
 use crate::tokenizer::TaskPrefix;
 
 /// Complete proteins: FASTA in, FASTA out
@@ -143,7 +143,8 @@ struct OutputArgs {
 }
 
 /// What is written of each sequence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub(super) enum Part {
     /// Prompt and completion.
     Full,
@@ -169,8 +170,18 @@ pub fn run(args: &CompleteArgs) -> Result<Outcome> {
     let tokenizer = &opened.checkpoint.tokenizer;
     let residues = args.decoding.residues(tokenizer)?;
     let settings = args.decoding.settings(&residues, tokenizer)?;
-    let mut manifest = opened.provenance("complete")?;
-    describe(&mut manifest, args, &settings, &residues)?;
+    let described = CompleteSettings {
+        keep: args.what.keep.to_string(),
+        length: args.what.length.to_string(),
+        min_length: args.what.min_length,
+        decoding: settings.strategy,
+        num_samples: settings.num_samples,
+        seed: settings.seed,
+        allow: String::from_utf8_lossy(residues.letters()),
+        output_part: args.output.output_part,
+        length_limit: options.limit,
+    };
+    let manifest = opened.manifest("complete", &described, args.scale.shard)?;
     let on_bad = options.on_bad;
     let (replay, journal) = open_journal(&args.scale, output, &manifest)?;
     let fasta = Output::create(output, Content::Text)
@@ -222,34 +233,18 @@ fn budget(runtime: &RuntimeArgs, opened: &Opened) -> Budget {
     }
 }
 
-/// What this command adds to the provenance: everything that influences the result.
-fn describe(
-    manifest: &mut Map<String, Value>,
-    args: &CompleteArgs,
-    settings: &Settings,
-    residues: &Residues,
-) -> Result<()> {
-    let mut put = |key: &str, value: Value| manifest.insert(key.to_owned(), value);
-    put("keep", json!(args.what.keep.to_string()));
-    put("length", json!(args.what.length.to_string()));
-    if let Some(min_length) = args.what.min_length {
-        put("min_length", json!(min_length));
-    }
-    put("decoding", serde_json::to_value(settings.strategy)?);
-    put("num_samples", json!(settings.num_samples));
-    put("seed", json!(settings.seed));
-    put("allow", json!(String::from_utf8_lossy(residues.letters())));
-    let part = match args.output.output_part {
-        Part::Full => "full",
-        Part::Completion => "completion",
-    };
-    put("output_part", json!(part));
-    let limit = args.input.options(Rules::default())?.limit;
-    if limit.max_length().is_some() {
-        put("length_limit", serde_json::to_value(limit)?);
-    }
-    if let Some(shard) = args.scale.shard {
-        put("shard", json!(shard.to_string()));
-    }
-    Ok(())
+/// What influences completions, for the manifest.
+#[derive(Serialize)]
+struct CompleteSettings<'a> {
+    keep: String,
+    length: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    min_length: Option<usize>,
+    decoding: Strategy,
+    num_samples: usize,
+    seed: u64,
+    allow: Cow<'a, str>,
+    output_part: Part,
+    #[serde(skip_serializing_if = "Limit::is_none")]
+    length_limit: Limit,
 }

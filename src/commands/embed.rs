@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
 
 use forecast::Forecast;
 use resumed::Resumed;
@@ -18,7 +18,7 @@ use run::Run;
 
 use super::Outcome;
 use super::opened::Opened;
-use crate::args::{InputArgs, ModelArgs, RuntimeArgs, ScaleArgs, Shard, usage};
+use crate::args::{InputArgs, ModelArgs, RuntimeArgs, ScaleArgs, usage};
 use crate::inference::embedder::{Embedder, Request};
 use crate::inference::pooling::Pooling;
 use crate::inference::token_budget::Stacks;
@@ -29,7 +29,7 @@ use crate::model::Encoder;
 use crate::output::embeddings::{Column, Destination, Format, OutDtype, Rows, Schema, Writer};
 use crate::output::sink::Sink;
 use crate::progress::Progress;
-use crate::sequence::Rules;
+use crate::sequence::{Limit, Rules};
 
 /// Embed proteins: FASTA in, one row a residue or one row a protein out
 ///
@@ -215,22 +215,20 @@ pub fn run(args: &EmbedArgs) -> Result<Outcome> {
         .copied()
         .map(Pooling::from)
         .collect();
-    let mut schema = Schema {
+    let settings = EmbedSettings {
+        layers: &layers,
+        pooling: &poolings,
+        length_limit: options.limit,
+    };
+    let schema = Schema {
         columns: columns(&layers, &poolings, opened.checkpoint.config.d_model)?,
         dtype: match args.output.out_dtype {
             OutDtypeArg::F32 => OutDtype::F32,
             OutDtypeArg::F16 => OutDtype::F16,
             OutDtypeArg::Bf16 => OutDtype::Bf16,
         },
-        metadata: opened.provenance("embed")?,
+        metadata: opened.manifest("embed", &settings, args.scale.shard)?,
     };
-    describe(
-        &mut schema.metadata,
-        &layers,
-        &poolings,
-        &options.limit,
-        args.scale.shard,
-    )?;
     let on_bad = options.on_bad;
     let request = Request {
         prefix: opened.prefix,
@@ -316,23 +314,13 @@ fn columns(layers: &[usize], poolings: &[Pooling], width: usize) -> Result<Vec<C
     Ok(columns)
 }
 
-/// What this command adds to the provenance.
-fn describe(
-    metadata: &mut Map<String, Value>,
-    layers: &[usize],
-    poolings: &[Pooling],
-    limit: &crate::sequence::Limit,
-    shard: Option<Shard>,
-) -> Result<()> {
-    metadata.insert("layers".to_owned(), json!(layers));
-    metadata.insert("pooling".to_owned(), serde_json::to_value(poolings)?);
-    if limit.max_length().is_some() {
-        metadata.insert("length_limit".to_owned(), serde_json::to_value(limit)?);
-    }
-    if let Some(shard) = shard {
-        metadata.insert("shard".to_owned(), json!(shard.to_string()));
-    }
-    Ok(())
+/// What influences embeddings, for the manifest.
+#[derive(Serialize)]
+struct EmbedSettings<'a> {
+    layers: &'a [usize],
+    pooling: &'a [Pooling],
+    #[serde(skip_serializing_if = "Limit::is_none")]
+    length_limit: Limit,
 }
 
 /// What was changed and left out of the input.

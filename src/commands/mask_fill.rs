@@ -2,11 +2,12 @@
 
 mod result;
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
 
 use super::Outcome;
 use super::embed::report;
@@ -20,10 +21,11 @@ use crate::inference::token_budget::Stacks;
 use crate::input::sequences::Input;
 use crate::io::stdio::{Content, Output, is_dash};
 use crate::output::embeddings::remove_unfinished;
-use crate::output::table::{Cell, Table, TableFormat, write_manifest};
-use crate::output::text_merge::{Layout, TextFormat};
+use crate::output::layout::{Layout, TextFormat};
+use crate::output::manifest::{Manifest, write_manifest};
+use crate::output::table::{Cell, Table, TableFormat};
 use crate::output::write_fasta::write_record;
-use crate::sequence::{MASK, Masks, Rules, Sequence};
+use crate::sequence::{Limit, MASK, Masks, Rules, Sequence};
 
 /// Fill masked residues: FASTA with masks in, FASTA with the most probable residues out
 ///
@@ -137,7 +139,8 @@ pub fn run(args: &MaskFillArgs) -> Result<Outcome> {
     })?;
     let tokenizer = &opened.checkpoint.tokenizer;
     let residues = Residues::new(args.how.allow.as_bytes(), tokenizer).context("--allow")?;
-    let manifest = manifest(args, &opened, &residues)?;
+    let settings = FillSettings::new(args, &residues, options.limit);
+    let mut manifest = opened.manifest("mask-fill", &settings, args.scale.shard)?;
     let max_tokens = opened.batch_tokens(&args.runtime, Stacks::Both);
     let at_hand = opened.tokens_at_hand(&args.runtime, max_tokens);
     let stream = Stream::new(&args.scale, output, &manifest, options.on_bad, at_hand)?;
@@ -184,6 +187,7 @@ pub fn run(args: &MaskFillArgs) -> Result<Outcome> {
         fill.unmasked
     );
     fill.fasta.finish()?;
+    manifest.input = Some(input.digest());
     write_manifest(output, &described(&manifest, &fill.layout))?;
     if let Some(table) = fill.table {
         let manifest = described(&manifest, table.layout());
@@ -201,31 +205,34 @@ pub fn run(args: &MaskFillArgs) -> Result<Outcome> {
 }
 
 /// How a file of this layout was made.
-fn described(manifest: &Map<String, Value>, layout: &Layout) -> Map<String, Value> {
+fn described(manifest: &Manifest, layout: &Layout) -> Manifest {
     let mut manifest = manifest.clone();
-    layout.describe(&mut manifest);
+    manifest.set_layout(layout);
     manifest
 }
 
-/// How the results are made.
-fn manifest(
-    args: &MaskFillArgs,
-    opened: &Opened,
-    residues: &Residues,
-) -> Result<Map<String, Value>> {
-    let mut manifest = opened.provenance("mask-fill")?;
-    let mut put = |key: &str, value| manifest.insert(key.to_owned(), value);
-    let order = match args.how.order {
-        OrderArg::Left => "left",
-        OrderArg::Certain => "certain",
-    };
-    put("order", json!(order));
-    put("mask_x", json!(args.how.mask_x));
-    put("allow", json!(String::from_utf8_lossy(residues.letters())));
-    if let Some(shard) = args.scale.shard {
-        put("shard", json!(shard.to_string()));
+/// What influences the residues filled in, for the manifest.
+#[derive(Serialize)]
+struct FillSettings<'a> {
+    order: &'static str,
+    mask_x: bool,
+    allow: Cow<'a, str>,
+    #[serde(skip_serializing_if = "Limit::is_none")]
+    length_limit: Limit,
+}
+
+impl<'a> FillSettings<'a> {
+    fn new(args: &MaskFillArgs, residues: &'a Residues, limit: Limit) -> Self {
+        FillSettings {
+            order: match args.how.order {
+                OrderArg::Left => "left",
+                OrderArg::Certain => "certain",
+            },
+            mask_x: args.how.mask_x,
+            allow: String::from_utf8_lossy(residues.letters()),
+            length_limit: limit,
+        }
     }
-    Ok(manifest)
 }
 
 /// Filling, and writing what was filled.

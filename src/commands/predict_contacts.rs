@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
-use serde_json::json;
+use serde::Serialize;
 
 use super::Outcome;
 use super::contacts::{MethodArg, Predictor, PredictorArgs, aligned};
@@ -20,11 +20,11 @@ use crate::output::contact_list::{write_header, write_rows, write_rr};
 use crate::output::embeddings::{
     Column, Destination, EmbeddingRecord, Format, OutDtype, Rows, Schema, Writer,
 };
-use crate::output::table::write_manifest;
+use crate::output::manifest::{Manifest, write_manifest};
 use crate::progress::Progress;
 use crate::report::picture::{self, Picture};
 use crate::report::plots::ContactPlot;
-use crate::sequence::{Rules, Sequence};
+use crate::sequence::{Limit, Rules, Sequence};
 
 /// Predict which residues touch: FASTA in, CASP RR, a table or matrices out
 ///
@@ -142,6 +142,24 @@ impl OutputArgs {
     }
 }
 
+/// What influences predicted contacts, for the manifest.
+#[derive(Serialize)]
+struct ContactSettings {
+    values: &'static str,
+    #[serde(flatten)]
+    list: Option<ListSettings>,
+    #[serde(skip_serializing_if = "Limit::is_none")]
+    length_limit: Limit,
+}
+
+/// Which pairs of residues a list of contacts has.
+#[derive(Serialize)]
+struct ListSettings {
+    top: String,
+    min_separation: usize,
+    threshold: Option<f32>,
+}
+
 /// An open output.
 enum Sink {
     Text {
@@ -176,12 +194,15 @@ pub fn run(args: &PredictContactsArgs) -> Result<Outcome> {
         "predict-contacts",
     )?;
     let mut manifest = predictor.manifest.clone();
-    manifest.insert("values".to_owned(), json!(predictor.value()));
-    if matches!(format, FormatArg::Rr | FormatArg::Tsv) {
-        manifest.insert("top".to_owned(), json!(what.top().to_string()));
-        manifest.insert("min_separation".to_owned(), json!(what.min_separation));
-        manifest.insert("threshold".to_owned(), json!(what.threshold));
-    }
+    manifest.set_settings(&ContactSettings {
+        values: predictor.value(),
+        list: matches!(format, FormatArg::Rr | FormatArg::Tsv).then(|| ListSettings {
+            top: what.top().to_string(),
+            min_separation: what.min_separation,
+            threshold: what.threshold,
+        }),
+        length_limit: options.limit,
+    })?;
     let mut input = Input::open(&args.input.files, options)?;
     let mut sink = open_sink(what, format, &predictor, &manifest)?;
     let mut progress = Progress::new();
@@ -231,7 +252,7 @@ fn open_sink(
     what: &OutputArgs,
     format: FormatArg,
     predictor: &Predictor,
-    manifest: &serde_json::Map<String, serde_json::Value>,
+    manifest: &Manifest,
 ) -> Result<Sink> {
     let opened = || -> std::io::Result<Sink> {
         match format {
@@ -275,22 +296,15 @@ fn open_sink(
 }
 
 /// What an RR file says of itself.
-fn remarks(
-    predictor: &Predictor,
-    manifest: &serde_json::Map<String, serde_json::Value>,
-) -> Vec<String> {
-    let word = |key: &str| {
-        manifest
-            .get(key)
-            .and_then(|value| value.as_str())
-            .unwrap_or("none")
-    };
+fn remarks(predictor: &Predictor, manifest: &Manifest) -> Vec<String> {
+    let word = |word: Option<&str>| word.unwrap_or("none").to_owned();
+    let method = manifest.settings.get("method");
     let mut remarks = vec![format!(
         "{}, model {}, prefix {}, method {}",
-        word("tool"),
-        word("model"),
-        word("prefix"),
-        word("method")
+        word(manifest.tool.as_deref()),
+        word(manifest.model.as_deref()),
+        word(manifest.prefix.as_deref()),
+        word(method.and_then(|method| method.as_str()))
     )];
     if predictor.value() == "score" {
         remarks.push("values are scores divided by the highest of the protein, 0 where negative: an order, not probabilities".to_owned());

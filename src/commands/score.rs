@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
 
 use self::kept::Kept;
 use self::task::Task;
@@ -24,9 +24,11 @@ use crate::inference::residues::Residues;
 use crate::inference::score::{Masking, Method, Scorer};
 use crate::inference::token_budget::Stacks;
 use crate::input::sequences::{Input, Item};
-use crate::output::table::{Table, TableFormat, write_manifest};
+use crate::output::manifest::{Manifest, write_manifest};
+use crate::output::table::{Table, TableFormat};
 use crate::report::picture::{self, Picture};
-use crate::sequence::Rules;
+use crate::sequence::digest::{InputDigest, RunningDigest};
+use crate::sequence::{Limit, Rules};
 
 /// Masked at once where `--method wild-type` is asked for without a fraction: what the model was trained on.
 const FRACTION: f64 = 0.15;
@@ -222,8 +224,8 @@ pub fn run(args: &ScoreArgs) -> Result<Outcome> {
     let opened = Opened::on_all(&args.model, &args.runtime, |checkpoint| {
         checkpoint.tokenizer.default_prefix()
     })?;
-    let mut manifest = opened.provenance("score")?;
-    describe(&mut manifest, args, &task, masking);
+    let settings = ScoreSettings::new(args, &task, masking, options.limit);
+    let mut manifest = opened.manifest("score", &settings, args.scale.shard)?;
     let max_tokens = opened.batch_tokens(&args.runtime, Stacks::Both);
     let output = &args.output.output;
     let stream = Stream::new(&args.scale, output, &manifest, on_bad, max_tokens)?;
@@ -236,7 +238,7 @@ pub fn run(args: &ScoreArgs) -> Result<Outcome> {
     let table = Table::create(output, format, task.columns())
         .with_context(|| format!("writing {}", output.display()))?;
     let mut input = match task.take_proteins() {
-        Some(proteins) => Proteins::Known(proteins.into_iter()),
+        Some(proteins) => Proteins::Known(proteins.into_iter(), RunningDigest::default()),
         None => Proteins::Read(Box::new(Input::open(&args.input.files, options)?)),
     };
     let one = picture.as_ref().map(|_| input.only()).transpose()?;
@@ -262,6 +264,7 @@ pub fn run(args: &ScoreArgs) -> Result<Outcome> {
         picture::draw(&picture, map)
             .with_context(|| format!("drawing {}", picture.path.display()))?;
     }
+    manifest.input = Some(input.digest());
     write_manifest(output, &manifest)?;
     if let Some(journal) = journal {
         kept::remove(output)?;
@@ -272,7 +275,7 @@ pub fn run(args: &ScoreArgs) -> Result<Outcome> {
             report(input.counts());
             input.counts().is_partial()
         }
-        Proteins::Known(_) => false,
+        Proteins::Known(..) => false,
     };
     Ok(if partial || refused + done.left_out > 0 {
         Outcome::SomeFailed
@@ -286,7 +289,7 @@ fn scorer<'a>(
     model: MaskedModel<'a>,
     resume: bool,
     output: &Path,
-    manifest: &Map<String, Value>,
+    manifest: &Manifest,
 ) -> Result<(Scorer<'a>, Option<Kept>)> {
     let scorer = Scorer::new(model);
     if !resume {
@@ -299,7 +302,7 @@ fn scorer<'a>(
 /// Proteins of FASTA files, or those that deep mutational scans brought along.
 enum Proteins {
     Read(Box<Input>),
-    Known(std::vec::IntoIter<Item>),
+    Known(std::vec::IntoIter<Item>, RunningDigest),
 }
 
 impl Iterator for Proteins {
@@ -308,12 +311,24 @@ impl Iterator for Proteins {
     fn next(&mut self) -> Option<Result<Item>> {
         match self {
             Proteins::Read(input) => Some(input.next()?.map_err(Into::into)),
-            Proteins::Known(items) => items.next().map(Ok),
+            Proteins::Known(items, digest) => {
+                let item = items.next()?;
+                digest.add(&item.sequence);
+                Some(Ok(item))
+            }
         }
     }
 }
 
 impl Proteins {
+    /// The digest of all proteins read.
+    fn digest(&self) -> InputDigest {
+        match self {
+            Proteins::Read(input) => input.digest(),
+            Proteins::Known(_, digest) => digest.digest(),
+        }
+    }
+
     /// The only protein.
     fn only(&mut self) -> Result<Item> {
         let first = self.next().context("no sequence to draw")??;
@@ -325,27 +340,42 @@ impl Proteins {
     }
 }
 
-/// What this command adds to the provenance.
-fn describe(manifest: &mut Map<String, Value>, args: &ScoreArgs, task: &Task, masking: Masking) {
-    let mut put = |key: &str, value: Value| manifest.insert(key.to_owned(), value);
-    put("score", json!(task.name()));
-    if task.has_variants() {
+/// What influences scores, for the manifest.
+#[derive(Serialize)]
+struct ScoreSettings {
+    score: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    method: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    variants_sha256: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mask_fraction: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seed: Option<u64>,
+    residues: &'static str,
+    #[serde(skip_serializing_if = "Limit::is_none")]
+    length_limit: Limit,
+}
+
+impl ScoreSettings {
+    fn new(args: &ScoreArgs, task: &Task, masking: Masking, limit: Limit) -> Self {
         let method = match args.what.method() {
             Method::WildType => "wild-type",
             Method::Masked => "masked",
             Method::PseudoLikelihood => "pll",
         };
-        put("method", json!(method));
-    }
-    if let Some(hash) = task.hash() {
-        put("variants_sha256", json!(hash));
-    }
-    if let Masking::Fraction { fraction, seed } = masking {
-        put("mask_fraction", json!(fraction));
-        put("seed", json!(seed));
-    }
-    put("residues", json!("ACDEFGHIKLMNPQRSTVWY"));
-    if let Some(shard) = args.scale.shard {
-        put("shard", json!(shard.to_string()));
+        let (mask_fraction, seed) = match masking {
+            Masking::Fraction { fraction, seed } => (Some(fraction), Some(seed)),
+            Masking::Single => (None, None),
+        };
+        ScoreSettings {
+            score: task.name(),
+            method: task.has_variants().then_some(method),
+            variants_sha256: task.hash().map(str::to_owned),
+            mask_fraction,
+            seed,
+            residues: "ACDEFGHIKLMNPQRSTVWY",
+            length_limit: limit,
+        }
     }
 }

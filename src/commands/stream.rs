@@ -4,7 +4,6 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::{Map, Value};
 
 use crate::args::{ScaleArgs, Shard, usage};
 use crate::input::sequences::{Item, OnBad};
@@ -12,6 +11,7 @@ use crate::io::stdio;
 use crate::output::embeddings::remove_unfinished;
 use crate::output::entry;
 use crate::output::journal::{self, Journal, Replay};
+use crate::output::manifest::Manifest;
 use crate::progress::Progress;
 use crate::sequence::{Limit, Over, Sequence};
 
@@ -63,7 +63,7 @@ impl Stream {
     pub(super) fn new(
         scale: &ScaleArgs,
         output: &Path,
-        manifest: &Map<String, Value>,
+        manifest: &Manifest,
         on_bad: OnBad,
         max_batch_tokens: usize,
     ) -> Result<Self> {
@@ -190,7 +190,7 @@ impl Stream {
 pub(super) fn open_journal(
     scale: &ScaleArgs,
     output: &Path,
-    manifest: &Map<String, Value>,
+    manifest: &Manifest,
 ) -> Result<(Option<Replay>, Option<Journal>)> {
     if !scale.resume {
         return Ok((None, None));
@@ -199,7 +199,7 @@ pub(super) fn open_journal(
         !stdio::is_dash(output),
         usage("--resume needs a file: add -o FILE")
     );
-    let key = serde_json::to_string(manifest)?;
+    let key = manifest.journal_key()?;
     let (done, end) = journal::open(&journal::path_for(output), &key)?;
     // Whoever holds the journal is alone with the output.
     remove_unfinished(output)?;

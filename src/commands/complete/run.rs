@@ -5,7 +5,6 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use serde_json::{Map, Value};
 
 use super::plan::{Plan, Rule};
 use super::text::fasta;
@@ -18,8 +17,8 @@ use crate::input::sequences::{Input, Item, OnBad};
 use crate::io::stdio::Output;
 use crate::output::entry;
 use crate::output::journal::{Journal, Replay};
-use crate::output::table::write_manifest;
-use crate::output::text_merge::Layout;
+use crate::output::layout::Layout;
+use crate::output::manifest::{Manifest, write_manifest};
 use crate::progress::Progress;
 use crate::sequence::Sequence;
 use crate::tokenizer::{TaskPrefix, Tokenizer};
@@ -40,7 +39,7 @@ pub(super) struct Run<'a> {
     pub layout: Layout,
     pub output: &'a Path,
     /// How the results are made.
-    pub manifest: Map<String, Value>,
+    pub manifest: Manifest,
     pub replay: Option<Replay>,
     pub journal: Option<Journal>,
     pub progress: Progress,
@@ -89,7 +88,8 @@ impl Run<'_> {
         }
         self.pass_over(self.passed_over);
         self.fasta.finish()?;
-        self.layout.describe(&mut self.manifest);
+        self.manifest.set_layout(&self.layout);
+        self.manifest.input = Some(input.digest());
         write_manifest(self.output, &self.manifest)?;
         self.journal.map_or(Ok(()), Journal::remove)?;
         report(input.counts());

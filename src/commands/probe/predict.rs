@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use clap::Args;
-use serde_json::json;
+use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::outcome::outputs;
 use crate::args::{InputArgs, RuntimeArgs, usage};
@@ -14,12 +15,13 @@ use crate::commands::embed::report;
 use crate::commands::heads::{self, FeatureArgs, Protein, Source, Stored};
 use crate::commands::stream::{place, refuse_chunks};
 use crate::input::sequences::Input;
-use crate::output::table::{Cell, Table, TableFormat, write_manifest};
+use crate::output::manifest::write_manifest;
+use crate::output::table::{Cell, Table, TableFormat};
 use crate::probe::description::{Method, Task};
 use crate::probe::head::Head;
 use crate::probe::parameters::Parameters;
 use crate::probe::report::{most_probable, softmax};
-use crate::sequence::{Rules, Sequence};
+use crate::sequence::{Limit, Rules, Sequence};
 
 /// Proteins whose embeddings are held at a time.
 const TOGETHER: usize = 256;
@@ -58,6 +60,15 @@ impl PredictArgs {
     }
 }
 
+/// What influences predictions, for the manifest.
+#[derive(Serialize)]
+struct PredictSettings<'a> {
+    head: &'a str,
+    head_made_by: &'a Map<String, Value>,
+    #[serde(skip_serializing_if = "Limit::is_none")]
+    length_limit: Limit,
+}
+
 /// The head over its stored weights.
 pub(super) fn head_of(stored: &Stored, dir: &Path, device: &Device) -> Result<Head> {
     let Method::Head { shape, .. } = &stored.description.method else {
@@ -91,9 +102,12 @@ pub(super) fn run(args: &PredictArgs) -> Result<Outcome> {
     let mut source = Source::of_head(&stored, &args.head, &args.features, &args.runtime)?;
     let device = source.compute().device.clone();
     let head = head_of(&stored, &args.head, &device)?;
-    let mut manifest = source.provenance("probe predict")?;
-    manifest.insert("head".to_owned(), json!(stored.description.name));
-    manifest.insert("head_made_by".to_owned(), json!(stored.description.made_by));
+    let settings = PredictSettings {
+        head: &stored.description.name,
+        head_made_by: &stored.description.made_by,
+        length_limit: options.limit,
+    };
+    let mut manifest = source.manifest("probe predict", &settings, None)?;
     let format = TableFormat::from_extension(&args.output);
     let mut table = Table::create(&args.output, format, &columns(task, args.per_residue))
         .with_context(|| format!("writing {}", args.output.display()))?;
@@ -117,8 +131,11 @@ pub(super) fn run(args: &PredictArgs) -> Result<Outcome> {
         let outputs = outputs(&head, &source.rows(&proteins), group.len(), &device)?;
         for (sequence, output) in group.iter().zip(&outputs) {
             write(&mut table, task, sequence, output, args.per_residue)?;
+            table.close_sequence();
         }
     }
+    manifest.set_layout(table.layout());
+    manifest.input = Some(input.digest());
     table.finish()?;
     write_manifest(&args.output, &manifest)?;
     report(input.counts());

@@ -12,9 +12,13 @@ use crate::inference::score::{
     Effects, Masking, Method, Scorer, log_likelihood, pseudo_perplexity, spearman,
 };
 use crate::input::sequences::OnBad;
+use crate::output::manifest::Manifest;
 use crate::output::table::{Cell, Table};
 use crate::report::heatmap::HeatMap;
 use crate::sequence::Sequence;
+
+/// The manifest's key of the correlation of each protein.
+pub(crate) const SPEARMAN: &str = "spearman";
 
 /// The command's work.
 pub(super) struct Scoring<'a> {
@@ -72,7 +76,7 @@ impl<'a> Scoring<'a> {
     ///
     /// # Errors
     /// Variants of a protein that was not there; an output that cannot be written.
-    pub(super) fn finish(mut self, manifest: &mut Map<String, Value>) -> Result<Finished> {
+    pub(super) fn finish(mut self, manifest: &mut Manifest) -> Result<Finished> {
         if let Task::List(list) = &self.task {
             for id in list.unseen() {
                 let message = format!("variants are listed for {id}, which is not in the input");
@@ -97,9 +101,10 @@ impl<'a> Scoring<'a> {
             correlations.insert(id.clone(), json!(rho));
         }
         if !correlations.is_empty() {
-            manifest.insert("spearman".to_owned(), Value::Object(correlations));
+            let correlations = Value::Object(correlations);
+            manifest.settings.insert(SPEARMAN.to_owned(), correlations);
         }
-        self.table.layout().describe(manifest);
+        manifest.set_layout(self.table.layout());
         self.table.finish()?;
         Ok(Finished {
             heatmap: self.heatmap,
