@@ -5,12 +5,13 @@ mod plan;
 mod text;
 mod work;
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
 
 use self::decoding::DecodingArgs;
 use self::plan::{PromptPart, PromptRule, TargetLength};
@@ -20,10 +21,10 @@ use super::conveyor::{RunPlan, TextRows, whole};
 use super::opened::Opened;
 use crate::args::{InputArgs, ModelArgs, RuntimeArgs, ScaleArgs, UsageError, at_least_one, usage};
 use crate::checkpoint::Checkpoint;
-use crate::inference::generate::{Budget, Generators, Settings};
+use crate::inference::generate::{Budget, Generators, Settings, Strategy};
 use crate::inference::residues::Residues;
 use crate::io::stdio::Content;
-use crate::output::text_merge::TextFormat;
+use crate::output::layout::TextFormat;
 use crate::sequence::{Limit, Rules};
 use crate::tokenizer::TaskPrefix;
 
@@ -138,7 +139,8 @@ struct OutputArgs {
 }
 
 /// What is written of each sequence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub(super) enum OutputPart {
     /// Prompt and completion.
     Full,
@@ -162,8 +164,9 @@ pub fn run(args: &CompleteArgs) -> Result<Outcome> {
     let tokenizer = &opened.checkpoint.tokenizer;
     let residues = args.decoding.residues(tokenizer)?;
     let settings = args.decoding.settings(&residues, tokenizer)?;
-    let manifest = manifest(args, &opened, limit, &settings, &residues)?;
-    let conveyor = plan.begin(&manifest)?;
+    let described = CompleteSettings::new(args, &settings, &residues, limit);
+    let manifest = opened.manifest("complete", &described, args.scale.shard)?;
+    let conveyor = plan.begin(&manifest.before_reading())?;
     let rows = TextRows::create(output, TextFormat::Fasta, b"", manifest)?;
     let networks = opened.load_both_on_all()?;
     let stacks = networks.iter().map(|(encoder, decoder)| (encoder, decoder));
@@ -203,35 +206,39 @@ fn budget(runtime: &RuntimeArgs, opened: &Opened) -> Budget {
     }
 }
 
-/// How the results are made: everything that influences them.
-fn manifest(
-    args: &CompleteArgs,
-    opened: &Opened,
-    limit: Limit,
-    settings: &Settings,
-    residues: &Residues,
-) -> Result<Map<String, Value>> {
-    let mut manifest = opened.provenance("complete")?;
-    let mut put = |key: &str, value: Value| manifest.insert(key.to_owned(), value);
-    put("keep", json!(args.what.keep.to_string()));
-    put("length", json!(args.what.length.to_string()));
-    if let Some(min_length) = args.what.min_length {
-        put("min_length", json!(min_length));
+/// What influences completions, for the manifest.
+#[derive(Serialize)]
+struct CompleteSettings<'a> {
+    keep: String,
+    length: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    min_length: Option<usize>,
+    decoding: Strategy,
+    num_samples: usize,
+    seed: u64,
+    allow: Cow<'a, str>,
+    output_part: OutputPart,
+    #[serde(skip_serializing_if = "Limit::is_none")]
+    length_limit: Limit,
+}
+
+impl<'a> CompleteSettings<'a> {
+    fn new(
+        args: &CompleteArgs,
+        settings: &Settings,
+        residues: &'a Residues,
+        length_limit: Limit,
+    ) -> Self {
+        Self {
+            keep: args.what.keep.to_string(),
+            length: args.what.length.to_string(),
+            min_length: args.what.min_length,
+            decoding: settings.strategy,
+            num_samples: settings.num_samples,
+            seed: settings.seed,
+            allow: String::from_utf8_lossy(residues.letters()),
+            output_part: args.output.output_part,
+            length_limit,
+        }
     }
-    put("decoding", serde_json::to_value(settings.strategy)?);
-    put("num_samples", json!(settings.num_samples));
-    put("seed", json!(settings.seed));
-    put("allow", json!(String::from_utf8_lossy(residues.letters())));
-    let part = match args.output.output_part {
-        OutputPart::Full => "full",
-        OutputPart::Completion => "completion",
-    };
-    put("output_part", json!(part));
-    if limit.max_length().is_some() {
-        put("length_limit", serde_json::to_value(limit)?);
-    }
-    if let Some(shard) = args.scale.shard {
-        put("shard", json!(shard.to_string()));
-    }
-    Ok(manifest)
 }

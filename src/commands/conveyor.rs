@@ -37,6 +37,7 @@ use crate::args::Shard;
 use crate::input::sequences::{Counts, OnBad};
 use crate::output::journal::{Journal, Replay};
 use crate::progress::Progress;
+use crate::sequence::digest::InputDigest;
 
 /// Groups of results that may wait to be written.
 const WAITING: usize = 2;
@@ -59,6 +60,7 @@ pub(super) struct Delivery<R> {
     pub(super) rows: R,
     journal: Option<Journal>,
     counts: Counts,
+    digest: InputDigest,
     /// Sequences without a result.
     failed: u64,
     progress: Progress,
@@ -123,6 +125,7 @@ impl Conveyor {
             rows,
             journal,
             counts: *self.proteins.counts(),
+            digest: self.proteins.digest(),
             failed,
             progress: self.progress,
             writing: self.writing,
@@ -136,7 +139,10 @@ impl<R: RowWriter> Delivery<R> {
     /// # Errors
     /// An output that cannot be written.
     pub(super) fn finish(self) -> Result<Outcome> {
-        let outcome = self.rows.finish().with_context(|| self.writing.clone())?;
+        let outcome = self
+            .rows
+            .finish(self.digest)
+            .with_context(|| self.writing.clone())?;
         self.journal.map_or(Ok(()), Journal::remove)?;
         report(&self.counts);
         if self.failed > 0 {

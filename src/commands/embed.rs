@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
-use serde_json::json;
+use serde::Serialize;
 
 use super::Outcome;
 use super::conveyor::{EmbeddingRows, GroupWork, Grouped, RunPlan};
@@ -197,7 +197,10 @@ pub fn run(args: &EmbedArgs) -> Result<Outcome> {
     })?;
     let request = request(args, limit, &opened)?;
     let schema = schema(args, &request, &opened)?;
-    let conveyor = plan.begin(&schema)?;
+    let conveyor = plan.begin(&Schema {
+        metadata: schema.metadata.before_reading(),
+        ..schema.clone()
+    })?;
     let writer = Writer::create(format, &schema, Destination::File(output.clone()))
         .with_context(|| format!("writing {}", output.display()))?;
     let encoders = opened.load_on_all(|loader| Encoder::load(loader, &opened.checkpoint.config))?;
@@ -249,15 +252,11 @@ fn schema(args: &EmbedArgs, request: &Request, opened: &Opened) -> Result<Schema
         limit,
         ..
     } = request;
-    let mut metadata = opened.provenance("embed")?;
-    metadata.insert("layers".to_owned(), json!(layers));
-    metadata.insert("pooling".to_owned(), serde_json::to_value(poolings)?);
-    if limit.max_length().is_some() {
-        metadata.insert("length_limit".to_owned(), serde_json::to_value(limit)?);
-    }
-    if let Some(shard) = args.scale.shard {
-        metadata.insert("shard".to_owned(), json!(shard.to_string()));
-    }
+    let settings = EmbedSettings {
+        layers,
+        pooling: poolings,
+        length_limit: *limit,
+    };
     Ok(Schema {
         columns: columns(layers, poolings, opened.checkpoint.config.d_model)?,
         dtype: match args.output.out_dtype {
@@ -265,8 +264,17 @@ fn schema(args: &EmbedArgs, request: &Request, opened: &Opened) -> Result<Schema
             OutDtypeArg::F16 => OutDtype::F16,
             OutDtypeArg::Bf16 => OutDtype::Bf16,
         },
-        metadata,
+        metadata: opened.manifest("embed", &settings, args.scale.shard)?,
     })
+}
+
+/// What influences embeddings, for the manifest.
+#[derive(Serialize)]
+struct EmbedSettings<'a> {
+    layers: &'a [usize],
+    pooling: &'a [Pooling],
+    #[serde(skip_serializing_if = "Limit::is_none")]
+    length_limit: Limit,
 }
 
 /// Layers counted from the end become layers counted from the start.

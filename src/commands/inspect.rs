@@ -110,7 +110,7 @@ fn as_text(summary: &inspect::Summary, out: &mut dyn Write) -> Result<()> {
             column.non_finite
         )?;
     }
-    for (key, value) in &summary.metadata {
+    for (key, value) in &summary.metadata.to_map()? {
         let text = value
             .as_str()
             .map_or_else(|| value.to_string(), str::to_owned);

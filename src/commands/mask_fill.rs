@@ -2,11 +2,12 @@
 
 mod rows;
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
 
 use self::rows::FillRows;
 use super::Outcome;
@@ -18,7 +19,7 @@ use crate::inference::masked::MaskedModel;
 use crate::inference::residues::{Residues, STANDARD};
 use crate::inference::token_budget::Stacks;
 use crate::io::stdio::Content;
-use crate::sequence::{MASK, Masks, Rules, Sequence};
+use crate::sequence::{Limit, MASK, Masks, Rules, Sequence};
 
 /// Batches in a group of proteins: the last batch of a group, which is not full, then costs little.
 const BATCHES: usize = 8;
@@ -138,6 +139,7 @@ pub fn run(args: &MaskFillArgs) -> Result<Outcome> {
         ))
     );
     let options = whole(args.input.options(Rules::masked(args.how.masks()))?)?;
+    let limit = options.limit;
     let outputs = std::iter::once(output).chain(sites);
     let outputs: Vec<_> = outputs
         .map(|path| (path.as_path(), Content::Text))
@@ -148,8 +150,9 @@ pub fn run(args: &MaskFillArgs) -> Result<Outcome> {
     })?;
     let (tokenizer, prefix) = (&opened.checkpoint.tokenizer, opened.prefix);
     let residues = Residues::new(args.how.allow.as_bytes(), tokenizer).context("--allow")?;
-    let manifest = manifest(args, &opened, &residues)?;
-    let conveyor = plan.begin(&manifest)?;
+    let settings = FillSettings::new(args, &residues, limit);
+    let manifest = opened.manifest("mask-fill", &settings, args.scale.shard)?;
+    let conveyor = plan.begin(&manifest.before_reading())?;
     let rows = FillRows::create(&args.output, residues.letters(), manifest)?;
     let networks = opened.load_both_on_all()?;
     let stacks = networks.iter().map(|(encoder, decoder)| (encoder, decoder));
@@ -165,25 +168,28 @@ pub fn run(args: &MaskFillArgs) -> Result<Outcome> {
     conveyor.carry(&mut work, rows)?.finish()
 }
 
-/// How the results are made: everything that influences them.
-fn manifest(
-    args: &MaskFillArgs,
-    opened: &Opened,
-    residues: &Residues,
-) -> Result<Map<String, Value>> {
-    let mut manifest = opened.provenance("mask-fill")?;
-    let mut put = |key: &str, value| manifest.insert(key.to_owned(), value);
-    let order = match args.how.order {
-        OrderArg::Left => "left",
-        OrderArg::Certain => "certain",
-    };
-    put("order", json!(order));
-    put("mask_x", json!(args.how.mask_x));
-    put("allow", json!(String::from_utf8_lossy(residues.letters())));
-    if let Some(shard) = args.scale.shard {
-        put("shard", json!(shard.to_string()));
+/// What influences the residues filled in, for the manifest.
+#[derive(Serialize)]
+struct FillSettings<'a> {
+    order: &'static str,
+    mask_x: bool,
+    allow: Cow<'a, str>,
+    #[serde(skip_serializing_if = "Limit::is_none")]
+    length_limit: Limit,
+}
+
+impl<'a> FillSettings<'a> {
+    fn new(args: &MaskFillArgs, residues: &'a Residues, length_limit: Limit) -> Self {
+        FillSettings {
+            order: match args.how.order {
+                OrderArg::Left => "left",
+                OrderArg::Certain => "certain",
+            },
+            mask_x: args.how.mask_x,
+            allow: String::from_utf8_lossy(residues.letters()),
+            length_limit,
+        }
     }
-    Ok(manifest)
 }
 
 /// Fills the masks of groups of proteins.

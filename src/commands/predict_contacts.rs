@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::json;
 
 use self::lists::ContactLists;
 use self::maps::ContactMaps;
@@ -19,8 +20,9 @@ use crate::args::{InputArgs, RuntimeArgs, ScaleArgs, usage};
 use crate::inference::contacts::Top;
 use crate::io::stdio::Content;
 use crate::output::embeddings::{Column, Destination, Format, OutDtype, Rows, Schema, Writer};
+use crate::output::manifest::Manifest;
 use crate::report::picture::Picture;
-use crate::sequence::Rules;
+use crate::sequence::{Limit, Rules};
 
 /// Predict which residues touch: FASTA in, CASP RR, a table or matrices out
 ///
@@ -173,6 +175,7 @@ pub fn run(args: &PredictContactsArgs) -> Result<Outcome> {
         ));
     }
     let options = whole(args.input.options(Rules::default())?)?;
+    let limit = options.limit;
     let outputs = [(what.output.as_path(), format.content())];
     let mut plan = RunPlan::new(&args.input.files, options, &args.scale, &outputs)?;
     if picture.is_some() {
@@ -184,8 +187,9 @@ pub fn run(args: &PredictContactsArgs) -> Result<Outcome> {
         &args.runtime,
         "predict-contacts",
     )?;
-    let manifest = manifest(args, format, &predictor);
-    let conveyor = plan.begin(&json!({ "made": manifest, "format": format.name() }))?;
+    let manifest = manifest(args, format, &predictor, limit)?;
+    let key = json!({ "format": format.name(), "manifest": manifest.before_reading() });
+    let conveyor = plan.begin(&key)?;
     let contacts = ContactMaps {
         predictor,
         picture,
@@ -207,28 +211,48 @@ pub fn run(args: &PredictContactsArgs) -> Result<Outcome> {
     }
 }
 
-/// How the contacts are made: everything that influences them.
+/// What influences predicted contacts, for the manifest.
+#[derive(Serialize)]
+struct ContactSettings {
+    values: &'static str,
+    #[serde(flatten)]
+    list: Option<ListSettings>,
+    #[serde(skip_serializing_if = "Limit::is_none")]
+    length_limit: Limit,
+}
+
+/// Which pairs of residues a list of contacts has.
+#[derive(Serialize)]
+struct ListSettings {
+    top: String,
+    min_separation: usize,
+    threshold: Option<f32>,
+}
+
+/// How the contacts are made.
 fn manifest(
     args: &PredictContactsArgs,
     format: FormatArg,
     predictor: &Predictor,
-) -> Map<String, Value> {
+    length_limit: Limit,
+) -> Result<Manifest> {
+    let what = &args.output;
     let mut manifest = predictor.manifest.clone();
-    let mut put = |key: &str, value: Value| manifest.insert(key.to_owned(), value);
-    put("values", json!(predictor.value()));
-    if matches!(format, FormatArg::Rr | FormatArg::Tsv) {
-        put("top", json!(args.output.top().to_string()));
-        put("min_separation", json!(args.output.min_separation));
-        put("threshold", json!(args.output.threshold));
-    }
-    if let Some(shard) = args.scale.shard {
-        put("shard", json!(shard.to_string()));
-    }
-    manifest
+    manifest.shard = args.scale.shard.map(|shard| shard.to_string());
+    manifest.set_settings(&ContactSettings {
+        values: predictor.value(),
+        list: (format.content() == Content::Text).then(|| ListSettings {
+            top: what.top().to_string(),
+            min_separation: what.min_separation,
+            threshold: what.threshold,
+        }),
+        length_limit,
+    })?;
+    Ok(manifest)
 }
 
 /// Opens a file of matrices.
-fn matrices(path: &Path, format: FormatArg, metadata: Map<String, Value>) -> Result<Writer> {
+fn matrices(path: &Path, format: FormatArg, metadata: Manifest) -> Result<Writer> {
     let schema = Schema {
         columns: vec![Column {
             name: "contacts".to_owned(),

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
 
 use self::answers::AnswerJournal;
 use self::rows::ScoreRows;
@@ -26,9 +26,10 @@ use crate::inference::score::{Masking, Method, Scorer};
 use crate::inference::token_budget::Stacks;
 use crate::input::sequences::Options;
 use crate::io::stdio::Content;
+use crate::output::manifest::Manifest;
 use crate::output::table::{Table, TableFormat};
 use crate::report::picture::Picture;
-use crate::sequence::Rules;
+use crate::sequence::{Limit, Rules};
 
 /// The share of residues that `--method wild-type` masks at once, unless another is asked for: the share of the model's training.
 const FRACTION: f64 = 0.15;
@@ -227,6 +228,7 @@ pub fn run(args: &ScoreArgs) -> Result<Outcome> {
     let picture = args.what.plot.as_deref().map(Picture::of_path).transpose();
     let picture = picture.map_err(usage)?;
     let options = whole(args.input.options(Rules::default())?)?;
+    let limit = options.limit;
     let target = ScoreTarget::new(&args.what, options.on_bad)?;
     let masking = args.what.masking(target.has_variants())?;
     let mut plan = plan(args, options, &target)?;
@@ -237,8 +239,9 @@ pub fn run(args: &ScoreArgs) -> Result<Outcome> {
     let opened = Opened::on_all(&args.model, &args.runtime, |checkpoint| {
         checkpoint.tokenizer.default_prefix()
     })?;
-    let manifest = manifest(args, &opened, &target, masking)?;
-    let conveyor = plan.begin(&manifest)?;
+    let settings = ScoreSettings::new(args, &target, masking, limit);
+    let manifest = opened.manifest("score", &settings, args.scale.shard)?;
+    let conveyor = plan.begin(&manifest.before_reading())?;
     let table = Table::create(output, args.output.format(), target.columns())
         .with_context(|| format!("writing {}", output.display()))?;
     let networks = opened.load_both_on_all()?;
@@ -279,7 +282,7 @@ fn scorer<'a>(
     model: MaskedModel<'a>,
     resume: bool,
     output: &Path,
-    manifest: &Map<String, Value>,
+    manifest: &Manifest,
 ) -> Result<(Scorer<'a>, Option<AnswerJournal>)> {
     let scorer = Scorer::new(model);
     if !resume {
@@ -289,34 +292,42 @@ fn scorer<'a>(
     Ok((scorer.remembering(answers), Some(journal)))
 }
 
-/// How the scores are made: everything that influences them.
-fn manifest(
-    args: &ScoreArgs,
-    opened: &Opened,
-    target: &ScoreTarget,
-    masking: Masking,
-) -> Result<Map<String, Value>> {
-    let mut manifest = opened.provenance("score")?;
-    let mut put = |key: &str, value: Value| manifest.insert(key.to_owned(), value);
-    put("score", json!(target.name()));
-    if target.has_variants() {
+/// What influences scores, for the manifest.
+#[derive(Serialize)]
+struct ScoreSettings {
+    score: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    method: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    variants_sha256: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mask_fraction: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seed: Option<u64>,
+    residues: &'static str,
+    #[serde(skip_serializing_if = "Limit::is_none")]
+    length_limit: Limit,
+}
+
+impl ScoreSettings {
+    fn new(args: &ScoreArgs, target: &ScoreTarget, masking: Masking, length_limit: Limit) -> Self {
         let method = match args.what.method() {
             Method::WildType => "wild-type",
             Method::Masked => "masked",
             Method::PseudoLikelihood => "pll",
         };
-        put("method", json!(method));
+        let (mask_fraction, seed) = match masking {
+            Masking::Fraction { fraction, seed } => (Some(fraction), Some(seed)),
+            Masking::Single => (None, None),
+        };
+        ScoreSettings {
+            score: target.name(),
+            method: target.has_variants().then_some(method),
+            variants_sha256: target.hash().map(str::to_owned),
+            mask_fraction,
+            seed,
+            residues: "ACDEFGHIKLMNPQRSTVWY",
+            length_limit,
+        }
     }
-    if let Some(hash) = target.hash() {
-        put("variants_sha256", json!(hash));
-    }
-    if let Masking::Fraction { fraction, seed } = masking {
-        put("mask_fraction", json!(fraction));
-        put("seed", json!(seed));
-    }
-    put("residues", json!("ACDEFGHIKLMNPQRSTVWY"));
-    if let Some(shard) = args.scale.shard {
-        put("shard", json!(shard.to_string()));
-    }
-    Ok(manifest)
 }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::ahead::Ahead;
 use super::fasta::{InputError, Reader};
 use crate::io::stdio;
+use crate::sequence::digest::{InputDigest, RunningDigest};
 use crate::sequence::{
     Changes, Duplicates, Fit, Ids, Limit, Over, Problem, Record, Rules, Sequence, SequenceError,
     clean, looks_like_nucleotides,
@@ -89,6 +90,7 @@ pub struct Input {
     ahead: Ahead<Parsed>,
     options: Options,
     counts: Counts,
+    digest: RunningDigest,
     /// All names, for the message that there is nothing in them.
     names: Arc<str>,
     ended: bool,
@@ -139,6 +141,7 @@ impl Input {
             ahead,
             options,
             counts: Counts::default(),
+            digest: RunningDigest::default(),
             names,
             ended: false,
         })
@@ -149,10 +152,16 @@ impl Input {
         &self.counts
     }
 
+    /// The digest of all items so far; of the whole input once there is no further item.
+    pub fn digest(&self) -> InputDigest {
+        self.digest.digest()
+    }
+
     /// Counts a good sequence and numbers it.
     fn item(&mut self, sequence: Sequence, changes: Changes) -> Item {
         let index = self.counts.sequences;
         self.counts.sequences += 1;
+        self.digest.add(&sequence);
         self.counts.residues += sequence.residues.len() as u64;
         self.counts.changes += changes;
         if looks_like_nucleotides(&sequence.residues) {

@@ -8,7 +8,10 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
 use thiserror::Error;
+
+use super::manifest::differences;
 
 const MAGIC: &[u8; 8] = b"ankh3jr2";
 /// The first seven bytes of every version's magic.
@@ -21,14 +24,14 @@ const MAX_ENTRY: u64 = 1 << 40;
 pub enum JournalError {
     /// The journal belongs to another run.
     #[error(
-        "{} holds results of another run (it was made with {found}); give the command it was made with, delete the file, or run without --resume",
+        "{} holds results of another run: {differences}. Give the command it was made with, or delete it to begin anew, or run without --resume",
         .path.display()
     )]
     OtherRun {
         /// The journal.
         path: PathBuf,
-        /// The journal's key.
-        found: String,
+        /// How the other run differs from this one: `prefix was "nlu", now "s2s"`.
+        differences: String,
     },
     /// Another process writes the journal.
     #[error("{} is in use by another run of this command; wait for it, or give this one another output", .path.display())]
@@ -100,7 +103,7 @@ pub fn open(path: &Path, key: &str) -> Result<(Replay, Journal), JournalError> {
         Some(found) if entries > 0 => {
             return Err(JournalError::OtherRun {
                 path: path.to_owned(),
-                found,
+                differences: differences(&json(&found), &json(key)).join("; "),
             });
         }
         // Nothing is lost by beginning anew.
@@ -131,6 +134,11 @@ pub fn open(path: &Path, key: &str) -> Result<(Replay, Journal), JournalError> {
             start: (MAGIC.len() + 12 + key.len()) as u64,
         },
     ))
+}
+
+/// A key as JSON, so that its parts can be compared.
+fn json(key: &str) -> Value {
+    serde_json::from_str(key).unwrap_or_else(|_| Value::from(key))
 }
 
 /// The key; `None` where the file ends before it (an empty file, or a run that was killed at once).

@@ -4,6 +4,8 @@ pub mod contact_list;
 pub mod embeddings;
 pub mod entry;
 pub mod journal;
+pub mod layout;
+pub mod manifest;
 pub mod row_cache;
 pub mod shards;
 pub mod table;

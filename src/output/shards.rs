@@ -4,7 +4,9 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value};
+use serde_json::Value;
+
+use super::manifest::Manifest;
 
 /// The key that tells a shard.
 pub const SHARD: &str = "shard";
@@ -15,7 +17,7 @@ pub struct Made<'a> {
     /// The file.
     pub path: &'a Path,
     /// How it was made.
-    pub metadata: &'a Map<String, Value>,
+    pub manifest: &'a Manifest,
 }
 
 /// Why files do not belong together.
@@ -84,9 +86,14 @@ impl ShardError {
 /// # Errors
 /// [`ShardError::Mismatch`].
 pub fn compare(first: Made<'_>, second: Made<'_>, own: &[&str]) -> Result<(), ShardError> {
-    let keys = first.metadata.keys().chain(second.metadata.keys());
-    for key in keys.filter(|key| !own.contains(&key.as_str())) {
-        let (left, right) = (first.metadata.get(key), second.metadata.get(key));
+    let of_file = ["input", "written", "rows_per_sequence"];
+    let maps = (
+        first.manifest.to_map().unwrap_or_default(),
+        second.manifest.to_map().unwrap_or_default(),
+    );
+    let keys = maps.0.keys().chain(maps.1.keys());
+    for key in keys.filter(|key| !own.contains(&key.as_str()) && !of_file.contains(&key.as_str())) {
+        let (left, right) = (maps.0.get(key), maps.1.get(key));
         let same = if key == SHARD {
             left.is_some() == right.is_some()
         } else {
@@ -115,7 +122,7 @@ fn shown(value: Option<&Value>) -> String {
 /// # Errors
 /// Shards that are missing, twice there, or of other runs.
 pub fn order(files: &[Made<'_>]) -> Result<Option<Vec<usize>>, ShardError> {
-    if files.iter().all(|file| !file.metadata.contains_key(SHARD)) {
+    if files.iter().all(|file| file.manifest.shard.is_none()) {
         return Ok(None);
     }
     let mut numbered = files
@@ -163,14 +170,13 @@ fn check_shards(
 
 /// `i` and `n` of a file's `"shard": "i/n"`.
 fn shard_of(file: Made<'_>) -> Result<(usize, usize), ShardError> {
-    let value = file.metadata.get(SHARD);
+    let value = file.manifest.shard.as_deref();
     value
-        .and_then(Value::as_str)
         .and_then(|text| text.split_once('/'))
         .and_then(|(number, of)| Some((number.parse().ok()?, of.parse().ok()?)))
         .filter(|(number, of)| (1..=*of).contains(number))
         .ok_or_else(|| ShardError::BadShard {
             path: file.path.to_owned(),
-            value: shown(value),
+            value: shown(value.map(Value::from).as_ref()),
         })
 }

@@ -290,10 +290,10 @@ fn another_runs_journal_is_refused_and_the_way_out_named() {
         (format!("{same} --layers 1"), "layers was [3], now [1]"),
         (format!("{same} --pooling mean"), "pooling was"),
         (format!("{same} --out-dtype f16"), "dtype was"),
-        (format!("{same} --shard 1/2"), "shard was null"),
+        (format!("{same} --shard 1/2"), "shard was absent"),
         (
             format!("{same} --max-length 9 --over truncate"),
-            "length_limit was null",
+            "length_limit was absent",
         ),
         (same.replace(&tiny(), &nano()), "model_hash was"),
     ];

@@ -10,6 +10,7 @@ use super::Failure;
 use crate::output::entry::{JournalEntry, sealed};
 use crate::output::journal::Journal;
 use crate::sequence::Sequence;
+use crate::sequence::digest::InputDigest;
 
 /// Writes results in input order.
 pub(in crate::commands) trait RowWriter: Send {
@@ -27,11 +28,11 @@ pub(in crate::commands) trait RowWriter: Send {
     /// A sequence of this shard has no result.
     fn pass_over(&mut self);
 
-    /// Completes the output. [`Outcome::SomeFailed`] says that something was left out besides whole sequences.
+    /// Completes the output; `input` names everything that was read. [`Outcome::SomeFailed`] says that something was left out besides whole sequences.
     ///
     /// # Errors
     /// An output that cannot be written.
-    fn finish(self) -> Result<Outcome>;
+    fn finish(self, input: InputDigest) -> Result<Outcome>;
 }
 
 /// A sequence on its way to the output.

@@ -2,9 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use serde::Serialize;
-use serde_json::Value;
 
 use super::{Conveyor, Forecast};
 use crate::args::{ScaleArgs, usage};
@@ -12,8 +11,9 @@ use crate::input::sequences::{Counts, Input, Item, OnBad, Options};
 use crate::input::survey::Survey;
 use crate::io::stdio::{self, Content};
 use crate::output::embeddings::remove_unfinished;
-use crate::output::journal::{self, Journal, JournalError, Replay};
+use crate::output::journal::{self, Journal, Replay};
 use crate::progress::Progress;
+use crate::sequence::digest::InputDigest;
 use crate::sequence::{Over, Sequence};
 
 /// A run whose input is open and whose outputs can be written.
@@ -139,7 +139,7 @@ impl RunPlan {
 
     fn open_journal(&self, key: &str) -> Result<(Replay, Journal)> {
         let path = journal::path_for(&self.outputs[0]);
-        let (replay, journal) = journal::open(&path, key).map_err(|error| explain(error, key))?;
+        let (replay, journal) = journal::open(&path, key)?;
         // The open journal is locked: unfinished files of these names belong to no running process.
         for output in &self.outputs {
             remove_unfinished(output).with_context(|| format!("writing {}", output.display()))?;
@@ -154,6 +154,11 @@ impl RunPlan {
 impl Proteins {
     pub(super) fn counts(&self) -> &Counts {
         self.input.counts()
+    }
+
+    /// The digest of all sequences read.
+    pub(super) fn digest(&self) -> InputDigest {
+        self.input.digest()
     }
 }
 
@@ -190,51 +195,4 @@ fn check(scale: &ScaleArgs, outputs: &[(&Path, Content)]) -> Result<()> {
             .with_context(|| format!("writing {}", path.display()))?;
     }
     Ok(())
-}
-
-/// Says how the journal's run differs from this one.
-fn explain(error: JournalError, key: &str) -> anyhow::Error {
-    let JournalError::OtherRun { path, found } = error else {
-        return error.into();
-    };
-    anyhow!(
-        "{} holds results of another run: {}. Give the command it was made with, or delete it to begin anew, or run without --resume",
-        path.display(),
-        differences(&found, key)
-    )
-}
-
-/// `prefix was "nlu", now "s2s"; …`
-fn differences(found: &str, key: &str) -> String {
-    let parse = |text| serde_json::from_str::<Value>(text).unwrap_or_default();
-    let mut list = Vec::new();
-    compare("key", &parse(found), &parse(key), &mut list);
-    list.join("; ")
-}
-
-fn compare(name: &str, was: &Value, now: &Value, list: &mut Vec<String>) {
-    if let (Value::Object(was), Value::Object(now)) = (was, now) {
-        let new = now.keys().filter(|key| !was.contains_key(*key));
-        for key in was.keys().chain(new) {
-            let value = |of: &serde_json::Map<_, _>| of.get(key).cloned().unwrap_or_default();
-            compare(key, &value(was), &value(now), list);
-        }
-    } else if was != now {
-        list.push(format!("{name} was {was}, now {now}"));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_differs_is_named() {
-        let was = r#"{"metadata":{"prefix":"nlu","shard":"1/2","model":"m"},"dtype":"f32"}"#;
-        let now = r#"{"metadata":{"prefix":"s2s","model":"m","length_limit":5},"dtype":"f32"}"#;
-        assert_eq!(
-            differences(was, now),
-            r#"prefix was "nlu", now "s2s"; shard was "1/2", now null; length_limit was null, now 5"#
-        );
-    }
 }

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use serde_json::{Map, Value};
 
 use super::super::Outcome;
 use super::RowWriter;
@@ -13,9 +12,10 @@ use crate::inference::embedder::Columns;
 use crate::io::stdio::{Content, Output};
 use crate::output::embeddings::{EmbeddingRecord, Writer};
 use crate::output::entry::{EntryError, JournalEntry};
-use crate::output::table::write_manifest;
-use crate::output::text_merge::{Layout, TextFormat};
+use crate::output::layout::{Layout, TextFormat};
+use crate::output::manifest::{Manifest, write_manifest};
 use crate::sequence::Sequence;
+use crate::sequence::digest::InputDigest;
 
 /// Writes one record of values per sequence, in any format of embeddings.
 pub(in crate::commands) struct EmbeddingRows(pub(in crate::commands) Writer);
@@ -36,7 +36,7 @@ impl RowWriter for EmbeddingRows {
 
     fn pass_over(&mut self) {}
 
-    fn finish(self) -> Result<Outcome> {
+    fn finish(self, _input: InputDigest) -> Result<Outcome> {
         self.0.finish()?;
         Ok(Outcome::Done)
     }
@@ -69,7 +69,7 @@ pub(in crate::commands) struct TextRows {
     output: Output,
     path: PathBuf,
     layout: Layout,
-    manifest: Map<String, Value>,
+    manifest: Manifest,
 }
 
 impl TextRows {
@@ -81,7 +81,7 @@ impl TextRows {
         path: &Path,
         format: TextFormat,
         header: &[u8],
-        manifest: Map<String, Value>,
+        manifest: Manifest,
     ) -> Result<Self> {
         let begun = || {
             let mut output = Output::create(path, Content::Text)?;
@@ -114,9 +114,10 @@ impl RowWriter for TextRows {
         self.layout.close_sequence();
     }
 
-    fn finish(mut self) -> Result<Outcome> {
+    fn finish(mut self, input: InputDigest) -> Result<Outcome> {
         self.output.finish()?;
-        self.layout.describe(&mut self.manifest);
+        self.manifest.set_layout(&self.layout);
+        self.manifest.input = Some(input);
         write_manifest(&self.path, &self.manifest)?;
         Ok(Outcome::Done)
     }

@@ -3,18 +3,20 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::json;
 use tempfile::TempDir;
 
 use super::{FeatureArgs, FeaturesArg, Stored, TrainFeatureArgs};
-use crate::args::{PrefixArg, RuntimeArgs, usage};
+use crate::args::{PrefixArg, RuntimeArgs, Shard, usage};
 use crate::commands::embed::resolve_layers;
-use crate::commands::opened::Opened;
+use crate::commands::opened::{Opened, TOOL};
 use crate::device::Compute;
 use crate::inference::embedder::{Embedder, Request};
 use crate::inference::pooling::Pooling;
 use crate::inference::token_budget::Stacks;
 use crate::model::Encoder;
+use crate::output::manifest::Manifest;
 use crate::output::row_cache::{Key, Precision, RowCache, key};
 use crate::probe::blind::Blind;
 use crate::probe::description::Source as Described;
@@ -153,8 +155,8 @@ impl Source {
         })?;
         let layers = layers(opened.checkpoint.config.num_layers)?;
         let encoder = opened.load(|loader| Encoder::load(loader, &opened.checkpoint.config))?;
-        let mut manifest = opened.provenance("embed")?;
-        manifest.insert("layers".to_owned(), json!(layers));
+        let settings = CacheSettings { layers: &layers };
+        let manifest = opened.manifest("embed", &settings, None)?;
         let temporary = match &args.cache {
             Some(_) => None,
             None => Some(
@@ -168,7 +170,7 @@ impl Source {
             (None, Some(root)) => root.path(),
             (None, None) => bail!("no directory for embeddings"),
         };
-        let manifest = serde_json::to_string_pretty(&without_command(manifest))?;
+        let manifest = serde_json::to_string_pretty(&of_rows(manifest))?;
         let cache = RowCache::open(root, &manifest, Precision::from(args.cache_dtype))
             .with_context(|| format!("opening the cache {}", root.display()))?;
         Ok(Source::Model(Box::new(ModelSource {
@@ -214,17 +216,26 @@ impl Source {
     }
 
     /// How results are made.
-    pub(crate) fn provenance(&self, command: &str) -> Result<Map<String, Value>> {
+    pub(crate) fn manifest(
+        &self,
+        command: &str,
+        settings: &impl Serialize,
+        shard: Option<Shard>,
+    ) -> Result<Manifest> {
         match self {
-            Source::Model(model) => model.opened.provenance(command),
+            Source::Model(model) => model.opened.manifest(command, settings, shard),
             Source::Blind { compute, kind, .. } => {
-                let mut map = Map::new();
-                let mut put = |key: &str, value: Value| map.insert(key.to_owned(), value);
-                put("tool", json!(concat!("ankh3 ", env!("CARGO_PKG_VERSION"))));
-                put("command", json!(command));
-                put("features", json!(kind.name()));
-                put("device", json!(compute.name));
-                Ok(map)
+                let mut manifest = Manifest {
+                    tool: Some(TOOL.to_owned()),
+                    command: Some(command.to_owned()),
+                    device: Some(compute.name.clone()),
+                    shard: shard.map(|shard| shard.to_string()),
+                    ..Manifest::default()
+                };
+                let features = json!(kind.name());
+                manifest.settings.insert("features".to_owned(), features);
+                manifest.set_settings(settings)?;
+                Ok(manifest)
             }
         }
     }
@@ -315,11 +326,20 @@ pub(crate) fn same_model(stored: &Stored, dir: &Path, opened: &Opened) -> Result
     Ok(())
 }
 
-/// What influences a number of an embedding; the command and the tool's version do not.
-fn without_command(mut manifest: Map<String, Value>) -> Map<String, Value> {
-    manifest.remove("command");
-    manifest.remove("tool");
-    manifest
+/// What influences the rows of a cache, for its manifest.
+#[derive(Serialize)]
+struct CacheSettings<'a> {
+    layers: &'a [usize],
+}
+
+/// The manifest without what does not influence a number. The name of the cache's folder is a hash of its text.
+fn of_rows(manifest: Manifest) -> Manifest {
+    Manifest {
+        tool: None,
+        command: None,
+        settings_sha256: None,
+        ..manifest
+    }
 }
 
 /// A protein's embedding holds NaN or infinity.

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use serde_json::{Map, Value};
 
 use super::OutputArgs;
 use crate::commands::Outcome;
@@ -11,10 +10,12 @@ use crate::commands::conveyor::RowWriter;
 use crate::inference::fill::{Filled, Site};
 use crate::io::stdio::{Content, Output, is_dash};
 use crate::output::entry::{EntryError, JournalEntry};
-use crate::output::table::{Cell, Table, TableFormat, write_manifest};
-use crate::output::text_merge::{Layout, TextFormat};
+use crate::output::layout::{Layout, TextFormat};
+use crate::output::manifest::{Manifest, write_manifest};
+use crate::output::table::{Cell, Table, TableFormat};
 use crate::output::write_fasta::write_record;
 use crate::sequence::Sequence;
+use crate::sequence::digest::InputDigest;
 
 /// Columns of the table of sites: one row per site and probable residue.
 const COLUMNS: [&str; 6] = ["id", "position", "filled", "rank", "residue", "probability"];
@@ -25,7 +26,7 @@ pub(super) struct FillRows {
     layout: Layout,
     path: PathBuf,
     sites: Option<SiteRows>,
-    manifest: Map<String, Value>,
+    manifest: Manifest,
     /// Masks that were filled.
     filled: u64,
     /// Records without a mask.
@@ -46,11 +47,7 @@ impl FillRows {
     ///
     /// # Errors
     /// Outputs that cannot be written.
-    pub(super) fn create(
-        args: &OutputArgs,
-        letters: &[u8],
-        manifest: Map<String, Value>,
-    ) -> Result<Self> {
+    pub(super) fn create(args: &OutputArgs, letters: &[u8], manifest: Manifest) -> Result<Self> {
         let path = &args.output;
         let fasta = Output::create(path, Content::Text)
             .with_context(|| format!("writing {}", path.display()))?;
@@ -103,12 +100,13 @@ impl RowWriter for FillRows {
         }
     }
 
-    fn finish(self) -> Result<Outcome> {
+    fn finish(mut self, input: InputDigest) -> Result<Outcome> {
         tracing::info!(
             "{} masks filled; {} records had none and are unchanged",
             self.filled,
             self.unmasked
         );
+        self.manifest.input = Some(input);
         self.fasta.finish()?;
         write_manifest(&self.path, &described(&self.manifest, &self.layout))?;
         if let Some(SiteRows { table, path, .. }) = self.sites {
@@ -144,9 +142,9 @@ impl SiteRows {
 }
 
 /// How a file of this layout was made.
-fn described(manifest: &Map<String, Value>, layout: &Layout) -> Map<String, Value> {
+fn described(manifest: &Manifest, layout: &Layout) -> Manifest {
     let mut manifest = manifest.clone();
-    layout.describe(&mut manifest);
+    manifest.set_layout(layout);
     manifest
 }
 

@@ -1,7 +1,6 @@
 //! The pairs of every protein as text: CASP's RR, or a table.
 
 use anyhow::Result;
-use serde_json::{Map, Value};
 
 use super::FormatArg;
 use super::maps::ContactMaps;
@@ -9,7 +8,8 @@ use crate::commands::contacts::Predictor;
 use crate::commands::conveyor::{GroupWork, TextBlock};
 use crate::inference::contacts::{PairMap, select};
 use crate::output::contact_list::{Pair, write_header, write_rows, write_rr};
-use crate::output::text_merge::TextFormat;
+use crate::output::layout::TextFormat;
+use crate::output::manifest::Manifest;
 use crate::sequence::Sequence;
 
 /// Predicts lists of pairs.
@@ -23,11 +23,7 @@ pub(super) struct ContactLists<'a> {
 }
 
 impl<'a> ContactLists<'a> {
-    pub(super) fn new(
-        maps: ContactMaps<'a>,
-        format: FormatArg,
-        manifest: &Map<String, Value>,
-    ) -> Self {
+    pub(super) fn new(maps: ContactMaps<'a>, format: FormatArg, manifest: &Manifest) -> Self {
         Self {
             remarks: remarks(&maps.predictor, manifest),
             scales: maps.predictor.value() == "score",
@@ -91,17 +87,15 @@ impl GroupWork for ContactLists<'_> {
     }
 }
 
-fn remarks(predictor: &Predictor, manifest: &Map<String, Value>) -> Vec<String> {
-    let word = |key: &str| {
-        let value = manifest.get(key).and_then(Value::as_str);
-        value.unwrap_or("none")
-    };
+fn remarks(predictor: &Predictor, manifest: &Manifest) -> Vec<String> {
+    let word = |word: Option<&str>| word.unwrap_or("none").to_owned();
+    let method = manifest.settings.get("method");
     let mut remarks = vec![format!(
         "{}, model {}, prefix {}, method {}",
-        word("tool"),
-        word("model"),
-        word("prefix"),
-        word("method")
+        word(manifest.tool.as_deref()),
+        word(manifest.model.as_deref()),
+        word(manifest.prefix.as_deref()),
+        word(method.and_then(|method| method.as_str()))
     )];
     if predictor.value() == "score" {
         remarks.push("values are scores divided by the highest of the protein, 0 where negative: an order, not probabilities".to_owned());

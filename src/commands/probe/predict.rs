@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use clap::Args;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::outcome::outputs;
 use crate::args::{InputArgs, RuntimeArgs, ScaleArgs, usage};
@@ -13,12 +14,14 @@ use crate::commands::Outcome;
 use crate::commands::conveyor::{GroupWork, Grouped, RowWriter, RunPlan, place, whole};
 use crate::commands::heads::{self, EmbeddingNotFinite, FeatureArgs, Protein, Source, Stored};
 use crate::io::stdio::Content;
-use crate::output::table::{Cell, Table, TableFormat, write_manifest};
+use crate::output::manifest::{Manifest, write_manifest};
+use crate::output::table::{Cell, Table, TableFormat};
 use crate::probe::description::{Method, Task};
 use crate::probe::head::Head;
 use crate::probe::parameters::Parameters;
 use crate::probe::report::{most_probable, softmax};
-use crate::sequence::{Rules, Sequence};
+use crate::sequence::digest::InputDigest;
+use crate::sequence::{Limit, Rules, Sequence};
 
 /// Residues of a group of proteins that are embedded together.
 const GROUP: usize = 1 << 15;
@@ -88,14 +91,21 @@ pub(super) fn run(args: &PredictArgs) -> Result<Outcome> {
         ));
     }
     let options = whole(args.input.options(Rules::default())?)?;
+    let limit = options.limit;
     let output = &args.output;
     let outputs = [(output.as_path(), Content::Text)];
     let plan = RunPlan::new(&args.input.files, options, &args.scale, &outputs)?;
     let source = Source::of_head(&stored, &args.head, &args.features, &args.runtime)?;
     let device = source.compute().device.clone();
     let head = head_of(&stored, &args.head, &device)?;
-    let manifest = manifest(args, &stored, &source)?;
-    let conveyor = plan.begin(&manifest)?;
+    let settings = PredictSettings {
+        head: &stored.description.name,
+        head_made_by: &stored.description.made_by,
+        head_sha256: stored.sha256()?,
+        length_limit: limit,
+    };
+    let manifest = source.manifest("probe predict", &settings, args.scale.shard)?;
+    let conveyor = plan.begin(&manifest.before_reading())?;
     let format = TableFormat::from_extension(output);
     let table = Table::create(output, format, &columns(task, args.per_residue))
         .with_context(|| format!("writing {}", output.display()))?;
@@ -116,18 +126,14 @@ pub(super) fn run(args: &PredictArgs) -> Result<Outcome> {
         .finish()
 }
 
-/// How the predictions are made: everything that influences them.
-fn manifest(args: &PredictArgs, stored: &Stored, source: &Source) -> Result<Map<String, Value>> {
-    let mut manifest = source.provenance("probe predict")?;
-    let mut put = |key: &str, value: Value| manifest.insert(key.to_owned(), value);
-    put("head", json!(stored.description.name));
-    put("head_made_by", json!(stored.description.made_by));
-    put("head_sha256", json!(stored.sha256()?));
-    put("per_residue", json!(args.per_residue));
-    if let Some(shard) = args.scale.shard {
-        put("shard", json!(shard.to_string()));
-    }
-    Ok(manifest)
+/// What influences predictions, for the manifest.
+#[derive(Serialize)]
+struct PredictSettings<'a> {
+    head: &'a str,
+    head_made_by: &'a Map<String, Value>,
+    head_sha256: String,
+    #[serde(skip_serializing_if = "Limit::is_none")]
+    length_limit: Limit,
 }
 
 /// A head, and where its features come from.
@@ -190,7 +196,7 @@ struct PredictionRows {
     task: Task,
     per_residue: bool,
     output: PathBuf,
-    manifest: Map<String, Value>,
+    manifest: Manifest,
 }
 
 impl RowWriter for PredictionRows {
@@ -214,8 +220,9 @@ impl RowWriter for PredictionRows {
         self.table.close_sequence();
     }
 
-    fn finish(mut self) -> Result<Outcome> {
-        self.table.layout().describe(&mut self.manifest);
+    fn finish(mut self, input: InputDigest) -> Result<Outcome> {
+        self.manifest.set_layout(self.table.layout());
+        self.manifest.input = Some(input);
         self.table.finish()?;
         write_manifest(&self.output, &self.manifest)?;
         Ok(Outcome::Done)

@@ -7,23 +7,19 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use anyhow::Result;
-use serde_json::{Map, Value};
 
 use crate::inference::score::{Answers, Key};
 use crate::output::entry::JournalEntry;
 use crate::output::journal::{self, Journal};
+use crate::output::manifest::Manifest;
 
 /// The journal of answers.
 pub(super) struct AnswerJournal(Rc<RefCell<Journal>>);
 
 impl AnswerJournal {
     /// Opens the journal beside `output`, or begins one; `manifest` is its key. The answers are for the scorer.
-    pub(super) fn open<'a>(
-        output: &Path,
-        manifest: &Map<String, Value>,
-    ) -> Result<(Self, Answers<'a>)> {
-        let (mut replay, journal) =
-            journal::open(&path_for(output), &serde_json::to_string(manifest)?)?;
+    pub(super) fn open<'a>(output: &Path, manifest: &Manifest) -> Result<(Self, Answers<'a>)> {
+        let (mut replay, journal) = journal::open(&path_for(output), &manifest.journal_key()?)?;
         let mut known = HashMap::new();
         while let Some(entry) = replay.next_entry()? {
             if let Some((key, values)) = entry.split_first_chunk() {

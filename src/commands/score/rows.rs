@@ -11,17 +11,22 @@ use super::target::{ListedVariant, ScoreTarget};
 use crate::commands::Outcome;
 use crate::commands::conveyor::{RowWriter, place};
 use crate::inference::score::{log_likelihood, pseudo_perplexity, spearman};
-use crate::output::table::{Cell, Table, write_manifest};
+use crate::output::manifest::{Manifest, write_manifest};
+use crate::output::table::{Cell, Table};
 use crate::report::heatmap::HeatMap;
 use crate::report::picture::{self, Picture};
 use crate::sequence::Sequence;
+use crate::sequence::digest::InputDigest;
+
+/// The manifest's key of the correlation of each protein.
+pub(crate) const SPEARMAN: &str = "spearman";
 
 /// Writes the table of scores.
 pub(super) struct ScoreRows<'a> {
     table: Table,
     target: &'a ScoreTarget,
     output: PathBuf,
-    manifest: Map<String, Value>,
+    manifest: Manifest,
     /// Where a scan is drawn.
     picture: Option<Picture>,
     /// Whether answers are kept beside the output.
@@ -40,7 +45,7 @@ impl<'a> ScoreRows<'a> {
         table: Table,
         target: &'a ScoreTarget,
         output: &Path,
-        manifest: Map<String, Value>,
+        manifest: Manifest,
     ) -> Self {
         Self {
             table,
@@ -89,7 +94,7 @@ impl RowWriter for ScoreRows<'_> {
         self.table.close_sequence();
     }
 
-    fn finish(mut self) -> Result<Outcome> {
+    fn finish(mut self, input: InputDigest) -> Result<Outcome> {
         if self.without_variants > 0 {
             tracing::info!("{} sequences have no variants", self.without_variants);
         }
@@ -97,7 +102,8 @@ impl RowWriter for ScoreRows<'_> {
             tracing::warn!("{} variants left out", self.left_out);
         }
         self.add_correlations();
-        self.table.layout().describe(&mut self.manifest);
+        self.manifest.set_layout(self.table.layout());
+        self.manifest.input = Some(input);
         self.table.finish()?;
         if let (Some(picture), Some(map)) = (&self.picture, &self.heatmap) {
             picture::draw(picture, map)
@@ -192,7 +198,8 @@ impl ScoreRows<'_> {
         }
         if !correlations.is_empty() {
             let correlations = Value::Object(correlations);
-            self.manifest.insert("spearman".to_owned(), correlations);
+            let settings = &mut self.manifest.settings;
+            settings.insert(SPEARMAN.to_owned(), correlations);
         }
     }
 }

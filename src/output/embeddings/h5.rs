@@ -70,7 +70,7 @@ impl H5Writer {
 }
 
 fn write_metadata(file: &H5File, schema: &Schema) -> io::Result<()> {
-    for (key, value) in &schema.metadata {
+    for (key, value) in &schema.metadata.to_map()? {
         let text = match value {
             Value::String(text) => text.clone(),
             other => other.to_string(),

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::output::manifest::Manifest;
+
 use super::{Column, EmbeddingError, EmbeddingRecord, Format, OutDtype, Reader, Schema};
 
 /// What one pass over a file tells.
@@ -22,7 +24,7 @@ pub struct Summary {
     /// Number type in the file.
     pub dtype: OutDtype,
     /// How the embeddings were made.
-    pub metadata: serde_json::Map<String, serde_json::Value>,
+    pub metadata: Manifest,
 }
 
 /// The values of one column.

@@ -16,6 +16,7 @@ use super::numbers::rounded;
 use super::reader::Records;
 use super::writer::RecordWriter;
 use super::{Column, EmbeddingRecord, OutDtype, Rows, Schema};
+use crate::output::manifest::Manifest;
 
 /// Writes lines as they come.
 pub(super) struct JsonlWriter {
@@ -161,6 +162,6 @@ fn schema_of_first_line(path: &Path) -> io::Result<Schema> {
     Ok(Schema {
         columns,
         dtype: OutDtype::F32,
-        metadata: serde_json::Map::new(),
+        metadata: Manifest::default(),
     })
 }

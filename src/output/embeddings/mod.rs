@@ -17,8 +17,6 @@ use std::collections::HashSet;
 use std::io;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
-
 pub mod arrow;
 mod destination;
 mod error;
@@ -37,6 +35,7 @@ pub mod safetensors;
 pub mod tsv;
 mod writer;
 
+use super::manifest::Manifest;
 pub use destination::{Destination, remove_unfinished};
 pub use error::EmbeddingError;
 pub use format::Format;
@@ -130,9 +129,8 @@ pub struct Schema {
     pub columns: Vec<Column>,
     /// Number type in the file.
     pub dtype: OutDtype,
-    /// Provenance: model, revision, prefix, layers, pooling, dtype, device, version, …. Its order
-    /// is kept. `shard` (`"i/n"`, 1-based) marks one part of a run; see [`merge`].
-    pub metadata: Map<String, Value>,
+    /// How the embeddings were made.
+    pub metadata: Manifest,
 }
 
 /// The metadata key under which a file carries its [`Schema`].

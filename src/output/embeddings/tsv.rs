@@ -17,6 +17,7 @@ use super::numbers::round_one;
 use super::reader::Records;
 use super::writer::RecordWriter;
 use super::{Column, EmbeddingRecord, OutDtype, Rows, Schema};
+use crate::output::manifest::Manifest;
 
 /// Writes rows as they come.
 pub(super) struct TsvWriter {
@@ -138,7 +139,7 @@ fn schema_of_header(names: &csv::StringRecord) -> io::Result<Schema> {
     Ok(Schema {
         columns,
         dtype: OutDtype::F32,
-        metadata: serde_json::Map::new(),
+        metadata: Manifest::default(),
     })
 }
 

@@ -3,21 +3,19 @@
 //! The manifests of shards tell how many rows each sequence has, none included, so rows are taken in turn without looking at what they say, and the result
 //! is the bytes that one run without shards would have written. Files without `shard` are laid end to end in the order given.
 
-mod layout;
 mod part;
 
 use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-pub use layout::{Layout, RowCounts, TextFormat};
 pub use part::Part;
 
-use self::layout::ROWS;
-use super::shards::{self, Made, SHARD, ShardError};
-use super::table::write_manifest;
+use super::layout::RowCounts;
+use super::manifest::{Manifest, write_manifest};
+use super::shards::{self, Made, ShardError};
 use crate::io::stdio::{Content, Output};
 
 /// The manifest's key of a correlation for each protein: those of all files are told together.
@@ -38,7 +36,7 @@ pub enum TextMergeError {
         source: io::Error,
     },
     /// A shard whose manifest does not tell its rows.
-    #[error("{}.json does not tell the rows of each sequence ({ROWS}), without which shards cannot be joined; make the shard again", path.display())]
+    #[error("{}.json does not tell the rows of each sequence (rows_per_sequence), without which shards cannot be joined; make the shard again", path.display())]
     NoRows {
         /// The file.
         path: PathBuf,
@@ -113,12 +111,12 @@ pub fn merge(parts: Vec<Part>, output: &Path) -> Result<u64, TextMergeError> {
 }
 
 /// How the merged file was made: as each of them, and no shard.
-fn common_manifest(parts: &[Part]) -> Result<Map<String, Value>, TextMergeError> {
-    let mut manifest = Map::new();
+fn common_manifest(parts: &[Part]) -> Result<Manifest, TextMergeError> {
+    let mut manifest = Manifest::default();
     let mut correlations = BTreeMap::new();
     for part in parts {
         let first = &parts[0];
-        shards::compare(first.made(), part.made(), &[ROWS, SPEARMAN])?;
+        shards::compare(first.made(), part.made(), &[SPEARMAN])?;
         if first.header != part.header {
             let shown = |part: &Part| {
                 let text = String::from_utf8_lossy(&part.header);
@@ -129,15 +127,19 @@ fn common_manifest(parts: &[Part]) -> Result<Map<String, Value>, TextMergeError>
                 ShardError::mismatch(&first.path, &part.path, "header", left, right).into(),
             );
         }
-        let own = part.manifest.get(SPEARMAN).and_then(Value::as_object);
-        if manifest.is_empty() || (correlations.is_empty() && own.is_some()) {
+        let own = part
+            .manifest
+            .settings
+            .get(SPEARMAN)
+            .and_then(Value::as_object);
+        if manifest == Manifest::default() || (correlations.is_empty() && own.is_some()) {
             manifest.clone_from(&part.manifest);
         }
         correlations.extend(own.cloned().unwrap_or_default());
     }
-    manifest.shift_remove(SHARD);
-    manifest.shift_remove(ROWS);
-    if let Some(all) = manifest.get_mut(SPEARMAN) {
+    manifest.shard = None;
+    manifest.rows = None;
+    if let Some(all) = manifest.settings.get_mut(SPEARMAN) {
         *all = Value::Object(correlations.into_iter().collect());
     }
     Ok(manifest)

@@ -1,21 +1,21 @@
 //! One file to be merged: its manifest, and its rows one after the other.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, ErrorKind};
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
 
 use super::TextMergeError;
-use super::layout::{FORMAT, ROWS, RowCounts, TextFormat};
 use crate::io::stdio::BUFFER;
-use crate::output::shards::{Made, SHARD};
+use crate::output::layout::{RowCounts, TextFormat};
+use crate::output::manifest::Manifest;
+use crate::output::shards::Made;
 
 /// A FASTA file or table with the manifest beside it.
 pub struct Part {
     pub(super) path: PathBuf,
-    pub(super) manifest: Map<String, Value>,
+    pub(super) manifest: Manifest,
     pub(super) format: TextFormat,
     /// Of a shard: the rows of each sequence.
     pub(super) rows: Option<RowCounts>,
@@ -34,13 +34,10 @@ impl Part {
             path: path.to_owned(),
             source: error,
         };
-        let Some(manifest) = manifest(path)? else {
+        let Some(manifest) = Manifest::read_beside(path).map_err(read)? else {
             return Ok(None);
         };
-        let Some(format) = manifest
-            .get(FORMAT)
-            .and_then(|format| serde_json::from_value(format.clone()).ok())
-        else {
+        let Some(format) = manifest.format else {
             return Ok(None);
         };
         let mut part = Part {
@@ -78,7 +75,7 @@ impl Part {
     pub(super) fn made(&self) -> Made<'_> {
         Made {
             path: &self.path,
-            metadata: &self.manifest,
+            manifest: &self.manifest,
         }
     }
 
@@ -116,8 +113,8 @@ impl Part {
                 String::from_utf8_lossy(&header[..end.unwrap_or(header.len())]).into_owned()
             }),
             TextFormat::Tsv => first_cell(row, b'\t'),
-            TextFormat::Csv => first_cell(row, b','),
             TextFormat::Rr => None,
+            TextFormat::Csv => first_cell(row, b','),
         };
         id.ok_or_else(|| TextMergeError::NotARow {
             path: self.path.clone(),
@@ -142,31 +139,14 @@ fn first_cell(row: &[u8], separator: u8) -> Option<String> {
     cells.get(0).map(str::to_owned)
 }
 
-/// What stands in `FILE.json`; `None` if there is no such file.
-fn manifest(path: &Path) -> Result<Option<Map<String, Value>>, TextMergeError> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".json");
-    let beside = PathBuf::from(beside);
-    let read = |source| TextMergeError::Read {
-        path: beside.clone(),
-        source,
-    };
-    match std::fs::read_to_string(&beside) {
-        Ok(text) => serde_json::from_str(&text)
-            .map(Some)
-            .map_err(|error| read(error.into())),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(read(error)),
-    }
-}
-
 /// The rows of each sequence, which a shard's manifest tells.
-fn rows(path: &Path, manifest: &Map<String, Value>) -> Result<Option<RowCounts>, TextMergeError> {
-    if !manifest.contains_key(SHARD) {
+fn rows(path: &Path, manifest: &Manifest) -> Result<Option<RowCounts>, TextMergeError> {
+    if manifest.shard.is_none() {
         return Ok(None);
     }
-    let rows = manifest.get(ROWS).cloned();
-    rows.and_then(|rows| serde_json::from_value(rows).ok())
+    manifest
+        .rows
+        .clone()
         .map(Some)
         .ok_or_else(|| TextMergeError::NoRows {
             path: path.to_owned(),

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use super::{Content, ReportError, Source, contacts, sequences, table, training};
 use crate::output::embeddings::Format;
 use crate::output::embeddings::inspect::observe;
+use crate::output::manifest::Manifest;
 
 /// Reads one file of a run.
 ///
@@ -25,8 +26,8 @@ pub fn source(path: &Path) -> Result<Source, ReportError> {
     let (bytes, sha256) = size_and_hash(path).map_err(fail)?;
     let content = content(path)?;
     let provenance = match &content {
-        Content::Embeddings(summary, _) if !summary.metadata.is_empty() => {
-            Some(Value::Object(summary.metadata.clone()))
+        Content::Embeddings(summary, _) if summary.metadata != Manifest::default() => {
+            Some(Value::Object(summary.metadata.to_map().map_err(fail)?))
         }
         Content::Manifest => manifest(path)?,
         _ => {

@@ -2,7 +2,7 @@
 
 use super::super::{Reader, Schema};
 use super::MergeError;
-use crate::output::shards::{self, Made, SHARD, ShardError};
+use crate::output::shards::{self, Made, ShardError};
 
 /// The schema that all inputs share, `shard` left out.
 pub(super) fn common_schema(inputs: &[Reader]) -> Result<Schema, MergeError> {
@@ -13,7 +13,7 @@ pub(super) fn common_schema(inputs: &[Reader]) -> Result<Schema, MergeError> {
         compare(first, other)?;
     }
     let mut schema = first.schema().clone();
-    schema.metadata.shift_remove(SHARD);
+    schema.metadata.shard = None;
     Ok(schema)
 }
 
@@ -37,7 +37,7 @@ fn compare(first: &Reader, second: &Reader) -> Result<(), ShardError> {
 fn made(reader: &Reader) -> Made<'_> {
     Made {
         path: reader.path(),
-        metadata: &reader.schema().metadata,
+        manifest: &reader.schema().metadata,
     }
 }
 
