@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use ankh3::checkpoint::init::{self, Preset};
 use ankh3::checkpoint::inspect::Summary;
 use ankh3::checkpoint::layout::LmHead;
-use ankh3::checkpoint::{Checkpoint, CheckpointError, StoredDtype, convert};
+use ankh3::checkpoint::{Checkpoint, CheckpointError, convert};
+use ankh3::number::NumberType;
 use ankh3::tokenizer::{TaskPrefix, Tokenizer};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -122,7 +123,7 @@ fn pickle_shards_in_bf16_hold_what_pytorch_sees() {
     // bf16 has 8 significant bits: rounding moves a value by at most 2^-8 of itself.
     assert_holds_what_pytorch_sees(&checkpoint, as_bf16, 2.0_f64.powi(-8));
     let table = checkpoint.tensor("shared.weight", &[40, 8]).unwrap();
-    assert_eq!(table.dtype, StoredDtype::Bf16);
+    assert_eq!(table.dtype, NumberType::Bf16);
 }
 
 #[test]
@@ -310,7 +311,7 @@ fn what_is_no_t5_is_refused() {
 fn init_writes_a_model_that_loads() {
     let parent = tempfile::tempdir().unwrap();
     let dir = parent.path().join("models/nano");
-    init::init(&dir, Preset::Nano, 7, StoredDtype::Bf16).unwrap();
+    init::init(&dir, Preset::Nano, 7, NumberType::Bf16).unwrap();
     let checkpoint = Checkpoint::load(&dir).unwrap();
     let summary = Summary::of(&checkpoint);
     assert_eq!(summary.problems, Vec::<String>::new());
@@ -329,7 +330,7 @@ fn init_writes_a_model_that_loads() {
         .map(|e| e.unwrap().file_name())
         .collect();
     assert_eq!(left, ["nano"], "nothing unfinished is left behind");
-    let message = init::init(&dir, Preset::Nano, 7, StoredDtype::Bf16)
+    let message = init::init(&dir, Preset::Nano, 7, NumberType::Bf16)
         .unwrap_err()
         .to_string();
     assert!(message.contains("not empty"), "{message}");
@@ -343,10 +344,10 @@ fn the_same_seed_is_the_same_file_and_bf16_is_f32_rounded() {
         init::init(&dir, Preset::Nano, seed, dtype).unwrap();
         dir
     };
-    let a = make("a", 1, StoredDtype::Bf16);
-    let b = make("b", 1, StoredDtype::Bf16);
-    let other = make("c", 2, StoredDtype::Bf16);
-    let wide = make("d", 1, StoredDtype::F32);
+    let a = make("a", 1, NumberType::Bf16);
+    let b = make("b", 1, NumberType::Bf16);
+    let other = make("c", 2, NumberType::Bf16);
+    let wide = make("d", 1, NumberType::F32);
     let bytes = |dir: &Path| fs::read(dir.join("model.safetensors")).unwrap();
     assert_eq!(bytes(&a), bytes(&b));
     assert_ne!(bytes(&a), bytes(&other));
@@ -367,7 +368,7 @@ fn written_files_have_ordinary_permissions() {
     use std::os::unix::fs::PermissionsExt;
     let parent = tempfile::tempdir().unwrap();
     let dir = parent.path().join("nano");
-    init::init(&dir, Preset::Nano, 0, StoredDtype::Bf16).unwrap();
+    init::init(&dir, Preset::Nano, 0, NumberType::Bf16).unwrap();
     let mode = |name: &str| fs::metadata(dir.join(name)).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode("model.safetensors"), mode("config.json"));
 }

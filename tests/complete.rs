@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
 
-use ankh3::checkpoint::StoredDtype;
 use ankh3::checkpoint::init::{Preset, init};
+use ankh3::number::NumberType;
 
 const STANDARD: &str = "ACDEFGHIKLMNPQRSTVWY";
 
@@ -15,7 +15,7 @@ const STANDARD: &str = "ACDEFGHIKLMNPQRSTVWY";
 static MODEL: LazyLock<(tempfile::TempDir, PathBuf)> = LazyLock::new(|| {
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("nano");
-    init(&model, Preset::Nano, 3, StoredDtype::F32).unwrap();
+    init(&model, Preset::Nano, 3, NumberType::F32).unwrap();
     (folder, model)
 });
 
@@ -307,7 +307,7 @@ fn a_record_too_short_to_cut_is_named_or_left_out() {
 fn weights_that_are_no_numbers_are_an_error_and_never_a_sequence() {
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("broken");
-    init(&model, Preset::Nano, 3, StoredDtype::F32).unwrap();
+    init(&model, Preset::Nano, 3, NumberType::F32).unwrap();
     let file = model.join("model.safetensors");
     let mut bytes = std::fs::read(&file).unwrap();
     let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;

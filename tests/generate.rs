@@ -10,9 +10,8 @@ use ankh3::inference::generate::{
     Settings, Strategy,
 };
 use ankh3::kernels::linear::WeightForm;
-use ankh3::model::{
-    Config, Decoder, Encoder, Loader, Packed, StoredDtype, TensorView, WeightSource,
-};
+use ankh3::model::{Config, Decoder, Encoder, Loader, Packed, TensorView, WeightSource};
+use ankh3::number::NumberType;
 use candle_core::{DType, Device, Result};
 use serde_json::Value;
 
@@ -28,7 +27,7 @@ struct Weights(BTreeMap<String, Vec<u8>>);
 impl WeightSource for Weights {
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<TensorView<'_>> {
         Ok(TensorView {
-            dtype: StoredDtype::F32,
+            dtype: NumberType::F32,
             shape: shape.to_vec(),
             bytes: self.0[name].as_slice().into(),
         })

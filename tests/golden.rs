@@ -9,9 +9,8 @@ use ankh3::kernels::cpu::Isa;
 use ankh3::kernels::linear::WeightForm;
 use ankh3::model::decoder::StepInput;
 use ankh3::model::relative_position::{Direction, relative_position_bucket};
-use ankh3::model::{
-    Config, Decoder, Encoder, Loader, Packed, StoredDtype, TensorView, WeightSource,
-};
+use ankh3::model::{Config, Decoder, Encoder, Loader, Packed, TensorView, WeightSource};
+use ankh3::number::NumberType;
 use candle_core::{DType, Device, Result, Tensor};
 use safetensors::SafeTensors;
 
@@ -55,7 +54,7 @@ impl WeightSource for Source {
         let bytes = self.0.get(name).unwrap_or_else(|| panic!("no {name}"));
         assert_eq!(bytes.len(), shape.iter().product::<usize>() * 4, "{name}");
         Ok(TensorView {
-            dtype: StoredDtype::F32,
+            dtype: NumberType::F32,
             shape: shape.to_vec(),
             bytes: bytes.into(),
         })

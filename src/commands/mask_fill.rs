@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde::Serialize;
 
 use self::rows::FillRows;
@@ -45,13 +45,6 @@ pub struct MaskFillArgs {
     runtime: RuntimeArgs,
 }
 
-impl MaskFillArgs {
-    /// CPU threads asked for.
-    pub fn threads(&self) -> Option<usize> {
-        self.runtime.threads
-    }
-}
-
 const NOTES: &str = "\
 How a site is filled:
   r_k = argmax p(· | encoder_input, r_0 … r_{k-1}), a softmax over the residues of --allow alone
@@ -75,20 +68,11 @@ struct HowArgs {
 
     /// In which order the masks of a protein are filled.
     #[arg(long, value_enum, default_value = "left")]
-    order: OrderArg,
+    order: Order,
 
     /// Residues that may be filled in; probabilities are normalised over them.
     #[arg(long, value_name = "LETTERS", default_value_t = String::from_utf8_lossy(STANDARD).into_owned())]
     allow: String,
-}
-
-/// [`Order`] on the command line.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum OrderArg {
-    /// From left to right, all in one pass.
-    Left,
-    /// One at a time, the most certain first, each time encoded anew.
-    Certain,
 }
 
 /// Where the results go.
@@ -116,13 +100,6 @@ impl HowArgs {
             Masks::Words
         }
     }
-
-    fn order(&self) -> Order {
-        match self.order {
-            OrderArg::Left => Order::Left,
-            OrderArg::Certain => Order::Certain,
-        }
-    }
 }
 
 /// Runs the command.
@@ -145,9 +122,7 @@ pub fn run(args: &MaskFillArgs) -> Result<Outcome> {
         .map(|path| (path.as_path(), Content::Text))
         .collect();
     let plan = RunPlan::new(&args.input.files, options, &args.scale, &outputs)?;
-    let opened = Opened::on_all(&args.model, &args.runtime, |checkpoint| {
-        checkpoint.tokenizer.default_prefix()
-    })?;
+    let opened = Opened::on_all(&args.model, &args.runtime)?;
     let (tokenizer, prefix) = (&opened.checkpoint.tokenizer, opened.prefix);
     let residues = Residues::new(args.how.allow.as_bytes(), tokenizer).context("--allow")?;
     let settings = FillSettings::new(args, &residues, limit);
@@ -159,7 +134,7 @@ pub fn run(args: &MaskFillArgs) -> Result<Outcome> {
     let max_tokens = opened.batch_tokens(&args.runtime, Stacks::Both);
     let at_hand = opened.tokens_at_hand(&args.runtime, max_tokens);
     let model = MaskedModel::new(stacks.collect(), tokenizer, prefix, residues, max_tokens)?;
-    let order = args.how.order();
+    let order = args.how.order;
     let filling = Filling {
         filler: Filler::new(model, order),
         order,
@@ -182,8 +157,8 @@ impl<'a> FillSettings<'a> {
     fn new(args: &MaskFillArgs, residues: &'a Residues, length_limit: Limit) -> Self {
         FillSettings {
             order: match args.how.order {
-                OrderArg::Left => "left",
-                OrderArg::Certain => "certain",
+                Order::Left => "left",
+                Order::Certain => "certain",
             },
             mask_x: args.how.mask_x,
             allow: String::from_utf8_lossy(residues.letters()),

@@ -19,7 +19,8 @@ use super::heads::FeatureArgs;
 use crate::args::{InputArgs, RuntimeArgs, ScaleArgs, usage};
 use crate::inference::contacts::Top;
 use crate::io::stdio::Content;
-use crate::output::embeddings::{Column, Destination, Format, OutDtype, Rows, Schema, Writer};
+use crate::number::NumberType;
+use crate::output::embeddings::{Column, Destination, Format, Rows, Schema, Writer};
 use crate::output::manifest::Manifest;
 use crate::report::picture::Picture;
 use crate::sequence::{Limit, Rules};
@@ -43,13 +44,6 @@ pub struct PredictContactsArgs {
     scale: ScaleArgs,
     #[command(flatten)]
     runtime: RuntimeArgs,
-}
-
-impl PredictContactsArgs {
-    /// CPU threads asked for.
-    pub fn threads(&self) -> Option<usize> {
-        self.runtime.threads
-    }
 }
 
 const EXAMPLES: &str = "\
@@ -259,7 +253,7 @@ fn matrices(path: &Path, format: FormatArg, metadata: Manifest) -> Result<Writer
             width: 1,
             rows: Rows::PerPair,
         }],
-        dtype: OutDtype::F32,
+        dtype: NumberType::F32,
         metadata,
     };
     let format = if format == FormatArg::Npz {

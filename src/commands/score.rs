@@ -9,7 +9,7 @@ mod work;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde::Serialize;
 
 use self::answers::AnswerJournal;
@@ -58,13 +58,6 @@ pub struct ScoreArgs {
     runtime: RuntimeArgs,
 }
 
-impl ScoreArgs {
-    /// CPU threads asked for.
-    pub fn threads(&self) -> Option<usize> {
-        self.runtime.threads
-    }
-}
-
 const NOTES: &str = "\
 Formulas (positions count from 1; w is the protein's residue, m the mutant's; higher is better):
   log p(a at i)      log-softmax over the 20 standard residues of the decoder's logits after <start> <extra_id_0>, where the encoder reads the protein with
@@ -111,7 +104,7 @@ struct WhatArgs {
 
     /// How variants are scored [default: masked].
     #[arg(long, value_enum, requires = "effects")]
-    method: Option<MethodArg>,
+    method: Option<Method>,
 
     /// Mask this share of the residues at once: faster and approximate.
     #[arg(long, value_name = "F", value_parser = fraction)]
@@ -135,17 +128,6 @@ struct WhatArgs {
     plot: Option<PathBuf>,
 }
 
-/// [`Method`] on the command line.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum MethodArg {
-    /// Several residues masked at once, the decoder fed with the wild type: the fastest.
-    WildType,
-    /// One residue masked at a time, all its substitutions from one pass.
-    Masked,
-    /// The pseudo-log-likelihood of the whole mutant against the protein's: the slowest.
-    Pll,
-}
-
 /// Where the scores go.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Output")]
@@ -156,28 +138,13 @@ struct OutputArgs {
 
     /// The format [default: by the file's extension; tsv on stdout].
     #[arg(long, value_enum)]
-    format: Option<FormatArg>,
-}
-
-/// [`TableFormat`] on the command line.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum FormatArg {
-    /// Tab-separated, with a header.
-    Tsv,
-    /// Comma-separated, with a header.
-    Csv,
-    /// One JSON object a line.
-    Jsonl,
+    format: Option<TableFormat>,
 }
 
 impl OutputArgs {
     fn format(&self) -> TableFormat {
-        match self.format {
-            Some(FormatArg::Tsv) => TableFormat::Tsv,
-            Some(FormatArg::Csv) => TableFormat::Csv,
-            Some(FormatArg::Jsonl) => TableFormat::Jsonl,
-            None => TableFormat::from_extension(&self.output),
-        }
+        let by_extension = || TableFormat::from_extension(&self.output);
+        self.format.unwrap_or_else(by_extension)
     }
 }
 
@@ -190,11 +157,7 @@ fn fraction(text: &str) -> Result<f64, String> {
 
 impl WhatArgs {
     fn method(&self) -> Method {
-        match self.method {
-            Some(MethodArg::WildType) => Method::WildType,
-            None | Some(MethodArg::Masked) => Method::Masked,
-            Some(MethodArg::Pll) => Method::PseudoLikelihood,
-        }
+        self.method.unwrap_or(Method::Masked)
     }
 
     /// How many residues are masked at once; `effects` says whether variants are scored.
@@ -236,9 +199,7 @@ pub fn run(args: &ScoreArgs) -> Result<Outcome> {
         plan.expect_one_protein()?;
     }
     let on_bad = plan.on_bad();
-    let opened = Opened::on_all(&args.model, &args.runtime, |checkpoint| {
-        checkpoint.tokenizer.default_prefix()
-    })?;
+    let opened = Opened::on_all(&args.model, &args.runtime)?;
     let settings = ScoreSettings::new(args, &target, masking, limit);
     let manifest = opened.manifest("score", &settings, args.scale.shard)?;
     let conveyor = plan.begin(&manifest.before_reading())?;

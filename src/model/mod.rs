@@ -24,4 +24,4 @@ pub use encoder::Encoder;
 pub use mode::Mode;
 pub use packed::Packed;
 pub use source::Source;
-pub use weights::{Loader, StoredDtype, TensorView, WeightSource};
+pub use weights::{Loader, TensorView, WeightSource};

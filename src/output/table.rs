@@ -13,12 +13,13 @@ use crate::io::stdio::{Content, Output};
 
 /// The text format of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum TableFormat {
-    /// Tab-separated, with a header line.
+    /// Tab-separated, with a header line
     Tsv,
-    /// Comma-separated, with a header line.
+    /// Comma-separated, with a header line
     Csv,
-    /// One JSON object per line.
+    /// One JSON object per line
     Jsonl,
 }
 

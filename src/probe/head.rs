@@ -22,12 +22,14 @@ const MLP_DROPOUT: f64 = 0.2;
 /// What stands between embeddings and the last layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Body {
-    /// Nothing.
+    /// No layer: the last layer reads embeddings directly
     Linear,
-    /// A hidden layer of half the width.
+    /// One hidden layer of half the width
     Mlp,
-    /// A ConvBERT layer: the paper's head.
+    /// A ConvBERT layer, as in the paper
+    #[cfg_attr(feature = "cli", value(name = "convbert"))]
     ConvBert,
 }
 

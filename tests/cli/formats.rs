@@ -2,11 +2,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use ankh3::output::embeddings::{Format, OutDtype, Reader};
+use ankh3::output::embeddings::{Format, Reader};
 use half::{bf16, f16};
 use serde_json::{Value, json};
 
 use crate::support::{bytes, folder_with, names, nano, project, proteins, run, tiny};
+use ankh3::number::NumberType;
 
 /// The interpreter with the libraries of `tests/requirements.txt`.
 fn python() -> PathBuf {
@@ -20,16 +21,16 @@ fn python() -> PathBuf {
     python
 }
 
-fn round(value: f32, dtype: OutDtype) -> f32 {
+fn round(value: f32, dtype: NumberType) -> f32 {
     match dtype {
-        OutDtype::F32 => value,
-        OutDtype::F16 => f16::from_f32(value).to_f32(),
-        OutDtype::Bf16 => bf16::from_f32(value).to_f32(),
+        NumberType::F32 => value,
+        NumberType::F16 => f16::from_f32(value).to_f32(),
+        NumberType::Bf16 => bf16::from_f32(value).to_f32(),
     }
 }
 
 /// What a file must hold: the values of `exact` (f32, another format) rounded to `dtype`, under its own provenance.
-fn expected(file: &Path, exact: &Path, dtype: OutDtype) -> Value {
+fn expected(file: &Path, exact: &Path, dtype: NumberType) -> Value {
     let schema = Reader::open(file).unwrap().schema().clone();
     assert_eq!(schema.dtype, dtype);
     let records: Vec<Value> = Reader::open(exact)
@@ -63,7 +64,7 @@ fn read_by_python(format: Format, file: &Path, expected: &Value) {
 }
 
 /// Written by the command under `flags`, read by Python, compared with what the command writes as f32 in another format.
-fn reads_back(format: Format, flags: &str, dtype: OutDtype) {
+fn reads_back(format: Format, flags: &str, dtype: NumberType) {
     let folder = folder_with(&proteins(&[3, 1, 40, 12]));
     let path = folder.path();
     let file = path.join(format!("out.{}", format.name()));
@@ -92,26 +93,26 @@ fn tsv() {
     reads_back(
         Format::Tsv,
         "--pooling mean,max --layers 1,-1",
-        OutDtype::F32,
+        NumberType::F32,
     );
-    reads_back(Format::Tsv, "", OutDtype::F16);
+    reads_back(Format::Tsv, "", NumberType::F16);
 }
 
 #[test]
 fn jsonl() {
-    reads_back(Format::Jsonl, "--pooling per-residue,std", OutDtype::F32);
+    reads_back(Format::Jsonl, "--pooling per-residue,std", NumberType::F32);
 }
 
 #[test]
 fn npy() {
-    reads_back(Format::Npy, "", OutDtype::F32);
-    reads_back(Format::Npy, "--pooling mean", OutDtype::F16);
+    reads_back(Format::Npy, "", NumberType::F32);
+    reads_back(Format::Npy, "--pooling mean", NumberType::F16);
 }
 
 #[test]
 fn npz() {
-    reads_back(Format::Npz, "", OutDtype::F32);
-    reads_back(Format::Npz, "--pooling per-residue,mean", OutDtype::F16);
+    reads_back(Format::Npz, "", NumberType::F32);
+    reads_back(Format::Npz, "--pooling per-residue,mean", NumberType::F16);
 }
 
 #[test]
@@ -119,25 +120,29 @@ fn h5() {
     reads_back(
         Format::H5,
         "--pooling per-residue,min --layers 0,2",
-        OutDtype::F32,
+        NumberType::F32,
     );
-    reads_back(Format::H5, "--pooling mean", OutDtype::F16);
+    reads_back(Format::H5, "--pooling mean", NumberType::F16);
 }
 
 #[test]
 fn safetensors() {
-    reads_back(Format::Safetensors, "", OutDtype::F32);
-    reads_back(Format::Safetensors, "--pooling mean,std", OutDtype::Bf16);
+    reads_back(Format::Safetensors, "", NumberType::F32);
+    reads_back(Format::Safetensors, "--pooling mean,std", NumberType::Bf16);
 }
 
 #[test]
 fn parquet() {
-    reads_back(Format::Parquet, "--pooling per-residue,max", OutDtype::F32);
+    reads_back(
+        Format::Parquet,
+        "--pooling per-residue,max",
+        NumberType::F32,
+    );
 }
 
 #[test]
 fn arrow() {
-    reads_back(Format::Arrow, "--pooling mean,per-residue", OutDtype::F16);
+    reads_back(Format::Arrow, "--pooling mean,per-residue", NumberType::F16);
 }
 
 #[test]

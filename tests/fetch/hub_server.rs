@@ -12,8 +12,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ankh3::checkpoint::StoredDtype;
 use ankh3::checkpoint::init::{Preset, init};
+use ankh3::number::NumberType;
 use ankh3::tokenizer::Tokenizer;
 use serde_json::json;
 use sha1::Digest;
@@ -64,7 +64,7 @@ impl Repository {
     pub fn safetensors() -> Self {
         let parent = tempfile::tempdir().unwrap();
         let dir = parent.path().join("nano");
-        init(&dir, Preset::Nano, 3, StoredDtype::Bf16).unwrap();
+        init(&dir, Preset::Nano, 3, NumberType::Bf16).unwrap();
         let mut repository = Repository::default();
         for name in ["config.json", "tokenizer.json", "model.safetensors"] {
             repository.add(name, std::fs::read(dir.join(name)).unwrap());

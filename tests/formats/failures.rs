@@ -3,14 +3,13 @@
 use std::fs;
 use std::io;
 
-use ankh3::output::embeddings::{
-    Destination, EmbeddingRecord, Format, OutDtype, Reader, Rows, Writer,
-};
+use ankh3::output::embeddings::{Destination, EmbeddingRecord, Format, Reader, Rows, Writer};
 use tempfile::TempDir;
 
 use crate::fixture::{
     Pipe, column, column_sets, names_in, plain_records, schema, try_write, write,
 };
+use ankh3::number::NumberType;
 
 /// Whoever reads the pipe must not take half a run for a whole one.
 #[test]
@@ -19,7 +18,7 @@ fn a_stream_that_does_not_finish_is_no_whole_file() {
         .into_iter()
         .filter(|format| *format != Format::Npy)
     {
-        let schema = schema(column_sets(format).remove(0), OutDtype::F32);
+        let schema = schema(column_sets(format).remove(0), NumberType::F32);
         let records = plain_records(&schema, 3000);
         let (whole, half) = (Pipe::default(), Pipe::default());
         let stream = Destination::Stream(Box::new(whole.clone()));
@@ -46,7 +45,7 @@ fn a_closed_pipe_and_a_full_disk_keep_their_names() {
             .into_iter()
             .filter(|format| *format != Format::Npy)
         {
-            let schema = schema(column_sets(format).remove(0), OutDtype::F32);
+            let schema = schema(column_sets(format).remove(0), NumberType::F32);
             for count in [1, 5000] {
                 let records = plain_records(&schema, count);
                 let pipe = Pipe {
@@ -72,7 +71,7 @@ fn a_device_without_space_is_an_error() {
         .into_iter()
         .filter(|format| *format != Format::Npy)
     {
-        let schema = schema(column_sets(format).remove(0), OutDtype::F32);
+        let schema = schema(column_sets(format).remove(0), NumberType::F32);
         for count in [1, 5000] {
             let records = plain_records(&schema, count);
             let device = Destination::File("/dev/full".into());
@@ -89,7 +88,7 @@ fn a_device_without_space_is_an_error() {
 #[test]
 fn a_writer_that_does_not_finish_leaves_what_was_there() {
     for format in Format::ALL {
-        let schema = schema(column_sets(format).remove(0), OutDtype::F32);
+        let schema = schema(column_sets(format).remove(0), NumberType::F32);
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("old");
         fs::write(&path, "old").unwrap();
@@ -114,43 +113,43 @@ fn what_a_format_cannot_hold_is_refused_with_the_way_out() {
         (
             Format::Npz,
             pooled.clone(),
-            OutDtype::Bf16,
+            NumberType::Bf16,
             "npz has no bf16 numbers; use --out-dtype f16 or f32, or --format safetensors, which has them",
         ),
         (
             Format::Tsv,
             pooled.clone(),
-            OutDtype::Bf16,
+            NumberType::Bf16,
             "tsv has no bf16 numbers; use --out-dtype f32, or --format safetensors, which has them",
         ),
         (
             Format::Npy,
             both.clone(),
-            OutDtype::F32,
+            NumberType::F32,
             "npy holds one array but 2 columns were asked for; use --format npz, h5, safetensors, parquet or arrow",
         ),
         (
             Format::Tsv,
             both,
-            OutDtype::F32,
+            NumberType::F32,
             "a tsv has one row a protein or one row a residue, so pooled and per-residue columns cannot share it; write two files, or use --format jsonl, npz, h5, safetensors, parquet or arrow",
         ),
         (
             Format::Npy,
             pooled,
-            OutDtype::F32,
+            NumberType::F32,
             "npy needs a file, because its index stands beside it; use --output FILE.npy, or --format npz, which can be piped",
         ),
         (
             Format::Npz,
             vec![],
-            OutDtype::F32,
+            NumberType::F32,
             "there is no column to write",
         ),
         (
             Format::Npz,
             vec![column("id", 1, Rows::PerSequence)],
-            OutDtype::F32,
+            NumberType::F32,
             "a column cannot be called \"id\"",
         ),
     ];
@@ -168,7 +167,7 @@ fn what_a_format_cannot_hold_is_refused_with_the_way_out() {
 
 #[test]
 fn a_record_that_does_not_fit_is_named() {
-    let schema = schema(vec![column("mean", 2, Rows::PerSequence)], OutDtype::F16);
+    let schema = schema(vec![column("mean", 2, Rows::PerSequence)], NumberType::F16);
     let good = EmbeddingRecord {
         id: "P1".into(),
         length: 3,
@@ -235,7 +234,7 @@ fn a_record_that_does_not_fit_is_named() {
 #[test]
 fn a_truncated_file_is_an_error() {
     for format in Format::ALL {
-        let schema = schema(column_sets(format).remove(0), OutDtype::F32);
+        let schema = schema(column_sets(format).remove(0), NumberType::F32);
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("cut");
         write(format, &schema, &plain_records(&schema, 10), &path);

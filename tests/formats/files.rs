@@ -2,17 +2,16 @@
 
 use std::fs;
 
-use ankh3::output::embeddings::{
-    Destination, EmbeddingRecord, Format, OutDtype, Reader, Rows, Writer,
-};
+use ankh3::output::embeddings::{Destination, EmbeddingRecord, Format, Reader, Rows, Writer};
 use serde_json::Map;
 use tempfile::TempDir;
 
 use crate::fixture::{Pipe, column, column_sets, plain_records, read, schema, try_write, write};
+use ankh3::number::NumberType;
 
 #[test]
 fn what_is_no_number_survives_where_the_format_has_it() {
-    let schema = schema(vec![column("mean", 4, Rows::PerSequence)], OutDtype::F16);
+    let schema = schema(vec![column("mean", 4, Rows::PerSequence)], NumberType::F16);
     let record = EmbeddingRecord {
         id: "P1".into(),
         length: 3,
@@ -48,7 +47,7 @@ fn a_stream_gets_the_bytes_of_the_file() {
         .into_iter()
         .filter(|format| *format != Format::Npy)
     {
-        let schema = schema(column_sets(format).remove(0), OutDtype::F32);
+        let schema = schema(column_sets(format).remove(0), NumberType::F32);
         let records = plain_records(&schema, 50);
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("file");
@@ -67,7 +66,7 @@ fn a_stream_gets_the_bytes_of_the_file() {
 fn text_without_its_manifest_still_has_columns_and_values() {
     for format in [Format::Tsv, Format::Jsonl] {
         for columns in column_sets(format) {
-            let schema = schema(columns, OutDtype::F32);
+            let schema = schema(columns, NumberType::F32);
             let records = plain_records(&schema, 5);
             let directory = TempDir::new().unwrap();
             let path = directory.path().join("text");
@@ -90,7 +89,7 @@ fn a_finished_file_has_ordinary_permissions_and_a_link_stays_a_link() {
     fs::write(&file, "old").unwrap();
     std::os::unix::fs::symlink(&file, &link).unwrap();
     let ordinary = fs::metadata(&file).unwrap().permissions().mode();
-    let schema = schema(vec![column("mean", 2, Rows::PerSequence)], OutDtype::F32);
+    let schema = schema(vec![column("mean", 2, Rows::PerSequence)], NumberType::F32);
     write(Format::Npz, &schema, &plain_records(&schema, 2), &link);
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode(), ordinary);
@@ -115,7 +114,7 @@ fn another_tools_file_is_not_taken_for_ours() {
 /// Names of files must not decide what is read.
 #[test]
 fn a_file_is_known_by_its_first_bytes() {
-    let schema = schema(vec![column("mean", 2, Rows::PerSequence)], OutDtype::F32);
+    let schema = schema(vec![column("mean", 2, Rows::PerSequence)], NumberType::F32);
     for format in Format::ALL {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("misleading.txt");

@@ -5,8 +5,9 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use ankh3::number::NumberType;
 use ankh3::output::embeddings::{
-    Column, Destination, EmbeddingRecord, Format, OutDtype, Reader, Rows, Schema, Writer,
+    Column, Destination, EmbeddingRecord, Format, Reader, Rows, Schema, Writer,
 };
 use half::{bf16, f16};
 use serde_json::{Value, json};
@@ -50,7 +51,7 @@ pub fn column(name: &str, width: usize, rows: Rows) -> Column {
     }
 }
 
-pub fn schema(columns: Vec<Column>, dtype: OutDtype) -> Schema {
+pub fn schema(columns: Vec<Column>, dtype: NumberType) -> Schema {
     let Value::Object(metadata) = json!({
         "model": "ankh3-nano \"quoted\" ü",
         "revision": "0123abc",
@@ -111,11 +112,11 @@ pub fn plain_records(schema: &Schema, count: usize) -> Vec<EmbeddingRecord> {
 }
 
 /// The record as a file of this schema can hold it.
-pub fn rounded(record: &EmbeddingRecord, dtype: OutDtype) -> EmbeddingRecord {
+pub fn rounded(record: &EmbeddingRecord, dtype: NumberType) -> EmbeddingRecord {
     let round = |value: &f32| match dtype {
-        OutDtype::F32 => *value,
-        OutDtype::F16 => f16::from_f32(*value).to_f32(),
-        OutDtype::Bf16 => bf16::from_f32(*value).to_f32(),
+        NumberType::F32 => *value,
+        NumberType::F16 => f16::from_f32(*value).to_f32(),
+        NumberType::Bf16 => bf16::from_f32(*value).to_f32(),
     };
     let values = record
         .values
@@ -182,10 +183,10 @@ pub fn column_sets(format: Format) -> Vec<Vec<Column>> {
     sets
 }
 
-pub fn dtypes(format: Format) -> Vec<OutDtype> {
+pub fn dtypes(format: Format) -> Vec<NumberType> {
     match format {
-        Format::Safetensors => vec![OutDtype::F32, OutDtype::F16, OutDtype::Bf16],
-        _ => vec![OutDtype::F32, OutDtype::F16],
+        Format::Safetensors => vec![NumberType::F32, NumberType::F16, NumberType::Bf16],
+        _ => vec![NumberType::F32, NumberType::F16],
     }
 }
 

@@ -4,13 +4,12 @@ use std::path::{Path, PathBuf};
 
 use ankh3::output::embeddings::inspect::inspect;
 use ankh3::output::embeddings::merge::{MergeError, merge};
-use ankh3::output::embeddings::{
-    Destination, EmbeddingRecord, Format, OutDtype, Reader, Rows, Schema,
-};
+use ankh3::output::embeddings::{Destination, EmbeddingRecord, Format, Reader, Rows, Schema};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::fixture::{bytes, column, column_sets, names_in, plain_records, read, schema, write};
+use ankh3::number::NumberType;
 
 fn with_shard(schema: &Schema, shard: &str) -> Schema {
     let mut schema = schema.clone();
@@ -55,7 +54,7 @@ fn merged_shards_are_the_bytes_of_one_run() {
     for format in Format::ALL {
         for (columns, dtype) in column_sets(format)
             .into_iter()
-            .zip([OutDtype::F32, OutDtype::F16])
+            .zip([NumberType::F32, NumberType::F16])
         {
             let schema = schema(columns, dtype);
             for count in [0, 1, 2, 3, 10, 11, 12] {
@@ -80,7 +79,7 @@ fn merged_shards_are_the_bytes_of_one_run() {
 
 #[test]
 fn files_without_shards_are_joined_in_the_order_given() {
-    let schema = schema(vec![column("mean", 3, Rows::PerSequence)], OutDtype::F32);
+    let schema = schema(vec![column("mean", 3, Rows::PerSequence)], NumberType::F32);
     let records = plain_records(&schema, 9);
     let directory = TempDir::new().unwrap();
     let paths = ["b.parquet", "a.npz"]
@@ -95,7 +94,7 @@ fn files_without_shards_are_joined_in_the_order_given() {
 
 #[test]
 fn what_cannot_be_merged_says_why_and_leaves_nothing() {
-    let first = schema(vec![column("mean", 3, Rows::PerSequence)], OutDtype::F32);
+    let first = schema(vec![column("mean", 3, Rows::PerSequence)], NumberType::F32);
     let records = plain_records(&first, 6);
     let directory = TempDir::new().unwrap();
     let at = |name: &str| directory.path().join(name);
@@ -109,7 +108,7 @@ fn what_cannot_be_merged_says_why_and_leaves_nothing() {
         schema
     };
     let mut half = first.clone();
-    half.dtype = OutDtype::F16;
+    half.dtype = NumberType::F16;
     let mut wide = first.clone();
     wide.columns[0].name = "max".into();
 
@@ -203,7 +202,7 @@ fn inspecting_sums_a_file_up() {
     for format in Format::ALL {
         let schema = schema(
             vec![column("per_residue", 2, Rows::PerResidue)],
-            OutDtype::F32,
+            NumberType::F32,
         );
         let one = EmbeddingRecord {
             id: "P1".into(),

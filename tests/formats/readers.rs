@@ -4,13 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use ankh3::output::embeddings::{EmbeddingRecord, Format, OutDtype, Reader, Rows, Schema};
+use ankh3::output::embeddings::{EmbeddingRecord, Format, Reader, Rows, Schema};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::fixture::{
     bytes, column, column_sets, dtypes, plain_records, read, rounded, schema, tricky_records, write,
 };
+use ankh3::number::NumberType;
 
 /// The interpreter with the libraries of `tests/requirements.txt`.
 fn python() -> PathBuf {
@@ -145,7 +146,7 @@ fn arrow_reads_back_everywhere() {
 #[test]
 fn many_records_read_back_everywhere() {
     for format in Format::ALL {
-        let schema = schema(vec![column("mean", 3, Rows::PerSequence)], OutDtype::F32);
+        let schema = schema(vec![column("mean", 3, Rows::PerSequence)], NumberType::F32);
         let records = plain_records(&schema, 20_000);
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("many");
@@ -168,7 +169,7 @@ fn no_records_is_a_file_too() {
         let directory = TempDir::new().unwrap();
         let mut files = Vec::new();
         for columns in column_sets(format) {
-            let schema = schema(columns, OutDtype::F32);
+            let schema = schema(columns, NumberType::F32);
             let path = directory.path().join(format!("empty{}", files.len()));
             write(format, &schema, &[], &path);
             assert_eq!(Reader::open(&path).unwrap().schema(), &schema);
@@ -189,7 +190,7 @@ fn the_examples_of_the_documentation_run() {
     let directory = TempDir::new().unwrap();
     let schema = schema(
         vec![column("per_residue", 4, Rows::PerResidue)],
-        OutDtype::F32,
+        NumberType::F32,
     );
     let mut records = plain_records(&schema, 3);
     records[1].id = "P12345".into();

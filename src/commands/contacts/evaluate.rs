@@ -51,13 +51,6 @@ pub struct EvaluateArgs {
     runtime: RuntimeArgs,
 }
 
-impl EvaluateArgs {
-    /// CPU threads asked for.
-    pub(super) fn threads(&self) -> Option<usize> {
-        self.runtime.threads
-    }
-}
-
 /// The columns of the table.
 pub(super) const COLUMNS: [&str; 9] = [
     "set",

@@ -92,13 +92,6 @@ enum FitMethod {
     Attention,
 }
 
-impl FitArgs {
-    /// CPU threads asked for.
-    pub(super) fn threads(&self) -> Option<usize> {
-        self.runtime.threads
-    }
-}
-
 /// Runs the command.
 pub(super) fn run(args: &FitArgs) -> Result<Outcome> {
     let sets = Sets::read(&args.structures, &args.valid, &args.test, args.limit)?;
@@ -291,9 +284,7 @@ fn regression(sets: &Sets, args: &FitArgs) -> Result<Outcome> {
         ));
     }
     let common = &args.features.common;
-    let opened = Opened::new(&common.model(common.prefix), &args.runtime, |checkpoint| {
-        checkpoint.tokenizer.default_prefix()
-    })?;
+    let opened = Opened::new(&common.model(common.prefix), &args.runtime)?;
     let encoder = opened.load(|loader| Encoder::load(loader, &opened.checkpoint.config))?;
     let samples = samples(sets, &opened, &encoder)?;
     let pairs = samples.answers.len();

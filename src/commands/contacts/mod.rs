@@ -30,16 +30,6 @@ enum ContactsCommand {
     Evaluate(Box<evaluate::EvaluateArgs>),
 }
 
-impl ContactsArgs {
-    /// CPU threads asked for.
-    pub fn threads(&self) -> Option<usize> {
-        match &self.command {
-            ContactsCommand::Fit(args) => args.threads(),
-            ContactsCommand::Evaluate(args) => args.threads(),
-        }
-    }
-}
-
 /// Runs the command.
 ///
 /// # Errors

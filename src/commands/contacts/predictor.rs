@@ -39,7 +39,7 @@ pub struct PredictorArgs {
 
     /// What the Jacobian watches.
     #[arg(long, value_enum, default_value = "residues")]
-    jacobian_outputs: OutputsArg,
+    jacobian_outputs: Outputs,
 
     /// Residues masked at once while others are substituted, as a share: more passes and a cleaner map the smaller.
     #[arg(long, value_name = "F", default_value = "0.15", value_parser = share)]
@@ -65,15 +65,6 @@ pub enum MethodArg {
     Jacobian,
     /// How often residues that far apart in the chain touch; no model. A baseline.
     Separation,
-}
-
-/// [`Outputs`] on the command line.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum OutputsArg {
-    /// Probabilities of residues at masked positions: 20 · length / mask-fraction passes of the whole model, and more.
-    Residues,
-    /// The encoder's last hidden states: 20 · length passes of the encoder.
-    Hidden,
 }
 
 fn share(text: &str) -> Result<f64, String> {
@@ -238,14 +229,9 @@ impl Predictor {
         runtime: &RuntimeArgs,
         command: &str,
     ) -> Result<Self> {
-        let opened = Opened::new(&features.model(features.prefix), runtime, |checkpoint| {
-            checkpoint.tokenizer.default_prefix()
-        })?;
+        let opened = Opened::new(&features.model(features.prefix), runtime)?;
         let encoder = load_encoder(&opened)?;
-        let outputs = match args.jacobian_outputs {
-            OutputsArg::Residues => Outputs::Residues,
-            OutputsArg::Hidden => Outputs::Hidden,
-        };
+        let outputs = args.jacobian_outputs;
         let decoder = match outputs {
             Outputs::Residues => {
                 Some(opened.load(|loader| Decoder::load(loader, &opened.checkpoint.config))?)
@@ -382,9 +368,7 @@ fn open_for(
         bail!("{}: attention needs a model", dir.display());
     }
     let prefix = prefix_of_head(stored, dir, features.prefix)?;
-    let opened = Opened::new(&features.model(Some(prefix)), runtime, |checkpoint| {
-        checkpoint.tokenizer.default_prefix()
-    })?;
+    let opened = Opened::new(&features.model(Some(prefix)), runtime)?;
     same_model(stored, dir, &opened)?;
     Ok(opened)
 }

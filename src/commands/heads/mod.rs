@@ -10,10 +10,11 @@ use clap::{Args, ValueEnum};
 pub(super) use file::{Stored, load, save};
 pub(super) use source::{EmbeddingNotFinite, Protein, Source, prefix_of_head, same_model};
 
-use crate::args::{ModelArgs, PrefixArg, at_least_one};
-use crate::output::row_cache::Precision;
+use crate::args::{ModelArgs, at_least_one, number_type};
+use crate::number::NumberType;
 use crate::probe::head::Body;
 use crate::probe::settings::Settings;
+use crate::tokenizer::TaskPrefix;
 
 /// Where embeddings come from.
 #[derive(Args, Clone, Debug)]
@@ -25,38 +26,25 @@ pub struct FeatureArgs {
 
     /// Task prefix in front of each sequence [default: that of the head; in training nlu where the vocabulary has it, else none].
     #[arg(long, value_enum, ignore_case = true)]
-    pub(super) prefix: Option<PrefixArg>,
+    pub(super) prefix: Option<TaskPrefix>,
 
     /// Keep embeddings in this directory, for other runs too [default: a temporary one].
     #[arg(long, value_name = "DIR")]
     pub(super) cache: Option<PathBuf>,
 
     /// Number type of kept embeddings; f16 takes half the space.
-    #[arg(long, value_enum, default_value = "f32")]
-    pub(super) cache_dtype: CacheDtypeArg,
+    #[arg(long, value_parser = number_type(&CACHE_TYPES), default_value = "f32")]
+    pub(super) cache_dtype: NumberType,
 }
 
-/// [`Precision`] on the command line.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum CacheDtypeArg {
-    /// Single precision.
-    F32,
-    /// Half precision.
-    F16,
-}
-
-impl From<CacheDtypeArg> for Precision {
-    fn from(dtype: CacheDtypeArg) -> Self {
-        match dtype {
-            CacheDtypeArg::F32 => Precision::F32,
-            CacheDtypeArg::F16 => Precision::F16,
-        }
-    }
-}
+const CACHE_TYPES: [(NumberType, &str); 2] = [
+    (NumberType::F32, "Single precision"),
+    (NumberType::F16, "Half precision"),
+];
 
 impl FeatureArgs {
     /// The model.
-    pub(super) fn model(&self, prefix: Option<PrefixArg>) -> ModelArgs {
+    pub(super) fn model(&self, prefix: Option<TaskPrefix>) -> ModelArgs {
         let model = self.model.clone();
         ModelArgs { model, prefix }
     }
@@ -105,7 +93,7 @@ pub enum FeaturesArg {
 pub struct TrainingArgs {
     /// What stands between embeddings and the last layer.
     #[arg(long, value_enum, default_value = "convbert")]
-    pub(super) body: BodyArg,
+    pub(super) body: Body,
 
     /// Times every protein is seen; the best on the validation set is kept.
     #[arg(long, value_name = "N", default_value = "5", value_parser = at_least_one)]
@@ -129,26 +117,6 @@ pub struct TrainingArgs {
 }
 
 /// [`Body`] on the command line.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum BodyArg {
-    /// A ConvBERT layer: the paper's head.
-    Convbert,
-    /// Nothing.
-    Linear,
-    /// A hidden layer.
-    Mlp,
-}
-
-impl From<BodyArg> for Body {
-    fn from(body: BodyArg) -> Self {
-        match body {
-            BodyArg::Convbert => Body::ConvBert,
-            BodyArg::Linear => Body::Linear,
-            BodyArg::Mlp => Body::Mlp,
-        }
-    }
-}
-
 impl TrainingArgs {
     /// As settings.
     pub(super) fn settings(&self) -> Settings {

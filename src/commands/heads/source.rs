@@ -8,7 +8,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::{FeatureArgs, FeaturesArg, Stored, TrainFeatureArgs};
-use crate::args::{PrefixArg, RuntimeArgs, Shard, usage};
+use crate::args::{RuntimeArgs, Shard, usage};
 use crate::commands::embed::resolve_layers;
 use crate::commands::opened::{Opened, TOOL};
 use crate::device::Compute;
@@ -17,12 +17,13 @@ use crate::inference::pooling::Pooling;
 use crate::inference::token_budget::Stacks;
 use crate::model::Encoder;
 use crate::output::manifest::Manifest;
-use crate::output::row_cache::{Key, Precision, RowCache, key};
+use crate::output::row_cache::{Key, RowCache, key};
 use crate::probe::blind::Blind;
 use crate::probe::description::Source as Described;
 use crate::probe::train::Features;
 use crate::progress::Progress;
 use crate::sequence::Limit;
+use crate::tokenizer::TaskPrefix;
 
 /// A protein to be embedded: what messages call it, and its residues.
 pub(crate) type Protein<'a> = (&'a str, &'a [u8]);
@@ -146,13 +147,11 @@ impl Source {
 
     fn of_model(
         args: &FeatureArgs,
-        prefix: Option<PrefixArg>,
+        prefix: Option<TaskPrefix>,
         runtime: &RuntimeArgs,
         layers: impl FnOnce(usize) -> Result<Vec<usize>>,
     ) -> Result<Self> {
-        let opened = Opened::new(&args.model(prefix), runtime, |checkpoint| {
-            checkpoint.tokenizer.default_prefix()
-        })?;
+        let opened = Opened::new(&args.model(prefix), runtime)?;
         let layers = layers(opened.checkpoint.config.num_layers)?;
         let encoder = opened.load(|loader| Encoder::load(loader, &opened.checkpoint.config))?;
         let settings = CacheSettings { layers: &layers };
@@ -171,7 +170,7 @@ impl Source {
             (None, None) => bail!("no directory for embeddings"),
         };
         let manifest = serde_json::to_string_pretty(&of_rows(manifest))?;
-        let cache = RowCache::open(root, &manifest, Precision::from(args.cache_dtype))
+        let cache = RowCache::open(root, &manifest, args.cache_dtype)
             .with_context(|| format!("opening the cache {}", root.display()))?;
         Ok(Source::Model(Box::new(ModelSource {
             max_batch_tokens: opened.batch_tokens(runtime, Stacks::Encoder),
@@ -284,18 +283,17 @@ impl Source {
 pub(crate) fn prefix_of_head(
     stored: &Stored,
     dir: &Path,
-    asked: Option<PrefixArg>,
-) -> Result<PrefixArg> {
+    asked: Option<TaskPrefix>,
+) -> Result<TaskPrefix> {
     let Described::Model { prefix, .. } = &stored.description.source else {
         bail!("{}: this head reads no model", dir.display());
     };
     let known = match prefix.as_str() {
-        "nlu" => PrefixArg::Nlu,
-        "s2s" => PrefixArg::S2s,
-        _ => PrefixArg::None,
+        "nlu" => TaskPrefix::Nlu,
+        "s2s" => TaskPrefix::S2s,
+        _ => TaskPrefix::None,
     };
     if let Some(asked) = asked {
-        let asked = crate::tokenizer::TaskPrefix::from(asked);
         ensure!(
             asked.as_str() == prefix,
             "{}: this head was trained with prefix {prefix}, not {}; leave --prefix out",

@@ -55,13 +55,6 @@ pub struct PredictArgs {
     runtime: RuntimeArgs,
 }
 
-impl PredictArgs {
-    /// CPU threads asked for.
-    pub(super) fn threads(&self) -> Option<usize> {
-        self.runtime.threads
-    }
-}
-
 /// The head over its stored weights.
 pub(super) fn head_of(stored: &Stored, dir: &Path, device: &Device) -> Result<Head> {
     let Method::Head { shape, .. } = &stored.description.method else {

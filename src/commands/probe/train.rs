@@ -111,13 +111,6 @@ enum PoolingArg {
     Mean,
 }
 
-impl TrainArgs {
-    /// CPU threads asked for.
-    pub(super) fn threads(&self) -> Option<usize> {
-        self.runtime.threads
-    }
-}
-
 /// The sets of a run by name; the first is learnt from.
 struct Sets {
     train: Set,

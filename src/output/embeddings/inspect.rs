@@ -4,9 +4,10 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::number::NumberType;
 use crate::output::manifest::Manifest;
 
-use super::{Column, EmbeddingError, EmbeddingRecord, Format, OutDtype, Reader, Schema};
+use super::{Column, EmbeddingError, EmbeddingRecord, Format, Reader, Schema};
 
 /// What one pass over a file tells.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,7 +23,7 @@ pub struct Summary {
     /// One entry a column, in order.
     pub columns: Vec<ColumnSummary>,
     /// Number type in the file.
-    pub dtype: OutDtype,
+    pub dtype: NumberType,
     /// How the embeddings were made.
     pub metadata: Manifest,
 }

@@ -15,7 +15,8 @@ use super::error::invalid_data;
 use super::numbers::rounded;
 use super::reader::Records;
 use super::writer::RecordWriter;
-use super::{Column, EmbeddingRecord, OutDtype, Rows, Schema};
+use super::{Column, EmbeddingRecord, Rows, Schema};
+use crate::number::NumberType;
 use crate::output::manifest::Manifest;
 
 /// Writes lines as they come.
@@ -161,7 +162,7 @@ fn schema_of_first_line(path: &Path) -> io::Result<Schema> {
     }
     Ok(Schema {
         columns,
-        dtype: OutDtype::F32,
+        dtype: NumberType::F32,
         metadata: Manifest::default(),
     })
 }
