@@ -30,10 +30,11 @@ use crate::tokenizer::TaskPrefix;
 
 /// Complete proteins: FASTA in, FASTA out
 ///
-/// The encoder reads [prefix] + the first part of a record + </s>, the decoder writes the rest. As the authors of Ankh3 do it unless told otherwise:
-/// prefix [S2S], the first half as the prompt, greedy, exactly as many residues as are missing (</s> cannot be written until then).
-/// Only the 20 standard residues are written (--allow). A sequence is the same whatever is computed with it (on a CPU to the byte): alone or in a
-/// batch, in whatever order or shard.
+/// The encoder reads [prefix] + the first part of a record + </s>, and the decoder writes the rest.
+/// The defaults are those of the authors of Ankh3: prefix [S2S], the first half as the prompt, greedy
+/// decoding, and exactly as many residues as are missing (</s> cannot be written before). Only the 20
+/// standard residues are written (--allow). A completion does not depend on the batch, the order or
+/// the shard in which it is computed (on a CPU to the byte).
 #[derive(Args, Clone, Debug)]
 #[command(after_help = DETAILS)]
 #[command(mut_arg("prefix", |arg| arg.help(PREFIX_HELP)))]
@@ -60,34 +61,38 @@ const PREFIX_HELP: &str =
 const DETAILS: &str = "\
 Headers: >ID/SAMPLE log_likelihood=… perplexity=… prompt=… new=… end=… decoding=… DESCRIPTION
   log_likelihood  Σ ln p(residue | prompt, residues before) over the residues written; p is the
-                  softmax of the model's logits over what may be written there: the residues of
-                  --allow, and </s> where the sequence may end. Temperature, top-k and top-p do
-                  not enter, nor does </s> itself.
+                  softmax of the model's logits over the tokens that may be written there: the
+                  residues of --allow, and </s> where the sequence may end. Temperature, top-k
+                  and top-p have no influence on it, and </s> itself does not count.
   perplexity      exp(-log_likelihood / residues written)
   prompt, new     residues of the prompt, residues written
-  end             eos: the model ended the sequence; length: it was as long as it may be
+  end             eos: the model ended the sequence; length: it reached the length limit
   decoding        greedy; sample, with seed, temperature, top_k, top_p; beam, with num_beams,
                   length_penalty, score
 
 Examples:
-  ankh3 complete --model ankh3-large proteins.fasta > completed.fasta
-  ankh3 complete --model DIR --keep all --length max:300 --top-p 0.9 --num-samples 8 starts.fasta
-  ankh3 complete --model DIR --keep 30 --num-beams 4 --num-samples 4 -o best.fasta proteins.fasta";
+  ankh3 complete --model nano proteins.fasta > completed.fasta
+  ankh3 complete --model nano --keep all --length max:300 --top-p 0.9 --num-samples 8 starts.fasta
+  ankh3 complete --model nano --keep 30 --num-beams 4 --num-samples 4 -o best.fasta proteins.fasta";
 
-/// What is completed.
+/// Options of prompts and lengths.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "What")]
 struct WhatArgs {
-    /// The part of each record that is the prompt: a share (rounded down), its first N residues, or all.
+    /// The part of each record that is the prompt: a share (rounded down), its first N residues, or
+    /// all of it.
     #[arg(long, value_name = "0.5|N|all", default_value = "0.5")]
     keep: PromptPart,
 
-    /// Residues of the whole, prompt and completion: as many as the record (same), N, at most N (max:N; ends at </s>), or until </s> (eos; at most
-    /// 1024 new ones).
+    /// Residues of prompt and completion together.
+    ///
+    /// same: as many as the record has. N: exactly N. max:N: until </s>, at most N. eos: until </s>,
+    /// at most 1024 new residues.
     #[arg(long, value_name = "same|N|max:N|eos", default_value = "same")]
     length: TargetLength,
 
-    /// With --length max:N or eos: residues of the whole before </s> may be written (one new residue is written in any case).
+    /// With --length max:N or eos, the number of residues before </s> may be written; at least one
+    /// new residue is always written.
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     min_length: Option<usize>,
 }
@@ -118,26 +123,27 @@ impl WhatArgs {
     }
 }
 
-/// Where the sequences go.
+/// Options of the output.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Output")]
 struct OutputArgs {
-    /// The file to write, `-` for stdout. It appears under its name only when it is complete, with FILE.json beside it, which says how it was made.
+    /// The file to write, or `-` for stdout. A file appears under its name only when it is complete,
+    /// with FILE.json beside it, which says how it was made.
     #[arg(long, short, value_name = "FILE", default_value = "-")]
     output: PathBuf,
 
-    /// What is written of each sequence.
+    /// The part of each sequence that is written.
     #[arg(long, value_enum, default_value = "full")]
     output_part: OutputPart,
 }
 
-/// What is written of each sequence.
+/// The part of a sequence that is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum OutputPart {
-    /// Prompt and completion.
+    /// Prompt and completion
     Full,
-    /// The new residues only.
+    /// The new residues only
     Completion,
 }
 

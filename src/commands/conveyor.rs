@@ -14,6 +14,8 @@ mod feed;
 mod forecast;
 mod plan;
 mod rows;
+#[cfg(test)]
+mod tests;
 mod work;
 
 use std::panic::resume_unwind;

@@ -20,10 +20,11 @@ use crate::number::NumberType;
 use crate::output::embeddings::{Column, Destination, Format, Rows, Schema, Writer};
 use crate::sequence::{Limit, Rules, Sequence};
 
-/// Embed proteins: FASTA in, one row a residue or one row a protein out
+/// Embed proteins: FASTA in, one row per residue or one row per protein out
 ///
-/// The encoder reads [prefix] + residues + </s>; exactly one row a residue comes out, whatever stands around them. Equal sequences are computed once.
-/// Results come in input order and do not depend on batches, order or threads (on a CPU to the byte).
+/// The encoder reads [prefix] + residues + </s>. The output has exactly one row per residue, without
+/// the prefix and </s>. Equal sequences are computed once. Results come in input order and do not
+/// depend on batches, order or threads (on a CPU to the byte).
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct EmbedArgs {
@@ -43,21 +44,23 @@ pub struct EmbedArgs {
 
 const EXAMPLES: &str = "\
 Examples:
+  ankh3 embed --model nano proteins.fasta > per_residue.npz
+  ankh3 embed --model nano --pooling mean,max --layers -1,2 --out-dtype f16 -o proteins.parquet proteins.fasta
   zcat proteome.fasta.gz | ankh3 embed --model ankh3-large --pooling mean -o proteome.h5
-  ankh3 embed --model DIR proteins.fasta > per_residue.npz
-  ankh3 embed --model DIR --pooling mean,max --layers -1,24 --out-dtype f16 -o proteins.parquet proteins.fasta
-  ankh3 embed --model DIR --resume --shard 3/8 -o part3.h5 proteome.fasta.zst";
+  ankh3 embed --model ankh3-large --resume --shard 3/8 -o part3.h5 proteome.fasta.zst";
 
-/// What is computed of each protein.
+/// Options of the values.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "What")]
 struct WhatArgs {
-    /// One or several, by commas.
+    /// How the rows of a protein's residues are pooled; several values with commas between them.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "per-residue")]
     pooling: Vec<Pooling>,
 
-    /// Layers, by commas: 0 is the embedding table, k the output of layer k; -1 is the last layer after the final norm (what other tools call the
-    /// last hidden state), -2 the output of the last but one, and so on.
+    /// Layers to write, with commas between them.
+    ///
+    /// 0 is the embedding table and k the output of layer k. -1 is the last layer after the final
+    /// norm (the last hidden state of other tools), -2 is the layer before it, and so on.
     #[arg(
         long,
         value_delimiter = ',',
@@ -68,11 +71,12 @@ struct WhatArgs {
     layers: Vec<i64>,
 }
 
-/// Where the embeddings go.
+/// Options of the output.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Output")]
 struct OutputArgs {
-    /// The file to write, `-` for stdout. It appears under its name only when it is complete.
+    /// The file to write, or `-` for stdout. A file appears under its name only when it is
+    /// complete.
     #[arg(long, short, value_name = "FILE", default_value = "-")]
     output: PathBuf,
 
@@ -94,7 +98,7 @@ const OUT_TYPES: [(NumberType, &str); 3] = [
     (NumberType::Bf16, "bfloat16; safetensors only"),
 ];
 
-/// The format asked for, by flag or extension; npz where neither says.
+/// The format of --format, else the one of the file's extension; npz on stdout.
 pub(super) fn format_of(format: Option<Format>, output: &Path) -> Result<Format> {
     match (format, Format::from_extension(output)) {
         (Some(format), _) | (None, Some(format)) => Ok(format),
@@ -158,7 +162,7 @@ impl GroupWork for Embedding<'_> {
     }
 }
 
-/// What is computed of each protein.
+/// The values to compute for each protein.
 fn request(args: &EmbedArgs, limit: Limit, opened: &Opened) -> Result<Request> {
     Ok(Request {
         prefix: opened.prefix,
@@ -169,7 +173,7 @@ fn request(args: &EmbedArgs, limit: Limit, opened: &Opened) -> Result<Request> {
     })
 }
 
-/// What is written, and how it is made.
+/// The columns of the output, and how they are made.
 fn schema(args: &EmbedArgs, request: &Request, opened: &Opened) -> Result<Schema> {
     let Request {
         layers,

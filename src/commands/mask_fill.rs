@@ -26,8 +26,9 @@ const BATCHES: usize = 8;
 
 /// Fill masked residues: FASTA with masks in, FASTA with the most probable residues out
 ///
-/// A mask is written `?`, `_`, `#`, `<mask>`, `[MASK]` or `<extra_id_N>` (any N: masks are numbered anew from the left). Each masked residue is a sentinel
-/// of its own. Records without a mask pass through unchanged.
+/// A mask is written `?`, `_`, `#`, `<mask>`, `[MASK]` or `<extra_id_N>` (N does not count: masks are
+/// numbered from the left). Each masked residue gets a sentinel of its own. Records without a mask
+/// are written unchanged.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = NOTES)]
 pub struct MaskFillArgs {
@@ -50,13 +51,14 @@ How a site is filled:
   r_k = argmax p(· | encoder_input, r_0 … r_{k-1}), a softmax over the residues of --allow alone
   encoder_input  [NLU] M <extra_id_0> A Y <extra_id_1> L </s>
   decoder_input  <start> <extra_id_0> r_0 <extra_id_1>
-  So a site sees the residues chosen for the sites on its left, and its probabilities are given them. --order certain fills one site at a time, the most
-  certain first, and encodes the protein anew with it: n masks cost n passes. With more masks than the vocabulary has sentinels, the first ones are filled
-  while the others stand as X, then the next ones.
+  The probabilities of a site are conditioned on the residues chosen for the sites on its left.
+  --order certain fills one site at a time, the most certain first, and encodes the protein again
+  after each: n masks cost n passes. Where a protein has more masks than the vocabulary has
+  sentinels, masks are filled in rounds from the left; masks of later rounds are read as X.
 
 Examples:
-  printf '>a\\nMKT?YIA<mask>QR\\n' | ankh3 mask-fill --model ankh3-large
-  ankh3 mask-fill --model DIR --mask-x --order certain -o filled.fasta --sites sites.tsv --top-k 5 gaps.fasta";
+  printf '>a\\nMKT?YIA<mask>QR\\n' | ankh3 mask-fill --model nano
+  ankh3 mask-fill --model nano --mask-x --order certain -o filled.fasta --sites sites.tsv --top-k 5 gaps.fasta";
 
 /// How masks are filled.
 #[derive(Args, Clone, Debug)]
@@ -66,7 +68,7 @@ struct HowArgs {
     #[arg(long)]
     mask_x: bool,
 
-    /// In which order the masks of a protein are filled.
+    /// The order in which the masks of a protein are filled.
     #[arg(long, value_enum, default_value = "left")]
     order: Order,
 
@@ -75,19 +77,21 @@ struct HowArgs {
     allow: String,
 }
 
-/// Where the results go.
+/// Options of the output.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Output")]
 struct OutputArgs {
-    /// The FASTA file to write, `-` for stdout. It appears under its name only when it is complete.
+    /// The FASTA file to write, or `-` for stdout. A file appears under its name only when it is
+    /// complete.
     #[arg(long, short, value_name = "FILE", default_value = "-")]
     output: PathBuf,
 
-    /// Also write the most probable residues of every site: .tsv, .csv or .jsonl, `-` for stdout (then give -o a file).
+    /// A second file to write, with the most probable residues of every site: .tsv, .csv, .jsonl, or
+    /// `-` for stdout (then give -o a file).
     #[arg(long, value_name = "FILE")]
     sites: Option<PathBuf>,
 
-    /// Residues a site in --sites.
+    /// Residues per site in --sites.
     #[arg(long, value_name = "K", default_value = "3", value_parser = at_least_one, requires = "sites")]
     top_k: usize,
 }

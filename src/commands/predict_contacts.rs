@@ -5,7 +5,7 @@ mod maps;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use serde_json::json;
@@ -27,8 +27,10 @@ use crate::sequence::{Limit, Rules};
 
 /// Predict which residues touch: FASTA in, CASP RR, a table or matrices out
 ///
-/// Two residues touch when their C-beta atoms are less than 8 Å apart. Memory grows with the square of a protein's length: about 40 bytes a pair for
-/// attention and head (150 MB at 2000 residues), 1.6 KB a pair for the Jacobian of residues (see --max-memory).
+/// Two residues are in contact when their C-beta atoms are less than 8 Å apart. Memory grows with the
+/// square of a protein's length: about 40 bytes per pair of residues for a head or the attention
+/// regression (150 MB at 2000 residues), 1.6 KB per pair for the Jacobian of residues (see
+/// --max-memory).
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct PredictContactsArgs {
@@ -48,32 +50,34 @@ pub struct PredictContactsArgs {
 
 const EXAMPLES: &str = "\
 Examples:
-  ankh3 predict-contacts --model DIR protein.fasta > contacts.rr
-  ankh3 predict-contacts --model DIR --method jacobian --top L/5 -o contacts.tsv proteins.fasta
-  ankh3 predict-contacts --model ankh3-large --head large-attention -o maps.h5 proteome.fasta
-  ankh3 predict-contacts --model DIR --plot map.png --native 1abc.cif --chain A protein.fasta > contacts.rr";
+  ankh3 predict-contacts --model nano protein.fasta > contacts.rr
+  ankh3 predict-contacts --model nano --method jacobian --top L/5 -o contacts.tsv proteins.fasta
+  ankh3 predict-contacts --model nano --plot map.png --native 1abc.cif --chain A protein.fasta > contacts.rr
+  ankh3 predict-contacts --model ankh3-large --head large-attention --resume -o maps.h5 proteome.fasta";
 
-/// What is written.
+/// Options of the output.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Output")]
 struct OutputArgs {
-    /// The file to write, `-` for stdout. It appears under its name only when it is complete.
+    /// The file to write, or `-` for stdout. A file appears under its name only when it is
+    /// complete.
     #[arg(long, short, value_name = "FILE", default_value = "-")]
     output: PathBuf,
 
     /// The format [default: by the file's extension; rr on stdout].
     #[arg(long, value_enum)]
-    format: Option<FormatArg>,
+    format: Option<ContactFormat>,
 
-    /// Pairs told of each protein, the highest first: L/1, L/5, a number, all [default: L/1; all with --threshold]. Matrices hold every pair.
+    /// Pairs per protein, the highest values first: L/1, L/5, a number, or all [default: L/1; all with
+    /// --threshold]. Matrices hold every pair.
     #[arg(long, value_name = "L/N|N|all")]
     top: Option<Top>,
 
-    /// Residues that a pair must be apart in the chain.
+    /// Smallest separation of a pair along the chain.
     #[arg(long, value_name = "N", default_value = "6")]
     min_separation: usize,
 
-    /// Only pairs whose value reaches this.
+    /// Smallest value of a pair.
     #[arg(long, value_name = "F", allow_negative_numbers = true)]
     threshold: Option<f32>,
 
@@ -90,39 +94,39 @@ struct OutputArgs {
     chain: Option<String>,
 }
 
-/// How contacts are written.
+/// A format of contacts: lists of pairs, or matrices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum FormatArg {
-    /// CASP's RR.
+enum ContactFormat {
+    /// Lists of pairs in CASP's RR format
     Rr,
-    /// Tab-separated.
+    /// A table of pairs, tab-separated
     Tsv,
-    /// NumPy archive of matrices.
+    /// Matrices in a NumPy archive
     Npz,
-    /// HDF5 of matrices.
+    /// Matrices in HDF5
     H5,
 }
 
-impl FormatArg {
+impl ContactFormat {
     fn name(self) -> &'static str {
         match self {
-            FormatArg::Rr => "rr",
-            FormatArg::Tsv => "tsv",
-            FormatArg::Npz => "npz",
-            FormatArg::H5 => "h5",
+            ContactFormat::Rr => "rr",
+            ContactFormat::Tsv => "tsv",
+            ContactFormat::Npz => "npz",
+            ContactFormat::H5 => "h5",
         }
     }
 
     fn content(self) -> Content {
         match self {
-            FormatArg::Rr | FormatArg::Tsv => Content::Text,
-            FormatArg::Npz | FormatArg::H5 => Content::Binary,
+            ContactFormat::Rr | ContactFormat::Tsv => Content::Text,
+            ContactFormat::Npz | ContactFormat::H5 => Content::Binary,
         }
     }
 }
 
 impl OutputArgs {
-    fn format(&self) -> Result<FormatArg> {
+    fn format(&self) -> Result<ContactFormat> {
         if let Some(format) = self.format {
             return Ok(format);
         }
@@ -132,16 +136,24 @@ impl OutputArgs {
             .unwrap_or_default()
             .to_ascii_lowercase();
         match extension.to_str() {
-            _ if crate::io::stdio::is_dash(&self.output) => Ok(FormatArg::Rr),
-            Some("rr") => Ok(FormatArg::Rr),
-            Some("tsv" | "tab") => Ok(FormatArg::Tsv),
-            Some("npz") => Ok(FormatArg::Npz),
-            Some("h5" | "hdf5") => Ok(FormatArg::H5),
+            _ if crate::io::stdio::is_dash(&self.output) => Ok(ContactFormat::Rr),
+            Some("rr") => Ok(ContactFormat::Rr),
+            Some("tsv" | "tab") => Ok(ContactFormat::Tsv),
+            Some("npz") => Ok(ContactFormat::Npz),
+            Some("h5" | "hdf5") => Ok(ContactFormat::H5),
             _ => bail!(usage(format_args!(
                 "the extension of {} names no format; add --format, one of rr, tsv, npz, h5",
                 self.output.display()
             ))),
         }
+    }
+
+    /// The files to write.
+    fn files(&self, format: ContactFormat) -> Vec<(&Path, Content)> {
+        let plot = self.plot.iter();
+        let plot = plot.map(|path| (path.as_path(), Content::Binary));
+        let output = (self.output.as_path(), format.content());
+        std::iter::once(output).chain(plot).collect()
     }
 
     fn top(&self) -> Top {
@@ -163,24 +175,18 @@ pub fn run(args: &PredictContactsArgs) -> Result<Outcome> {
     let format = what.format()?;
     let picture = what.plot.as_deref().map(Picture::of_path).transpose();
     let picture = picture.map_err(usage)?;
-    if args.predictor.method == Some(MethodArg::Separation) {
-        bail!(usage(
-            "--method separation is a baseline for `ankh3 contacts evaluate`"
-        ));
-    }
+    ensure!(
+        args.predictor.method != Some(MethodArg::Separation),
+        usage("--method separation is a baseline for `ankh3 contacts evaluate`")
+    );
     let options = whole(args.input.options(Rules::default())?)?;
     let limit = options.limit;
-    let outputs = [(what.output.as_path(), format.content())];
-    let mut plan = RunPlan::new(&args.input.files, options, &args.scale, &outputs)?;
+    let mut plan = RunPlan::new(&args.input.files, options, &args.scale, &what.files(format))?;
     if picture.is_some() {
         plan.expect_one_protein()?;
     }
-    let predictor = Predictor::open(
-        &args.predictor,
-        &args.features,
-        &args.runtime,
-        "predict-contacts",
-    )?;
+    let (how, features) = (&args.predictor, &args.features);
+    let predictor = Predictor::open(how, features, &args.runtime, "predict-contacts")?;
     let manifest = manifest(args, format, &predictor, limit)?;
     let key = json!({ "format": format.name(), "manifest": manifest.before_reading() });
     let conveyor = plan.begin(&key)?;
@@ -190,13 +196,13 @@ pub fn run(args: &PredictContactsArgs) -> Result<Outcome> {
         what,
     };
     match format {
-        FormatArg::Rr | FormatArg::Tsv => {
+        ContactFormat::Rr | ContactFormat::Tsv => {
             let lists = ContactLists::new(contacts, format, &manifest);
             let rows =
                 TextRows::create(&what.output, lists.text_format(), &lists.header(), manifest)?;
             conveyor.carry(&mut Grouped::new(lists, 1), rows)?.finish()
         }
-        FormatArg::Npz | FormatArg::H5 => {
+        ContactFormat::Npz | ContactFormat::H5 => {
             let rows = EmbeddingRows(matrices(&what.output, format, manifest)?);
             conveyor
                 .carry(&mut Grouped::new(contacts, 1), rows)?
@@ -226,7 +232,7 @@ struct ListSettings {
 /// How the contacts are made.
 fn manifest(
     args: &PredictContactsArgs,
-    format: FormatArg,
+    format: ContactFormat,
     predictor: &Predictor,
     length_limit: Limit,
 ) -> Result<Manifest> {
@@ -246,7 +252,7 @@ fn manifest(
 }
 
 /// Opens a file of matrices.
-fn matrices(path: &Path, format: FormatArg, metadata: Manifest) -> Result<Writer> {
+fn matrices(path: &Path, format: ContactFormat, metadata: Manifest) -> Result<Writer> {
     let schema = Schema {
         columns: vec![Column {
             name: "contacts".to_owned(),
@@ -256,7 +262,7 @@ fn matrices(path: &Path, format: FormatArg, metadata: Manifest) -> Result<Writer
         dtype: NumberType::F32,
         metadata,
     };
-    let format = if format == FormatArg::Npz {
+    let format = if format == ContactFormat::Npz {
         Format::Npz
     } else {
         Format::H5

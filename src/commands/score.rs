@@ -39,8 +39,9 @@ const BATCHES: usize = 8;
 
 /// Score proteins by pseudo-log-likelihood, or variants by their effect
 ///
-/// Without --variants, --variant, --scan or --dms: the pseudo-log-likelihood and pseudo-perplexity of each protein. The 20 standard residues are scored and
-/// compete with each other alone; others (X B U Z O) stay as context.
+/// Without --variants, --variant, --scan or --dms, the pseudo-log-likelihood and the
+/// pseudo-perplexity of each protein are written. Only the 20 standard residues are scored, and
+/// probabilities are normalised over them. Other letters (X B U Z O) stay as context.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = NOTES)]
 pub struct ScoreArgs {
@@ -60,29 +61,37 @@ pub struct ScoreArgs {
 
 const NOTES: &str = "\
 Formulas (positions count from 1; w is the protein's residue, m the mutant's; higher is better):
-  log p(a at i)      log-softmax over the 20 standard residues of the decoder's logits after <start> <extra_id_0>, where the encoder reads the protein with
-                     <extra_id_0> in place of residue i
+  log p(a at i)      log-softmax, over the 20 standard residues, of the decoder's logits after
+                     <start> <extra_id_0>; the encoder reads the protein with <extra_id_0> in place
+                     of residue i
   log_likelihood     sum over i of log p(x_i at i)
   pseudo_perplexity  exp(-log_likelihood / residues scored)
-  --mask-fraction    several residues a copy, each in exactly one copy: the decoder reads <start> <extra_id_0> x_a <extra_id_1> x_b …, the protein's own residues
-                     at earlier masks. About 1/fraction passes instead of one a residue
+  --mask-fraction    Several residues are masked per copy, each residue in exactly one copy. The
+                     decoder reads <start> <extra_id_0> x_a <extra_id_1> x_b …: the protein's own
+                     residues at earlier masks. About 1/fraction passes instead of one per residue.
 
-  --method masked    sum over the substitutions of log p(m_i at i) - log p(w_i at i), i masked alone
-  --method wild-type the same sum, but several residues are masked at once as with --mask-fraction (0.15 unless given) and the decoder is fed the wild type. A T5
-                     names only what it does not see, so the marginal of the unmasked protein, as for BERT-like models, does not exist for it
-  --method pll       log_likelihood(mutant) - log_likelihood(protein), all residues masked in turn in both
+  --method masked    sum over the substitutions of log p(m_i at i) - log p(w_i at i), with i masked
+                     alone
+  --method wild-type the same sum, with several residues masked at once as in --mask-fraction (0.15
+                     by default) and the wild type as the decoder's input. A T5 predicts only masked
+                     residues, so it has no marginals of the unmasked protein as BERT-like models do.
+  --method pll       log_likelihood(mutant) - log_likelihood(protein), all residues masked in turn
+                     in both
 
-Tables: --variants reads lines of id<tab>variant (or comma), or one variant a line for every protein; a variant is A24G, or A24G:H30L for several substitutions.
---dms reads CSV files of ProteinGym (mutant, mutated_sequence, DMS_score), takes the protein from them, and reports Spearman's correlation.
+Tables:
+  --variants reads lines of id<tab>variant (or a comma), or one variant per line for every protein.
+  A variant is A24G, or A24G:H30L for several substitutions. --dms reads CSV files of ProteinGym
+  (mutant, mutated_sequence, DMS_score), takes the protein from them, and reports Spearman's
+  correlation.
 
 Examples:
-  ankh3 score --model ankh3-large proteins.fasta > scores.tsv
-  ankh3 score --model DIR --mask-fraction 0.15 --format jsonl proteins.fasta
-  ankh3 score --model DIR --scan --plot heat.png -o scan.tsv protein.fasta
-  ankh3 score --model DIR --variants variants.tsv --method pll -o effects.tsv proteins.fasta
-  ankh3 score --model DIR --dms BLAT_ECOLX_Stiffler_2015.csv -o blat.tsv";
+  ankh3 score --model nano proteins.fasta > scores.tsv
+  ankh3 score --model nano --mask-fraction 0.15 --format jsonl proteins.fasta
+  ankh3 score --model nano --scan --plot heat.png -o scan.tsv protein.fasta
+  ankh3 score --model nano --variants variants.tsv --method pll -o effects.tsv proteins.fasta
+  ankh3 score --model ankh3-large --dms BLAT_ECOLX_Stiffler_2015.csv -o blat.tsv";
 
-/// What is scored, and how.
+/// Options of the scores.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "What")]
 struct WhatArgs {
@@ -106,15 +115,15 @@ struct WhatArgs {
     #[arg(long, value_enum, requires = "effects")]
     method: Option<Method>,
 
-    /// Mask this share of the residues at once: faster and approximate.
+    /// Mask this share of the residues at once, which is faster and approximate.
     #[arg(long, value_name = "F", value_parser = fraction)]
     mask_fraction: Option<f64>,
 
-    /// Decides, together with a protein's id, which residues are masked together.
+    /// Seed of the choice of residues that are masked together; a protein's id is part of it.
     #[arg(long, default_value = "0")]
     seed: u64,
 
-    /// One row a residue instead of one a protein.
+    /// Write one row per residue instead of one row per protein.
     #[arg(long, conflicts_with = "effects")]
     per_residue: bool,
 
@@ -128,11 +137,12 @@ struct WhatArgs {
     plot: Option<PathBuf>,
 }
 
-/// Where the scores go.
+/// Options of the output.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Output")]
 struct OutputArgs {
-    /// The file to write, `-` for stdout. It appears under its name only when it is complete.
+    /// The file to write, or `-` for stdout. A file appears under its name only when it is
+    /// complete.
     #[arg(long, short, value_name = "FILE", default_value = "-")]
     output: PathBuf,
 
@@ -212,14 +222,8 @@ pub fn run(args: &ScoreArgs) -> Result<Outcome> {
     let residues = Residues::standard(tokenizer)?;
     let model = MaskedModel::new(stacks.collect(), tokenizer, prefix, residues, max_tokens)?;
     let (scorer, answers) = scorer(model, args.scale.resume, output, &manifest)?;
-    let scoring = Scoring::new(
-        scorer,
-        &target,
-        args.what.method(),
-        masking,
-        answers,
-        on_bad,
-    );
+    let method = args.what.method();
+    let scoring = Scoring::new(scorer, &target, method, masking, answers, on_bad);
     let rows = ScoreRows::new(table, &target, output, manifest)
         .drawing(picture)
         .keeping_answers(args.scale.resume);
@@ -231,7 +235,10 @@ pub fn run(args: &ScoreArgs) -> Result<Outcome> {
 
 /// The run over FASTA files, or over the proteins of deep mutational scans.
 fn plan(args: &ScoreArgs, options: Options, target: &ScoreTarget) -> Result<RunPlan> {
-    let outputs = [(args.output.output.as_path(), Content::Text)];
+    let plot = args.what.plot.iter();
+    let plot = plot.map(|path| (path.as_path(), Content::Binary));
+    let outputs = std::iter::once((args.output.output.as_path(), Content::Text));
+    let outputs: Vec<_> = outputs.chain(plot).collect();
     match target.proteins() {
         Some(proteins) => RunPlan::of_sequences(proteins, options, &args.scale, &outputs),
         None => RunPlan::new(&args.input.files, options, &args.scale, &outputs),

@@ -9,7 +9,8 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::support::{
-    Ended, ankh3, bytes, fasta, folder_with, names, nano, proteins, records, run, tiny,
+    Ended, ankh3, bytes, fasta, folder_with, names, nano, proteins, records, residue_classes, run,
+    tiny,
 };
 
 /// Kills in all, half of them by SIGKILL, half by SIGTERM.
@@ -114,7 +115,7 @@ impl Resumable<'_> {
         assert!(self.bytes("out-") == whole, "{command} in the end");
         assert_eq!(unfinished(folder), [""; 0], "{command}");
         let left = names(folder);
-        let journals = left.iter().filter(|name| name.ends_with(".resume"));
+        let journals = left.iter().filter(|name| name.contains(".resume"));
         assert_eq!(journals.count(), 0, "{command}: {left:?}");
         resumed
     }
@@ -160,7 +161,7 @@ fn every_resumable_command_survives_being_killed() {
     let path = folder.path();
     let plain = fasta(&all).replace('?', "");
     fs::write(path.join("plain.fasta"), plain).unwrap();
-    fs::write(path.join("t.csv"), one_hot_table()).unwrap();
+    fs::write(path.join("t.csv"), residue_classes()).unwrap();
     let train = "probe train --train t.csv --split-column split --label-column state --task residues --epochs 1 --features onehot --feature-width 20 --body linear -o head";
     run(path, train).with(0);
     let model = tiny();
@@ -203,18 +204,6 @@ fn every_resumable_command_survives_being_killed() {
     }
     println!("{resumed} runs went on from a journal");
     assert!(resumed >= 4, "only {resumed} runs went on from a journal");
-}
-
-/// Labelled proteins for a head that reads residues alone.
-fn one_hot_table() -> String {
-    let mut table = "id,sequence,state,split\n".to_owned();
-    for (number, protein) in proteins(&[12, 13, 14, 15, 16]).iter().enumerate() {
-        let state = |letter: char| if "ACDEFGH".contains(letter) { 'a' } else { 'b' };
-        let states: String = protein.residues.chars().map(state).collect();
-        let split = ["train", "train", "valid", "test", "train"][number];
-        table += &format!("p{number},{},{states},{split}\n", protein.residues);
-    }
-    table
 }
 
 fn remove(out: &Path) {

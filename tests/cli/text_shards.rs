@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::refusals::model_that_cannot_bear;
-use crate::support::{Ended, bytes, folder_with, names, proteins, run, tiny};
+use crate::support::{Ended, bytes, folder_with, names, proteins, residue_classes, run, tiny};
 
 const LENGTHS: [usize; 11] = [12, 3, 30, 7, 21, 2, 9, 16, 5, 40, 8];
 
@@ -43,7 +43,8 @@ fn merged_is_whole(folder: &Path, flags: &str, output: &str, also: Option<&str>,
             let [whole, merged] =
                 [file("whole", name), merged].map(|name| bytes(&folder.join(name)));
             assert!(whole == merged, "{flags} {name} of {count}");
-            assert!(whole[1].is_some(), "a manifest");
+            // Matrices carry their manifest inside.
+            assert_eq!(whole[1].is_some(), !name.ends_with("npz"), "a manifest");
         }
     }
 }
@@ -123,6 +124,42 @@ fn shards_of_deep_mutational_scans_keep_every_correlation() {
     let manifest = fs::read(folder.path().join("merged-out.tsv.json")).unwrap();
     let manifest: Value = serde_json::from_slice(&manifest).unwrap();
     assert_eq!(manifest["spearman"].as_object().unwrap().len(), 4);
+}
+
+#[test]
+fn shards_of_contacts_become_the_file_of_one_run() {
+    let folder = folder_with(&proteins(&LENGTHS));
+    let contacts = format!(
+        "predict-contacts --model {} --method jacobian --jacobian-outputs hidden in.fasta",
+        tiny()
+    );
+    for (flags, output) in [
+        ("", "out.rr"),
+        // Proteins shorter than this have no pair, hence no row.
+        ("--min-separation 9", "out.tsv"),
+        ("", "out.npz"),
+    ] {
+        merged_is_whole(
+            folder.path(),
+            &format!("{contacts} {flags}"),
+            output,
+            None,
+            0,
+        );
+    }
+}
+
+#[test]
+fn shards_of_predictions_become_the_table_of_one_run() {
+    let folder = folder_with(&proteins(&LENGTHS));
+    let path = folder.path();
+    fs::write(path.join("t.csv"), residue_classes()).unwrap();
+    let train = "probe train --train t.csv --split-column split --label-column state --task residues --epochs 1 --features onehot --feature-width 20 --body linear -o head";
+    run(path, train).with(0);
+    for (flags, output) in [("", "out.tsv"), ("--per-residue", "out.jsonl")] {
+        let predict = format!("probe predict --head head in.fasta {flags}");
+        merged_is_whole(path, &predict, output, None, 0);
+    }
 }
 
 /// A sequence that a shard left out has no rows, and the others stay in order.

@@ -1,4 +1,4 @@
-//! What part of a record is the prompt, and how many residues are to be written.
+//! The part of a record that is the prompt, and the number of residues to write.
 
 use std::fmt;
 use std::str::FromStr;
@@ -19,31 +19,31 @@ pub enum PromptPart {
     All,
 }
 
-/// How long the whole sequence is to be, prompt and completion.
+/// The length of prompt and completion together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TargetLength {
     /// As long as the record.
     Same,
-    /// So many residues.
+    /// This number of residues.
     Exactly(usize),
-    /// Until `</s>`, at most so many residues.
+    /// Until `</s>`, at most this number of residues.
     AtMost(usize),
     /// Until `</s>`, at most [`MAX_NEW`] new residues.
     Eos,
 }
 
-/// What is asked of every record.
+/// The rule by which every record is completed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PromptRule {
-    /// The prompt.
+    /// The part that is the prompt.
     pub keep: PromptPart,
-    /// The whole.
+    /// The length of prompt and completion.
     pub length: TargetLength,
     /// Residues of the whole before `</s>` may be written.
     pub min_length: usize,
 }
 
-/// What is asked of one record.
+/// The prompt and the lengths of one record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PromptPlan {
     /// Residues of the prompt.
@@ -57,13 +57,13 @@ pub struct PromptPlan {
 /// Why a record cannot be completed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum PromptError {
-    /// Nothing of it is kept.
+    /// The prompt would be empty.
     #[error("--keep leaves no residue of {length} as the prompt; keep more")]
     EmptyPrompt {
         /// Residues of the record.
         length: usize,
     },
-    /// More is to be kept than there is.
+    /// The prompt would be longer than the record.
     #[error("--keep {keep} of a record of {length} residues; keep less, or all")]
     KeepsMore {
         /// Residues to keep.
@@ -71,7 +71,7 @@ pub enum PromptError {
         /// Residues of the record.
         length: usize,
     },
-    /// The whole is to be shorter than the prompt, or as long.
+    /// The whole would not be longer than the prompt.
     #[error(
         "the prompt has {prompt} residues and the whole is to have {length}, so nothing is left to write; give a larger --length or a smaller --keep"
     )]

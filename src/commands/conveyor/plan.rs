@@ -1,5 +1,6 @@
 //! What a run reads and writes. Mistakes that show without a model are found here, before one is opened.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -45,6 +46,7 @@ impl RunPlan {
         outputs: &[(&Path, Content)],
     ) -> Result<Self> {
         check(scale, outputs)?;
+        check_distinct(files, outputs)?;
         let on_bad = options.on_bad;
         let proteins = Proteins {
             input: Input::open(files, options)?,
@@ -183,6 +185,22 @@ pub(in crate::commands) fn whole(options: Options) -> Result<Options> {
         )
     );
     Ok(options)
+}
+
+/// Refuses to replace an input by an output.
+fn check_distinct(files: &[PathBuf], outputs: &[(&Path, Content)]) -> Result<()> {
+    for (output, _) in outputs {
+        let target = fs::canonicalize(output).ok();
+        let is_target = |file: &PathBuf| fs::canonicalize(file).ok() == target;
+        ensure!(
+            target.is_none() || !files.iter().any(is_target),
+            usage(format_args!(
+                "{} is an input and an output; give the output another name",
+                output.display()
+            ))
+        );
+    }
+    Ok(())
 }
 
 fn check(scale: &ScaleArgs, outputs: &[(&Path, Content)]) -> Result<()> {

@@ -12,6 +12,7 @@ use crate::checkpoint::Place;
 use crate::io::stdio::{Content, Output};
 use crate::probe::description::{Description, FORMAT, Method};
 use crate::probe::parameters::Parameters;
+use crate::sequence::digest::hex;
 
 const DESCRIPTION: &str = "head.json";
 const WEIGHTS: &str = "head.safetensors";
@@ -29,8 +30,7 @@ impl Stored {
         let mut hash = Sha256::new();
         hash.update(serde_json::to_vec(&self.description)?);
         hash.update(&self.weights);
-        let bytes = hash.finalize();
-        Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+        Ok(hex(&hash.finalize()))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::FormatArg;
+use super::ContactFormat;
 use super::maps::ContactMaps;
 use crate::commands::contacts::Predictor;
 use crate::commands::conveyor::{GroupWork, TextBlock};
@@ -15,7 +15,7 @@ use crate::sequence::Sequence;
 /// Predicts lists of pairs.
 pub(super) struct ContactLists<'a> {
     maps: ContactMaps<'a>,
-    format: FormatArg,
+    format: ContactFormat,
     /// What an RR file says about its values.
     remarks: Vec<String>,
     /// RR has no place for scores: they are divided by the highest one.
@@ -23,7 +23,7 @@ pub(super) struct ContactLists<'a> {
 }
 
 impl<'a> ContactLists<'a> {
-    pub(super) fn new(maps: ContactMaps<'a>, format: FormatArg, manifest: &Manifest) -> Self {
+    pub(super) fn new(maps: ContactMaps<'a>, format: ContactFormat, manifest: &Manifest) -> Self {
         Self {
             remarks: remarks(&maps.predictor, manifest),
             scales: maps.predictor.value() == "score",
@@ -34,7 +34,7 @@ impl<'a> ContactLists<'a> {
 
     pub(super) fn text_format(&self) -> TextFormat {
         match self.format {
-            FormatArg::Tsv => TextFormat::Tsv,
+            ContactFormat::Tsv => TextFormat::Tsv,
             _ => TextFormat::Rr,
         }
     }
@@ -42,7 +42,7 @@ impl<'a> ContactLists<'a> {
     /// The first line of the file.
     pub(super) fn header(&self) -> Vec<u8> {
         let mut text = Vec::new();
-        if self.format == FormatArg::Tsv {
+        if self.format == ContactFormat::Tsv {
             write_header(&mut text, self.maps.predictor.value())
                 .expect("a vector takes everything");
         }
@@ -54,7 +54,7 @@ impl<'a> ContactLists<'a> {
         let mut pairs = select(map, what.min_separation, what.threshold, what.top());
         let (id, residues) = (&sequence.id, &sequence.residues);
         let mut text = Vec::new();
-        let (written, rows) = if self.format == FormatArg::Tsv {
+        let (written, rows) = if self.format == ContactFormat::Tsv {
             (
                 write_rows(&mut text, id, residues, &pairs),
                 pairs.len() as u64,

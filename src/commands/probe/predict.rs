@@ -1,8 +1,8 @@
-//! `ankh3 probe predict`: what a head says of new proteins.
+//! `ankh3 probe predict`: the predictions of a head for new proteins.
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use candle_core::Device;
 use clap::Args;
 use serde::Serialize;
@@ -28,8 +28,8 @@ const GROUP: usize = 1 << 15;
 
 /// Predict with a trained head: FASTA in, a table out
 ///
-/// A string of classes a protein, a class a protein with the probabilities of all, or a number a protein. The model must be the one that the head was
-/// trained on.
+/// Writes one row per protein: a string with one class per residue, a class with the probabilities
+/// of all classes, or a number. The model must be the one that the head was trained on.
 #[derive(Args, Clone, Debug)]
 pub struct PredictArgs {
     #[command(flatten)]
@@ -39,11 +39,13 @@ pub struct PredictArgs {
     #[arg(long, value_name = "DIR")]
     head: PathBuf,
 
-    /// One row a residue, with the probabilities of all classes, instead of one a protein.
+    /// Write one row per residue with the probabilities of all classes, instead of one row per
+    /// protein.
     #[arg(long)]
     per_residue: bool,
 
-    /// The file to write, `-` for stdout; .jsonl or tab-separated.
+    /// The file to write, or `-` for stdout: JSON lines if it ends in .jsonl, comma-separated if it
+    /// ends in .csv, else tab-separated.
     #[arg(long, short, value_name = "FILE", default_value = "-")]
     output: PathBuf,
 
@@ -78,11 +80,10 @@ pub(super) fn head_of(stored: &Stored, dir: &Path, device: &Device) -> Result<He
 pub(super) fn run(args: &PredictArgs) -> Result<Outcome> {
     let stored = heads::load(&args.head.clone().into())?;
     let task = &stored.description.task;
-    if args.per_residue && !matches!(task, Task::Residues { .. }) {
-        bail!(usage(
-            "--per-residue is for heads that tell classes of residues"
-        ));
-    }
+    ensure!(
+        !args.per_residue || matches!(task, Task::Residues { .. }),
+        usage("--per-residue is for heads that predict classes of residues")
+    );
     let options = whole(args.input.options(Rules::default())?)?;
     let limit = options.limit;
     let output = &args.output;
@@ -91,12 +92,7 @@ pub(super) fn run(args: &PredictArgs) -> Result<Outcome> {
     let source = Source::of_head(&stored, &args.head, &args.features, &args.runtime)?;
     let device = source.compute().device.clone();
     let head = head_of(&stored, &args.head, &device)?;
-    let settings = PredictSettings {
-        head: &stored.description.name,
-        head_made_by: &stored.description.made_by,
-        head_sha256: stored.sha256()?,
-        length_limit: limit,
-    };
+    let settings = PredictSettings::new(&stored, limit)?;
     let manifest = source.manifest("probe predict", &settings, args.scale.shard)?;
     let conveyor = plan.begin(&manifest.before_reading())?;
     let format = TableFormat::from_extension(output);
@@ -127,6 +123,17 @@ struct PredictSettings<'a> {
     head_sha256: String,
     #[serde(skip_serializing_if = "Limit::is_none")]
     length_limit: Limit,
+}
+
+impl<'a> PredictSettings<'a> {
+    fn new(stored: &'a Stored, length_limit: Limit) -> Result<Self> {
+        Ok(Self {
+            head: &stored.description.name,
+            head_made_by: &stored.description.made_by,
+            head_sha256: stored.sha256()?,
+            length_limit,
+        })
+    }
 }
 
 /// A head, and where its features come from.
