@@ -26,8 +26,10 @@ use crate::input::sequences::{Counts, Input};
 use crate::input::survey::Survey;
 use crate::io::stdio;
 use crate::model::Encoder;
-use crate::output::embeddings::{Column, Destination, Format, OutDtype, Rows, Schema, Writer};
-use crate::output::sink::Sink;
+use crate::output::embeddings::{
+    Column, EmbeddingFormat, EmbeddingWriter, OutDtype, RowKind, Schema,
+};
+use crate::output::writer_thread::WriterThread;
 use crate::progress::Progress;
 use crate::sequence::{Limit, Rules};
 
@@ -130,7 +132,7 @@ struct OutputArgs {
     out_dtype: OutDtypeArg,
 }
 
-/// [`Format`] on the command line.
+/// [`EmbeddingFormat`] on the command line.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum FormatArg {
     /// Tab-separated text.
@@ -151,24 +153,24 @@ pub(super) enum FormatArg {
     Arrow,
 }
 
-impl From<FormatArg> for Format {
+impl From<FormatArg> for EmbeddingFormat {
     fn from(format: FormatArg) -> Self {
         match format {
-            FormatArg::Tsv => Format::Tsv,
-            FormatArg::Jsonl => Format::Jsonl,
-            FormatArg::Npy => Format::Npy,
-            FormatArg::Npz => Format::Npz,
-            FormatArg::H5 => Format::H5,
-            FormatArg::Safetensors => Format::Safetensors,
-            FormatArg::Parquet => Format::Parquet,
-            FormatArg::Arrow => Format::Arrow,
+            FormatArg::Tsv => EmbeddingFormat::Tsv,
+            FormatArg::Jsonl => EmbeddingFormat::Jsonl,
+            FormatArg::Npy => EmbeddingFormat::Npy,
+            FormatArg::Npz => EmbeddingFormat::Npz,
+            FormatArg::H5 => EmbeddingFormat::H5,
+            FormatArg::Safetensors => EmbeddingFormat::Safetensors,
+            FormatArg::Parquet => EmbeddingFormat::Parquet,
+            FormatArg::Arrow => EmbeddingFormat::Arrow,
         }
     }
 }
 
 /// [`OutDtype`] on the command line.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum OutDtypeArg {
+pub(super) enum OutDtypeArg {
     /// Single precision.
     F32,
     /// Half precision.
@@ -177,14 +179,24 @@ enum OutDtypeArg {
     Bf16,
 }
 
+impl From<OutDtypeArg> for OutDtype {
+    fn from(dtype: OutDtypeArg) -> Self {
+        match dtype {
+            OutDtypeArg::F32 => OutDtype::F32,
+            OutDtypeArg::F16 => OutDtype::F16,
+            OutDtypeArg::Bf16 => OutDtype::Bf16,
+        }
+    }
+}
+
 /// The format asked for, by flag or extension; npz where neither says.
-pub(super) fn format_of(format: Option<FormatArg>, output: &Path) -> Result<Format> {
-    match (format, Format::from_extension(output)) {
+pub(super) fn format_of(format: Option<FormatArg>, output: &Path) -> Result<EmbeddingFormat> {
+    match (format, EmbeddingFormat::from_extension(output)) {
         (Some(format), _) => Ok(format.into()),
         (None, Some(format)) => Ok(format),
-        (None, None) if stdio::is_dash(output) => Ok(Format::Npz),
+        (None, None) if stdio::is_dash(output) => Ok(EmbeddingFormat::Npz),
         (None, None) => {
-            let known = Format::ALL.map(Format::name).join(", ");
+            let known = EmbeddingFormat::ALL.map(EmbeddingFormat::name).join(", ");
             bail!(usage(format_args!(
                 "the extension of {} names no format; add --format, one of {known}",
                 output.display()
@@ -222,11 +234,7 @@ pub fn run(args: &EmbedArgs) -> Result<Outcome> {
     };
     let schema = Schema {
         columns: columns(&layers, &poolings, opened.checkpoint.config.d_model)?,
-        dtype: match args.output.out_dtype {
-            OutDtypeArg::F32 => OutDtype::F32,
-            OutDtypeArg::F16 => OutDtype::F16,
-            OutDtypeArg::Bf16 => OutDtype::Bf16,
-        },
+        dtype: args.output.out_dtype.into(),
         metadata: opened.manifest("embed", &settings, args.scale.shard)?,
     };
     let on_bad = options.on_bad;
@@ -239,7 +247,7 @@ pub fn run(args: &EmbedArgs) -> Result<Outcome> {
     };
     let output = &args.output.output;
     let resumed = Resumed::open(args.scale.resume, output, &schema)?;
-    let writer = Writer::create(format, &schema, Destination::File(output.clone()))
+    let writer = EmbeddingWriter::create(format, &schema, output)
         .with_context(|| format!("writing {}", output.display()))?;
     let input = Input::open(&args.input.files, options)?;
     let forecast = Forecast {
@@ -258,7 +266,7 @@ pub fn run(args: &EmbedArgs) -> Result<Outcome> {
         ),
         keeps_journal: args.scale.resume,
         replay: resumed.replay,
-        sink: Sink::new(writer, resumed.journal)?,
+        sink: WriterThread::new(writer, resumed.journal)?,
         output,
         progress: Progress::new(),
         forecast,
@@ -304,9 +312,9 @@ fn columns(layers: &[usize], poolings: &[Pooling], width: usize) -> Result<Vec<C
                 "{name} is asked for twice; name each layer and pooling once"
             );
             let rows = if *pooling == Pooling::PerResidue {
-                Rows::PerResidue
+                RowKind::PerResidue
             } else {
-                Rows::PerSequence
+                RowKind::PerSequence
             };
             columns.push(Column { name, width, rows });
         }

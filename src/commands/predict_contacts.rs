@@ -18,8 +18,9 @@ use crate::input::sequences::{Input, OnBad};
 use crate::io::stdio::{Content, Output};
 use crate::output::contact_list::{write_header, write_rows, write_rr};
 use crate::output::embeddings::{
-    Column, Destination, EmbeddingRecord, Format, OutDtype, Rows, Schema, Writer,
+    Column, EmbeddingFormat, EmbeddingRecord, EmbeddingWriter, OutDtype, RowKind, Schema,
 };
+use crate::output::layout::{Layout, TextFormat};
 use crate::output::manifest::{Manifest, write_manifest};
 use crate::progress::Progress;
 use crate::report::picture::{self, Picture};
@@ -167,7 +168,7 @@ enum Sink {
         format: FormatArg,
         remarks: Vec<String>,
     },
-    Matrices(Writer),
+    Matrices(Box<EmbeddingWriter>),
 }
 
 /// Runs the command.
@@ -205,6 +206,10 @@ pub fn run(args: &PredictContactsArgs) -> Result<Outcome> {
     })?;
     let mut input = Input::open(&args.input.files, options)?;
     let mut sink = open_sink(what, format, &predictor, &manifest)?;
+    let mut layout = Layout::new(match format {
+        FormatArg::Rr => TextFormat::Rr,
+        _ => TextFormat::Tsv,
+    });
     let mut progress = Progress::new();
     let (mut drawn, mut left_out) = (0, 0);
     for item in input.by_ref() {
@@ -219,6 +224,7 @@ pub fn run(args: &PredictContactsArgs) -> Result<Outcome> {
             );
             tracing::warn!("skipped: {message}");
             left_out += 1;
+            layout.close_sequence();
             continue;
         };
         if let Some(picture) = &picture {
@@ -229,15 +235,18 @@ pub fn run(args: &PredictContactsArgs) -> Result<Outcome> {
             draw(picture, what, predictor.value(), &sequence, &map)?;
             drawn += 1;
         }
-        write(&mut sink, what, &sequence, map)?;
+        layout.add(write(&mut sink, what, &sequence, map)?);
+        layout.close_sequence();
     }
     progress.finish();
     ensure!(picture.is_none() || drawn > 0, "no sequence to draw");
     match sink {
         Sink::Text { output, .. } => output.finish()?,
-        Sink::Matrices(writer) => writer.finish()?,
+        Sink::Matrices(writer) => writer.finish(Some(input.digest()))?,
     }
     if matches!(format, FormatArg::Rr | FormatArg::Tsv) {
+        manifest.input = Some(input.digest());
+        manifest.set_layout(&layout);
         write_manifest(&what.output, &manifest)?;
     }
     report(input.counts());
@@ -273,22 +282,18 @@ fn open_sink(
                     columns: vec![Column {
                         name: "contacts".to_owned(),
                         width: 1,
-                        rows: Rows::PerPair,
+                        rows: RowKind::PerPair,
                     }],
                     dtype: OutDtype::F32,
                     metadata: manifest.clone(),
                 };
                 let format = if format == FormatArg::Npz {
-                    Format::Npz
+                    EmbeddingFormat::Npz
                 } else {
-                    Format::H5
+                    EmbeddingFormat::H5
                 };
-                let destination = Destination::File(what.output.clone());
-                Ok(Sink::Matrices(Writer::create(
-                    format,
-                    &schema,
-                    destination,
-                )?))
+                let writer = EmbeddingWriter::create(format, &schema, &what.output)?;
+                Ok(Sink::Matrices(Box::new(writer)))
             }
         }
     };
@@ -312,8 +317,9 @@ fn remarks(predictor: &Predictor, manifest: &Manifest) -> Vec<String> {
     remarks
 }
 
-fn write(sink: &mut Sink, what: &OutputArgs, sequence: &Sequence, map: PairMap) -> Result<()> {
-    match sink {
+/// Writes the contacts of one protein; returns the rows that the file has for the protein.
+fn write(sink: &mut Sink, what: &OutputArgs, sequence: &Sequence, map: PairMap) -> Result<u64> {
+    Ok(match sink {
         Sink::Text {
             output,
             format,
@@ -321,24 +327,29 @@ fn write(sink: &mut Sink, what: &OutputArgs, sequence: &Sequence, map: PairMap) 
         } => {
             let mut pairs = select(&map, what.min_separation, what.threshold, what.top());
             let (id, residues) = (&sequence.id, &sequence.residues);
-            if *format == FormatArg::Tsv {
+            let rows = if *format == FormatArg::Tsv {
                 write_rows(output, id, residues, &pairs)?;
+                pairs.len() as u64
             } else {
                 // A second remark stands where values are scores, which RR has no place for.
                 if remarks.len() > 1 {
                     scale(&mut pairs);
                 }
                 write_rr(output, id, residues, remarks, &pairs)?;
-            }
+                1
+            };
             output.flush()?;
+            rows
         }
-        Sink::Matrices(writer) => writer.write(&EmbeddingRecord {
-            id: sequence.id.clone(),
-            length: sequence.residues.len(),
-            values: vec![map.into_values()],
-        })?,
-    }
-    Ok(())
+        Sink::Matrices(writer) => {
+            writer.write(&EmbeddingRecord {
+                id: sequence.id.clone(),
+                length: sequence.residues.len(),
+                values: vec![map.into_values()],
+            })?;
+            1
+        }
+    })
 }
 
 /// Scores to 0 … 1.

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use self::kept::Kept;
 use self::task::Task;
+pub(super) use self::work::SPEARMAN;
 use self::work::Scoring;
 use super::Outcome;
 use super::embed::report;

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use super::embeddings::EmbeddingRecord;
 use crate::sequence::Sequence;
 
-/// What ties an entry to its sequence: a hash of id and residues.
+/// A hash of id and residues, by which an entry belongs to its sequence.
 fn seal(sequence: &Sequence) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update((sequence.id.len() as u64).to_le_bytes());
@@ -54,12 +54,12 @@ fn invalid(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-/// The bytes for `sequence` when its result was refused: no column at all.
-pub fn encode_refusal(sequence: &Sequence) -> Vec<u8> {
+/// The bytes for `sequence` when its result was rejected: no column at all.
+pub fn encode_rejection(sequence: &Sequence) -> Vec<u8> {
     seal(sequence).to_vec()
 }
 
-/// The record that [`encode`] was given; `None` of a refusal.
+/// The record that [`encode`] was given; `None` where the result was rejected.
 ///
 /// # Errors
 /// Bytes that were computed from another sequence.

@@ -1,4 +1,4 @@
-//! What a run has finished, kept beside its output so that a run cut off at any moment goes on from there.
+//! The finished results of a run, kept beside its output so that a run cut off at any moment goes on from there.
 //!
 //! `OUTPUT.resume` begins with a key, the description of everything that influences the results; then one entry after another, each with its
 //! length and checksum. An entry cut off in the middle is the end: it is dropped and computed again. The final output is always written whole,
@@ -8,7 +8,10 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
 use thiserror::Error;
+
+use super::manifest::differences;
 
 const MAGIC: &[u8; 8] = b"ankh3jr1";
 /// Nothing that is written is longer; a larger length is damage.
@@ -19,14 +22,14 @@ const MAX_ENTRY: u64 = 1 << 40;
 pub enum JournalError {
     /// It belongs to another run.
     #[error(
-        "{} holds results of another run (it was made with {found}); give the command it was made with, delete the file, or run without --resume",
+        "{} holds results of another run: {differences}. Give the command it was made with, or delete it to begin anew, or run without --resume",
         .path.display()
     )]
     OtherRun {
         /// The journal.
         path: PathBuf,
-        /// Its key.
-        found: String,
+        /// In what the other run differs: `prefix was "nlu", now "s2s"; …`.
+        differences: String,
     },
     /// Another process writes it.
     #[error("{} is in use by another run of this command; wait for it, or give this one another output", .path.display())]
@@ -39,7 +42,7 @@ pub enum JournalError {
     Io {
         /// The journal.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
 }
@@ -98,7 +101,7 @@ pub fn open(path: &Path, key: &str) -> Result<(Replay, Journal), JournalError> {
         Some(found) if entries > 0 => {
             return Err(JournalError::OtherRun {
                 path: path.to_owned(),
-                found,
+                differences: explain(&found, key),
             });
         }
         // Nothing is lost by beginning anew.
@@ -129,6 +132,12 @@ pub fn open(path: &Path, key: &str) -> Result<(Replay, Journal), JournalError> {
             start: (MAGIC.len() + 12 + key.len()) as u64,
         },
     ))
+}
+
+/// In what two keys differ. Keys of commands are JSON objects; any others are shown as they are.
+fn explain(was: &str, now: &str) -> String {
+    let parse = |key| serde_json::from_str(key).unwrap_or(Value::from(key));
+    differences(&parse(was), &parse(now)).join("; ")
 }
 
 /// The key, or `None` of a file that ends before a whole one (an empty file, or a run that died at once).
@@ -190,7 +199,7 @@ impl Replay {
     /// The next entry of the earlier run.
     ///
     /// # Errors
-    /// Where the file cannot be read any more.
+    /// A file that cannot be read any more.
     pub fn next_entry(&mut self) -> io::Result<Option<Vec<u8>>> {
         if self.left == 0 {
             return Ok(None);
@@ -209,7 +218,7 @@ impl Journal {
     /// Adds an entry. It is safe from this process's death once [`Journal::flush`] was.
     ///
     /// # Errors
-    /// Where the file cannot be written.
+    /// A file that cannot be written.
     pub fn append(&mut self, payload: &[u8]) -> io::Result<()> {
         write_entry(&mut self.writer, payload)
     }
@@ -217,7 +226,7 @@ impl Journal {
     /// Hands everything to the system.
     ///
     /// # Errors
-    /// Where the file cannot be written.
+    /// A file that cannot be written.
     pub fn flush(&mut self) -> io::Result<()> {
         self.writer.flush()
     }
@@ -225,7 +234,7 @@ impl Journal {
     /// Forgets all entries.
     ///
     /// # Errors
-    /// Where the file cannot be written.
+    /// A file that cannot be written.
     pub fn empty(&mut self) -> io::Result<()> {
         self.writer.flush()?;
         self.writer.get_ref().set_len(self.start)?;
@@ -236,7 +245,7 @@ impl Journal {
     /// Deletes the journal: the output is complete.
     ///
     /// # Errors
-    /// Where the file cannot be deleted.
+    /// A file that cannot be deleted.
     pub fn remove(self) -> io::Result<()> {
         std::fs::remove_file(&self.path)
     }
@@ -329,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn another_runs_journal_is_refused() {
+    fn another_runs_journal_is_rejected() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("j");
         // Without an entry there is nothing to lose.
@@ -339,7 +348,7 @@ mod tests {
         drop(journal);
         let error = open(&path, "two").err().unwrap().to_string();
         assert!(
-            error.contains("another run") && error.contains("one"),
+            error.contains("another run") && error.contains(r#"it was "one", now "two""#),
             "{error}"
         );
         std::fs::write(&path, "a file of the user's own").unwrap();

@@ -133,7 +133,7 @@ impl Table {
     /// Writes one row, with one cell per column.
     ///
     /// # Errors
-    /// Where the output cannot be written.
+    /// Output that cannot be written.
     pub fn row(&mut self, cells: &[Cell<'_>]) -> io::Result<()> {
         debug_assert_eq!(cells.len(), self.columns.len());
         let line = if let Some(separator) = self.format.separator() {
@@ -165,7 +165,7 @@ impl Table {
     /// Completes the table.
     ///
     /// # Errors
-    /// Where the output cannot be written.
+    /// Output that cannot be written.
     pub fn finish(self) -> io::Result<()> {
         self.output.finish()
     }

@@ -1,7 +1,7 @@
 //! What a run will come to: the bar's total, and a word on the output's size before a large one.
 
 use crate::input::survey::Survey;
-use crate::output::embeddings::{Format, Schema};
+use crate::output::embeddings::{EmbeddingFormat, Schema};
 use crate::progress::Progress;
 
 /// Outputs from this size on are announced.
@@ -11,7 +11,7 @@ const LARGE: u64 = 1 << 30;
 pub(super) struct Forecast {
     pub survey: Option<Survey>,
     pub shards: u64,
-    pub format: Format,
+    pub format: EmbeddingFormat,
     pub schema: Schema,
 }
 

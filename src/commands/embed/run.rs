@@ -14,14 +14,14 @@ use crate::input::sequences::{Input, Item, OnBad};
 use crate::output::embeddings::EmbeddingRecord;
 use crate::output::entry;
 use crate::output::journal::Replay;
-use crate::output::sink::{Done, Sink};
+use crate::output::writer_thread::{FinishedRecord, WriterThread};
 use crate::progress::Progress;
 use crate::sequence::Sequence;
 
 /// The loop's state.
 pub(super) struct Run<'a> {
     pub embedder: Embedder<'a>,
-    pub sink: Sink,
+    pub sink: WriterThread,
     pub output: &'a Path,
     pub replay: Option<Replay>,
     pub progress: Progress,
@@ -57,7 +57,7 @@ impl Run<'_> {
         if !group.is_empty() {
             self.compute(&group)?;
         }
-        let written = self.sink.finish();
+        let written = self.sink.finish(input.digest());
         written.with_context(|| writing(self.output))?;
         report(input.counts());
         self.progress.finish();
@@ -83,7 +83,7 @@ impl Run<'_> {
         self.progress.add(1, sequence.residues.len() as u64);
         self.forecast.tell(&mut self.progress);
         match record {
-            Some(_) => self.write(vec![Done {
+            Some(_) => self.write(vec![FinishedRecord {
                 record,
                 entry: None,
             }])?,
@@ -110,12 +110,12 @@ impl Run<'_> {
         self.write(done)
     }
 
-    fn write(&mut self, done: Vec<Done>) -> Result<()> {
+    fn write(&mut self, done: Vec<FinishedRecord>) -> Result<()> {
         let written: io::Result<()> = self.sink.write(done);
         written.with_context(|| writing(self.output))
     }
 
-    fn done(&self, sequence: &Sequence, columns: Arc<Columns>) -> Done {
+    fn done(&self, sequence: &Sequence, columns: Arc<Columns>) -> FinishedRecord {
         let values = Arc::try_unwrap(columns).unwrap_or_else(|shared| (*shared).clone());
         let record = EmbeddingRecord {
             id: sequence.id.clone(),
@@ -123,17 +123,19 @@ impl Run<'_> {
             values,
         };
         let entry = self.keeps_journal.then(|| entry::encode(&record, sequence));
-        Done {
+        FinishedRecord {
             record: Some(record),
             entry,
         }
     }
 
-    fn refused(&mut self, sequence: &Sequence) -> Result<Done> {
+    fn refused(&mut self, sequence: &Sequence) -> Result<FinishedRecord> {
         self.refuse(sequence)?;
-        Ok(Done {
+        Ok(FinishedRecord {
             record: None,
-            entry: self.keeps_journal.then(|| entry::encode_refusal(sequence)),
+            entry: self
+                .keeps_journal
+                .then(|| entry::encode_rejection(sequence)),
         })
     }
 

@@ -18,7 +18,7 @@ use crate::report::heatmap::HeatMap;
 use crate::sequence::Sequence;
 
 /// The manifest's key of the correlation of each protein.
-pub(crate) const SPEARMAN: &str = "spearman";
+pub(in crate::commands) const SPEARMAN: &str = "spearman";
 
 /// The command's work.
 pub(super) struct Scoring<'a> {
