@@ -165,7 +165,7 @@ pub fn run(args: &CompleteArgs) -> Result<Outcome> {
     let settings = args.decoding.settings(&residues, tokenizer)?;
     let described = CompleteSettings::new(args, &settings, &residues, limit);
     let manifest = opened.manifest("complete", &described, args.scale.shard)?;
-    let conveyor = plan.begin(&manifest.before_reading())?;
+    let conveyor = plan.begin(&manifest.journal_key()?)?;
     let rows = TextRows::create(output, TextFormat::Fasta, b"", manifest)?;
     let networks = opened.load_both_on_all()?;
     let stacks = networks.iter().map(|(encoder, decoder)| (encoder, decoder));

@@ -17,7 +17,7 @@ use crate::inference::token_budget::Stacks;
 use crate::io::stdio;
 use crate::model::Encoder;
 use crate::number::NumberType;
-use crate::output::embeddings::{Column, Destination, Format, Rows, Schema, Writer};
+use crate::output::embeddings::{Column, EmbeddingFormat, EmbeddingWriter, RowKind, Schema};
 use crate::sequence::{Limit, Rules, Sequence};
 
 /// Embed proteins: FASTA in, one row per residue or one row per protein out
@@ -82,14 +82,14 @@ struct OutputArgs {
 
     /// The format [default: by the file's extension; npz on stdout].
     #[arg(long, value_enum)]
-    format: Option<Format>,
+    format: Option<EmbeddingFormat>,
 
     /// Number type of the values written.
     #[arg(long, value_parser = number_type(&OUT_TYPES), default_value = "f32")]
     out_dtype: NumberType,
 }
 
-const OUT_TYPES: [(NumberType, &str); 3] = [
+pub(super) const OUT_TYPES: [(NumberType, &str); 3] = [
     (NumberType::F32, "Single precision"),
     (
         NumberType::F16,
@@ -99,12 +99,12 @@ const OUT_TYPES: [(NumberType, &str); 3] = [
 ];
 
 /// The format of --format, else the one of the file's extension; npz on stdout.
-pub(super) fn format_of(format: Option<Format>, output: &Path) -> Result<Format> {
-    match (format, Format::from_extension(output)) {
+pub(super) fn format_of(format: Option<EmbeddingFormat>, output: &Path) -> Result<EmbeddingFormat> {
+    match (format, EmbeddingFormat::from_extension(output)) {
         (Some(format), _) | (None, Some(format)) => Ok(format),
-        (None, None) if stdio::is_dash(output) => Ok(Format::Npz),
+        (None, None) if stdio::is_dash(output) => Ok(EmbeddingFormat::Npz),
         (None, None) => {
-            let known = Format::ALL.map(Format::name).join(", ");
+            let known = EmbeddingFormat::ALL.map(EmbeddingFormat::name).join(", ");
             bail!(usage(format_args!(
                 "the extension of {} names no format; add --format, one of {known}",
                 output.display()
@@ -127,11 +127,8 @@ pub fn run(args: &EmbedArgs) -> Result<Outcome> {
     let opened = Opened::on_all(&args.model, &args.runtime)?;
     let request = request(args, limit, &opened)?;
     let schema = schema(args, &request, &opened)?;
-    let conveyor = plan.begin(&Schema {
-        metadata: schema.metadata.before_reading(),
-        ..schema.clone()
-    })?;
-    let writer = Writer::create(format, &schema, Destination::File(output.clone()))
+    let conveyor = plan.begin(&schema.journal_key()?)?;
+    let writer = EmbeddingWriter::create(format, &schema, output)
         .with_context(|| format!("writing {}", output.display()))?;
     let encoders = opened.load_on_all(|loader| Encoder::load(loader, &opened.checkpoint.config))?;
     let at_hand = opened.tokens_at_hand(&args.runtime, request.max_batch_tokens);
@@ -237,9 +234,9 @@ fn columns(layers: &[usize], poolings: &[Pooling], width: usize) -> Result<Vec<C
                 "{name} is asked for twice; name each layer and pooling once"
             );
             let rows = if *pooling == Pooling::PerResidue {
-                Rows::PerResidue
+                RowKind::PerResidue
             } else {
-                Rows::PerSequence
+                RowKind::PerSequence
             };
             columns.push(Column { name, width, rows });
         }

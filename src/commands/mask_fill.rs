@@ -131,7 +131,7 @@ pub fn run(args: &MaskFillArgs) -> Result<Outcome> {
     let residues = Residues::new(args.how.allow.as_bytes(), tokenizer).context("--allow")?;
     let settings = FillSettings::new(args, &residues, limit);
     let manifest = opened.manifest("mask-fill", &settings, args.scale.shard)?;
-    let conveyor = plan.begin(&manifest.before_reading())?;
+    let conveyor = plan.begin(&manifest.journal_key()?)?;
     let rows = FillRows::create(&args.output, residues.letters(), manifest)?;
     let networks = opened.load_both_on_all()?;
     let stacks = networks.iter().map(|(encoder, decoder)| (encoder, decoder));

@@ -1,4 +1,4 @@
-//! What every command that runs a model does first: device, checkpoint, prefix; and the manifest that its outputs carry.
+//! The first steps of every command that runs a model: device, checkpoint, prefix; and the manifest that its outputs carry.
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -76,13 +76,13 @@ fn usual_prefix(checkpoint: &Checkpoint) -> TaskPrefix {
 
 /// A checkpoint, ready to load weights from, and where they go.
 pub struct Opened {
-    /// Where it runs.
+    /// The first device.
     pub compute: Compute,
-    /// Where it runs besides.
+    /// Further devices.
     others: Vec<Compute>,
-    /// What runs.
+    /// The checkpoint.
     pub checkpoint: Checkpoint,
-    /// What stands in front of each sequence.
+    /// The task prefix in front of each sequence.
     pub prefix: TaskPrefix,
 }
 
@@ -167,7 +167,7 @@ impl Opened {
     /// Runs `load` with a loader of this checkpoint's weights.
     ///
     /// # Errors
-    /// What `load` meets.
+    /// The error of `load`.
     pub fn load<T>(&self, load: impl FnOnce(&Loader<'_>) -> candle_core::Result<T>) -> Result<T> {
         self.load_on(&self.compute, load)
     }
@@ -175,7 +175,7 @@ impl Opened {
     /// The same on every device.
     ///
     /// # Errors
-    /// What `load` meets.
+    /// The error of `load`.
     pub fn load_on_all<T>(
         &self,
         load: impl Fn(&Loader<'_>) -> candle_core::Result<T>,

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use self::lists::ContactLists;
 use self::maps::ContactMaps;
@@ -20,7 +20,7 @@ use crate::args::{InputArgs, RuntimeArgs, ScaleArgs, usage};
 use crate::inference::contacts::Top;
 use crate::io::stdio::Content;
 use crate::number::NumberType;
-use crate::output::embeddings::{Column, Destination, Format, Rows, Schema, Writer};
+use crate::output::embeddings::{Column, EmbeddingFormat, EmbeddingWriter, RowKind, Schema};
 use crate::output::manifest::Manifest;
 use crate::report::picture::Picture;
 use crate::sequence::{Limit, Rules};
@@ -188,8 +188,9 @@ pub fn run(args: &PredictContactsArgs) -> Result<Outcome> {
     let (how, features) = (&args.predictor, &args.features);
     let predictor = Predictor::open(how, features, &args.runtime, "predict-contacts")?;
     let manifest = manifest(args, format, &predictor, limit)?;
-    let key = json!({ "format": format.name(), "manifest": manifest.before_reading() });
-    let conveyor = plan.begin(&key)?;
+    let made: Value = serde_json::from_str(&manifest.journal_key()?)?;
+    let key = json!({ "format": format.name(), "manifest": made });
+    let conveyor = plan.begin(&key.to_string())?;
     let contacts = ContactMaps {
         predictor,
         picture,
@@ -252,21 +253,21 @@ fn manifest(
 }
 
 /// Opens a file of matrices.
-fn matrices(path: &Path, format: ContactFormat, metadata: Manifest) -> Result<Writer> {
+fn matrices(path: &Path, format: ContactFormat, metadata: Manifest) -> Result<EmbeddingWriter> {
     let schema = Schema {
         columns: vec![Column {
             name: "contacts".to_owned(),
             width: 1,
-            rows: Rows::PerPair,
+            rows: RowKind::PerPair,
         }],
         dtype: NumberType::F32,
         metadata,
     };
     let format = if format == ContactFormat::Npz {
-        Format::Npz
+        EmbeddingFormat::Npz
     } else {
-        Format::H5
+        EmbeddingFormat::H5
     };
-    Writer::create(format, &schema, Destination::File(path.to_owned()))
+    EmbeddingWriter::create(format, &schema, path)
         .with_context(|| format!("writing {}", path.display()))
 }

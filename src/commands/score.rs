@@ -13,6 +13,7 @@ use clap::Args;
 use serde::Serialize;
 
 use self::answers::AnswerJournal;
+pub(super) use self::rows::SPEARMAN;
 use self::rows::ScoreRows;
 use self::target::ScoreTarget;
 use self::work::Scoring;
@@ -212,7 +213,7 @@ pub fn run(args: &ScoreArgs) -> Result<Outcome> {
     let opened = Opened::on_all(&args.model, &args.runtime)?;
     let settings = ScoreSettings::new(args, &target, masking, limit);
     let manifest = opened.manifest("score", &settings, args.scale.shard)?;
-    let conveyor = plan.begin(&manifest.before_reading())?;
+    let conveyor = plan.begin(&manifest.journal_key()?)?;
     let table = Table::create(output, args.output.format(), target.columns())
         .with_context(|| format!("writing {}", output.display()))?;
     let networks = opened.load_both_on_all()?;

@@ -38,11 +38,6 @@ impl RowCounts {
         })
     }
 
-    /// Sequences in all.
-    pub fn sequences(&self) -> u64 {
-        self.0.iter().map(|(_, sequences)| sequences).sum()
-    }
-
     /// The number of rows of each sequence.
     pub fn iter(&self) -> impl Iterator<Item = u64> + use<> {
         let runs = self.0.clone().into_iter();

@@ -128,24 +128,40 @@ impl Manifest {
         self.rows = self.shard.is_some().then(|| layout.rows().clone());
     }
 
-    /// A copy without what is known only when all of the input is read: what identifies a run before it begins.
-    pub fn before_reading(&self) -> Self {
+    /// A copy without the digest of the input and the number of records, which are known only at the end.
+    pub(super) fn before_records(&self) -> Self {
         Manifest {
-            settings_sha256: None,
             input: None,
             written: None,
-            format: None,
-            rows: None,
             ..self.clone()
         }
     }
 
-    /// The key of a run's journal.
+    /// A copy whose digest and numbers have as many digits as they can have.
+    pub(super) fn longest(&self) -> Self {
+        Manifest {
+            input: Some(InputDigest {
+                sha256: "f".repeat(64),
+                records: u64::MAX,
+                residues: u64::MAX,
+            }),
+            written: Some(u64::MAX),
+            ..self.clone()
+        }
+    }
+
+    /// What identifies a run before it begins, as one line of JSON: the key of its journal.
     ///
     /// # Errors
     /// None that can happen: every value is JSON already.
     pub fn journal_key(&self) -> io::Result<String> {
-        Ok(serde_json::to_string(&self.before_reading())?)
+        let begun = Manifest {
+            settings_sha256: None,
+            format: None,
+            rows: None,
+            ..self.before_records()
+        };
+        Ok(serde_json::to_string(&begun)?)
     }
 
     /// The manifest as a JSON object.
@@ -157,14 +173,6 @@ impl Manifest {
             Value::Object(map) => Ok(map),
             _ => Ok(Map::new()),
         }
-    }
-
-    /// Reads `FILE.json` beside `path`; `None` where there is no such file.
-    ///
-    /// # Errors
-    /// A file that cannot be read, or is not a manifest.
-    pub fn read_beside(path: &Path) -> io::Result<Option<Self>> {
-        read_beside(path)
     }
 }
 
@@ -193,7 +201,7 @@ pub(super) fn read_beside<T: for<'a> Deserialize<'a>>(path: &Path) -> io::Result
 /// goes to the log, at level debug.
 ///
 /// # Errors
-/// Where the file cannot be written.
+/// A file that cannot be written.
 pub fn write_manifest(output: &Path, manifest: &impl Serialize) -> io::Result<()> {
     if is_dash(output) || is_special(output) {
         tracing::debug!("manifest: {}", serde_json::to_string(manifest)?);
@@ -335,9 +343,12 @@ mod tests {
     fn the_manifest_lies_beside_its_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.tsv");
-        assert_eq!(Manifest::read_beside(&path).unwrap(), None);
+        assert_eq!(read_beside::<Manifest>(&path).unwrap(), None);
         write_manifest(&path, &manifest(&[3])).unwrap();
         assert!(folder.path().join("a.tsv.json").is_file());
-        assert_eq!(Manifest::read_beside(&path).unwrap(), Some(manifest(&[3])));
+        assert_eq!(
+            read_beside::<Manifest>(&path).unwrap(),
+            Some(manifest(&[3]))
+        );
     }
 }

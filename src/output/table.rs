@@ -134,7 +134,7 @@ impl Table {
     /// Writes one row, with one cell per column.
     ///
     /// # Errors
-    /// Where the output cannot be written.
+    /// Output that cannot be written.
     pub fn row(&mut self, cells: &[Cell<'_>]) -> io::Result<()> {
         debug_assert_eq!(cells.len(), self.columns.len());
         let line = if let Some(separator) = self.format.separator() {
@@ -166,7 +166,7 @@ impl Table {
     /// Completes the table.
     ///
     /// # Errors
-    /// Where the output cannot be written.
+    /// Output that cannot be written.
     pub fn finish(self) -> io::Result<()> {
         self.output.finish()
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::LazyLock;
 
-use ankh3::output::embeddings::{EmbeddingRecord, Reader};
+use ankh3::output::embeddings::{EmbeddingReader, EmbeddingRecord};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tempfile::TempDir;
@@ -193,7 +193,10 @@ pub fn folder_with(proteins: &[Protein]) -> TempDir {
 
 /// The records of an embedding file.
 pub fn records(path: &Path) -> Vec<EmbeddingRecord> {
-    Reader::open(path).unwrap().map(Result::unwrap).collect()
+    EmbeddingReader::open(path)
+        .unwrap()
+        .map(Result::unwrap)
+        .collect()
 }
 
 /// A file and what stands beside it.

@@ -200,8 +200,18 @@ fn files_without_shards_are_laid_end_to_end() {
     score("more.fasta", "b.tsv");
     score("in.fasta more.fasta", "whole.tsv");
     run(path, "merge -o merged.tsv a.tsv b.tsv").with(0);
-    assert!(bytes(&path.join("merged.tsv")) == bytes(&path.join("whole.tsv")));
-    let piped = run(path, "merge a.tsv b.tsv")
+    assert!(bytes(&path.join("merged.tsv"))[0] == bytes(&path.join("whole.tsv"))[0]);
+    let manifest = |name: &str| -> Value {
+        serde_json::from_slice(&fs::read(path.join(name)).unwrap()).unwrap()
+    };
+    // No digest is known of the two inputs together.
+    let mut whole = manifest("whole.tsv.json");
+    assert_eq!(whole["input"]["records"], 4);
+    whole.as_object_mut().unwrap().shift_remove("input");
+    assert_eq!(manifest("merged.tsv.json"), whole);
+    let quiet = run(path, "merge a.tsv b.tsv").with(0);
+    assert!(!quiet.stderr.contains("manifest:"), "{}", quiet.stderr);
+    let piped = run(path, "merge -v a.tsv b.tsv")
         .with(0)
         .saying(&["manifest: {"]);
     assert_eq!(piped.stdout, fs::read(path.join("whole.tsv")).unwrap());
@@ -209,6 +219,39 @@ fn files_without_shards_are_laid_end_to_end() {
         .with(1)
         .saying(&["a.tsv: the id \"sp|P00000|RANDOM/1-5\" came before"]);
     assert!(!names(path).contains(&"twice.tsv".to_owned()));
+}
+
+/// Files of the version before name no input: one warning, and the merge goes on.
+#[test]
+fn shards_of_the_former_version_are_merged_with_one_warning() {
+    let folder = folder_with(&proteins(&[12, 9, 15]));
+    let path = folder.path();
+    let mut manifests = Vec::new();
+    for i in 1..=2 {
+        let score = format!("score --model {} -o {i}.tsv --shard {i}/2 in.fasta", tiny());
+        run(path, &score).with(0);
+        let name = path.join(format!("{i}.tsv.json"));
+        let mut manifest: Value = serde_json::from_slice(&fs::read(&name).unwrap()).unwrap();
+        let keys = manifest.as_object_mut().unwrap();
+        for key in ["written", "settings_sha256"] {
+            assert!(keys.shift_remove(key).is_some(), "no {key}");
+        }
+        manifests.push(keys.shift_remove("input").unwrap());
+        fs::write(name, manifest.to_string()).unwrap();
+    }
+    assert_eq!(manifests[0], manifests[1], "every shard reads all records");
+    assert_eq!(
+        (&manifests[0]["records"], &manifests[0]["residues"]),
+        (&3.into(), &36.into())
+    );
+    let merged = run(path, "merge -o merged.tsv 1.tsv 2.tsv").with(0);
+    assert_eq!(
+        merged.stderr.matches("do not say from which input").count(),
+        1
+    );
+    let manifest: Value =
+        serde_json::from_slice(&fs::read(path.join("merged.tsv.json")).unwrap()).unwrap();
+    assert!(manifest["input"].is_null() && manifest["written"] == 3);
 }
 
 #[test]
@@ -232,6 +275,12 @@ fn what_does_not_belong_together_says_why_and_leaves_nothing() {
     let short: Vec<&str> = short.lines().take(2).collect();
     fs::write(path.join("short.tsv"), short.join("\n") + "\n").unwrap();
     fs::copy(path.join("s2.tsv.json"), path.join("short.tsv.json")).unwrap();
+    let whole = fs::read(path.join("s2.tsv")).unwrap();
+    fs::write(path.join("cut.tsv"), &whole[..whole.len() - 1]).unwrap();
+    fs::copy(path.join("s2.tsv.json"), path.join("cut.tsv.json")).unwrap();
+    fs::write(path.join("other.fasta"), ">a\nMKTAY\n>b\nGAVLI\n").unwrap();
+    let other = format!("score --model {model} -o other.tsv --shard 2/2 other.fasta");
+    run(path, &other).with(0);
     let before = names(path);
     let cases = [
         (1, "s1.tsv", "shard 2/2 is missing"),
@@ -257,11 +306,25 @@ fn what_does_not_belong_together_says_why_and_leaves_nothing() {
         (1, "c1.fasta bare.fasta", "no bare.fasta.json beside it"),
         (1, "bare.fasta", "no bare.fasta.json beside it"),
         (1, "s1.tsv nowhere.tsv", "nowhere.tsv"),
-        (1, "s1.tsv short.tsv", "short.tsv has fewer rows than"),
+        (
+            1,
+            "s1.tsv short.tsv",
+            "short.tsv: it holds 1 rows, but short.tsv.json says that 2 were written",
+        ),
+        (
+            1,
+            "s1.tsv cut.tsv",
+            "cut.tsv: its last line has no line break, so the file is cut off",
+        ),
+        (
+            1,
+            "s1.tsv other.tsv",
+            "s1.tsv and other.tsv cannot be merged: they were made from different inputs",
+        ),
         (
             2,
             "--format npz s1.tsv s2.tsv",
-            "--format is for embeddings",
+            "--format and --out-dtype are for embeddings",
         ),
     ];
     for (code, arguments, says) in cases {

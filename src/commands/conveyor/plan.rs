@@ -4,7 +4,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use serde::Serialize;
 
 use super::{Conveyor, Forecast};
 use crate::args::{ScaleArgs, usage};
@@ -111,13 +110,13 @@ impl RunPlan {
         Ok(())
     }
 
-    /// Opens the journal, if one was asked for. Its key is `made`: everything that influences the results.
+    /// Opens the journal, if one was asked for. Its `key` describes everything that influences the results.
     ///
     /// # Errors
     /// A journal of another run, with what differs.
-    pub(in crate::commands) fn begin(self, made: &impl Serialize) -> Result<Conveyor> {
+    pub(in crate::commands) fn begin(self, key: &str) -> Result<Conveyor> {
         let (replay, journal) = if self.scale.resume {
-            let (replay, journal) = self.open_journal(&serde_json::to_string(made)?)?;
+            let (replay, journal) = self.open_journal(key)?;
             (Some(replay), Some(journal))
         } else {
             (None, None)

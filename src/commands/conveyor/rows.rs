@@ -10,7 +10,7 @@ use super::super::Outcome;
 use super::RowWriter;
 use crate::inference::embedder::Columns;
 use crate::io::stdio::{Content, Output};
-use crate::output::embeddings::{EmbeddingRecord, Writer};
+use crate::output::embeddings::{EmbeddingRecord, EmbeddingWriter};
 use crate::output::entry::{EntryError, JournalEntry};
 use crate::output::layout::{Layout, TextFormat};
 use crate::output::manifest::{Manifest, write_manifest};
@@ -18,7 +18,7 @@ use crate::sequence::Sequence;
 use crate::sequence::digest::InputDigest;
 
 /// Writes one record of values per sequence, in any format of embeddings.
-pub(in crate::commands) struct EmbeddingRows(pub(in crate::commands) Writer);
+pub(in crate::commands) struct EmbeddingRows(pub(in crate::commands) EmbeddingWriter);
 
 impl RowWriter for EmbeddingRows {
     type Output = Arc<Columns>;
@@ -36,8 +36,8 @@ impl RowWriter for EmbeddingRows {
 
     fn pass_over(&mut self) {}
 
-    fn finish(self, _input: InputDigest) -> Result<Outcome> {
-        self.0.finish()?;
+    fn finish(self, input: InputDigest) -> Result<Outcome> {
+        self.0.finish(Some(input))?;
         Ok(Outcome::Done)
     }
 }

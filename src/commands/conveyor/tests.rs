@@ -100,7 +100,7 @@ fn carried<const KEEPS: bool>(
     };
     let outputs = [(output, Content::Text)];
     let plan = RunPlan::of_sequences(sequences(residues), options, scale, &outputs).unwrap();
-    let conveyor = plan.begin(&"key").unwrap();
+    let conveyor = plan.begin("key").unwrap();
     let mut work = Grouped::new(Counting::default(), 4);
     let mut rows = Vec::new();
     let collected = Collected::<KEEPS>(&mut rows);

@@ -17,7 +17,7 @@ use crate::inference::pooling::Pooling;
 use crate::inference::token_budget::Stacks;
 use crate::model::Encoder;
 use crate::output::manifest::Manifest;
-use crate::output::row_cache::{Key, RowCache, key};
+use crate::output::row_cache::{RowCache, RowKey, key};
 use crate::probe::blind::Blind;
 use crate::probe::description::Source as Described;
 use crate::probe::train::Features;
@@ -56,7 +56,7 @@ pub(crate) struct ModelSource {
 pub(crate) enum Rows<'a> {
     Kept {
         cache: &'a RowCache,
-        keys: Vec<Key>,
+        keys: Vec<RowKey>,
         width: usize,
     },
     Blind {

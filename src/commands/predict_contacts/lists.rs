@@ -7,7 +7,7 @@ use super::maps::ContactMaps;
 use crate::commands::contacts::Predictor;
 use crate::commands::conveyor::{GroupWork, TextBlock};
 use crate::inference::contacts::{PairMap, select};
-use crate::output::contact_list::{Pair, write_header, write_rows, write_rr};
+use crate::output::contact_list::{ContactPair, write_header, write_rows, write_rr};
 use crate::output::layout::TextFormat;
 use crate::output::manifest::Manifest;
 use crate::sequence::Sequence;
@@ -104,7 +104,7 @@ fn remarks(predictor: &Predictor, manifest: &Manifest) -> Vec<String> {
 }
 
 /// Scores to 0 … 1.
-fn scale(pairs: &mut [Pair]) {
+fn scale(pairs: &mut [ContactPair]) {
     let highest = pairs
         .first()
         .map_or(1.0, |pair| pair.2)

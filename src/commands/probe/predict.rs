@@ -94,7 +94,7 @@ pub(super) fn run(args: &PredictArgs) -> Result<Outcome> {
     let head = head_of(&stored, &args.head, &device)?;
     let settings = PredictSettings::new(&stored, limit)?;
     let manifest = source.manifest("probe predict", &settings, args.scale.shard)?;
-    let conveyor = plan.begin(&manifest.before_reading())?;
+    let conveyor = plan.begin(&manifest.journal_key()?)?;
     let format = TableFormat::from_extension(output);
     let table = Table::create(output, format, &columns(task, args.per_residue))
         .with_context(|| format!("writing {}", output.display()))?;

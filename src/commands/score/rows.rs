@@ -19,7 +19,7 @@ use crate::sequence::Sequence;
 use crate::sequence::digest::InputDigest;
 
 /// The manifest's key of the correlation of each protein.
-pub(crate) const SPEARMAN: &str = "spearman";
+pub(in crate::commands) const SPEARMAN: &str = "spearman";
 
 /// Writes the table of scores.
 pub(super) struct ScoreRows<'a> {
