@@ -13,9 +13,9 @@ use crate::number::NumberType;
 use crate::output::embeddings::{EmbeddingFormat, EmbeddingReader};
 use crate::output::merge::{TextFile, merge_embeddings, merge_text};
 
-/// Join files of several runs into one: embeddings, matrices, FASTA files, tables or contact lists
+/// Join the results of several runs into one file
 ///
-/// Shards written with `--shard I/N` become the very file that one run without shards would have written, byte for byte. Files
+/// Joins embeddings, matrices, FASTA files, tables or contact lists. Shards written with `--shard I/N` become the very file that one run without shards would have written, byte for byte. Files
 /// without a shard are laid end to end in the order given. All files must have been made in the same way: same model, prefix, layers,
 /// pooling, number type and every other setting that influences values; shards also from the same input. FASTA files, tables and
 /// contact lists need the FILE.json that `-o FILE` wrote beside them.
@@ -70,7 +70,7 @@ fn embedding_files(args: &MergeArgs) -> Result<()> {
     let format = format_of(args.format, &args.output)?;
     let readers = args.files.iter().map(|file| open(file));
     let readers = readers.collect::<Result<Vec<_>, _>>()?;
-    let dtype = args.out_dtype.map(NumberType::from);
+    let dtype = args.out_dtype;
     let records = merge_embeddings(readers, format, dtype, &args.output)?;
     tracing::info!("{records} proteins of {} files", args.files.len());
     Ok(())

@@ -9,8 +9,8 @@ use std::vec;
 
 use serde::{Deserialize, Serialize};
 
-use super::ahead::Ahead;
-use super::fasta::{InputError, Reader};
+use super::fasta::{FastaReader, InputError};
+use super::prefetch::Prefetch;
 use crate::io::stdio;
 use crate::sequence::digest::{InputDigest, RunningDigest};
 use crate::sequence::{
@@ -88,7 +88,7 @@ impl Counts {
 
 /// The items of a run, in input order. After an error it gives nothing more.
 pub struct Input {
-    ahead: Ahead<Parsed>,
+    ahead: Prefetch<Parsed>,
     options: Options,
     counts: Counts,
     digest: RunningDigest,
@@ -134,7 +134,7 @@ impl Input {
         options: Options,
     ) -> Result<Self, InputError> {
         let ahead =
-            Ahead::spawn(records, weight, READ_AHEAD).map_err(|source| InputError::Open {
+            Prefetch::spawn(records, weight, READ_AHEAD).map_err(|source| InputError::Open {
                 file: Arc::clone(&names),
                 source,
             })?;
@@ -272,7 +272,7 @@ fn weight(parsed: &Parsed) -> usize {
 /// The records of all files, checked one by one; runs on the reading thread.
 struct Records {
     paths: vec::IntoIter<PathBuf>,
-    reader: Option<Reader>,
+    reader: Option<FastaReader>,
     rules: Rules,
     limit: Limit,
     ids: Ids,
@@ -321,7 +321,7 @@ impl Iterator for Records {
     fn next(&mut self) -> Option<Parsed> {
         loop {
             let Some(reader) = &mut self.reader else {
-                match Reader::open(&self.paths.next()?) {
+                match FastaReader::open(&self.paths.next()?) {
                     Ok(reader) => self.reader = Some(reader),
                     Err(error) => return Some(Err(error)),
                 }

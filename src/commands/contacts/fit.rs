@@ -173,7 +173,7 @@ fn head(
     let settings = training.settings();
     let shape = Shape {
         width: source.width(),
-        body: training.body.into(),
+        body: training.body,
         readout: Readout::Pairs,
         outputs: 2,
     };

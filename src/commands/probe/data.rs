@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::commands::heads::Protein;
-use crate::input::labelled::{Columns, LabelledRow, read_labelled};
+use crate::input::labelled::{LabelledColumns, LabelledRow, read_labelled};
 use crate::probe::description::Task;
 use crate::probe::loss::Target;
 use crate::sequence::{Origin, Record, Rules, clean};
@@ -32,7 +32,7 @@ pub(super) struct Set {
 
 impl Set {
     /// Reads a table and cleans its sequences.
-    pub(super) fn read(path: &Path, columns: &Columns) -> Result<Self> {
+    pub(super) fn read(path: &Path, columns: &LabelledColumns) -> Result<Self> {
         let labelled = read_labelled(path, columns)?;
         if labelled.unlabelled > 0 {
             tracing::warn!(
@@ -196,9 +196,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t.csv");
         std::fs::write(&path, text).unwrap();
-        let columns = Columns {
+        let columns = LabelledColumns {
             label: "y".to_owned(),
-            ..Columns::default()
+            ..LabelledColumns::default()
         };
         Set::read(&path, &columns)
     }

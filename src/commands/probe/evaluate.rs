@@ -13,7 +13,7 @@ use super::predict::head_of;
 use crate::args::{RuntimeArgs, usage};
 use crate::commands::Outcome;
 use crate::commands::heads::{self, FeatureArgs, Source};
-use crate::input::labelled::Columns;
+use crate::input::labelled::LabelledColumns;
 use crate::output::manifest::write_manifest;
 use crate::output::table::{Table, TableFormat};
 use crate::report::picture::Picture;
@@ -93,7 +93,7 @@ pub(super) fn run(args: &EvaluateArgs) -> Result<Outcome> {
         .data
         .get("label_column")
         .and_then(|name| name.as_str());
-    let columns = Columns {
+    let columns = LabelledColumns {
         sequence: args.sequence_column.clone(),
         label: args
             .label_column

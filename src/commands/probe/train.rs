@@ -13,7 +13,7 @@ use crate::args::{RuntimeArgs, at_least_one, usage};
 use crate::commands::Outcome;
 use crate::commands::contacts::fit_head;
 use crate::commands::heads::{self, Source, TrainFeatureArgs, TrainingArgs};
-use crate::input::labelled::Columns;
+use crate::input::labelled::LabelledColumns;
 use crate::output::table::{Table, TableFormat};
 use crate::probe::description::{Description, FORMAT, Method, Task};
 use crate::probe::head::{Head, Readout, Shape};
@@ -119,8 +119,8 @@ struct Sets {
 }
 
 impl WhatArgs {
-    fn columns(&self, only: Option<(String, String)>) -> Columns {
-        Columns {
+    fn columns(&self, only: Option<(String, String)>) -> LabelledColumns {
+        LabelledColumns {
             sequence: self.sequence_column.clone(),
             label: self.label(),
             mask: self.mask_column.clone(),
@@ -214,7 +214,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<Outcome> {
     let settings = args.training.settings();
     let shape = Shape {
         width: source.width(),
-        body: args.training.body.into(),
+        body: args.training.body,
         readout,
         outputs: task.classes().len().max(1),
     };
