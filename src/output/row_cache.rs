@@ -1,7 +1,8 @@
 //! Rows of numbers on disk, by key: written once, read at any place, shared by runs.
 //!
-//! A folder a manifest (what the numbers are), named by its hash: `manifest.json`, `rows.bin` (little-endian f32 or f16, one record after the other) and
-//! `index.tsv` (key, first byte, values a record). What was cut off in the middle is forgotten at the next opening. One process at a time holds a folder.
+//! Each manifest, which says how numbers are made, has a folder named by its hash, with three files: `manifest.json`, `rows.bin`
+//! (little-endian f32 or f16, one record after the other) and `index.tsv` (key, first byte and number of values of each record). A
+//! record that was cut off is dropped at the next opening. One process at a time holds a folder.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -12,8 +13,10 @@ use std::path::{Path, PathBuf};
 use crate::number::NumberType;
 use sha2::{Digest, Sha256};
 
-/// Identifies a record: a hash of what its rows were computed from.
-pub type Key = [u8; 32];
+use crate::sequence::digest::hex;
+
+/// The key of a record: a hash of the input of its rows.
+pub type RowKey = [u8; 32];
 
 /// An open folder.
 #[derive(Debug)]
@@ -22,27 +25,19 @@ pub struct RowCache {
     number_type: NumberType,
     rows: File,
     index_file: File,
-    index: HashMap<Key, (u64, u64)>,
+    index: HashMap<RowKey, (u64, u64)>,
     end: u64,
     _lock: File,
 }
 
-/// A key of several parts.
-pub fn key(parts: &[&[u8]]) -> Key {
+/// The key that several parts have together.
+pub fn key(parts: &[&[u8]]) -> RowKey {
     let mut hash = Sha256::new();
     for part in parts {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }
     hash.finalize().into()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 impl RowCache {
@@ -79,7 +74,7 @@ impl RowCache {
         Ok(cache)
     }
 
-    /// Takes over whole lines whose rows are there, and cuts off the rest.
+    /// Reads the whole lines whose rows are there, and cuts off the rest.
     fn read_index(&mut self) -> io::Result<()> {
         let there = self.rows.metadata()?.len();
         let mut reader = BufReader::new(self.index_file.try_clone()?);
@@ -102,21 +97,21 @@ impl RowCache {
         self.rows.set_len(self.end)
     }
 
-    /// The folder.
+    /// The folder of the manifest.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
     /// Whether a record is there.
-    pub fn has(&self, key: &Key) -> bool {
+    pub fn has(&self, key: &RowKey) -> bool {
         self.index.contains_key(key)
     }
 
     /// Writes a record that is not there yet.
     ///
     /// # Errors
-    /// Where the file system refuses.
-    pub fn insert(&mut self, key: Key, values: &[f32]) -> io::Result<()> {
+    /// Files that cannot be read or written.
+    pub fn insert(&mut self, key: RowKey, values: &[f32]) -> io::Result<()> {
         if self.has(&key) {
             return Ok(());
         }
@@ -137,8 +132,8 @@ impl RowCache {
     /// Reads a record.
     ///
     /// # Errors
-    /// `NotFound` for one that is not there; what the file system says.
-    pub fn read(&self, key: &Key) -> io::Result<Vec<f32>> {
+    /// `NotFound` for a record that is not there; files that cannot be read.
+    pub fn read(&self, key: &RowKey) -> io::Result<Vec<f32>> {
         let Some((offset, values)) = self.index.get(key) else {
             return Err(io::ErrorKind::NotFound.into());
         };
@@ -148,7 +143,7 @@ impl RowCache {
     }
 }
 
-fn parse(line: &str) -> Option<(Key, u64, u64)> {
+fn parse(line: &str) -> Option<(RowKey, u64, u64)> {
     let mut fields = line.strip_suffix('\n')?.split('\t');
     let (hex, offset, values) = (fields.next()?, fields.next()?, fields.next()?);
     let mut key = [0; 32];

@@ -12,7 +12,8 @@ use crate::args::{RuntimeArgs, at_least_one, usage};
 use crate::commands::Outcome;
 use crate::commands::heads::FeatureArgs;
 use crate::inference::contacts::PairMap;
-use crate::output::table::{Cell, Table, TableFormat, write_manifest};
+use crate::output::manifest::write_manifest;
+use crate::output::table::{Cell, Table, TableFormat};
 use crate::probe::metrics::contacts::{PARTS, Precisions, Range, precisions};
 use crate::probe::metrics::{Estimate, RESAMPLES, mean_of};
 use crate::probe::native::BySeparation;
@@ -210,7 +211,8 @@ pub(super) fn run(args: &EvaluateArgs) -> Result<Outcome> {
     judged.write(&mut table, "structures")?;
     table.finish()?;
     let mut manifest = predictor.manifest.clone();
-    manifest.insert("metrics".to_owned(), judged.to_json());
+    let metrics = judged.to_json();
+    manifest.settings.insert("metrics".to_owned(), metrics);
     write_manifest(&args.output, &manifest)?;
     if let Some(picture) = picture {
         let long = Range::ALL.len() - 1;

@@ -226,7 +226,7 @@ fn head(
         epochs,
         data: sets.data(),
         metrics: Map::new(),
-        made_by: source.provenance("contacts fit")?,
+        made_by: source.manifest("contacts fit", &(), None)?.to_map()?,
     };
     let test = proteins(&sets.test);
     let all = [("valid", &sets.valid, &valid), ("test", &sets.test, &test)];
@@ -328,7 +328,7 @@ fn regression(sets: &Sets, args: &FitArgs) -> Result<Outcome> {
         epochs: Vec::new(),
         data: sets.data(),
         metrics: Map::new(),
-        made_by: opened.provenance("contacts fit")?,
+        made_by: opened.manifest("contacts fit", &(), None)?.to_map()?,
     };
     let mut judged = Vec::new();
     for (name, chains) in [("valid", &sets.valid), ("test", &sets.test)] {

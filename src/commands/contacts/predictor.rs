@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value};
 
 use crate::args::RuntimeArgs;
 use crate::checkpoint::{BUNDLED, Hub, ModelLocation};
-use crate::commands::heads::{self, FeatureArgs, Source, Stored};
+use crate::commands::heads::{self, EmbeddingNotFinite, FeatureArgs, Source, Stored};
 use crate::commands::heads::{prefix_of_head, same_model};
-use crate::commands::opened::Opened;
+use crate::commands::opened::{Opened, TOOL};
 use crate::inference::EncoderDecoder;
 use crate::inference::contacts::jacobian::{Jacobian, Outputs, from_hidden_states};
 use crate::inference::contacts::{PairMap, attention, rounds};
@@ -18,6 +19,7 @@ use crate::inference::masked::MaskedModel;
 use crate::inference::residues::Residues;
 use crate::inference::token_budget::LoadedStacks;
 use crate::model::{Decoder, Encoder};
+use crate::output::manifest::Manifest;
 use crate::probe::description::{Method, Source as Described, Task};
 use crate::probe::head::Head;
 use crate::probe::native::BySeparation;
@@ -73,11 +75,27 @@ fn share(text: &str) -> Result<f64, String> {
     }
 }
 
+/// What influences predictions, for the manifest.
+#[derive(Default, Serialize)]
+struct PredictorSettings<'a> {
+    method: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jacobian_outputs: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mask_fraction: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seed: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    head_data: Option<&'a Map<String, Value>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    head_sha256: Option<String>,
+}
+
 /// Ready to predict.
 pub(crate) struct Predictor {
     method: Ready,
-    /// For outputs.
-    pub(crate) manifest: Map<String, Value>,
+    /// How predictions are made.
+    pub(crate) manifest: Manifest,
     /// How often residues of the training structures touch, where that is known.
     pub(crate) by_separation: BySeparation,
 }
@@ -154,14 +172,20 @@ impl Predictor {
             );
         }
         let by_separation = stored.description.by_separation.clone().unwrap_or_default();
-        let (method, mut manifest) = match &stored.description.method {
+        let settings = PredictorSettings {
+            method: if is_head { "head" } else { "attention" },
+            head_data: Some(&stored.description.data),
+            head_sha256: Some(stored.sha256()?),
+            ..PredictorSettings::default()
+        };
+        let (method, manifest) = match &stored.description.method {
             Method::Head { shape, .. } => {
                 let source = Source::of_head(&stored, &dir, features, runtime)?;
                 let device = &source.compute().device;
                 let parameters =
                     Parameters::from_bytes(&stored.weights, &shape.specs(0.0), device)?;
                 let head = Head::new(*shape, &parameters)?;
-                let manifest = source.provenance(command)?;
+                let manifest = source.manifest(command, &settings, None)?;
                 (
                     Ready::Head {
                         source: Box::new(source),
@@ -180,7 +204,7 @@ impl Predictor {
                     dir.display(),
                     weights.len()
                 );
-                let manifest = opened.provenance(command)?;
+                let manifest = opened.manifest(command, &settings, None)?;
                 let (weights, bias) = (weights.clone(), *bias);
                 (
                     Ready::Attention {
@@ -193,11 +217,6 @@ impl Predictor {
                 )
             }
         };
-        manifest.insert(
-            "method".to_owned(),
-            json!(if is_head { "head" } else { "attention" }),
-        );
-        manifest.insert("head_data".to_owned(), json!(stored.description.data));
         Ok(Self {
             method,
             manifest,
@@ -220,19 +239,18 @@ impl Predictor {
             }
             Outputs::Hidden => None,
         };
-        let mut manifest = opened.provenance(command)?;
-        let mut put = |key: &str, value: Value| manifest.insert(key.to_owned(), value);
-        put("method", json!("jacobian"));
-        match outputs {
-            Outputs::Residues => {
-                put("jacobian_outputs", json!("residues"));
-                put("mask_fraction", json!(args.mask_fraction));
-                put("seed", json!(args.seed));
-            }
-            Outputs::Hidden => {
-                put("jacobian_outputs", json!("hidden"));
-            }
-        }
+        let (outputs_name, masked) = match outputs {
+            Outputs::Residues => ("residues", true),
+            Outputs::Hidden => ("hidden", false),
+        };
+        let settings = PredictorSettings {
+            method: "jacobian",
+            jacobian_outputs: Some(outputs_name),
+            mask_fraction: masked.then_some(args.mask_fraction),
+            seed: masked.then_some(args.seed),
+            ..PredictorSettings::default()
+        };
+        let manifest = opened.manifest(command, &settings, None)?;
         let model = JacobianModel {
             max_batch_tokens: opened.batch_tokens(runtime, LoadedStacks::Both),
             opened,
@@ -258,12 +276,14 @@ impl Predictor {
                 .unwrap_or_default(),
             None => BySeparation::default(),
         };
-        let mut manifest = Map::new();
-        manifest.insert(
-            "tool".to_owned(),
-            json!(concat!("ankh3 ", env!("CARGO_PKG_VERSION"))),
-        );
-        manifest.insert("method".to_owned(), json!("separation"));
+        let mut manifest = Manifest {
+            tool: Some(TOOL.to_owned()),
+            ..Manifest::default()
+        };
+        manifest.set_settings(&PredictorSettings {
+            method: "separation",
+            ..PredictorSettings::default()
+        })?;
         Ok(Self {
             method: Ready::Separation,
             manifest,
@@ -290,7 +310,10 @@ impl Predictor {
         let map = match &mut self.method {
             Ready::Head { source, head } => {
                 let proteins = [(place, residues)];
-                source.prepare(&proteins)?;
+                match source.prepare_quietly(&proteins) {
+                    Err(error) if error.is::<EmbeddingNotFinite>() => return Ok(None),
+                    prepared => prepared?,
+                }
                 let device = source.compute().device.clone();
                 let rows = tensor(&source.rows(&proteins), 0, &device)?;
                 let logits = head.forward(&rows, None)?.flatten_all()?.to_vec1()?;

@@ -6,11 +6,13 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
+use sha2::{Digest, Sha256};
 
 use crate::checkpoint::ModelLocation;
 use crate::io::stdio::{Content, Output};
 use crate::probe::description::{Description, FORMAT, Method};
 use crate::probe::parameters::Parameters;
+use crate::sequence::digest::hex;
 
 const DESCRIPTION: &str = "head.json";
 const WEIGHTS: &str = "head.safetensors";
@@ -20,6 +22,16 @@ pub(crate) struct Stored {
     pub(crate) description: Description,
     /// The bytes of the weights; empty for attention.
     pub(crate) weights: Vec<u8>,
+}
+
+impl Stored {
+    /// Hash of everything that influences a prediction.
+    pub(crate) fn sha256(&self) -> Result<String> {
+        let mut hash = Sha256::new();
+        hash.update(serde_json::to_vec(&self.description)?);
+        hash.update(&self.weights);
+        Ok(hex(&hash.finalize()))
+    }
 }
 
 /// Writes a head: the weights first, so that a directory with a description is complete.

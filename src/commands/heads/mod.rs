@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 
 pub(super) use file::{Stored, load, save};
-pub(super) use source::{Protein, Source, prefix_of_head, same_model};
+pub(super) use source::{EmbeddingNotFinite, Protein, Source, prefix_of_head, same_model};
 
 use crate::args::{ModelArgs, at_least_one, number_type};
 use crate::number::NumberType;

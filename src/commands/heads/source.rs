@@ -3,19 +3,21 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::json;
 use tempfile::TempDir;
 
 use super::{FeatureArgs, FeaturesArg, Stored, TrainFeatureArgs};
-use crate::args::{RuntimeArgs, usage};
+use crate::args::{RuntimeArgs, Shard, usage};
 use crate::commands::embed::resolve_layers;
-use crate::commands::opened::Opened;
+use crate::commands::opened::{Opened, TOOL};
 use crate::device::Compute;
 use crate::inference::embedder::{Embedder, Request};
 use crate::inference::pooling::Pooling;
 use crate::inference::token_budget::LoadedStacks;
 use crate::model::Encoder;
-use crate::output::row_cache::{Key, RowCache, key};
+use crate::output::manifest::Manifest;
+use crate::output::row_cache::{RowCache, RowKey, key};
 use crate::probe::blind::Blind;
 use crate::probe::description::Source as Described;
 use crate::probe::train::Features;
@@ -54,7 +56,7 @@ pub(crate) struct ModelSource {
 pub(crate) enum Rows<'a> {
     Kept {
         cache: &'a RowCache,
-        keys: Vec<Key>,
+        keys: Vec<RowKey>,
         width: usize,
     },
     Blind {
@@ -152,8 +154,8 @@ impl Source {
         let opened = Opened::new(&args.model(prefix), runtime)?;
         let layers = layers(opened.checkpoint.config.num_layers)?;
         let encoder = opened.load(|loader| Encoder::load(loader, &opened.checkpoint.config))?;
-        let mut manifest = opened.provenance("embed")?;
-        manifest.insert("layers".to_owned(), json!(layers));
+        let settings = CacheSettings { layers: &layers };
+        let manifest = opened.manifest("embed", &settings, None)?;
         let temporary = match &args.cache {
             Some(_) => None,
             None => Some(
@@ -167,7 +169,7 @@ impl Source {
             (None, Some(root)) => root.path(),
             (None, None) => bail!("no directory for embeddings"),
         };
-        let manifest = serde_json::to_string_pretty(&without_command(manifest))?;
+        let manifest = serde_json::to_string_pretty(&of_rows(manifest))?;
         let cache = RowCache::open(root, &manifest, args.cache_dtype)
             .with_context(|| format!("opening the cache {}", root.display()))?;
         Ok(Source::Model(Box::new(ModelSource {
@@ -213,25 +215,48 @@ impl Source {
     }
 
     /// How results are made.
-    pub(crate) fn provenance(&self, command: &str) -> Result<Map<String, Value>> {
+    pub(crate) fn manifest(
+        &self,
+        command: &str,
+        settings: &impl Serialize,
+        shard: Option<Shard>,
+    ) -> Result<Manifest> {
         match self {
-            Source::Model(model) => model.opened.provenance(command),
+            Source::Model(model) => model.opened.manifest(command, settings, shard),
             Source::Blind { compute, kind, .. } => {
-                let mut map = Map::new();
-                let mut put = |key: &str, value: Value| map.insert(key.to_owned(), value);
-                put("tool", json!(concat!("ankh3 ", env!("CARGO_PKG_VERSION"))));
-                put("command", json!(command));
-                put("features", json!(kind.name()));
-                put("device", json!(compute.name));
-                Ok(map)
+                let mut manifest = Manifest {
+                    tool: Some(TOOL.to_owned()),
+                    command: Some(command.to_owned()),
+                    device: Some(compute.name.clone()),
+                    shard: shard.map(|shard| shard.to_string()),
+                    ..Manifest::default()
+                };
+                let features = json!(kind.name());
+                manifest.settings.insert("features".to_owned(), features);
+                manifest.set_settings(settings)?;
+                Ok(manifest)
             }
         }
     }
 
-    /// Computes and keeps what is not kept yet.
+    /// Computes and keeps what is not kept yet, with a progress bar.
     pub(crate) fn prepare(&mut self, proteins: &[Protein<'_>]) -> Result<()> {
         match self {
             Source::Model(model) => model.prepare(proteins),
+            Source::Blind { .. } => Ok(()),
+        }
+    }
+
+    /// As [`Source::prepare`], without a word in the log.
+    ///
+    /// # Errors
+    /// [`EmbeddingNotFinite`], among others.
+    pub(crate) fn prepare_quietly(&mut self, proteins: &[Protein<'_>]) -> Result<()> {
+        match self {
+            Source::Model(model) => {
+                let missing = model.missing(proteins);
+                model.embed(&missing, |_| ())
+            }
             Source::Blind { .. } => Ok(()),
         }
     }
@@ -299,15 +324,29 @@ pub(crate) fn same_model(stored: &Stored, dir: &Path, opened: &Opened) -> Result
     Ok(())
 }
 
-/// What influences a number of an embedding; the command and the tool's version do not.
-fn without_command(mut manifest: Map<String, Value>) -> Map<String, Value> {
-    manifest.remove("command");
-    manifest.remove("tool");
-    manifest
+/// What influences the rows of a cache, for its manifest.
+#[derive(Serialize)]
+struct CacheSettings<'a> {
+    layers: &'a [usize],
 }
 
+/// The manifest without what does not influence a number. The name of the cache's folder is a hash of its text.
+fn of_rows(manifest: Manifest) -> Manifest {
+    Manifest {
+        tool: None,
+        command: None,
+        settings_sha256: None,
+        ..manifest
+    }
+}
+
+/// A protein's embedding holds NaN or infinity.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}: the model's result holds NaN or infinity; try --dtype f32, or leave the record out")]
+pub(crate) struct EmbeddingNotFinite(String);
+
 impl ModelSource {
-    fn prepare(&mut self, proteins: &[Protein<'_>]) -> Result<()> {
+    fn missing<'a>(&self, proteins: &[Protein<'a>]) -> Vec<Protein<'a>> {
         let mut missing: Vec<Protein<'_>> = Vec::new();
         let mut seen = std::collections::HashSet::new();
         for protein in proteins {
@@ -316,6 +355,11 @@ impl ModelSource {
                 missing.push(*protein);
             }
         }
+        missing
+    }
+
+    fn prepare(&mut self, proteins: &[Protein<'_>]) -> Result<()> {
+        let missing = self.missing(proteins);
         if missing.is_empty() {
             return Ok(());
         }
@@ -324,6 +368,15 @@ impl ModelSource {
             missing.len(),
             self.cache.folder().display()
         );
+        let mut progress = Progress::new();
+        progress.expect(missing.iter().map(|protein| protein.1.len() as u64).sum());
+        self.embed(&missing, |residues| progress.add(1, residues as u64))?;
+        progress.finish();
+        Ok(())
+    }
+
+    /// Embeds proteins and keeps the rows; `done` gets the residues of each.
+    fn embed(&mut self, missing: &[Protein<'_>], mut done: impl FnMut(usize)) -> Result<()> {
         let request = Request {
             prefix: self.opened.prefix,
             layers: self.layers.clone(),
@@ -332,25 +385,20 @@ impl ModelSource {
             max_batch_tokens: self.max_batch_tokens,
         };
         let mut embedder = Embedder::new(&self.encoder, &self.opened.checkpoint.tokenizer, request);
-        let mut progress = Progress::new();
-        progress.expect(missing.iter().map(|protein| protein.1.len() as u64).sum());
         let width = self.encoder.config().d_model;
         for group in missing.chunks(TOGETHER) {
             let residues: Vec<&[u8]> = group.iter().map(|protein| protein.1).collect();
             for ((name, residues), columns) in group.iter().zip(embedder.embed(&residues)?) {
                 let Some(columns) = columns else {
-                    bail!(
-                        "{name}: the model's result holds NaN or infinity; try --dtype f32, or leave the record out"
-                    );
+                    return Err(EmbeddingNotFinite((*name).to_owned()).into());
                 };
                 let rows = side_by_side(&columns, width);
                 let inserted = self.cache.insert(key(&[residues]), &rows);
                 inserted
                     .with_context(|| format!("writing to {}", self.cache.folder().display()))?;
-                progress.add(1, residues.len() as u64);
+                done(residues.len());
             }
         }
-        progress.finish();
         Ok(())
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::Args;
+use serde::Serialize;
 use serde_json::{Map, json};
 
 use super::data::Set;
@@ -13,7 +14,8 @@ use crate::args::{RuntimeArgs, usage};
 use crate::commands::Outcome;
 use crate::commands::heads::{self, FeatureArgs, Source};
 use crate::input::labelled::LabelledColumns;
-use crate::output::table::{Table, TableFormat, write_manifest};
+use crate::output::manifest::write_manifest;
+use crate::output::table::{Table, TableFormat};
 use crate::report::picture::Picture;
 
 /// Judge a head by a labelled table
@@ -74,6 +76,12 @@ impl EvaluateArgs {
     }
 }
 
+/// What influences measures, for the manifest.
+#[derive(Serialize)]
+struct EvaluateSettings<'a> {
+    head: &'a str,
+}
+
 /// Runs the command.
 pub(super) fn run(args: &EvaluateArgs) -> Result<Outcome> {
     let picture = args.plot.as_deref().map(Picture::of_path).transpose();
@@ -109,8 +117,10 @@ pub(super) fn run(args: &EvaluateArgs) -> Result<Outcome> {
         TableFormat::from_extension(&args.output),
         &outcome::COLUMNS,
     )?;
-    let mut manifest = source.provenance("probe evaluate")?;
-    manifest.insert("head".to_owned(), json!(stored.description.name));
+    let settings = EvaluateSettings {
+        head: &stored.description.name,
+    };
+    let mut manifest = source.manifest("probe evaluate", &settings, None)?;
     let mut metrics = Map::new();
     let mut last = None;
     for (name, (set, targets)) in heads::names(&args.tables).into_iter().zip(&sets) {
@@ -122,7 +132,8 @@ pub(super) fn run(args: &EvaluateArgs) -> Result<Outcome> {
         metrics.insert(name, report.to_json(task.classes()));
         last = Some(report);
     }
-    manifest.insert("metrics".to_owned(), json!(metrics));
+    let metrics = json!(metrics);
+    manifest.settings.insert("metrics".to_owned(), metrics);
     table.finish()?;
     write_manifest(&args.output, &manifest)?;
     if let (Some(picture), Some(report)) = (picture, last) {

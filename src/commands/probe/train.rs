@@ -296,7 +296,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<Outcome> {
         epochs,
         data,
         metrics,
-        made_by: source.provenance("probe train")?,
+        made_by: source.manifest("probe train", &(), None)?.to_map()?,
     };
     heads::save(&what.output, &description, Some(&parameters))?;
     if let (Some(picture), Some(report)) = (picture, last) {

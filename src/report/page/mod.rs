@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use crate::input::fasta::InputError;
 use crate::output::embeddings::EmbeddingError;
-use crate::output::embeddings::inspect::Summary;
+use crate::output::embeddings::inspect::EmbeddingSummary;
 
 mod chart;
 pub mod contacts;
@@ -96,7 +96,7 @@ pub struct Source {
 #[derive(Clone, Debug)]
 pub enum Content {
     /// Embeddings: what [`inspect`](super::embeddings::inspect) tells, and each protein's id and length.
-    Embeddings(Summary, Vec<(String, usize)>),
+    Embeddings(Box<EmbeddingSummary>, Vec<(String, usize)>),
     /// FASTA, with the numbers of its headers where `ankh3 complete` wrote it.
     Sequences(Vec<Written>),
     /// Contacts, an entry a protein.

@@ -125,7 +125,7 @@ fn section(
 }
 
 fn embeddings(
-    summary: &inspect::Summary,
+    summary: &inspect::EmbeddingSummary,
     proteins: &[(String, usize)],
 ) -> Result<Markup, ReportError> {
     let lengths: Vec<f64> = proteins.iter().map(|(_, length)| *length as f64).collect();

@@ -1,7 +1,5 @@
-//! What a file is, told by its first bytes, never by its name alone.
+//! The kind of a file by its first bytes, never by its name alone; and its content.
 
-use std::ffi::OsString;
-use std::fmt::Write;
 use std::fs::{self, File};
 use std::io::{self, BufRead, Read};
 use std::path::{Path, PathBuf};
@@ -10,8 +8,10 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::{Content, ReportError, Source, contacts, sequences, table, training};
-use crate::output::embeddings::Format;
+use crate::output::embeddings::EmbeddingFormat;
 use crate::output::embeddings::inspect::observe;
+use crate::output::manifest::{Manifest, beside};
+use crate::sequence::digest::hex;
 
 /// Reads one file of a run.
 ///
@@ -25,8 +25,8 @@ pub fn source(path: &Path) -> Result<Source, ReportError> {
     let (bytes, sha256) = size_and_hash(path).map_err(fail)?;
     let content = content(path)?;
     let provenance = match &content {
-        Content::Embeddings(summary, _) if !summary.metadata.is_empty() => {
-            Some(Value::Object(summary.metadata.clone()))
+        Content::Embeddings(summary, _) if summary.metadata != Manifest::default() => {
+            Some(Value::Object(summary.metadata.to_map().map_err(fail)?))
         }
         Content::Manifest => manifest(path)?,
         _ => {
@@ -45,13 +45,6 @@ pub fn source(path: &Path) -> Result<Source, ReportError> {
         provenance,
         content,
     })
-}
-
-/// `FILE.json`, which says how `FILE` was made.
-pub fn beside(path: &Path) -> PathBuf {
-    let mut name = OsString::from(path.as_os_str());
-    name.push(".json");
-    name.into()
 }
 
 /// The files to read: a folder's in order of their names, without those that only go with another one (`FILE.json` with `FILE`), and what a folder
@@ -132,7 +125,9 @@ fn content_kind(path: &Path) -> Result<Kind, ReportError> {
         }
         _ if is_recipe => Kind::Recipe,
         _ if first.starts_with('{') => json_kind(first),
-        _ if Format::detect(path).is_ok_and(Format::is_binary) => Kind::Embeddings,
+        _ if EmbeddingFormat::detect(path).is_ok_and(EmbeddingFormat::is_binary) => {
+            Kind::Embeddings
+        }
         _ if first.split_ascii_whitespace().count() >= 3 && is_contact(first) => Kind::Contacts,
         _ => Kind::Unknown,
     })
@@ -170,7 +165,7 @@ fn content(path: &Path) -> Result<Content, ReportError> {
             let summary = observe(path, |record| {
                 lengths.push((record.id.clone(), record.length));
             })?;
-            Content::Embeddings(summary, lengths)
+            Content::Embeddings(Box::new(summary), lengths)
         }
         Kind::Table => of_table(table::read_tsv(path)?, path)?,
         Kind::Lines => {
@@ -223,10 +218,5 @@ fn size_and_hash(path: &Path) -> io::Result<(u64, String)> {
         bytes += read as u64;
         reader.consume(read);
     }
-    let mut digest = String::new();
-    for byte in hasher.finalize() {
-        // Writing to a string cannot fail.
-        let _ = write!(digest, "{byte:02x}");
-    }
-    Ok((bytes, digest))
+    Ok((bytes, hex(&hasher.finalize())))
 }

@@ -2,7 +2,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
-use ankh3::output::embeddings::Reader;
+use ankh3::output::embeddings::EmbeddingReader;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -318,7 +318,7 @@ fn contacts_are_fitted_judged_and_predicted_in_every_form() {
                 &format!("predict-contacts --model {model} --head {name} -o {file} one.fasta"),
             )
             .with(0);
-            let record = Reader::open(&folder.join(&file))
+            let record = EmbeddingReader::open(&folder.join(&file))
                 .unwrap()
                 .next()
                 .unwrap()

@@ -1,4 +1,4 @@
-//! What `score` was asked for: likelihoods, or which variants of which protein.
+//! What `score` computes: likelihoods, or effects of variants.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
@@ -6,15 +6,16 @@ use std::fmt::Write;
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
-use super::{WhatArgs, dms};
+use super::WhatArgs;
+use super::dms::{self, DeepMutationalScan};
 use crate::inference::score::{Variant, full_scan};
-use crate::input::sequences::{Item, OnBad};
+use crate::input::sequences::OnBad;
 use crate::input::variants::read_variants;
 use crate::sequence::Sequence;
 
 /// One variant as it was given.
 #[derive(Clone, Debug)]
-pub(super) struct Listed {
+pub(super) struct ListedVariant {
     pub(super) variant: Variant,
     /// Where, for messages.
     pub(super) place: String,
@@ -23,39 +24,37 @@ pub(super) struct Listed {
 }
 
 /// What is scored.
-pub(super) enum Task {
+pub(super) enum ScoreTarget {
     /// Proteins, or their residues.
     Likelihood { per_residue: bool },
     /// Variants that were listed.
-    List(List),
+    List(VariantList),
     /// All single substitutions.
     Scan,
 }
 
 /// Listed variants, by the protein's id and for every protein.
 #[derive(Default)]
-pub(super) struct List {
-    by_id: HashMap<String, Vec<Listed>>,
-    everywhere: Vec<Listed>,
-    /// Ids that no protein had so far.
-    unseen: HashSet<String>,
+pub(super) struct VariantList {
+    by_id: HashMap<String, Vec<ListedVariant>>,
+    everywhere: Vec<ListedVariant>,
     hash: String,
-    /// The proteins that deep mutational scans bring along.
-    proteins: Option<Vec<Item>>,
+    /// The proteins of deep mutational scans.
+    proteins: Option<Vec<Sequence>>,
     /// Lines left out.
-    pub(super) left_out: u64,
+    left_out: u64,
 }
 
-impl Task {
+impl ScoreTarget {
     /// Reads what the arguments name.
     ///
     /// # Errors
     /// A table that cannot be read; under [`OnBad::Error`] also a line of it.
     pub(super) fn new(args: &WhatArgs, on_bad: OnBad) -> Result<Self> {
         let per_residue = args.per_residue;
-        let mut list = List::default();
+        let mut list = VariantList::default();
         if args.scan {
-            return Ok(Task::Scan);
+            return Ok(ScoreTarget::Scan);
         } else if let Some(path) = &args.variants {
             for line in read_variants(path)? {
                 let place = format!("{}, line {}", path.display(), line.line);
@@ -70,29 +69,29 @@ impl Task {
                 list.add_scan(dms::read(path, on_bad)?)?;
             }
         } else {
-            return Ok(Task::Likelihood { per_residue });
+            return Ok(ScoreTarget::Likelihood { per_residue });
         }
         list.close()?;
-        Ok(Task::List(list))
+        Ok(ScoreTarget::List(list))
     }
 
     /// For the manifest.
     pub(super) fn name(&self) -> &'static str {
         match self {
-            Task::Likelihood { .. } => "pseudo_log_likelihood",
-            Task::List(_) => "variants",
-            Task::Scan => "scan",
+            ScoreTarget::Likelihood { .. } => "pseudo_log_likelihood",
+            ScoreTarget::List(_) => "variants",
+            ScoreTarget::Scan => "scan",
         }
     }
 
     pub(super) fn has_variants(&self) -> bool {
-        !matches!(self, Task::Likelihood { .. })
+        !matches!(self, ScoreTarget::Likelihood { .. })
     }
 
     /// A hash of all listed variants.
     pub(super) fn hash(&self) -> Option<&str> {
         match self {
-            Task::List(list) => Some(&list.hash),
+            ScoreTarget::List(list) => Some(&list.hash),
             _ => None,
         }
     }
@@ -100,59 +99,78 @@ impl Task {
     /// The output's columns.
     pub(super) fn columns(&self) -> &'static [&'static str] {
         match self {
-            Task::Likelihood { per_residue: true } => {
+            ScoreTarget::Likelihood { per_residue: true } => {
                 &["id", "position", "residue", "log_likelihood"]
             }
-            Task::Likelihood { per_residue: false } => &[
+            ScoreTarget::Likelihood { per_residue: false } => &[
                 "id",
                 "length",
                 "scored",
                 "log_likelihood",
                 "pseudo_perplexity",
             ],
-            Task::List(list) if list.proteins.is_some() => &["id", "variant", "score", "DMS_score"],
-            Task::List(_) => &["id", "variant", "score"],
-            Task::Scan => &["id", "variant", "position", "wild_type", "mutant", "score"],
+            ScoreTarget::List(list) if list.proteins.is_some() => {
+                &["id", "variant", "score", "DMS_score"]
+            }
+            ScoreTarget::List(_) => &["id", "variant", "score"],
+            ScoreTarget::Scan => &["id", "variant", "position", "wild_type", "mutant", "score"],
         }
     }
 
-    /// Proteins that need not be read.
-    pub(super) fn take_proteins(&mut self) -> Option<Vec<Item>> {
+    /// The proteins that deep mutational scans bring along; no FASTA is read then.
+    pub(super) fn proteins(&self) -> Option<Vec<Sequence>> {
         match self {
-            Task::List(list) => list.proteins.take(),
+            ScoreTarget::List(list) => list.proteins.clone(),
             _ => None,
         }
     }
 
-    /// The variants of a protein.
-    pub(super) fn variants(&self, sequence: &Sequence) -> Vec<Listed> {
+    /// Lines of the variants' files that were left out.
+    pub(super) fn left_out(&self) -> u64 {
         match self {
-            Task::Likelihood { .. } => Vec::new(),
-            Task::Scan => full_scan(&sequence.residues)
+            ScoreTarget::List(list) => list.left_out,
+            _ => 0,
+        }
+    }
+
+    /// The ids for which variants are listed.
+    pub(super) fn ids(&self) -> HashSet<String> {
+        match self {
+            ScoreTarget::List(list) => list.by_id.keys().cloned().collect(),
+            _ => HashSet::new(),
+        }
+    }
+
+    /// Variants listed under an id.
+    pub(super) fn count(&self, id: &str) -> usize {
+        match self {
+            ScoreTarget::List(list) => list.by_id.get(id).map_or(0, Vec::len),
+            _ => 0,
+        }
+    }
+
+    /// The variants of a protein.
+    pub(super) fn variants(&self, sequence: &Sequence) -> Vec<ListedVariant> {
+        match self {
+            ScoreTarget::Likelihood { .. } => Vec::new(),
+            ScoreTarget::Scan => full_scan(&sequence.residues)
                 .into_iter()
-                .map(|variant| Listed {
+                .map(|variant| ListedVariant {
                     variant,
                     place: String::new(),
                     measured: None,
                 })
                 .collect(),
-            Task::List(list) => {
+            ScoreTarget::List(list) => {
                 let own = list.by_id.get(&sequence.id);
                 let own = own.map_or(&[][..], Vec::as_slice);
                 [own, &list.everywhere].concat()
             }
         }
     }
-
-    /// Notes that a protein of this id was there.
-    pub(super) fn saw(&mut self, id: &str) {
-        if let Task::List(list) = self {
-            list.unseen.remove(id);
-        }
-    }
 }
 
-impl List {
+impl VariantList {
     fn add(&mut self, id: Option<String>, text: &str, place: String, on_bad: OnBad) -> Result<()> {
         let variant = match text.parse() {
             Ok(variant) => variant,
@@ -163,7 +181,7 @@ impl List {
             }
             Err(error) => return Err(error).context(place),
         };
-        let listed = Listed {
+        let listed = ListedVariant {
             variant,
             place,
             measured: None,
@@ -175,8 +193,8 @@ impl List {
         Ok(())
     }
 
-    fn add_scan(&mut self, scan: dms::Scan) -> Result<()> {
-        let dms::Scan {
+    fn add_scan(&mut self, scan: DeepMutationalScan) -> Result<()> {
+        let DeepMutationalScan {
             protein,
             listed,
             left_out,
@@ -184,10 +202,7 @@ impl List {
         self.left_out += left_out;
         let proteins = self.proteins.get_or_insert_default();
         let (id, file) = (protein.id.clone(), protein.origin.file.clone());
-        proteins.push(Item {
-            index: proteins.len() as u64,
-            sequence: protein,
-        });
+        proteins.push(protein);
         if self.by_id.insert(id.clone(), listed).is_some() {
             bail!("{file}: another scan is called {id} too; rename one of the files");
         }
@@ -199,13 +214,12 @@ impl List {
         if self.by_id.is_empty() && self.everywhere.is_empty() {
             bail!("no variant is given; list at least one, such as A24G");
         }
-        self.unseen = self.by_id.keys().cloned().collect();
         let mut ids: Vec<_> = self.by_id.iter().collect();
         ids.sort_by_key(|(id, _)| *id);
         let mut hash = Sha256::new();
         let none = String::new();
         for (id, listed) in ids.into_iter().chain([(&none, &self.everywhere)]) {
-            for Listed {
+            for ListedVariant {
                 variant, measured, ..
             } in listed
             {
@@ -216,17 +230,5 @@ impl List {
             write!(self.hash, "{byte:02x}").expect("a string takes all that is written");
         }
         Ok(())
-    }
-
-    /// Ids that no protein had, in order.
-    pub(super) fn unseen(&self) -> Vec<&str> {
-        let mut ids: Vec<&str> = self.unseen.iter().map(String::as_str).collect();
-        ids.sort_unstable();
-        ids
-    }
-
-    /// Variants listed under an id.
-    pub(super) fn count(&self, id: &str) -> usize {
-        self.by_id.get(id).map_or(0, Vec::len)
     }
 }

@@ -1,5 +1,5 @@
-//! `OUTPUT.part.resume`: answers about the proteins in work, so that a run that was cut off in the middle of a long one goes on there. It is emptied
-//! whenever the journal has the proteins themselves.
+//! `OUTPUT.part.resume`: answers about the proteins in work, so that a run that was cut off in the middle of a long protein goes on there. The file is
+//! emptied whenever the journal has the proteins themselves.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -7,26 +7,23 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use anyhow::Result;
-use serde_json::{Map, Value};
 
 use crate::inference::score::{AnswerKey, Answers};
+use crate::output::entry::JournalEntry;
 use crate::output::journal::{self, Journal};
+use crate::output::manifest::Manifest;
 
 /// The journal of answers.
-pub(super) struct Kept(Rc<RefCell<Journal>>);
+pub(super) struct AnswerJournal(Rc<RefCell<Journal>>);
 
-impl Kept {
+impl AnswerJournal {
     /// Opens the journal beside `output`, or begins one; `manifest` is its key. The answers are for the scorer.
-    pub(super) fn open<'a>(
-        output: &Path,
-        manifest: &Map<String, Value>,
-    ) -> Result<(Self, Answers<'a>)> {
-        let (mut replay, journal) =
-            journal::open(&path_for(output), &serde_json::to_string(manifest)?)?;
+    pub(super) fn open<'a>(output: &Path, manifest: &Manifest) -> Result<(Self, Answers<'a>)> {
+        let (mut replay, journal) = journal::open(&path_for(output), &manifest.journal_key()?)?;
         let mut known = HashMap::new();
         while let Some(entry) = replay.next_entry()? {
             if let Some((key, values)) = entry.split_first_chunk() {
-                known.insert(*key, numbers(values));
+                known.insert(*key, Vec::from_bytes(values)?);
             }
         }
         if !known.is_empty() {
@@ -38,8 +35,7 @@ impl Kept {
         let journal = Rc::new(RefCell::new(journal));
         let writer = Rc::clone(&journal);
         let keep = Box::new(move |key: &AnswerKey, values: &[f64]| {
-            let values = values.iter().flat_map(|value| value.to_le_bytes());
-            let entry: Vec<u8> = key.iter().copied().chain(values).collect();
+            let entry = [key.as_slice(), &values.to_vec().to_bytes()].concat();
             let mut journal = writer.borrow_mut();
             journal.append(&entry)?;
             journal.flush()
@@ -47,7 +43,7 @@ impl Kept {
         Ok((Self(journal), Answers::new(known, keep)))
     }
 
-    /// The proteins in work are done.
+    /// Forgets the answers: the proteins that they are about are done.
     pub(super) fn empty(&self) -> Result<()> {
         Ok(self.0.borrow_mut().empty()?)
     }
@@ -62,9 +58,4 @@ fn path_for(output: &Path) -> PathBuf {
     let mut part = output.as_os_str().to_owned();
     part.push(".part");
     journal::path_for(Path::new(&part))
-}
-
-fn numbers(bytes: &[u8]) -> Vec<f64> {
-    let (numbers, _) = bytes.as_chunks::<8>();
-    numbers.iter().map(|n| f64::from_le_bytes(*n)).collect()
 }
