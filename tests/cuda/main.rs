@@ -11,3 +11,5 @@ mod emulator;
 mod faults;
 mod kernels;
 mod reference;
+#[path = "../skip.rs"]
+mod skip;
