@@ -6,6 +6,8 @@ use ankh3::output::embeddings::EmbeddingReader;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::skip::{Lack, skip};
+
 use super::support::{fasta, project, proteins, run, tiny};
 
 /// A folder with a table of 30 proteins whose residues' classes are told by the residue alone, split by column, and the proteins as FASTA.
@@ -405,7 +407,7 @@ fn a_structure_of_another_protein_is_refused() {
 fn the_results_page_is_made_and_resumed() {
     let data = project("../shared/data");
     if !data.join("ssp").is_dir() {
-        println!("skipped: no data in {}", data.display());
+        skip(Lack::Machine, &format!("the data of {}", data.display()));
         return;
     }
     let folder = tempfile::tempdir().unwrap();

@@ -5,6 +5,8 @@ use std::process::{Command, Stdio};
 
 use ankh3::output::embeddings::EmbeddingFormat;
 
+use crate::skip::{Lack, skip};
+
 use super::support::{Ended, ankh3, folder_with, names, proteins, run, tiny};
 
 /// More than a pipe holds, so that writing goes on when the reader is gone.
@@ -111,7 +113,7 @@ fn a_full_disk_is_an_error_and_nothing_is_left_half_written() {
     let input = input.path().join("in.fasta");
     let folder = tempfile::tempdir().unwrap();
     let Some(disk) = SmallDisk::new(folder.path(), "300k") else {
-        println!("skipped: no right to mount a small disk");
+        skip(Lack::Machine, "the right to mount a small disk");
         return;
     };
     for format in EmbeddingFormat::ALL {
