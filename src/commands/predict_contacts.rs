@@ -22,8 +22,9 @@ use crate::output::embeddings::{
 };
 use crate::output::table::write_manifest;
 use crate::progress::Progress;
+use crate::report::charts::canvas::Heading;
+use crate::report::contact_map::{ContactPlot, Measure};
 use crate::report::picture::{self, Picture};
-use crate::report::plots::ContactPlot;
 use crate::sequence::{Rules, Sequence};
 
 /// Predict which residues touch: FASTA in, CASP RR, a table or matrices out
@@ -205,7 +206,7 @@ pub fn run(args: &PredictContactsArgs) -> Result<Outcome> {
                 drawn == 0,
                 "{place}: --plot draws one protein, and the input has more; give it one record"
             );
-            draw(picture, what, predictor.value(), &sequence, &map)?;
+            draw(picture, what, &predictor, &sequence, &map)?;
             drawn += 1;
         }
         write(&mut sink, what, &sequence, map)?;
@@ -341,7 +342,7 @@ fn scale(pairs: &mut [(usize, usize, f32)]) {
 fn draw(
     picture: &Picture,
     what: &OutputArgs,
-    value: &str,
+    predictor: &Predictor,
     sequence: &Sequence,
     map: &PairMap,
 ) -> Result<()> {
@@ -354,9 +355,7 @@ fn draw(
         )
     });
     let native = native.transpose()?;
-    // Neighbours would outshine everything: the scale is that of pairs worth telling.
-    let far = select(map, what.min_separation, None, Top::Count(1));
-    let highest = far.first().map_or(1.0, |pair| pair.2);
+    // Neighbours in the chain would outshine all other pairs.
     let mut shown = map.clone();
     let n = shown.length();
     for i in 0..n {
@@ -367,11 +366,10 @@ fn draw(
         }
     }
     let plot = ContactPlot {
-        title: sequence.id.clone(),
+        heading: Heading::new(&sequence.id, &predictor.description()),
         length: n,
         values: shown.into_values(),
-        highest: highest.max(f32::MIN_POSITIVE),
-        scale: value.to_owned(),
+        measure: Measure::named(predictor.value()),
         native: native.map(|native| native.labels()),
     };
     picture::draw(picture, &plot).with_context(|| format!("drawing {}", picture.path.display()))

@@ -258,8 +258,13 @@ pub fn run(args: &ScoreArgs) -> Result<Outcome> {
     let (refused, journal) = stream.run(&mut items, &mut scoring)?;
     drop(items);
     let done = scoring.finish(&mut manifest)?;
-    if let (Some(picture), Some(map)) = (picture, &done.heatmap) {
-        picture::draw(&picture, map)
+    if let (Some(picture), Some(map)) = (picture, done.heatmap) {
+        let made_by = format!(
+            "model {}, method {}",
+            opened.checkpoint.id(),
+            method_name(args.what.method())
+        );
+        picture::draw(&picture, &map.made_by(made_by))
             .with_context(|| format!("drawing {}", picture.path.display()))?;
     }
     write_manifest(output, &manifest)?;
@@ -325,17 +330,20 @@ impl Proteins {
     }
 }
 
+fn method_name(method: Method) -> &'static str {
+    match method {
+        Method::WildType => "wild-type",
+        Method::Masked => "masked",
+        Method::PseudoLikelihood => "pll",
+    }
+}
+
 /// What this command adds to the provenance.
 fn describe(manifest: &mut Map<String, Value>, args: &ScoreArgs, task: &Task, masking: Masking) {
     let mut put = |key: &str, value: Value| manifest.insert(key.to_owned(), value);
     put("score", json!(task.name()));
     if task.has_variants() {
-        let method = match args.what.method() {
-            Method::WildType => "wild-type",
-            Method::Masked => "masked",
-            Method::PseudoLikelihood => "pll",
-        };
-        put("method", json!(method));
+        put("method", json!(method_name(args.what.method())));
     }
     if let Some(hash) = task.hash() {
         put("variants_sha256", json!(hash));

@@ -292,6 +292,16 @@ impl Predictor {
         }
     }
 
+    /// Model and method, for people.
+    pub(crate) fn description(&self) -> String {
+        let word = |key: &str| self.manifest.get(key).and_then(Value::as_str);
+        format!(
+            "model {}, method {}",
+            word("model").unwrap_or("none"),
+            word("method").unwrap_or("none")
+        )
+    }
+
     /// The map of one protein; `place` is what messages call it. `None` where the network's result holds NaN or infinity.
     pub(crate) fn predict(
         &mut self,

@@ -13,7 +13,7 @@ use crate::inference::score::{
 };
 use crate::input::sequences::OnBad;
 use crate::output::table::{Cell, Table};
-use crate::report::heatmap::HeatMap;
+use crate::report::charts::HeatMap;
 use crate::sequence::Sequence;
 
 /// The command's work.
