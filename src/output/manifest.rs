@@ -174,6 +174,15 @@ impl Manifest {
             _ => Ok(Map::new()),
         }
     }
+
+    /// Model and method in words, for the subtitle of a picture: `model ankh3-nano, method head`.
+    pub fn caption(&self) -> String {
+        let model = self.model.as_deref().unwrap_or("none");
+        match self.settings.get("method").and_then(Value::as_str) {
+            Some(method) => format!("model {model}, method {method}"),
+            None => format!("model {model}"),
+        }
+    }
 }
 
 /// The name of the manifest of `path`.

@@ -18,8 +18,9 @@ use crate::probe::metrics::contacts::{PARTS, Precisions, Range, precisions};
 use crate::probe::metrics::{Estimate, RESAMPLES, mean_of};
 use crate::probe::native::BySeparation;
 use crate::progress::Progress;
+use crate::report::charts::ScatterPlot;
+use crate::report::charts::canvas::Heading;
 use crate::report::picture::{self, Picture};
-use crate::report::plots::ScatterPlot;
 
 /// Judge contact predictions by known structures
 ///
@@ -219,11 +220,16 @@ pub(super) fn run(args: &EvaluateArgs) -> Result<Outcome> {
         let pairs = judged.own.iter().zip(&judged.baseline);
         let pairs = pairs.filter_map(|(own, baseline)| Some((own[long][0]?, baseline[long][0]?)));
         let plot = ScatterPlot {
-            title: "long-range P@L of each chain".to_owned(),
-            note: judged
-                .mean(&judged.own, long, 0)
-                .map_or(String::new(), |mean| format!("mean {mean}")),
-            sides: ("predicted".to_owned(), "by separation alone".to_owned()),
+            heading: Heading::new(
+                &judged
+                    .mean(&judged.own, long, 0)
+                    .map_or("long-range P@L per chain".to_owned(), |mean| {
+                        format!("long-range P@L per chain: mean {mean}")
+                    }),
+                &predictor.description(),
+            ),
+            x_label: "P@L by separation alone".to_owned(),
+            y_label: "P@L of the prediction".to_owned(),
             pairs: pairs.collect(),
         };
         picture::draw(&picture, &plot)

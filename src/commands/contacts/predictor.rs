@@ -299,6 +299,11 @@ impl Predictor {
         }
     }
 
+    /// Model and method, for people.
+    pub(crate) fn description(&self) -> String {
+        self.manifest.caption()
+    }
+
     /// The map of one protein; `place` is what messages call it. `None` where the network's result holds NaN or infinity.
     pub(crate) fn predict(
         &mut self,

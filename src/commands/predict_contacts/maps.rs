@@ -8,10 +8,11 @@ use anyhow::{Context, Result};
 use super::OutputArgs;
 use crate::commands::contacts::{Predictor, aligned};
 use crate::commands::conveyor::{GroupWork, place};
-use crate::inference::contacts::{PairMap, Top, select};
+use crate::inference::contacts::PairMap;
 use crate::inference::embedder::EmbeddingColumns;
+use crate::report::charts::canvas::Heading;
+use crate::report::contact_map::{ContactPlot, Measure};
 use crate::report::picture::{self, Picture};
-use crate::report::plots::ContactPlot;
 use crate::sequence::Sequence;
 
 /// Predicts whole maps, one protein at a time: a map grows with the square of the length.
@@ -55,15 +56,12 @@ impl ContactMaps<'_> {
             aligned(path, chain, &sequence.id, &sequence.residues)
         });
         let native = native.transpose()?;
-        // Neighbours would outshine everything: the scale is that of pairs far enough apart.
-        let far = select(map, what.min_separation, None, Top::Count(1));
-        let highest = far.first().map_or(1.0, |pair| pair.2);
+        // Neighbours in the chain would outshine all other pairs.
         let plot = ContactPlot {
-            title: sequence.id.clone(),
+            heading: Heading::new(&sequence.id, &self.predictor.description()),
             length: map.length(),
             values: without_neighbours(map, what.min_separation).into_values(),
-            highest: highest.max(f32::MIN_POSITIVE),
-            scale: self.predictor.value().to_owned(),
+            measure: Measure::named(self.predictor.value()),
             native: native.map(|native| native.labels()),
         };
         picture::draw(picture, &plot).with_context(|| format!("drawing {}", picture.path.display()))

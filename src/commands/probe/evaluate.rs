@@ -137,7 +137,7 @@ pub(super) fn run(args: &EvaluateArgs) -> Result<Outcome> {
     table.finish()?;
     write_manifest(&args.output, &manifest)?;
     if let (Some(picture), Some(report)) = (picture, last) {
-        outcome::draw(&picture, &stored.description.name, task, &report)?;
+        outcome::draw(&picture, &stored.description, &report)?;
     }
     Ok(Outcome::Done)
 }

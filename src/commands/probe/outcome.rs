@@ -5,14 +5,15 @@ use rayon::prelude::*;
 
 use super::preset::chief_measure;
 use crate::output::table::{Cell, Table};
-use crate::probe::description::Task;
+use crate::probe::description::{Description, Source, Task};
 use crate::probe::head::Head;
 use crate::probe::loss::Target;
 use crate::probe::metrics::{Estimate, RESAMPLES};
 use crate::probe::report::{Report, Resampling};
 use crate::probe::train::{Features, TrainError, tensor};
+use crate::report::charts::canvas::Heading;
+use crate::report::charts::{ConfusionPlot, ScatterPlot};
 use crate::report::picture::{self, Picture};
-use crate::report::plots::{ConfusionPlot, ScatterPlot};
 use candle_core::Device;
 
 /// The outputs of each protein, `(rows, outputs)`.
@@ -106,7 +107,12 @@ pub(super) fn write(table: &mut Table, set: &str, report: &Report) -> Result<()>
 }
 
 /// Draws a confusion matrix or a scatter plot.
-pub(super) fn draw(picture: &Picture, name: &str, task: &Task, report: &Report) -> Result<()> {
+pub(super) fn draw(picture: &Picture, head: &Description, report: &Report) -> Result<()> {
+    let (name, task) = (&head.name, &head.task);
+    let features = match &head.source {
+        Source::Model { model, .. } => format!("model {model}"),
+        Source::Blind { features, .. } => format!("no model, features {features}"),
+    };
     let shown = |measure: &str| {
         let found = report.metrics.iter().find(|(known, _)| known == measure);
         found.map(|(name, estimate)| format!("{name} {estimate}"))
@@ -122,7 +128,7 @@ pub(super) fn draw(picture: &Picture, name: &str, task: &Task, report: &Report) 
         picture::draw(
             picture,
             &ConfusionPlot {
-                title,
+                heading: Heading::new(&title, &features),
                 classes: classes.to_vec(),
                 counts,
             },
@@ -133,13 +139,12 @@ pub(super) fn draw(picture: &Picture, name: &str, task: &Task, report: &Report) 
             .filter_map(shown)
             .collect::<Vec<_>>()
             .join("   ");
-        let sides = ("predicted".to_owned(), "measured".to_owned());
         picture::draw(
             picture,
             &ScatterPlot {
-                title,
-                note,
-                sides,
+                heading: Heading::new(&title, &format!("{features}   {note}")),
+                x_label: "measured".to_owned(),
+                y_label: "predicted".to_owned(),
                 pairs: report.pairs.clone(),
             },
         )

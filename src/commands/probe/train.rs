@@ -300,7 +300,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<Outcome> {
     };
     heads::save(&what.output, &description, Some(&parameters))?;
     if let (Some(picture), Some(report)) = (picture, last) {
-        outcome::draw(&picture, &description.name, &description.task, &report)?;
+        outcome::draw(&picture, &description, &report)?;
     }
     table.finish().context("writing the measures")?;
     tracing::info!("the head is in {}", what.output.display());

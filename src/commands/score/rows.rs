@@ -13,7 +13,7 @@ use crate::commands::conveyor::{RowWriter, place};
 use crate::inference::score::{log_likelihood, pseudo_perplexity, spearman};
 use crate::output::manifest::{Manifest, write_manifest};
 use crate::output::table::{Cell, Table};
-use crate::report::heatmap::HeatMap;
+use crate::report::charts::HeatMap;
 use crate::report::picture::{self, Picture};
 use crate::sequence::Sequence;
 use crate::sequence::digest::InputDigest;
@@ -105,8 +105,8 @@ impl RowWriter for ScoreRows<'_> {
         self.manifest.set_layout(self.table.layout());
         self.manifest.input = Some(input);
         self.table.finish()?;
-        if let (Some(picture), Some(map)) = (&self.picture, &self.heatmap) {
-            picture::draw(picture, map)
+        if let (Some(picture), Some(map)) = (&self.picture, self.heatmap.take()) {
+            picture::draw(picture, &map.made_by(self.manifest.caption()))
                 .with_context(|| format!("drawing {}", picture.path.display()))?;
         }
         write_manifest(&self.output, &self.manifest)?;

@@ -53,11 +53,8 @@ fn a_head_is_trained_judged_and_asked() {
     assert_eq!(head["source"]["prefix"], "nlu");
     assert_eq!(head["task"]["classes"], serde_json::json!(["a", "b"]));
     assert_eq!(head["epochs"].as_array().unwrap().len(), 8);
-    assert!(
-        fs::read_to_string(folder.join("c.svg"))
-            .unwrap()
-            .contains("predicted")
-    );
+    let plot = fs::read_to_string(folder.join("c.svg")).unwrap();
+    assert!(plot.contains("predicted") && plot.contains("model "));
 
     // The same again: the same bytes, nothing embedded anew.
     let bytes = fs::read(folder.join("head/head.safetensors")).unwrap();
@@ -289,6 +286,10 @@ fn contacts_are_fitted_judged_and_predicted_in_every_form() {
             ),
         );
         assert_eq!(judged.with(0).text().lines().count(), 1 + 6 * 9);
+        let plot = fs::read_to_string(folder.join("p.svg")).unwrap();
+        assert!(plot.contains("P@L by separation alone") && plot.contains("P@L of the prediction"));
+        assert!(plot.contains("model ") && plot.contains(&format!("method {name}")));
+        assert!(!plot.contains("measured"));
 
         let rr = run(
             folder,

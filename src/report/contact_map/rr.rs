@@ -1,124 +1,31 @@
-//! Contacts as CASP writes them (RR): `i j probability`, or `i j d1 d2 probability`, under `TARGET id` and the protein's letters.
+//! Contacts as CASP writes them (RR): `i j probability`, or `i j d1 d2 probability`, below `TARGET id` and the
+//! protein's residues.
 
 use std::io::BufRead;
 use std::path::Path;
 
-use super::ReportError;
-use super::table::open;
+use super::list::{Contact, ContactList, Measure};
+use crate::report::error::ReportError;
+use crate::report::file::{open, unreadable};
 
-/// A pair of residues, counted from 1, `i < j`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Contact {
-    /// The first.
-    pub i: usize,
-    /// The second.
-    pub j: usize,
-    /// How sure the prediction is, 0 to 1; a score as a share of the protein's highest.
-    pub probability: f64,
-}
-
-/// What the numbers of contacts are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Measure {
-    /// Of being in contact.
-    Probability,
-    /// An order only, divided by the protein's highest.
-    Score,
-}
-
-impl Contact {
-    /// Of three words; the error says what is wrong with them.
-    pub(super) fn parse(i: &str, j: &str, probability: &str) -> Result<Self, String> {
-        let position = |text: &str| text.parse::<usize>().ok().filter(|position| *position > 0);
-        let (first, second) = position(i)
-            .zip(position(j))
-            .ok_or_else(|| format!("{i} {j} is no pair of positions, which count from 1"))?;
-        let probability = probability
-            .parse()
-            .ok()
-            .filter(|p| (0.0..=1.0).contains(p))
-            .ok_or_else(|| format!("{probability} is no probability"))?;
-        Ok(Contact {
-            i: first.min(second),
-            j: first.max(second),
-            probability,
-        })
-    }
-}
-
-impl Contact {
-    /// As [`Contact::parse`], of a value that is divided by the protein's highest, `scale`; 0 where it is negative.
-    pub(super) fn scaled(i: &str, j: &str, value: &str, scale: f64) -> Result<Self, String> {
-        let number: f64 = value.parse().map_err(|_| format!("{value} is no number"))?;
-        let share = if scale > 0.0 {
-            (number / scale).max(0.0)
-        } else {
-            0.0
-        };
-        Self::parse(i, j, &share.to_string())
-    }
-}
-
-/// The contacts of one protein.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ContactList {
-    /// The protein.
-    pub id: String,
-    /// Its residues, as far as the contacts tell.
-    pub length: usize,
-    /// What the contacts' numbers are.
-    pub measure: Measure,
-    /// In the file's order.
-    pub contacts: Vec<Contact>,
-}
-
-impl ContactList {
-    /// Of contacts whose protein's length is not known: up to the last residue named.
-    pub fn new(id: String, contacts: Vec<Contact>) -> Self {
-        ContactList {
-            id,
-            length: 0,
-            measure: Measure::Probability,
-            contacts,
-        }
-    }
-
-    /// Residues that a map must have.
-    pub fn size(&self) -> usize {
-        let last = self.contacts.iter().map(|contact| contact.j).max();
-        self.length.max(last.unwrap_or(0))
-    }
-
-    /// The surest ones first.
-    pub fn surest(&self, count: usize) -> Vec<Contact> {
-        let mut contacts = self.contacts.clone();
-        contacts.sort_by(|a, b| b.probability.total_cmp(&a.probability));
-        contacts.truncate(count);
-        contacts
-    }
-}
-
-/// Reads one file of any number of targets.
-pub(super) fn read_rr(path: &Path) -> Result<Vec<ContactList>, ReportError> {
+/// Reads a file with any number of targets.
+pub(in crate::report) fn read_rr(path: &Path) -> Result<Vec<ContactList>, ReportError> {
     let mut lists: Vec<ContactList> = Vec::new();
     let mut target = None;
     for (number, line) in open(path)?.lines().enumerate() {
-        let line = line.map_err(|source| ReportError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
+        let line = line.map_err(unreadable(path))?;
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
         match words[..] {
             ["TARGET", id, ..] => target = Some(id.to_owned()),
-            // So `ankh3 predict-contacts` marks what are no probabilities.
+            // `ankh3 predict-contacts` marks scores, which are no probabilities, with this remark.
             ["REMARK", "values", "are", "scores", ..] => {
                 current(&mut lists, &mut target, path).measure = Measure::Score;
             }
             [] | ["PFRMAT" | "AUTHOR" | "METHOD" | "REMARK" | "END", ..] => {}
             ["MODEL", ..] => {
-                // A remark has begun this target's list.
-                let begun = lists.last().is_some_and(|list| list.contacts.is_empty());
-                if target.is_some() || !begun {
+                // A remark may have started the list of this target.
+                let is_started = lists.last().is_some_and(|list| list.contacts.is_empty());
+                if target.is_some() || !is_started {
                     let id = target.take().unwrap_or_else(|| name_of(path));
                     lists.push(ContactList::new(id, Vec::new()));
                 }
@@ -142,7 +49,7 @@ pub(super) fn read_rr(path: &Path) -> Result<Vec<ContactList>, ReportError> {
     Ok(lists)
 }
 
-/// The list that lines belong to; begun here by a remark, or in a file without a `MODEL` line.
+/// The list that the next contacts belong to; started by a remark, or by a contact where there is no `MODEL` line.
 fn current<'a>(
     lists: &'a mut Vec<ContactList>,
     target: &mut Option<String>,
@@ -191,11 +98,11 @@ mod tests {
             probability: 0.25,
         };
         assert_eq!(lists[0].contacts[1], contact);
-        assert_eq!(lists[0].surest(1)[0].probability, 0.9);
+        assert_eq!(lists[0].most_probable(1)[0].probability, 0.9);
     }
 
     #[test]
-    fn scores_are_told_from_probabilities() {
+    fn scores_are_distinguished_from_probabilities() {
         let lists = read(
             "PFRMAT RR\nTARGET a\nREMARK values are scores divided by the highest\nMODEL 1\nMKVLL\n1 5 1\nEND\nTARGET b\nMODEL 1\nMKVLL\n1 5 1\nEND\n",
         )
@@ -211,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_lines_are_named() {
+    fn invalid_lines_are_named() {
         for (text, part) in [
             (
                 "TARGET a\nMODEL 1\n1 2 1.5\n",

@@ -1,27 +1,23 @@
-//! Many numbers as a few: five-number summaries and the bins of a histogram.
+//! Many numbers as a few (summary statistics, the bins of a histogram) and numbers as text.
 
-/// What a column of numbers is like.
+/// Statistics of the finite values of a column.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Summary {
-    /// Finite values.
-    pub count: usize,
-    /// The smallest.
-    pub min: f64,
-    /// The middle one, or the mean of the two.
-    pub median: f64,
-    /// Their mean.
-    pub mean: f64,
-    /// The largest.
-    pub max: f64,
+pub(crate) struct SummaryStatistics {
+    /// How many values are finite.
+    pub(crate) count: usize,
+    pub(crate) min: f64,
+    pub(crate) median: f64,
+    pub(crate) mean: f64,
+    pub(crate) max: f64,
 }
 
-impl Summary {
-    /// Of the finite values; `None` when there are none.
-    pub fn of(values: &[f64]) -> Option<Self> {
+impl SummaryStatistics {
+    /// `None` when no value is finite.
+    pub(crate) fn of(values: &[f64]) -> Option<Self> {
         let sorted = sorted(values);
         let count = sorted.len();
         let (min, max) = (*sorted.first()?, *sorted.last()?);
-        Some(Summary {
+        Some(SummaryStatistics {
             count,
             min,
             median: f64::midpoint(sorted[(count - 1) / 2], sorted[count / 2]),
@@ -37,30 +33,30 @@ fn sorted(values: &[f64]) -> Vec<f64> {
     values
 }
 
-/// How an axis runs.
+/// The scale of an axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scale {
-    /// As the numbers do.
+    /// Equal distances are equal differences.
     Linear,
-    /// By powers of ten.
+    /// Equal distances are equal ratios.
     Log10,
 }
 
-/// The bars of a histogram, at equal distances on its scale.
+/// The bars of a histogram, equally wide on its scale.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bins {
     /// The scale of `low` and `width`.
     pub scale: Scale,
     /// Where the first bar begins.
     pub low: f64,
-    /// Of a bar.
+    /// The width of a bar.
     pub width: f64,
     /// Values in each bar.
     pub counts: Vec<usize>,
 }
 
 impl Bins {
-    /// Of the finite values; logarithmic when all are positive and the largest is more than 100 times the smallest.
+    /// Counts the finite values, on a logarithmic scale when all are positive and the largest is more than 100 times the smallest.
     pub fn of(values: &[f64]) -> Option<Self> {
         let sorted = sorted(values);
         let (min, max) = (*sorted.first()?, *sorted.last()?);
@@ -118,7 +114,7 @@ impl Scale {
     }
 }
 
-/// Four significant digits, in powers of ten where zeros would hide the number.
+/// Four significant digits; scientific notation for very large and very small numbers.
 pub fn short(value: f64) -> String {
     if value == 0.0 || !value.is_finite() {
         return value.to_string();
@@ -135,14 +131,28 @@ pub fn short(value: f64) -> String {
     }
 }
 
+/// The round distance (1, 2 or 5 times a power of ten) at which about `most` ticks stand on `length`.
+pub(crate) fn tick_distance(length: f64, most: f64) -> f64 {
+    let rough = (length / most).max(f64::MIN_POSITIVE);
+    let power = 10f64.powf(rough.log10().floor());
+    let fits = [1.0, 2.0, 5.0].into_iter().find(|m| m * power >= rough);
+    fits.unwrap_or(10.0) * power
+}
+
+/// Round positions, counted from 1, of at most about `most` ticks along a protein.
+pub(crate) fn tick_positions(length: usize, most: f64) -> impl Iterator<Item = usize> {
+    let distance = tick_distance(length as f64, most).max(1.0) as usize;
+    (distance..=length).step_by(distance)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn summaries_leave_out_what_is_not_finite() {
-        let summary = Summary::of(&[3.0, f64::NAN, 1.0, 2.0, 10.0]).unwrap();
-        let Summary {
+        let summary = SummaryStatistics::of(&[3.0, f64::NAN, 1.0, 2.0, 10.0]).unwrap();
+        let SummaryStatistics {
             count,
             min,
             median,
@@ -150,7 +160,7 @@ mod tests {
             max,
         } = summary;
         assert_eq!((count, min, median, mean, max), (4, 1.0, 2.5, 4.0, 10.0));
-        assert_eq!(Summary::of(&[f64::NAN]), None);
+        assert_eq!(SummaryStatistics::of(&[f64::NAN]), None);
     }
 
     #[test]
@@ -192,5 +202,16 @@ mod tests {
         for (value, text) in table {
             assert_eq!(short(value), text);
         }
+    }
+
+    #[test]
+    fn ticks_stand_at_round_numbers() {
+        for (length, expected) in [(100.0, 20.0), (7.0, 1.0), (0.3, 0.05), (1234.0, 200.0)] {
+            let distance = tick_distance(length, 7.0);
+            assert!((distance - expected).abs() < 1e-12, "{length}");
+        }
+        let positions: Vec<_> = tick_positions(40, 8.0).collect();
+        assert_eq!(positions, [5, 10, 15, 20, 25, 30, 35, 40]);
+        assert_eq!(tick_positions(0, 8.0).count(), 0);
     }
 }
