@@ -4,7 +4,6 @@ pub mod contact_list;
 pub mod embeddings;
 pub mod entry;
 pub mod journal;
-pub mod row_cache;
 pub mod shards;
 pub mod sink;
 pub mod table;

@@ -1,33 +1,32 @@
-//! `ankh3 probe predict`: what a head says of new proteins.
+//! `ankh3 probe predict`: the predictions of a head for new proteins.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use candle_core::Device;
 use clap::Args;
 use serde_json::json;
 
-use super::outcome::outputs;
+use super::load_head;
 use crate::args::{InputArgs, RuntimeArgs, usage};
 use crate::commands::Outcome;
 use crate::commands::embed::report;
-use crate::commands::heads::{self, FeatureArgs, Protein, Source, Stored};
+use crate::commands::heads::{FeatureArgs, OpenedFeatures};
 use crate::commands::stream::{place, refuse_chunks};
 use crate::input::sequences::Input;
 use crate::output::table::{Cell, Table, TableFormat, write_manifest};
-use crate::probe::description::{Method, Task};
-use crate::probe::head::Head;
-use crate::probe::parameters::Parameters;
+use crate::probe::description::PredictionTask;
+use crate::probe::features::Protein;
+use crate::probe::outputs::outputs;
 use crate::probe::report::{most_probable, softmax};
 use crate::sequence::{Rules, Sequence};
 
-/// Proteins whose embeddings are held at a time.
+/// Proteins that are embedded together.
 const TOGETHER: usize = 256;
 
 /// Predict with a trained head: FASTA in, a table out
 ///
-/// A string of classes a protein, a class a protein with the probabilities of all, or a number a protein. The model must be the one that the head was
-/// trained on.
+/// Writes one row per protein: a string with one class per residue, a class with the probabilities of all classes, or a number. The model must be the one that
+/// the head was trained on.
 #[derive(Args, Clone, Debug)]
 pub struct PredictArgs {
     #[command(flatten)]
@@ -37,11 +36,11 @@ pub struct PredictArgs {
     #[arg(long, value_name = "DIR")]
     head: PathBuf,
 
-    /// One row a residue, with the probabilities of all classes, instead of one a protein.
+    /// Write one row per residue with the probabilities of all classes, instead of one row per protein.
     #[arg(long)]
     per_residue: bool,
 
-    /// The file to write, `-` for stdout; .jsonl or tab-separated.
+    /// The file to write, `-` for stdout; JSON lines if it ends in .jsonl, otherwise tab-separated.
     #[arg(long, short, value_name = "FILE", default_value = "-")]
     output: PathBuf,
 
@@ -58,40 +57,21 @@ impl PredictArgs {
     }
 }
 
-/// The head over its stored weights.
-pub(super) fn head_of(stored: &Stored, dir: &Path, device: &Device) -> Result<Head> {
-    let Method::Head { shape, .. } = &stored.description.method else {
-        bail!(
-            "{}: a regression over attention is for `ankh3 predict-contacts`",
-            dir.display()
-        );
-    };
-    if stored.description.task == Task::Contacts {
-        bail!(
-            "{}: a head for contacts is for `ankh3 predict-contacts`",
-            dir.display()
-        );
-    }
-    let parameters = Parameters::from_bytes(&stored.weights, &shape.specs(0.0), device)
-        .with_context(|| format!("{}", dir.display()))?;
-    Ok(Head::new(*shape, &parameters)?)
-}
-
 /// Runs the command.
 pub(super) fn run(args: &PredictArgs) -> Result<Outcome> {
-    let stored = heads::load(&args.head.clone().into())?;
+    let stored = load_head(&args.head)?;
     let task = &stored.description.task;
-    if args.per_residue && !matches!(task, Task::Residues { .. }) {
+    if args.per_residue && !matches!(task, PredictionTask::Residues { .. }) {
         bail!(usage(
-            "--per-residue is for heads that tell classes of residues"
+            "--per-residue is for heads that predict classes of residues"
         ));
     }
     let options = args.input.options(Rules::default())?;
     refuse_chunks(&options.limit)?;
-    let mut source = Source::of_head(&stored, &args.head, &args.features, &args.runtime)?;
-    let device = source.compute().device.clone();
-    let head = head_of(&stored, &args.head, &device)?;
-    let mut manifest = source.provenance("probe predict")?;
+    let mut opened =
+        OpenedFeatures::of_head(&stored, &args.features, &args.runtime, "probe predict")?;
+    let head = stored.head(&opened.device)?;
+    let mut manifest = opened.manifest.clone();
     manifest.insert("head".to_owned(), json!(stored.description.name));
     manifest.insert("head_made_by".to_owned(), json!(stored.description.made_by));
     let format = TableFormat::from_extension(&args.output);
@@ -111,10 +91,13 @@ pub(super) fn run(args: &PredictArgs) -> Result<Outcome> {
         let proteins: Vec<Protein<'_>> = places
             .iter()
             .zip(&group)
-            .map(|(place, sequence)| (place.as_str(), sequence.residues.as_slice()))
+            .map(|(place, sequence)| Protein {
+                name: place,
+                residues: &sequence.residues,
+            })
             .collect();
-        source.prepare(&proteins)?;
-        let outputs = outputs(&head, &source.rows(&proteins), group.len(), &device)?;
+        opened.prepare(&proteins)?;
+        let outputs = outputs(&head, &opened.source.features(&proteins))?;
         for (sequence, output) in group.iter().zip(&outputs) {
             write(&mut table, task, sequence, output, args.per_residue)?;
         }
@@ -129,15 +112,15 @@ pub(super) fn run(args: &PredictArgs) -> Result<Outcome> {
     })
 }
 
-fn columns(task: &Task, per_residue: bool) -> Vec<String> {
+fn columns(task: &PredictionTask, per_residue: bool) -> Vec<String> {
     let fixed: &[&str] = match task {
-        Task::Residues { .. } if per_residue => &["id", "position", "residue", "class"],
-        Task::Residues { .. } => &["id", "length", "classes"],
-        Task::Classes { .. } => &["id", "class"],
-        Task::Number | Task::Contacts => &["id", "value"],
+        PredictionTask::Residues { .. } if per_residue => &["id", "position", "residue", "class"],
+        PredictionTask::Residues { .. } => &["id", "length", "classes"],
+        PredictionTask::Classes { .. } => &["id", "class"],
+        PredictionTask::Number | PredictionTask::Contacts => &["id", "value"],
     };
     let mut columns: Vec<String> = fixed.iter().map(|name| (*name).to_owned()).collect();
-    if per_residue || matches!(task, Task::Classes { .. }) {
+    if per_residue || matches!(task, PredictionTask::Classes { .. }) {
         columns.extend(task.classes().iter().map(|class| format!("p_{class}")));
     }
     columns
@@ -145,7 +128,7 @@ fn columns(task: &Task, per_residue: bool) -> Vec<String> {
 
 fn write(
     table: &mut Table,
-    task: &Task,
+    task: &PredictionTask,
     sequence: &Sequence,
     output: &[Vec<f32>],
     per_residue: bool,
@@ -159,7 +142,7 @@ fn write(
             .map(|p| Cell::Number(f64::from(p)))
     };
     match task {
-        Task::Residues { .. } if per_residue => {
+        PredictionTask::Residues { .. } if per_residue => {
             for (at, (residue, logits)) in sequence.residues.iter().zip(output).enumerate() {
                 let mut cells = vec![
                     id,
@@ -171,16 +154,16 @@ fn write(
                 table.row(&cells)?;
             }
         }
-        Task::Residues { .. } => {
-            let told: String = output.iter().map(|logits| name(logits)).collect();
-            table.row(&[id, Cell::Count(output.len()), Cell::Text(&told)])?;
+        PredictionTask::Residues { .. } => {
+            let string: String = output.iter().map(|logits| name(logits)).collect();
+            table.row(&[id, Cell::Count(output.len()), Cell::Text(&string)])?;
         }
-        Task::Classes { .. } => {
+        PredictionTask::Classes { .. } => {
             let mut cells = vec![id, Cell::Text(name(&output[0]))];
             cells.extend(probabilities(&output[0]));
             table.row(&cells)?;
         }
-        Task::Number | Task::Contacts => {
+        PredictionTask::Number | PredictionTask::Contacts => {
             table.row(&[id, Cell::Number(f64::from(output[0][0]))])?;
         }
     }

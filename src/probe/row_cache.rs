@@ -1,7 +1,8 @@
-//! Rows of numbers on disk, by key: written once, read at any place, shared by runs.
+//! Rows of numbers on disk, by key: written once, read in any order, shared by runs.
 //!
-//! A folder a manifest (what the numbers are), named by its hash: `manifest.json`, `rows.bin` (little-endian f32 or f16, one record after the other) and
-//! `index.tsv` (key, first byte, values a record). What was cut off in the middle is forgotten at the next opening. One process at a time holds a folder.
+//! One folder per manifest (a description of how the numbers are computed), named by the manifest's hash: `manifest.json`, `rows.bin`
+//! (little-endian f32 or f16, one record after the other) and `index.tsv` (key, first byte, values per record). A record that was cut off is
+//! dropped when the folder is opened again. A folder is locked by one process at a time.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -12,16 +13,17 @@ use std::path::{Path, PathBuf};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use sha2::{Digest, Sha256};
+use tempfile::TempDir;
 
-/// Identifies a record: a hash of what its rows were computed from.
-pub type Key = [u8; 32];
+/// The key of a record: a hash of the input of its rows.
+pub type RowKey = [u8; 32];
 
-/// Numbers in the file.
+/// The number type of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
-    /// Single.
+    /// Single precision.
     F32,
-    /// Half: half the space, three digits.
+    /// Half precision: half the space, three digits.
     F16,
 }
 
@@ -33,7 +35,7 @@ impl Precision {
         }
     }
 
-    /// Its name.
+    /// The name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Precision::F32 => "f32",
@@ -42,20 +44,22 @@ impl Precision {
     }
 }
 
-/// An open folder.
+/// A folder of records, open and locked.
 #[derive(Debug)]
 pub struct RowCache {
     folder: PathBuf,
     precision: Precision,
     rows: File,
     index_file: File,
-    index: HashMap<Key, (u64, u64)>,
+    index: HashMap<RowKey, (u64, u64)>,
     end: u64,
     _lock: File,
+    /// The directory above the folder, where it is deleted with this value.
+    temporary: Option<TempDir>,
 }
 
-/// A key of several parts.
-pub fn key(parts: &[&[u8]]) -> Key {
+/// The key of an input of several parts.
+pub fn key(parts: &[&[u8]]) -> RowKey {
     let mut hash = Sha256::new();
     for part in parts {
         hash.update((part.len() as u64).to_le_bytes());
@@ -73,10 +77,10 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 impl RowCache {
-    /// Opens the folder of `manifest` below `root`; waits while another process has it.
+    /// Opens the folder of `manifest` below `root`; waits while another process holds the lock.
     ///
     /// # Errors
-    /// Where the file system refuses.
+    /// Errors of the file system.
     pub fn open(root: &Path, manifest: &str, precision: Precision) -> io::Result<Self> {
         let name = &hex(&key(&[manifest.as_bytes(), precision.name().as_bytes()]))[..16];
         let folder = root.join(name);
@@ -100,15 +104,29 @@ impl RowCache {
             index: HashMap::new(),
             end: 0,
             _lock: lock,
+            temporary: None,
             folder,
         };
         cache.read_index()?;
         Ok(cache)
     }
 
-    /// Takes over whole lines whose rows are there, and cuts off the rest.
+    /// Opens a folder in a temporary directory, which is deleted with the returned value.
+    ///
+    /// # Errors
+    /// Errors of the file system.
+    pub fn temporary(manifest: &str, precision: Precision) -> io::Result<Self> {
+        let directory = tempfile::Builder::new()
+            .prefix("ankh3-embeddings-")
+            .tempdir()?;
+        let mut cache = Self::open(directory.path(), manifest, precision)?;
+        cache.temporary = Some(directory);
+        Ok(cache)
+    }
+
+    /// Reads the index lines whose rows are complete, and cuts off the rest.
     fn read_index(&mut self) -> io::Result<()> {
-        let there = self.rows.metadata()?.len();
+        let available = self.rows.metadata()?.len();
         let mut reader = BufReader::new(self.index_file.try_clone()?);
         let (mut line, mut good) = (String::new(), 0);
         while reader.read_line(&mut line)? > 0 {
@@ -116,7 +134,7 @@ impl RowCache {
                 break;
             };
             let end = offset + values * self.precision.size();
-            if end > there {
+            if end > available {
                 break;
             }
             self.index.insert(key, (offset, values));
@@ -129,21 +147,21 @@ impl RowCache {
         self.rows.set_len(self.end)
     }
 
-    /// The folder.
+    /// The path of the folder.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Whether a record is there.
-    pub fn has(&self, key: &Key) -> bool {
+    /// Whether there is a record of this key.
+    pub fn has(&self, key: &RowKey) -> bool {
         self.index.contains_key(key)
     }
 
-    /// Writes a record that is not there yet.
+    /// Writes a record, unless there is one of this key.
     ///
     /// # Errors
-    /// Where the file system refuses.
-    pub fn insert(&mut self, key: Key, values: &[f32]) -> io::Result<()> {
+    /// Errors of the file system.
+    pub fn insert(&mut self, key: RowKey, values: &[f32]) -> io::Result<()> {
         if self.has(&key) {
             return Ok(());
         }
@@ -177,8 +195,8 @@ impl RowCache {
     /// Reads a record.
     ///
     /// # Errors
-    /// `NotFound` for one that is not there; what the file system says.
-    pub fn read(&self, key: &Key) -> io::Result<Vec<f32>> {
+    /// `NotFound` for an unknown key; errors of the file system.
+    pub fn read(&self, key: &RowKey) -> io::Result<Vec<f32>> {
         let Some((offset, values)) = self.index.get(key) else {
             return Err(io::ErrorKind::NotFound.into());
         };
@@ -200,7 +218,7 @@ impl RowCache {
     }
 }
 
-fn parse(line: &str) -> Option<(Key, u64, u64)> {
+fn parse(line: &str) -> Option<(RowKey, u64, u64)> {
     let mut fields = line.strip_suffix('\n')?.split('\t');
     let (hex, offset, values) = (fields.next()?, fields.next()?, fields.next()?);
     let mut key = [0; 32];
@@ -218,7 +236,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn records_outlive_the_process_and_a_cut_off_end_is_forgotten() {
+    fn records_outlive_the_process_and_a_record_that_was_cut_off_is_dropped() {
         let root = tempfile::tempdir().unwrap();
         let open = || RowCache::open(root.path(), "m", Precision::F32).unwrap();
         let mut cache = open();
@@ -247,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn manifests_and_precisions_do_not_meet() {
+    fn manifests_and_precisions_have_folders_of_their_own() {
         let root = tempfile::tempdir().unwrap();
         let mut cache = RowCache::open(root.path(), "m", Precision::F16).unwrap();
         let a = key(&[b"a"]);
