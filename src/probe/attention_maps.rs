@@ -1,9 +1,11 @@
-//! Contacts from attention maps: a logistic regression over the maps of all heads, fitted to known structures (Rao et al. 2021, the
-//! regression of ESM).
+//! Contacts from attention maps: a logistic regression over the maps of all heads, fitted to known
+//! structures (Rao et al. 2021, the regression of ESM).
 //!
-//! Like ESM's: each map symmetrised and corrected (APC), pairs of residues at least 6 apart, an L1 penalty of 1 / (0.15 · pairs) on the
-//! mean loss per pair, which is scikit-learn's `C=0.15` on the sum. Unlike ESM's: features are standardised (mean 0, deviation 1) before
-//! they are penalised, so that the penalty does not depend on how sharp a head's attention is, and the bias is not penalised.
+//! Like ESM's: each map symmetrised and corrected (APC), pairs of residues at least 6 apart, an L1
+//! penalty of 1 / (0.15 · pairs) on the mean loss per pair, which is scikit-learn's `C=0.15` on the
+//! sum. Unlike ESM's: features are standardised (mean 0, deviation 1) before they are penalised, so
+//! that the penalty does not depend on how sharp a head's attention is, and the bias is not
+//! penalised.
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -71,7 +73,8 @@ impl AttentionReader {
         Ok(logits)
     }
 
-    /// Fits a regression to known structures; `penalty` is the weight of the L1 norm per pair, ESM's by default.
+    /// Fits a regression to known structures; `penalty` is the weight of the L1 norm per pair,
+    /// ESM's by default.
     ///
     /// # Errors
     /// Structures without contacts, a protein that cannot be tokenized, or a failure of the model.
@@ -100,7 +103,8 @@ impl AttentionReader {
         })
     }
 
-    /// The features of all counted pairs of residues, or of as many drawn at random as memory allows.
+    /// The features of all counted pairs of residues, or of as many drawn at random as memory
+    /// allows.
     fn samples(&self, chains: &[KnownChain]) -> Result<Samples, ProbeError> {
         let width = self.maps();
         let chosen = pairs(chains, width);

@@ -1,4 +1,5 @@
-//! Precision of contact maps over known structures, beside that of the baseline that knows nothing but the separation.
+//! Precision of contact maps over known structures, beside that of the baseline that knows nothing
+//! but the separation.
 
 use serde_json::{Map, Value, json};
 

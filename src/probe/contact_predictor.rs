@@ -26,7 +26,7 @@ pub enum ContactPredictor {
     /// A logistic regression over attention maps.
     Attention {
         /// The encoder whose attention is read.
-        reader: AttentionReader,
+        reader: Box<AttentionReader>,
         /// One weight per map.
         weights: Vec<f64>,
         /// Added to the weighted sum.
@@ -68,8 +68,8 @@ impl ContactPredictor {
         }
     }
 
-    /// The map of one protein; `name` is the protein's name in messages, and its `id` decides what a Jacobian masks together. `None`
-    /// where the model's result holds NaN or infinity.
+    /// The map of one protein; `name` is the protein's name in messages, and its `id` decides what
+    /// a Jacobian masks together. `None` where the model's result holds NaN or infinity.
     ///
     /// # Errors
     /// A protein that cannot be tokenized, too little memory, or a failure of the model.

@@ -1,4 +1,5 @@
-//! One layer of ConvBERT (arXiv 2008.02496): half of the heads attend, the other half convolve with kernels that depend on the position.
+//! One layer of ConvBERT (arXiv 2008.02496): half of the heads attend, the other half convolve with
+//! kernels that depend on the position.
 //!
 //! ```text
 //! q, k, v       linear(x), width/2 each, in 2 heads
@@ -9,9 +10,9 @@
 //! out           norm(y + linear(gelu(linear(y))))
 //! ```
 //!
-//! Must equal Hugging Face's `ConvBertLayer` of 4 heads with `head_ratio` 2, kernel 7, intermediate width/2, one group (`tests/probe.rs` against
-//! `tests/golden/probe`). The layer is written in candle's own operations, which have
-//! gradients; `candle_nn`'s fused norm and softmax have none.
+//! Must equal Hugging Face's `ConvBertLayer` of 4 heads with `head_ratio` 2, kernel 7, intermediate
+//! width/2, one group (`tests/probe.rs` against `tests/golden/probe`). The layer is written in
+//! candle's own operations, which have gradients; `candle_nn`'s fused norm and softmax have none.
 
 use candle_core::{D, Result, Tensor};
 
@@ -65,7 +66,8 @@ pub struct ConvBert {
     output_norm: LayerNorm,
 }
 
-/// The weights of a layer for inputs of `width`, by the names of Hugging Face's `ConvBertLayer` behind `convbert.`.
+/// The weights of a layer for inputs of `width`, by the names of Hugging Face's `ConvBertLayer`
+/// behind `convbert.`.
 pub fn specs(width: usize) -> Vec<WeightSpec> {
     let half = width / 2;
     let own = |part: &str| format!("convbert.attention.self.{part}");
@@ -140,7 +142,8 @@ impl ConvBert {
         })
     }
 
-    /// One protein, `(length, width)` to `(length, width)`. A key means training: dropout takes its random stream from the key.
+    /// One protein, `(length, width)` to `(length, width)`. A key means training: dropout takes its
+    /// random stream from the key.
     ///
     /// # Errors
     /// Where shapes do not fit.

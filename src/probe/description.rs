@@ -1,4 +1,5 @@
-//! The description of a fitted head, `head.json`: what the head reads and predicts, how it was fitted, and how well it did.
+//! The description of a fitted head, `head.json`: what the head reads and predicts, how it was
+//! fitted, and how well it did.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -125,4 +126,21 @@ pub struct HeadDescription {
     /// Provenance: tool, command, model, device.
     #[serde(default)]
     pub made_by: Map<String, Value>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_in_files_stay_the_same() {
+        let origin = FeatureOrigin::Residues {
+            features: "onehot".to_owned(),
+            width: 20,
+        };
+        let text = r#"{"kind":"blind","features":"onehot","width":20}"#;
+        assert_eq!(serde_json::to_string(&origin).unwrap(), text);
+        let task: PredictionTask = serde_json::from_str(r#"{"kind":"number"}"#).unwrap();
+        assert_eq!(task, PredictionTask::Number);
+    }
 }

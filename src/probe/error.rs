@@ -57,7 +57,7 @@ pub enum ProbeError {
         /// The error of the network.
         source: candle_core::Error,
     },
-    /// A `ConvBERT` layer cannot read rows of this width.
+    /// A ConvBERT layer cannot read rows of this width.
     #[error(
         "a convbert head needs rows of a multiple of 4 values, not {0}; choose --body linear or mlp"
     )]

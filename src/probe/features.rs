@@ -1,4 +1,5 @@
-//! The rows that a head reads: embeddings of a model, computed once and cached on disk, or encodings of the residues alone.
+//! The rows that a head reads: embeddings of a model, computed once and cached on disk, or
+//! encodings of the residues alone.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -136,7 +137,8 @@ impl FeatureSource {
         }
     }
 
-    /// The proteins that [`FeatureSource::prepare`] would embed: those that are not cached, each once.
+    /// The proteins that [`FeatureSource::prepare`] would embed: those that are not cached, each
+    /// once.
     pub fn missing<'a>(&self, proteins: &[Protein<'a>]) -> Vec<Protein<'a>> {
         match self {
             FeatureSource::Model(model) => model.missing(proteins),
@@ -147,7 +149,8 @@ impl FeatureSource {
     /// Embeds and caches the proteins that are not cached.
     ///
     /// # Errors
-    /// A protein that cannot be embedded, an embedding that is not finite, a cache that cannot be written.
+    /// A protein that cannot be embedded, an embedding that is not finite, a cache that cannot be
+    /// written.
     pub fn prepare(&mut self, proteins: &[Protein<'_>]) -> Result<(), ProbeError> {
         match self {
             FeatureSource::Model(model) => model.prepare(proteins),

@@ -1,7 +1,9 @@
-//! Trains a head: one protein at a time, the gradients of a group averaged, one step of AdamW per group; after every epoch the validation
-//! set is evaluated, and the weights of the best epoch are kept.
+//! Trains a head: one protein at a time, the gradients of a group averaged, one step of AdamW per
+//! group; after every epoch the validation set is evaluated, and the weights of the best epoch are
+//! kept.
 //!
-//! The proteins of a group run on several threads; their gradients are added in order, so that the numbers do not depend on threads.
+//! The proteins of a group run on several threads; their gradients are added in order, so that the
+//! numbers do not depend on threads.
 
 use std::collections::BTreeMap;
 
@@ -46,7 +48,8 @@ pub type Judge<'a> = dyn Fn(&Head) -> Result<Option<f64>, ProbeError> + 'a;
 /// A trained head.
 #[derive(Clone, Debug)]
 pub struct Fitted {
-    /// The head with the weights of the best epoch; of the last epoch where no validation set decides.
+    /// The head with the weights of the best epoch; of the last epoch where no validation set
+    /// decides.
     pub head: Head,
     /// The weights of the head.
     pub weights: HeadWeights,
@@ -68,7 +71,8 @@ pub struct Epoch {
 /// Trains a head from weights that are drawn at random.
 ///
 /// # Errors
-/// A shape that cannot be, embeddings that cannot be read, a loss that is not finite, or labels that never count.
+/// A shape that cannot be, embeddings that cannot be read, a loss that is not finite, or labels
+/// that never count.
 pub fn fit(
     plan: &FitPlan,
     examples: &Examples<'_>,

@@ -1,4 +1,5 @@
-//! A head: a body over the rows of one protein's embedding, and a last layer over the body's output.
+//! A head: a body over the rows of one protein's embedding, and a last layer over the body's
+//! output.
 //!
 //! ```text
 //! body       linear: the rows as they are; mlp: dropout(gelu(linear(rows))); convbert: one ConvBERT layer
@@ -7,8 +8,8 @@
 //! pairs      linear([h_i · h_j ; h_i − h_j]) to two classes, averaged with its transpose: the logit of a contact is the second less the first
 //! ```
 //!
-//! The paper's head is `convbert`. The last layer is drawn uniformly from ±0.1 before training, with bias 0 (for a number: the mean of the
-//! training labels).
+//! The paper's head is `convbert`. The last layer is drawn uniformly from ±0.1 before training,
+//! with bias 0 (for a number: the mean of the training labels).
 
 use candle_core::{D, Device, Result, Tensor};
 use serde::{Deserialize, Serialize};
@@ -29,7 +30,7 @@ pub enum Body {
     Linear,
     /// One hidden layer of half the width.
     Mlp,
-    /// One `ConvBERT` layer, the paper's head.
+    /// One ConvBERT layer, the paper's head.
     ConvBert,
 }
 
@@ -96,7 +97,7 @@ impl HeadShape {
     /// Rejects rows that the body cannot read.
     ///
     /// # Errors
-    /// A `ConvBERT` layer over rows whose width is no multiple of 4.
+    /// A ConvBERT layer over rows whose width is no multiple of 4.
     pub fn check(&self) -> std::result::Result<(), ProbeError> {
         if self.width > 0 && (self.body != Body::ConvBert || self.width.is_multiple_of(4)) {
             Ok(())
@@ -143,8 +144,9 @@ impl Head {
         self.decoder.weight.device()
     }
 
-    /// One protein's rows `(length, width)` to `(length, outputs)`, `(1, outputs)`, or for pairs the logits `(length, length)`. A key means
-    /// training: dropout takes its random stream from the key.
+    /// One protein's rows `(length, width)` to `(length, outputs)`, `(1, outputs)`, or for pairs
+    /// the logits `(length, length)`. A key means training: dropout takes its random stream from
+    /// the key.
     ///
     /// # Errors
     /// Where shapes do not fit.
@@ -165,8 +167,9 @@ impl Head {
         }
     }
 
-    /// The difference of two classes that are linear in `[h_i · h_j ; h_i − h_j]` and averaged with their transpose: `h_i − h_j` cancels, one
-    /// product of matrices is left, and the features of pairs are never laid out in memory.
+    /// The difference of two classes that are linear in `[h_i · h_j ; h_i − h_j]` and averaged with
+    /// their transpose: `h_i − h_j` cancels, one product of matrices is left, and the features of
+    /// pairs are never laid out in memory.
     fn pairs(&self, hidden: &Tensor) -> Result<Tensor> {
         let width = hidden.dim(D::Minus1)?;
         let row = |class: usize| self.decoder.weight.narrow(0, class, 1)?.narrow(1, 0, width);

@@ -1,12 +1,14 @@
-//! Logistic regression with an L1 penalty, by accelerated proximal gradients (FISTA, Beck & Teboulle 2009, doi 10.1137/080716542).
+//! Logistic regression with an L1 penalty, by accelerated proximal gradients (FISTA, Beck &
+//! Teboulle 2009, doi 10.1137/080716542).
 //!
 //! ```text
 //! minimise  1/n Σ log(1 + exp(−s (w·x + b))) + λ Σ |w|,   s = ±1, x of mean 0 and deviation 1
 //! ```
 //!
-//! At the minimum the derivative of the first sum by `w_k` is `−λ sign w_k` where `w_k ≠ 0`, and within ±λ elsewhere;
-//! [`LogisticFit::violation`] is the distance of a fit from that. Weights are returned for the features before standardisation. Sums are
-//! computed in chunks of a fixed size and added in order.
+//! At the minimum the derivative of the first sum by `w_k` is `−λ sign w_k` where `w_k ≠ 0`, and
+//! within ±λ elsewhere; [`LogisticFit::violation`] is the distance of a fit from that. Weights are
+//! returned for the features before standardisation. Sums are computed in chunks of a fixed size
+//! and added in order.
 
 use rayon::prelude::*;
 
@@ -37,7 +39,8 @@ pub struct LogisticFit {
     pub steps: usize,
 }
 
-/// Fits a regression; stops when all derivatives are within `tolerance` of their values at the minimum, or after `steps`.
+/// Fits a regression; stops when all derivatives are within `tolerance` of their values at the
+/// minimum, or after `steps`.
 ///
 /// # Panics
 /// Without rows, or where the numbers of rows and answers differ.
@@ -211,8 +214,8 @@ fn violation(w: &[f64], gradient: &[f64], penalty: f64) -> f64 {
     each.fold(bias.abs(), f64::max)
 }
 
-/// An upper bound of the gradient's Lipschitz constant: a quarter of the largest eigenvalue of the features' correlation matrix with the
-/// bias, from 20 power iterations and 20 % on top.
+/// An upper bound of the gradient's Lipschitz constant: a quarter of the largest eigenvalue of the
+/// features' correlation matrix with the bias, from 20 power iterations and 20 % on top.
 fn lipschitz(samples: &Samples, scale: &Standardisation) -> f64 {
     let width = samples.width;
     let n = samples.answers.len() as f64;

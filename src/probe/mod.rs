@@ -1,12 +1,16 @@
-//! Small heads on frozen embeddings, as the paper evaluates its model: what heads are, how they are trained, how well they do.
+//! Small heads on frozen embeddings, as the paper evaluates its model: what heads are, how they are
+//! trained, how well they do.
 //!
-//! - [`features`]: the rows that a head reads, of a model or of [`residue_encoding`], cached in [`row_cache`]
-//! - [`head`]: the network that is trained; [`convbert`] is its body, [`weights`] its parameters, [`description`] its file
+//! - [`features`]: the rows that a head reads, of a model or of [`residue_encoding`], cached in
+//!   [`row_cache`]
+//! - [`head`]: the network that is trained; [`convbert`] is its body, [`weights`] its parameters,
+//!   [`description`] its file
 //! - [`fit`]: training, with [`settings`] and [`loss`]; [`outputs`] applies a head
 //! - [`report`] and [`metrics`]: measures with intervals
-//! - [`native`]: the contacts of a known structure; [`structure_alignment`] maps them to another sequence
-//! - [`contact_predictor`]: contact maps by any method; [`attention_maps`] and [`logistic`] fit the regression over attention;
-//!   [`contact_evaluation`] measures precision
+//! - [`native`]: the contacts of a known structure; [`structure_alignment`] maps them to another
+//!   sequence
+//! - [`contact_predictor`]: contact maps by any method; [`attention_maps`] and [`logistic`] fit the
+//!   regression over attention; [`contact_evaluation`] measures precision
 
 pub mod attention_maps;
 pub mod contact_evaluation;

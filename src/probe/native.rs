@@ -1,4 +1,5 @@
-//! Contacts of a known structure, as CASP defines them: representative atoms (C-beta, C-alpha of glycine) less than 8 Å apart.
+//! Contacts of a known structure, as CASP defines them: representative atoms (C-beta, C-alpha of
+//! glycine) less than 8 Å apart.
 
 use crate::inference::contacts::PairMap;
 
@@ -11,7 +12,8 @@ pub const CONTACT: f32 = 8.0;
 /// The least separation that counts: neighbours in the chain touch anyway.
 pub const LEAST_SEPARATION: usize = 6;
 
-/// The C-beta of a missing side chain, from the backbone with ideal geometry (the constants of Rosetta and trRosetta).
+/// The C-beta of a missing side chain, from the backbone with ideal geometry (the constants of
+/// Rosetta and trRosetta).
 pub fn virtual_cb(n: [f32; 3], ca: [f32; 3], c: [f32; 3]) -> [f32; 3] {
     let minus = |a: [f32; 3], b: [f32; 3]| [a[0] - b[0], a[1] - b[1], a[2] - b[2]];
     let (b, c) = (minus(ca, n), minus(c, ca));
@@ -68,7 +70,8 @@ impl Native {
         Some(squares.sum::<f64>() < f64::from(CONTACT).powi(2))
     }
 
-    /// For each ordered pair, row-major: 1 touching, 0 not, −1 unresolved or nearer than [`LEAST_SEPARATION`] in the chain.
+    /// For each ordered pair, row-major: 1 touching, 0 not, −1 unresolved or nearer than
+    /// [`LEAST_SEPARATION`] in the chain.
     pub fn labels(&self) -> Vec<i8> {
         let n = self.length();
         let mut labels = vec![-1; n * n];
@@ -95,7 +98,8 @@ pub struct BySeparation {
 const SEPARATIONS: usize = 256;
 
 impl BySeparation {
-    /// Counts contacts in known structures; frequencies are smoothed with the two neighbours on either side.
+    /// Counts contacts in known structures; frequencies are smoothed with the two neighbours on
+    /// either side.
     pub fn count<'a>(natives: impl IntoIterator<Item = &'a Native>) -> Self {
         let (mut touching, mut all) = (vec![0.0f64; SEPARATIONS], vec![0.0f64; SEPARATIONS]);
         for native in natives {
@@ -173,7 +177,8 @@ mod tests {
         assert!(BySeparation::default().of(30) < BySeparation::default().of(6));
     }
 
-    /// Of the pairs 6, 7 and 8 apart in a line without residue 3, the share that is 6 or 7 apart: one division, of whole numbers, rounded once.
+    /// Of the pairs 6, 7 and 8 apart in a line without residue 3, the share that is 6 or 7 apart:
+    /// one division, of whole numbers, rounded once.
     fn share_nearer_than_eight(length: usize) -> f32 {
         let count = |separation: usize| {
             (0..length - separation)

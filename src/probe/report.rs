@@ -9,7 +9,8 @@ use super::metrics::numbers::{Ranked, ValuePair, mse, pearson};
 use super::metrics::{Estimate, bootstrap};
 use super::outputs::OutputRows;
 
-/// What was predicted of one protein: for everything that counts its true class and the logits of all classes.
+/// What was predicted of one protein: for everything that counts its true class and the logits of
+/// all classes.
 pub type Predicted = Vec<(usize, Vec<f32>)>;
 
 /// The measures of a set of predictions.

@@ -1,4 +1,5 @@
-//! Encodings of single residues: baselines that know no neighbour, which a model's embeddings must beat.
+//! Encodings of single residues: baselines that know no neighbour, which a model's embeddings must
+//! beat.
 
 use bio::scores::blosum62;
 
@@ -10,7 +11,8 @@ const ORDER: &[u8; 20] = b"ARNDCQEGHILKMFPSTWYV";
 pub enum ResidueEncoding {
     /// 1 in the residue's own column.
     OneHot,
-    /// The residue's row of BLOSUM62 (Henikoff & Henikoff 1992, doi 10.1073/pnas.89.22.10915), in half bits, divided by 4.
+    /// The residue's row of BLOSUM62 (Henikoff & Henikoff 1992, doi 10.1073/pnas.89.22.10915), in
+    /// half bits, divided by 4.
     Blosum62,
 }
 
@@ -30,8 +32,9 @@ impl ResidueEncoding {
             .find(|encoding| encoding.name() == name)
     }
 
-    /// The rows of a protein, each filled up with zeros to `width` values (at least 20), so that a head that reads them has as
-    /// many weights as a head on a model's embeddings. Residues besides the 20 are all zeros.
+    /// The rows of a protein, each filled up with zeros to `width` values (at least 20), so that a
+    /// head that reads them has as many weights as a head on a model's embeddings. Residues besides
+    /// the 20 are all zeros.
     ///
     /// # Panics
     /// Where `width` is below 20.

@@ -1,8 +1,9 @@
 //! Rows of numbers on disk, by key: written once, read in any order, shared by runs.
 //!
-//! One folder per manifest (a description of how the numbers are computed), named by the manifest's hash: `manifest.json`, `rows.bin`
-//! (little-endian f32 or f16, one record after the other) and `index.tsv` (key, first byte, values per record). A record that was cut off is
-//! dropped when the folder is opened again. A folder is locked by one process at a time.
+//! One folder per manifest (a description of how the numbers are computed), named by the manifest's
+//! hash: `manifest.json`, `rows.bin` (little-endian f32 or f16, one record after the other) and
+//! `index.tsv` (key, first byte, values per record). A record that was cut off is dropped when the
+//! folder is opened again. A folder is locked by one process at a time.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};

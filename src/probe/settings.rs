@@ -1,5 +1,6 @@
-//! How a head is trained. The defaults are the paper's: 5 epochs, gradients of 16 proteins averaged per step, AdamW without weight decay,
-//! a peak learning rate of 1e-3 after 1000 steps of warm-up, seed 7; the best epoch on the validation set is kept.
+//! How a head is trained. The defaults are the paper's: 5 epochs, gradients of 16 proteins averaged
+//! per step, AdamW without weight decay, a peak learning rate of 1e-3 after 1000 steps of warm-up,
+//! seed 7; the best epoch on the validation set is kept.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +16,8 @@ pub struct FitSettings {
     pub learning_rate: f64,
     /// Steps of warm-up; never more than half of all steps, which matters for small sets only.
     pub warmup_steps: usize,
-    /// The largest norm of a step's gradients, to which larger ones are scaled down; 0 for no limit.
+    /// The largest norm of a step's gradients, to which larger ones are scaled down; 0 for no
+    /// limit.
     pub clip_norm: f64,
     /// Decides the first weights, the order of proteins, and dropout.
     pub seed: u64,
@@ -40,7 +42,8 @@ impl FitSettings {
         proteins.div_ceil(self.accumulation.max(1))
     }
 
-    /// The learning rate of a step (from 0) among `steps`: rises linearly to the peak, then falls linearly to 0 at the end.
+    /// The learning rate of a step (from 0) among `steps`: rises linearly to the peak, then falls
+    /// linearly to 0 at the end.
     pub fn rate(&self, step: usize, steps: usize) -> f64 {
         let warmup = self.warmup_steps.min(steps / 2);
         let share = if step < warmup {

@@ -1,4 +1,5 @@
-//! The coordinates of a structure mapped to another sequence of the same protein, by global alignment with affine gaps.
+//! The coordinates of a structure mapped to another sequence of the same protein, by global
+//! alignment with affine gaps.
 
 use bio::alignment::AlignmentOperation;
 use bio::alignment::pairwise::Aligner;
@@ -25,8 +26,8 @@ pub struct AlignedStructure {
 }
 
 impl AlignedStructure {
-    /// Maps a chain (`chain_residues`, one coordinate each) to `sequence`. Only resolved residues are aligned; unresolved ones are gaps,
-    /// wherever the sequence has them.
+    /// Maps a chain (`chain_residues`, one coordinate each) to `sequence`. Only resolved residues
+    /// are aligned; unresolved ones are gaps, wherever the sequence has them.
     pub fn new(sequence: &[u8], chain_residues: &[u8], coordinates: Vec<Coordinates>) -> Self {
         let resolved: Vec<usize> = (0..coordinates.len())
             .filter(|at| coordinates[*at].is_some())

@@ -20,8 +20,10 @@ use crate::report::plots::ScatterPlot;
 
 /// Measure the precision of contact predictions over known structures
 ///
-/// Writes P@L, P@L/2 and P@L/5 for short (6-11), medium (12-23) and long (24 and more) range: of each chain, and the mean over chains with a 95 % interval
-/// from 1000 bootstrap draws of chains. Beside each precision stands that of a baseline that knows only the separation of residues in the chain.
+/// Writes P@L, P@L/2 and P@L/5 for short (6-11), medium (12-23) and long (24 and more) range: of
+/// each chain, and the mean over chains with a 95 % interval from 1000 bootstrap draws of chains.
+/// Beside each precision stands that of a baseline that knows only the separation of residues in
+/// the chain.
 #[derive(Args, Clone, Debug)]
 pub struct ContactsEvaluateArgs {
     /// Structures: PDB, mmCIF, or JSON lines of coordinates.

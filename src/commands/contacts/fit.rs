@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
+use super::chain_sets::{ChainSets, StructureFiles, proteins};
 use super::predictor::attention_reader;
-use super::{SEED, structures, table};
+use super::{SEED, table};
 use crate::args::{RuntimeArgs, at_least_one, usage};
 use crate::commands::Outcome;
 use crate::commands::heads::{
@@ -20,8 +21,7 @@ use crate::probe::description::{
     FORMAT, FeatureOrigin, FittedMethod, HeadDescription, PredictionTask,
 };
 use crate::probe::error::ProbeError;
-use crate::probe::features::Protein;
-use crate::probe::fit::{Examples, FitPlan, fit};
+use crate::probe::fit::{Examples, FitPlan, Fitted, fit};
 use crate::probe::head::{Head, HeadShape, Readout};
 use crate::probe::loss::Label;
 use crate::probe::metrics::contacts::mean_long_precision;
@@ -30,10 +30,12 @@ use crate::probe::outputs::contact_logits;
 
 /// Fit a contact head or an attention regression to known structures
 ///
-/// `head` is the head of the Ankh papers: a ConvBERT layer and a linear layer over pairs. `attention` follows ESM (Rao et al. 2021): every attention map is
-/// symmetrised and corrected (APC), and an L1 logistic regression weighs the maps; about 20 structures are enough. The regression differs from ESM's in two
-/// points: maps are standardised before they are penalised, and the bias is not penalised. A fitted head or regression names the model and prefix that it was
-/// fitted on.
+/// `head` is the head of the Ankh papers: a ConvBERT layer and a linear layer over pairs.
+/// `attention` follows ESM (Rao et al. 2021): every attention map is symmetrised and corrected
+/// (APC), and an L1 logistic regression weighs the maps; about 20 structures are enough. The
+/// regression differs from ESM's in two points: maps are standardised before they are penalised,
+/// and the bias is not penalised. A fitted head or regression names the model and prefix that it
+/// was fitted on.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct FitArgs {
@@ -57,8 +59,9 @@ pub struct FitArgs {
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     limit: Option<usize>,
 
-    /// Weight of the L1 norm of the regression over standardised maps, against the mean loss per pair [default: 1 / (0.15 · pairs), the strength of ESM's
-    /// C = 0.15]; with --method attention only.
+    /// Weight of the L1 norm of the regression over standardised maps, against the mean loss per
+    /// pair [default: 1 / (0.15 · pairs), the strength of ESM's C = 0.15]; with --method attention
+    /// only.
     #[arg(long, value_name = "F")]
     l1: Option<f64>,
 
@@ -117,60 +120,6 @@ pub(super) fn run(args: &FitArgs) -> Result<Outcome> {
     }
 }
 
-/// The files of training, validation and test structures.
-pub(crate) struct StructureFiles<'a> {
-    pub(crate) train: &'a [PathBuf],
-    pub(crate) valid: &'a [PathBuf],
-    pub(crate) test: &'a [PathBuf],
-    /// Chains to train on, at most.
-    pub(crate) limit: Option<usize>,
-}
-
-/// The chains of those files.
-struct ChainSets {
-    train: Vec<KnownChain>,
-    valid: Vec<KnownChain>,
-    test: Vec<KnownChain>,
-    /// For the description of the head.
-    data: Map<String, Value>,
-}
-
-impl ChainSets {
-    fn read(files: &StructureFiles<'_>) -> Result<Self> {
-        let mut data = Map::new();
-        for (name, paths) in [
-            ("train", files.train),
-            ("valid", files.valid),
-            ("test", files.test),
-        ] {
-            data.insert(name.to_owned(), json!(heads::names(paths)));
-        }
-        let train = structures::read(files.train, files.limit)?;
-        data.insert("train_chains".to_owned(), json!(train.len()));
-        let residues: usize = train.iter().map(|chain| chain.residues.len()).sum();
-        tracing::info!("training on {} chains of {residues} residues", train.len());
-        Ok(Self {
-            train,
-            valid: structures::read(files.valid, None)?,
-            test: structures::read(files.test, None)?,
-            data,
-        })
-    }
-
-    /// The validation and the test set by name.
-    fn evaluated(&self) -> [(&'static str, &[KnownChain]); 2] {
-        [("valid", &self.valid), ("test", &self.test)]
-    }
-}
-
-fn proteins(chains: &[KnownChain]) -> Vec<Protein<'_>> {
-    let each = chains.iter().map(|chain| Protein {
-        name: &chain.name,
-        residues: &chain.residues,
-    });
-    each.collect()
-}
-
 /// Fits a head: `ankh3 contacts fit --method head` and `ankh3 probe train --task contacts`.
 pub(crate) fn fit_head(
     files: &StructureFiles<'_>,
@@ -196,41 +145,53 @@ pub(crate) fn fit_head(
     for chains in [&sets.train, &sets.valid, &sets.test] {
         opened.prepare(&proteins(chains))?;
     }
-    let maps = |head: &Head, chains: &[KnownChain]| -> Result<Vec<PairMap>, ProbeError> {
-        let features = opened.source.features(&proteins(chains));
-        let one = |number| contact_logits(head, &features, number);
-        (0..chains.len()).map(one).collect()
+    let fitted = train(&plan, &sets, &opened)?;
+    let method = FittedMethod::Head {
+        shape: plan.shape,
+        settings: plan.settings,
     };
-    let judge = |head: &Head| Ok(mean_long_precision(&maps(head, &sets.valid)?, &sets.valid));
-    let native = |chain: &KnownChain| Label::Pairs(chain.native.labels());
-    let labels: Vec<Label> = sets.train.iter().map(native).collect();
-    let examples = Examples {
-        features: opened.source.features(&proteins(&sets.train)),
-        labels: &labels,
-    };
-    let fitted = fit(
-        &plan,
-        &examples,
-        (!sets.valid.is_empty()).then_some(&judge as _),
-    )?;
-    let FitPlan {
-        shape, settings, ..
-    } = plan;
-    let method = FittedMethod::Head { shape, settings };
-    let mut description = describe(
-        &sets,
-        opened.origin.clone(),
-        method,
-        opened.manifest.clone(),
-    );
+    let origin = opened.origin.clone();
+    let mut description = describe(&sets, origin, method, opened.manifest.clone());
     description.epochs = fitted.epochs;
-    let metrics = evaluate(&sets, &description, |chains| {
-        Ok(maps(&fitted.head, chains)?)
+    description.metrics = evaluate(&sets, &description, |chains| {
+        Ok(maps(&fitted.head, &opened, chains)?)
     })?;
-    description.metrics = metrics;
     heads::save(output, &description, Some(&fitted.weights))?;
     tracing::info!("wrote the head to {}", output.display());
     Ok(Outcome::Done)
+}
+
+fn train(plan: &FitPlan, sets: &ChainSets, opened: &OpenedFeatures) -> Result<Fitted> {
+    let labels: Vec<Label> = sets
+        .train
+        .iter()
+        .map(|chain| Label::Pairs(chain.native.labels()))
+        .collect();
+    let proteins = proteins(&sets.train);
+    let examples = Examples {
+        features: opened.source.features(&proteins),
+        labels: &labels,
+    };
+    if sets.valid.is_empty() {
+        return Ok(fit(plan, &examples, None)?);
+    }
+    let judge = |head: &Head| {
+        let maps = maps(head, opened, &sets.valid)?;
+        Ok(mean_long_precision(&maps, &sets.valid))
+    };
+    Ok(fit(plan, &examples, Some(&judge))?)
+}
+
+/// The logits of contacts of every chain.
+fn maps(
+    head: &Head,
+    opened: &OpenedFeatures,
+    chains: &[KnownChain],
+) -> Result<Vec<PairMap>, ProbeError> {
+    let proteins = proteins(chains);
+    let features = opened.source.features(&proteins);
+    let one = |number| contact_logits(head, &features, number);
+    (0..chains.len()).map(one).collect()
 }
 
 /// Fits a regression over attention maps.

@@ -29,7 +29,8 @@ pub struct PredictorArgs {
     #[arg(long, value_enum)]
     pub(crate) method: Option<MethodArg>,
 
-    /// A fitted head or attention regression, made by `ankh3 contacts fit` [default: contacts/METHOD in the model's directory].
+    /// A fitted head or attention regression, made by `ankh3 contacts fit` [default:
+    /// contacts/METHOD in the model's directory].
     #[arg(long, value_name = "DIR")]
     pub(crate) head: Option<PathBuf>,
 
@@ -37,7 +38,8 @@ pub struct PredictorArgs {
     #[arg(long, value_enum, default_value = "residues")]
     jacobian_outputs: OutputsArg,
 
-    /// Share of residues that are masked together while others are substituted; a smaller share takes more passes and gives a cleaner map.
+    /// Share of residues that are masked together while others are substituted; a smaller share
+    /// takes more passes and gives a cleaner map.
     #[arg(long, value_name = "F", default_value = "0.15", value_parser = share)]
     mask_fraction: f64,
 
@@ -57,7 +59,8 @@ pub enum MethodArg {
     Head,
     /// A logistic regression over attention maps, fitted to structures.
     Attention,
-    /// How substitutions change the model's outputs elsewhere; needs no fitting. Gives scores, not probabilities.
+    /// How substitutions change the model's outputs elsewhere; needs no fitting. Gives scores, not
+    /// probabilities.
     Jacobian,
     /// How often residues at that separation in the chain touch; needs no model. A baseline.
     Separation,
@@ -66,7 +69,8 @@ pub enum MethodArg {
 /// The outputs that the Jacobian observes.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum OutputsArg {
-    /// Probabilities of residues at masked positions: at least 20 · length / mask-fraction passes of the whole model.
+    /// Probabilities of residues at masked positions: at least 20 · length / mask-fraction passes
+    /// of the whole model.
     Residues,
     /// The encoder's last hidden states: 20 · length passes of the encoder.
     Hidden,
@@ -137,7 +141,7 @@ impl Predictor {
                     reader.maps()
                 );
                 let method = ContactPredictor::Attention {
-                    reader,
+                    reader: Box::new(reader),
                     weights: weights.clone(),
                     bias: *bias,
                 };
@@ -220,7 +224,8 @@ impl Predictor {
         self.method.value()
     }
 
-    /// The map of one protein; `name` is the protein's name in messages. `None` where the model's result holds NaN or infinity.
+    /// The map of one protein; `name` is the protein's name in messages. `None` where the model's
+    /// result holds NaN or infinity.
     pub(crate) fn predict(
         &mut self,
         id: &str,

@@ -1,4 +1,5 @@
-//! Chains of known structure, read from files; and the contacts of a structure for a given sequence.
+//! Chains of known structure, read from files; and the contacts of a structure for a given
+//! sequence.
 
 use std::path::{Path, PathBuf};
 
@@ -63,7 +64,8 @@ fn known_chain(path: &Path, number: usize, chain: Chain) -> Result<KnownChain> {
     })
 }
 
-/// The representative atom of each residue: C-beta, of glycine C-alpha; where the side chain is missing a virtual C-beta, else C-alpha.
+/// The representative atom of each residue: C-beta, of glycine C-alpha; where the side chain is
+/// missing a virtual C-beta, else C-alpha.
 fn coordinates(chain: &Chain) -> Vec<Coordinates> {
     let representative = |letter: u8, atoms: &Atoms| match *atoms {
         Atoms { cb: Some(cb), .. } if letter != b'G' || atoms.ca.is_none() => Some(cb),
@@ -82,8 +84,8 @@ fn coordinates(chain: &Chain) -> Vec<Coordinates> {
         .collect()
 }
 
-/// The contacts of a structure file for `residues`: of the chain called `chain`, or of the one that fits best. Differences between the
-/// structure and the sequence are logged.
+/// The contacts of a structure file for `residues`: of the chain called `chain`, or of the one that
+/// fits best. Differences between the structure and the sequence are logged.
 ///
 /// # Errors
 /// A chain that is not there, or one of another protein.

@@ -1,4 +1,5 @@
-//! A head on disk: a directory of `head.json` (its description) and `head.safetensors` (its weights; none for attention).
+//! A head on disk: a directory of `head.json` (its description) and `head.safetensors` (its
+//! weights; none for attention).
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! What `probe`, `contacts` and `predict-contacts` share: flags of embeddings and training, opening what a head reads, heads on disk.
+//! What `probe`, `contacts` and `predict-contacts` share: flags of embeddings and training, opening
+//! what a head reads, heads on disk.
 
 mod file;
 mod open;
@@ -23,7 +24,8 @@ pub struct FeatureArgs {
     #[arg(long, short, value_name = "DIR|NAME", env = "ANKH3_MODEL")]
     pub(super) model: Option<String>,
 
-    /// Task prefix in front of each sequence [default: that of the head; in training nlu where the vocabulary has it, else none].
+    /// Task prefix in front of each sequence [default: that of the head; in training nlu where the
+    /// vocabulary has it, else none].
     #[arg(long, value_enum, ignore_case = true)]
     pub(super) prefix: Option<PrefixArg>,
 
@@ -73,11 +75,13 @@ pub struct TrainFeatureArgs {
     #[arg(long, value_enum, default_value = "model")]
     pub(super) features: FeaturesArg,
 
-    /// Values per residue with --features onehot or blosum62, filled up with zeros; the model's width gives a head of the same size.
+    /// Values per residue with --features onehot or blosum62, filled up with zeros; the model's
+    /// width gives a head of the same size.
     #[arg(long, value_name = "N", default_value = "256", value_parser = at_least_one)]
     pub(super) feature_width: usize,
 
-    /// Layers whose values are concatenated, separated by commas: 0 is the embedding table, -1 the last layer after the final norm.
+    /// Layers whose values are concatenated, separated by commas: 0 is the embedding table, -1 the
+    /// last layer after the final norm.
     #[arg(
         long,
         value_delimiter = ',',
@@ -119,7 +123,8 @@ pub struct TrainingArgs {
     #[arg(long, value_name = "F", default_value = "1e-3")]
     learning_rate: f64,
 
-    /// Steps of linear warm-up to the peak learning rate, at most half of all steps; afterwards the rate falls linearly to 0.
+    /// Steps of linear warm-up to the peak learning rate, at most half of all steps; afterwards the
+    /// rate falls linearly to 0.
     #[arg(long, value_name = "N", default_value = "1000")]
     warmup_steps: usize,
 

@@ -1,4 +1,5 @@
-//! Opens what a head reads: a model's encoder with its cache of embeddings, or an encoding of residues.
+//! Opens what a head reads: a model's encoder with its cache of embeddings, or an encoding of
+//! residues.
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::Device;

@@ -13,6 +13,8 @@ use crate::commands::Outcome;
 use crate::commands::heads::{self, FeatureArgs, OpenedFeatures, StoredHead};
 use crate::input::labelled::{Columns, SPLIT_NAME};
 use crate::output::table::{Table, TableFormat, write_manifest};
+use crate::probe::description::PredictionTask;
+use crate::probe::loss::Label;
 use crate::probe::metrics::RESAMPLES;
 use crate::probe::outputs::outputs;
 use crate::probe::report::{MetricReport, Resampling};
@@ -20,8 +22,9 @@ use crate::report::picture::Picture;
 
 /// Measure a head on labelled tables
 ///
-/// Writes overall accuracy, the accuracy of each class, Matthews' correlation and AUROC for classes; Spearman's and Pearson's correlation and the mean squared
-/// error for numbers; each with a 95 % interval from 1000 bootstrap draws of proteins.
+/// Writes overall accuracy, the accuracy of each class, Matthews' correlation and AUROC for
+/// classes; Spearman's and Pearson's correlation and the mean squared error for numbers; each with
+/// a 95 % interval from 1000 bootstrap draws of proteins.
 #[derive(Args, Clone, Debug)]
 pub struct ProbeEvaluateArgs {
     /// Tables: CSV, TSV or JSON lines.
@@ -88,12 +91,8 @@ pub(super) fn run(args: &ProbeEvaluateArgs) -> Result<Outcome> {
     let stored = load_head(&args.head)?;
     let task = &stored.description.task;
     let columns = columns(args, &stored)?;
-    let mut sets = Vec::new();
-    for table in &args.tables {
-        let set = read(table, &columns)?;
-        let labels = set.labels(task)?;
-        sets.push((set, labels));
-    }
+    let sets = args.tables.iter().map(|table| read(table, &columns, task));
+    let sets: Vec<_> = sets.collect::<Result<_>>()?;
     let mut opened =
         OpenedFeatures::of_head(&stored, &args.features, &args.runtime, "probe evaluate")?;
     let head = stored.head(&opened.device)?;
@@ -139,8 +138,12 @@ fn columns(args: &ProbeEvaluateArgs, stored: &StoredHead) -> Result<Columns> {
     })
 }
 
-/// Reads a table, with a warning where training rows may be among its rows.
-fn read(path: &Path, columns: &Columns) -> Result<LabelledSet> {
+/// Reads a table and its labels, with a warning where training rows may be among its rows.
+fn read(
+    path: &Path,
+    columns: &Columns,
+    task: &PredictionTask,
+) -> Result<(LabelledSet, Vec<Label>)> {
     let rows = read_rows(path, columns)?;
     if columns.only.is_none() && rows.iter().any(|row| row.split.is_some()) {
         tracing::warn!(
@@ -148,5 +151,7 @@ fn read(path: &Path, columns: &Columns) -> Result<LabelledSet> {
             path.display()
         );
     }
-    LabelledSet::of_rows(path, rows.into_iter().enumerate())
+    let set = LabelledSet::of_rows(path, rows.into_iter().enumerate())?;
+    let labels = set.labels(task)?;
+    Ok((set, labels))
 }

@@ -19,8 +19,9 @@ use crate::probe::description::PredictionTask;
 
 /// Train small heads on frozen embeddings, predict with them, measure them
 ///
-/// A head predicts one class per residue (secondary structure), or one number or class per protein (fluorescence, fitness). The default head and settings are
-/// those of the Ankh papers: one ConvBERT layer, 5 epochs. For contacts see `ankh3 contacts`.
+/// A head predicts one class per residue (secondary structure), or one number or class per protein
+/// (fluorescence, fitness). The default head and settings are those of the Ankh papers: one
+/// ConvBERT layer, 5 epochs. For contacts see `ankh3 contacts`.
 #[derive(Args, Clone, Debug)]
 pub struct ProbeArgs {
     #[command(subcommand)]

@@ -25,8 +25,8 @@ const TOGETHER: usize = 256;
 
 /// Predict with a trained head: FASTA in, a table out
 ///
-/// Writes one row per protein: a string with one class per residue, a class with the probabilities of all classes, or a number. The model must be the one that
-/// the head was trained on.
+/// Writes one row per protein: a string with one class per residue, a class with the probabilities
+/// of all classes, or a number. The model must be the one that the head was trained on.
 #[derive(Args, Clone, Debug)]
 pub struct PredictArgs {
     #[command(flatten)]
@@ -36,7 +36,8 @@ pub struct PredictArgs {
     #[arg(long, value_name = "DIR")]
     head: PathBuf,
 
-    /// Write one row per residue with the probabilities of all classes, instead of one row per protein.
+    /// Write one row per residue with the probabilities of all classes, instead of one row per
+    /// protein.
     #[arg(long)]
     per_residue: bool,
 

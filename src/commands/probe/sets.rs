@@ -1,4 +1,5 @@
-//! The tables of `probe train`: training, validation and test sets, from files of their own or split by a column.
+//! The tables of `probe train`: training, validation and test sets, from files of their own or
+//! split by a column.
 
 use std::path::{Path, PathBuf};
 
@@ -30,7 +31,8 @@ pub struct TableArgs {
     #[arg(long, value_name = "FILE")]
     pub(super) test: Vec<PathBuf>,
 
-    /// The column of the training table that says which rows are for training, validation and test: train, valid or test [default: split, if there is one].
+    /// The column of the training table that says which rows are for training, validation and test:
+    /// train, valid or test [default: split, if there is one].
     #[arg(long, value_name = "NAME", conflicts_with_all = ["valid", "test"])]
     split_column: Option<String>,
 
@@ -50,7 +52,8 @@ pub struct TableArgs {
     #[arg(long, value_name = "NAME")]
     mask_column: Option<String>,
 
-    /// Train on at most N rows, evenly spaced in the table; on the first N chains with --task contacts.
+    /// Train on at most N rows, evenly spaced in the table; on the first N chains with --task
+    /// contacts.
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub(super) limit: Option<usize>,
 

@@ -1,4 +1,5 @@
-//! The tasks of `probe train`: those of the papers by name, and the three kinds that any other task belongs to.
+//! The tasks of `probe train`: those of the papers by name, and the three kinds that any other task
+//! belongs to.
 
 use clap::ValueEnum;
 

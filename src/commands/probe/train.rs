@@ -25,7 +25,8 @@ use crate::report::picture::Picture;
 
 /// Train a head on frozen embeddings
 ///
-/// Tables are CSV, TSV or JSON lines with one sequence and one label per row. Measures with 95 % intervals (bootstrap over proteins) go to stdout.
+/// Tables are CSV, TSV or JSON lines with one sequence and one label per row. Measures with 95 %
+/// intervals (bootstrap over proteins) go to stdout.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct TrainArgs {
@@ -55,7 +56,8 @@ struct WhatArgs {
     #[arg(long, value_enum)]
     task: ProbeTask,
 
-    /// How the residues of a protein are pooled, for numbers and classes of proteins [default: max, as in the paper].
+    /// How the residues of a protein are pooled, for numbers and classes of proteins [default: max,
+    /// as in the paper].
     #[arg(long, value_enum)]
     pooling: Option<PoolingArg>,
 
@@ -63,7 +65,8 @@ struct WhatArgs {
     #[arg(long, short, value_name = "DIR")]
     output: PathBuf,
 
-    /// Draw the last test set (confusion matrix, or predicted against measured numbers): .png or .svg.
+    /// Draw the last test set (confusion matrix, or predicted against measured numbers): .png or
+    /// .svg.
     #[arg(long, value_name = "PICTURE")]
     plot: Option<PathBuf>,
 }

@@ -1,5 +1,5 @@
-//! 95 % intervals by the percentile bootstrap (Efron 1979): proteins are drawn with replacement and the measure is computed again; the middle
-//! 95 % of the results are the interval.
+//! 95 % intervals by the percentile bootstrap (Efron 1979): proteins are drawn with replacement and
+//! the measure is computed again; the middle 95 % of the results are the interval.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -26,8 +26,9 @@ impl std::fmt::Display for Estimate {
     }
 }
 
-/// The measure of `units` proteins and its interval. `measure` receives how often each protein counts and may return none; where it returns
-/// none for the proteins themselves there is no estimate. The draws depend on `seed` alone.
+/// The measure of `units` proteins and its interval. `measure` receives how often each protein
+/// counts and may return none; where it returns none for the proteins themselves there is no
+/// estimate. The draws depend on `seed` alone.
 pub fn bootstrap(
     units: usize,
     resamples: usize,

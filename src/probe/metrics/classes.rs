@@ -1,4 +1,5 @@
-//! Measures of predicted classes: a confusion matrix and what follows from it, and the area under the ROC curve.
+//! Measures of predicted classes: a confusion matrix and what follows from it, and the area under
+//! the ROC curve.
 
 use serde::{Deserialize, Serialize};
 
@@ -79,8 +80,9 @@ impl Confusion {
         (truths > 0).then(|| self.count(class, class) as f64 / truths as f64)
     }
 
-    /// Matthews' correlation coefficient in Gorodkin's form for any number of classes (doi 10.1016/j.compbiolchem.2004.09.006); none where
-    /// there is only one true or one predicted class.
+    /// Matthews' correlation coefficient in Gorodkin's form for any number of classes (doi
+    /// 10.1016/j.compbiolchem.2004.09.006); none where there is only one true or one predicted
+    /// class.
     pub fn mcc(&self) -> Option<f64> {
         let total = self.total() as f64;
         let (mut products, mut truths, mut predictions) = (0.0, 0.0, 0.0);
@@ -95,7 +97,8 @@ impl Confusion {
     }
 }
 
-/// The score of a residue or protein, whether its true class is the one scored, and the number of its protein.
+/// The score of a residue or protein, whether its true class is the one scored, and the number of
+/// its protein.
 pub type Scored = (f32, bool, u32);
 
 /// Sorts by score, for [`auroc`].
@@ -103,8 +106,9 @@ pub fn sort_scored(scored: &mut [Scored]) {
     scored.sort_by(|a, b| a.0.total_cmp(&b.0));
 }
 
-/// The area under the ROC curve of sorted scores, each as often as its protein counts: the probability that a member of the class scores
-/// higher than a non-member, equal scores counting half. None where there are no members or no non-members.
+/// The area under the ROC curve of sorted scores, each as often as its protein counts: the
+/// probability that a member of the class scores higher than a non-member, equal scores counting
+/// half. None where there are no members or no non-members.
 pub fn auroc(sorted: &[Scored], times: &[u32]) -> Option<f64> {
     let (mut below, mut wins, mut positives) = (0.0, 0.0, 0.0);
     for group in sorted.chunk_by(|a, b| a.0 == b.0) {

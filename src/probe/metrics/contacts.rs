@@ -1,5 +1,5 @@
-//! Precision of predicted contacts: the share of the L, L/2 or L/5 highest-scoring pairs that touch. L is the number of resolved residues;
-//! pairs with an unresolved residue are left out.
+//! Precision of predicted contacts: the share of the L, L/2 or L/5 highest-scoring pairs that
+//! touch. L is the number of resolved residues; pairs with an unresolved residue are left out.
 
 use crate::inference::contacts::PairMap;
 use crate::probe::native::{KnownChain, Native};
@@ -41,8 +41,8 @@ impl Range {
 /// Divisors of L: P@L, P@L/2, P@L/5.
 pub const PARTS: [usize; 3] = [1, 2, 5];
 
-/// The precision of the top `L / part` pairs of a range, at least one; equal scores in the order of the pairs. Where the range has fewer
-/// pairs, all of them count; none where the range has no pair.
+/// The precision of the top `L / part` pairs of a range, at least one; equal scores in the order of
+/// the pairs. Where the range has fewer pairs, all of them count; none where the range has no pair.
 pub fn precision(map: &PairMap, native: &Native, range: Range, part: usize) -> Option<f64> {
     let mut pairs = ranked(map, native, range);
     pairs.truncate((native.resolved() / part).max(1));

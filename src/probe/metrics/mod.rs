@@ -1,4 +1,5 @@
-//! Measures of predictions, as pure functions of how often each protein counts, so that resampling proteins gives intervals.
+//! Measures of predictions, as pure functions of how often each protein counts, so that resampling
+//! proteins gives intervals.
 
 mod bootstrap;
 pub mod classes;

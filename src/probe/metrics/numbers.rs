@@ -61,7 +61,8 @@ impl Ranked {
         }
     }
 
-    /// Spearman's correlation: Pearson's of ranks, equal values sharing the mean of theirs; none where one side is constant.
+    /// Spearman's correlation: Pearson's of ranks, equal values sharing the mean of theirs; none
+    /// where one side is constant.
     pub fn spearman(&self, times: &[u32]) -> Option<f64> {
         let ranks = |groups: &[Vec<usize>]| {
             let mut ranks = vec![0.0; times.len()];
