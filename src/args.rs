@@ -4,11 +4,13 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 
-use crate::checkpoint::{Checkpoint, CheckpointError, Hub, ModelRef};
-use crate::device::{Compute, DeviceError, DeviceSpec, Dtype};
+use crate::device::DeviceSpec;
 use crate::input::sequences::{OnBad, Options};
+use crate::kernels::linear::WeightForm;
+use crate::number::NumberType;
 use crate::sequence::{Duplicates, Limit, LimitError, Over, Rules};
 use crate::tokenizer::TaskPrefix;
 
@@ -23,47 +25,7 @@ pub struct ModelArgs {
 
     /// Task prefix in front of each sequence [default: nlu where the vocabulary has it, else none].
     #[arg(long, value_enum, ignore_case = true)]
-    pub prefix: Option<PrefixArg>,
-}
-
-impl ModelArgs {
-    /// What was asked for, else the model inside this program.
-    ///
-    /// # Errors
-    /// What is neither a directory nor a name.
-    pub fn reference(&self) -> Result<ModelRef, CheckpointError> {
-        let named = self.model.as_deref().map(ModelRef::parse);
-        named.unwrap_or(Ok(ModelRef::Bundled))
-    }
-
-    /// Opens it.
-    ///
-    /// # Errors
-    /// A model that is not there or damaged.
-    pub fn open(&self) -> Result<Checkpoint, CheckpointError> {
-        Checkpoint::load_from(self.reference()?.resolve(&Hub::from_env())?)
-    }
-}
-
-/// [`TaskPrefix`] on the command line.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum PrefixArg {
-    /// No prefix: Ankh v1 and v2, and several published wrappers.
-    None,
-    /// [NLU], masked language modelling.
-    Nlu,
-    /// [S2S], sequence completion: better embeddings for some tasks.
-    S2s,
-}
-
-impl From<PrefixArg> for TaskPrefix {
-    fn from(prefix: PrefixArg) -> Self {
-        match prefix {
-            PrefixArg::None => TaskPrefix::None,
-            PrefixArg::Nlu => TaskPrefix::Nlu,
-            PrefixArg::S2s => TaskPrefix::S2s,
-        }
-    }
+    pub prefix: Option<TaskPrefix>,
 }
 
 /// Where it runs.
@@ -75,83 +37,16 @@ pub struct RuntimeArgs {
     pub device: DeviceSpec,
 
     /// Number type of the matrix products [default: f32 on a CPU, bf16 on a GPU].
-    #[arg(long, value_enum, ignore_case = true)]
-    pub dtype: Option<DtypeArg>,
+    #[arg(long, value_parser = number_type(&COMPUTE_TYPES), ignore_case = true)]
+    pub dtype: Option<NumberType>,
 
     /// How the linear layers keep their weights. int8 is faster and less exact, on CPUs only; what stays full is in --dtype.
     #[arg(long, value_enum, ignore_case = true, default_value = "full")]
-    pub weights: WeightsArg,
-
-    /// CPU threads [default: as many as this process may use].
-    #[arg(long, short, value_name = "N", value_parser = at_least_one, env = "ANKH3_THREADS")]
-    pub threads: Option<usize>,
+    pub weights: WeightForm,
 
     /// Tokens in a batch. A longer sequence makes a batch of its own.
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub max_batch_tokens: Option<usize>,
-}
-
-/// [`Dtype`] on the command line.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum DtypeArg {
-    /// Single precision.
-    F32,
-    /// bfloat16 weights: half the memory; on a CPU everything else stays f32.
-    Bf16,
-}
-
-/// How weights are kept, on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum WeightsArg {
-    /// In --dtype.
-    Full,
-    /// 8-bit integers with a scale an output; activations are rounded to 8 bits in front of each product.
-    Int8,
-}
-
-impl RuntimeArgs {
-    /// Opens the device.
-    ///
-    /// # Errors
-    /// A device that this build or machine lacks.
-    pub fn compute(&self) -> Result<Compute, DeviceError> {
-        self.weighed(Compute::open(self.device, self.dtype())?)
-    }
-
-    /// Opens every device asked for.
-    ///
-    /// # Errors
-    /// A device that this build or machine lacks.
-    pub fn computes(&self) -> Result<Vec<Compute>, DeviceError> {
-        let all = Compute::open_all(self.device, self.dtype())?;
-        all.into_iter()
-            .map(|compute| self.weighed(compute))
-            .collect()
-    }
-
-    /// With weights in the form asked for.
-    fn weighed(&self, compute: Compute) -> Result<Compute, DeviceError> {
-        match self.weights {
-            WeightsArg::Full => Ok(compute),
-            WeightsArg::Int8 => compute.quantized(),
-        }
-    }
-
-    fn dtype(&self) -> Option<Dtype> {
-        self.dtype.map(|dtype| match dtype {
-            DtypeArg::F32 => Dtype::F32,
-            DtypeArg::Bf16 => Dtype::Bf16,
-        })
-    }
-
-    /// Tokens in a batch: what was asked for, else what keeps the device busy.
-    pub fn batch_tokens(&self, compute: &Compute) -> usize {
-        self.max_batch_tokens.unwrap_or(if compute.device.is_cpu() {
-            2048
-        } else {
-            32_768
-        })
-    }
 }
 
 /// The sequences to read.
@@ -164,11 +59,11 @@ pub struct InputArgs {
 
     /// What becomes of the run at a bad record. Skipped ones are listed, counted, and make the exit code 3.
     #[arg(long, value_enum, default_value = "error")]
-    pub on_bad: OnBadArg,
+    pub on_bad: OnBad,
 
     /// What becomes of the second record of an id.
     #[arg(long, value_enum, default_value = "error")]
-    pub duplicates: DuplicatesArg,
+    pub duplicates: Duplicates,
 
     /// Residues that a sequence may have [default: no limit].
     ///
@@ -185,27 +80,7 @@ pub struct InputArgs {
     pub overlap: Option<usize>,
 }
 
-/// [`OnBad`] on the command line.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum OnBadArg {
-    /// The run ends with an error.
-    Error,
-    /// The record is left out.
-    Skip,
-}
-
-/// [`Duplicates`] on the command line.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum DuplicatesArg {
-    /// It is a bad record.
-    Error,
-    /// It is called `id_2`, `id_3`, …
-    Suffix,
-    /// Only the first is kept.
-    First,
-}
-
-/// [`Over`] on the command line.
+/// [`Over`] on the command line, where the overlap of chunks is a flag of its own.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum OverArg {
     /// The run ends with an error.
@@ -226,15 +101,8 @@ impl InputArgs {
     pub fn options(&self, rules: Rules) -> Result<Options, UsageError> {
         Ok(Options {
             rules,
-            duplicates: match self.duplicates {
-                DuplicatesArg::Error => Duplicates::Error,
-                DuplicatesArg::Suffix => Duplicates::Suffix,
-                DuplicatesArg::First => Duplicates::First,
-            },
-            on_bad: match self.on_bad {
-                OnBadArg::Error => OnBad::Error,
-                OnBadArg::Skip => OnBad::Skip,
-            },
+            duplicates: self.duplicates,
+            on_bad: self.on_bad,
             limit: self.limit().map_err(usage)?,
         })
     }
@@ -317,6 +185,30 @@ pub fn usage(message: impl fmt::Display) -> UsageError {
     UsageError(message.to_string())
 }
 
+/// The number types that matrix products can use.
+pub const COMPUTE_TYPES: [(NumberType, &str); 2] = [
+    (NumberType::F32, "Single precision"),
+    (
+        NumberType::Bf16,
+        "bfloat16 weights: half the memory; on a CPU everything else stays f32",
+    ),
+];
+
+/// Parses one of `choices`; the text beside each type is its help.
+pub fn number_type(
+    choices: &'static [(NumberType, &'static str)],
+) -> impl TypedValueParser<Value = NumberType> {
+    let values = choices
+        .iter()
+        .map(|(number, help)| PossibleValue::new(number.name()).help(*help));
+    PossibleValuesParser::new(values).map(|word| {
+        let mut choices = choices.iter().map(|(number, _)| *number);
+        choices
+            .find(|number| number.name().eq_ignore_ascii_case(&word))
+            .expect("the parser accepts only these names")
+    })
+}
+
 /// Parses a count that must not be 0.
 ///
 /// # Errors
@@ -328,9 +220,40 @@ pub fn at_least_one(text: &str) -> Result<usize, String> {
     }
 }
 
+/// The largest value of `--threads` on this machine: more threads than this are a mistake, and starting these would take
+/// the memory of the machine.
+fn most_threads() -> usize {
+    let available = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    (4 * available).max(1024)
+}
+
+/// Parses a number of threads: at least 1, at most four per CPU or 1024, whichever is larger.
+///
+/// # Errors
+/// Anything else.
+pub fn thread_count(text: &str) -> Result<usize, String> {
+    let most = most_threads();
+    match at_least_one(text)? {
+        count if count <= most => Ok(count),
+        _ => Err(format!("at most {most} threads on this machine")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn unreasonable_numbers_of_threads_are_errors() {
+        assert_eq!(thread_count("1"), Ok(1));
+        assert_eq!(thread_count("1024"), Ok(1024));
+        let error = thread_count("100000").unwrap_err();
+        assert_eq!(
+            error,
+            format!("at most {} threads on this machine", most_threads())
+        );
+        assert!(thread_count("0").is_err() && thread_count("two").is_err());
+    }
 
     #[test]
     fn shards_are_one_based_on_the_command_line() {

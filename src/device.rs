@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use crate::kernels::cpu::Isa;
 use crate::kernels::linear::WeightForm;
+use crate::number::NumberType;
 
 /// The device asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,35 +51,12 @@ impl fmt::Display for DeviceSpec {
     }
 }
 
-/// The number type of the matrix products.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dtype {
-    /// Single precision.
-    F32,
-    /// bfloat16 weights; on a CPU everything else stays f32.
-    Bf16,
-}
-
-impl Dtype {
-    /// As in provenance.
-    pub fn name(self) -> &'static str {
-        match self {
-            Dtype::F32 => "f32",
-            Dtype::Bf16 => "bf16",
-        }
-    }
-
-    /// Bytes a value.
-    pub fn size(self) -> usize {
-        DType::from(self).size_in_bytes()
-    }
-}
-
-impl From<Dtype> for DType {
-    fn from(dtype: Dtype) -> Self {
-        match dtype {
-            Dtype::F32 => DType::F32,
-            Dtype::Bf16 => DType::BF16,
+impl From<NumberType> for DType {
+    fn from(number: NumberType) -> Self {
+        match number {
+            NumberType::F32 => DType::F32,
+            NumberType::F16 => DType::F16,
+            NumberType::Bf16 => DType::BF16,
         }
     }
 }
@@ -170,7 +148,7 @@ pub struct Compute {
     /// candle's device.
     pub device: Device,
     /// Number type of the matrix products.
-    pub dtype: Dtype,
+    pub dtype: NumberType,
     /// How linear layers keep their weights.
     pub weights: WeightForm,
     /// The device in words: `cpu`, `cuda:0`.
@@ -183,7 +161,7 @@ impl Compute {
     ///
     /// # Errors
     /// A device that this build or machine lacks.
-    pub fn open(spec: DeviceSpec, dtype: Option<Dtype>) -> Result<Self, DeviceError> {
+    pub fn open(spec: DeviceSpec, dtype: Option<NumberType>) -> Result<Self, DeviceError> {
         let number = match spec {
             DeviceSpec::AllCuda => return Err(DeviceError::Several(spec)),
             DeviceSpec::Cpu => None,
@@ -222,7 +200,7 @@ impl Compute {
     ///
     /// # Errors
     /// A device that this build or machine lacks.
-    pub fn open_all(spec: DeviceSpec, dtype: Option<Dtype>) -> Result<Vec<Self>, DeviceError> {
+    pub fn open_all(spec: DeviceSpec, dtype: Option<NumberType>) -> Result<Vec<Self>, DeviceError> {
         if spec != DeviceSpec::AllCuda {
             return Ok(vec![Self::open(spec, dtype)?]);
         }
@@ -236,22 +214,26 @@ impl Compute {
             .collect()
     }
 
-    fn cpu(dtype: Option<Dtype>) -> Result<Self, DeviceError> {
+    fn cpu(dtype: Option<NumberType>) -> Result<Self, DeviceError> {
         Isa::from_env().map_err(DeviceError::Isa)?;
         Ok(Self {
             device: Device::Cpu,
-            dtype: dtype.unwrap_or(Dtype::F32),
+            dtype: dtype.unwrap_or(NumberType::F32),
             weights: WeightForm::Full,
             name: "cpu".to_owned(),
             kernels: Isa::current().name().to_owned(),
         })
     }
 
-    fn cuda(spec: DeviceSpec, number: usize, dtype: Option<Dtype>) -> Result<Self, DeviceError> {
+    fn cuda(
+        spec: DeviceSpec,
+        number: usize,
+        dtype: Option<NumberType>,
+    ) -> Result<Self, DeviceError> {
         let (device, kernels) = gpu::open(spec, number)?;
         Ok(Self {
             device,
-            dtype: dtype.unwrap_or(Dtype::Bf16),
+            dtype: dtype.unwrap_or(NumberType::Bf16),
             weights: WeightForm::Full,
             name: format!("cuda:{number}"),
             kernels,

@@ -1,6 +1,6 @@
 //! `ankh3`: the protein language model Ankh3 (arXiv 2505.20052) as a library and a command-line suite.
 //!
-//! A map of the rooms, outermost first; each imports only from those below it (`tests/rooms.rs` holds the table):
+//! A map of the rooms, outermost first; each imports only from those below it (`tests/it/rooms.rs` holds the table):
 //!
 //! - [`commands`]: one file a sub-command; opens, loads, runs, writes, reports.
 //! - [`args`]: flag groups that mean the same in every command.
@@ -12,11 +12,14 @@
 //! - [`input`]: bytes to records; [`output`]: results to files; [`report`]: results to pages and pictures. None of them knows a tensor.
 //! - [`io`]: standard streams, files, compression, signals.
 //! - [`tokenizer`], [`sequence`]: residues, token ids.
+//! - [`number`]: number types, their names and bytes.
 //! - [`device`], [`progress`]: where it runs, what the user sees meanwhile.
 
+#[cfg(feature = "cli")]
 pub mod args;
 pub mod check;
 pub mod checkpoint;
+#[cfg(feature = "cli")]
 pub mod commands;
 pub mod device;
 pub mod inference;
@@ -24,9 +27,11 @@ pub mod input;
 pub mod io;
 pub mod kernels;
 pub mod model;
+pub mod number;
 pub mod output;
 pub mod packing;
 pub mod probe;
+#[cfg(feature = "cli")]
 pub mod progress;
 pub mod report;
 pub mod sequence;

@@ -2,11 +2,12 @@
 
 use std::process::ExitCode;
 
-use ankh3::args::UsageError;
+use ankh3::args::{UsageError, thread_count};
+use ankh3::commands::help::arranged;
 use ankh3::commands::{Command, Outcome};
 use ankh3::io::signals::tidy_up_when_told_to_stop;
 use ankh3::io::stdio::is_stdout_closed;
-use clap::{ArgAction, CommandFactory, Parser};
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser};
 use tracing_subscriber::filter::EnvFilter;
 
 /// The protein language model Ankh3 on the command line.
@@ -14,10 +15,23 @@ use tracing_subscriber::filter::EnvFilter;
 /// FASTA from stdin or files, results to stdout or files, messages to stderr. Exit codes: 0 done, 1 failed, 2 usage, 3 done but some records were left
 /// out (listed on stderr).
 #[derive(Parser)]
-#[command(version, propagate_version = true)]
+#[command(version, long_version = long_version(), propagate_version = true)]
+#[command(disable_help_flag = true, disable_version_flag = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
+
+    #[command(flatten)]
+    global: GlobalArgs,
+}
+
+/// Flags that every sub-command has.
+#[derive(Args)]
+#[command(next_help_heading = "Global options")]
+struct GlobalArgs {
+    /// CPU threads [default: as many as this process may use].
+    #[arg(long, short, global = true, value_name = "N", value_parser = thread_count, env = "ANKH3_THREADS")]
+    threads: Option<usize>,
 
     /// Only warnings and errors on stderr; twice: only errors.
     #[arg(long, short, global = true, action = ArgAction::Count)]
@@ -26,17 +40,41 @@ struct Cli {
     /// More on stderr.
     #[arg(long, short, global = true, action = ArgAction::Count, conflicts_with = "quiet")]
     verbose: u8,
+
+    /// Print help; `-h` prints a summary.
+    #[arg(long, short, global = true, action = ArgAction::Help)]
+    help: Option<bool>,
+
+    /// Print the version; `--version` also prints the commit and the features of this build.
+    #[arg(long, short = 'V', global = true, action = ArgAction::Version)]
+    version: Option<bool>,
+}
+
+/// The version, the commit where the build was told it (`ANKH3_COMMIT`), and the features.
+fn long_version() -> String {
+    let commit = option_env!("ANKH3_COMMIT").unwrap_or("unknown");
+    let features = if cfg!(feature = "cuda") {
+        "cuda"
+    } else {
+        "none"
+    };
+    format!(
+        "{} (commit {commit}, features: {features})",
+        env!("CARGO_PKG_VERSION")
+    )
 }
 
 fn main() -> ExitCode {
     keep_freed_memory();
-    let cli = Cli::parse();
-    start_logging(cli.quiet, cli.verbose);
-    tracing::info!("ankh3 {}: {}", env!("CARGO_PKG_VERSION"), command_line());
+    let cli = parse();
+    start_logging(cli.global.quiet, cli.global.verbose);
+    if !matches!(cli.command, Command::Completions(_) | Command::Man(_)) {
+        tracing::info!("ankh3 {}: {}", env!("CARGO_PKG_VERSION"), command_line());
+    }
     let result = start_signals(&cli.command)
         .map_err(anyhow::Error::from)
-        .and_then(|()| start_threads(cli.command.threads()))
-        .and_then(|()| cli.command.run(Cli::command()));
+        .and_then(|()| start_threads(cli.global.threads))
+        .and_then(|()| cli.command.run(arranged(Cli::command())));
     match result {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::SomeFailed) => ExitCode::from(3),
@@ -46,6 +84,12 @@ fn main() -> ExitCode {
             ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
         }
     }
+}
+
+/// Parses the command line; exits where it is wrong or asks for help.
+fn parse() -> Cli {
+    let matches = arranged(Cli::command()).get_matches();
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
 /// What an operation of the network frees, the next one asks for: given back to the system in between, it would come back page by page, each one cleared
@@ -91,12 +135,20 @@ fn start_logging(quiet: u8, verbose: u8) {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_ansi(has_colors())
         .without_time()
         .with_target(false)
         // A log that cannot be written must not end the run: tracing would panic.
         .log_internal_errors(false)
         .init();
+}
+
+/// Whether messages are coloured: on a terminal that has colours, unless `NO_COLOR` is set (<https://no-color.org>).
+fn has_colors() -> bool {
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    std::io::IsTerminal::is_terminal(&std::io::stderr())
+        && !is_set("NO_COLOR")
+        && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
 /// A training run saves when told to stop; every other command takes its unfinished files away.

@@ -21,7 +21,8 @@ use crate::kernels::cpu::packed_weight::{PackedWeight, Precision};
 use crate::kernels::cpu::{IntegerIsa, Isa};
 use crate::kernels::linear::WeightForm;
 use crate::model::config::FeedForward;
-use crate::model::{Config, Encoder, Loader, Packed, StoredDtype, TensorView, WeightSource};
+use crate::model::{Config, Encoder, Loader, Packed, TensorView, WeightSource};
+use crate::number::NumberType;
 
 /// One comparison.
 #[derive(Clone, Debug)]
@@ -240,7 +241,7 @@ impl WeightSource for Random {
             .flat_map(|value| value.to_le_bytes())
             .collect();
         Ok(TensorView {
-            dtype: StoredDtype::F32,
+            dtype: NumberType::F32,
             shape: shape.to_vec(),
             bytes: bytes.into(),
         })

@@ -28,7 +28,7 @@ pub(super) fn model_hash(checkpoint: &Checkpoint) -> Result<String, CheckpointEr
     for (name, entry) in &weights.entries {
         let Ok(dtype) = entry.dtype else { continue };
         field(&mut hash, name.as_bytes());
-        field(&mut hash, dtype.as_str().as_bytes());
+        field(&mut hash, dtype.torch_name().as_bytes());
         field(&mut hash, format!("{:?}", entry.shape).as_bytes());
         let bytes = weights.view(name, entry)?.bytes;
         if stored <= WHOLE_MODEL as u64 {

@@ -25,12 +25,12 @@ use rayon::prelude::*;
 use serde_json::{Map, json};
 use sha2::{Digest, Sha256};
 
+use super::CheckpointError;
 use super::layout::{self, LmHead, TensorSpec};
 use super::save::{Contents, LazyTensor, save};
-use super::tensor::encode;
-use super::{CheckpointError, StoredDtype};
 use crate::model::Config;
 use crate::model::config::FeedForward;
+use crate::number::NumberType;
 use crate::tokenizer::Tokenizer;
 
 /// The key of config.json that marks random weights.
@@ -41,16 +41,17 @@ const BLOCK: usize = 1 << 16;
 
 /// A named shape; all are Ankh3's variant: gated `SiLU`, 64 buckets, 256 ids, an output projection of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Preset {
-    /// 7.7 million parameters: tests and first steps.
+    /// 7.7 million parameters, for tests and first steps
     Nano,
-    /// 61 million parameters: trains on one small GPU.
+    /// 61 million parameters; trains on one small GPU
     Small,
-    /// The shape of Ankh-base.
+    /// The shape of Ankh-base with Ankh3's vocabulary, 737 million parameters
     Base,
-    /// The shape of Ankh3-Large.
+    /// The shape of Ankh3-Large, 1.9 billion parameters
     Large,
-    /// The shape of Ankh3-XL.
+    /// The shape of Ankh3-XL, 5.7 billion parameters
     Xl,
 }
 
@@ -94,7 +95,7 @@ pub fn init(
     dir: &Path,
     preset: Preset,
     seed: u64,
-    dtype: StoredDtype,
+    dtype: NumberType,
 ) -> Result<(), CheckpointError> {
     let config = preset.config();
     let specs = layout::tensors(&config, LmHead::Own);
@@ -112,12 +113,12 @@ pub fn init(
     save(dir, contents)
 }
 
-fn lazy(spec: TensorSpec, config: &Config, seed: u64, dtype: StoredDtype) -> LazyTensor<'_> {
+fn lazy(spec: TensorSpec, config: &Config, seed: u64, dtype: NumberType) -> LazyTensor<'_> {
     LazyTensor {
         name: spec.name.clone(),
         dtype,
         shape: spec.shape.clone(),
-        bytes: Box::new(move || Cow::Owned(encode(&values(&spec, config, seed), dtype))),
+        bytes: Box::new(move || Cow::Owned(dtype.to_bytes(&values(&spec, config, seed)))),
     }
 }
 

@@ -58,7 +58,7 @@ impl Summary {
         let mut dtypes = BTreeMap::new();
         for entry in entries.values() {
             let dtype = match &entry.dtype {
-                Ok(dtype) => dtype.as_str().to_string(),
+                Ok(dtype) => dtype.torch_name().to_string(),
                 Err(other) => other.clone(),
             };
             *dtypes.entry(dtype).or_default() += 1;

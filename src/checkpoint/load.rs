@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 
 use super::layout::LmHead;
 use super::weights::Weights;
-use super::{BUNDLED, CheckpointError, Hub, ModelRef, Place, TensorView, hash, hub, resolve};
-use crate::model::{Config, WeightSource};
+use super::{BUNDLED, CheckpointError, Hub, ModelRef, Place, hash, hub, resolve};
+use crate::model::{Config, TensorView, WeightSource};
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
 /// The embedding table's names: one and the same tensor in every T5.

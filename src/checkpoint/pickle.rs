@@ -10,8 +10,9 @@ use candle_core::DType;
 use candle_core::pickle::{TensorInfo, read_pth_tensor_info};
 use zip::{CompressionMethod, ZipArchive};
 
+use super::CheckpointError;
 use super::weights::Entry;
-use super::{CheckpointError, StoredDtype};
+use crate::number::NumberType;
 
 /// Where the tensors of a `.bin` lie in its map.
 pub(super) fn entries(
@@ -89,11 +90,11 @@ fn extent(shape: &[usize], strides: &[usize]) -> usize {
     steps.fold(1, usize::saturating_add)
 }
 
-fn stored_dtype(dtype: DType) -> Result<StoredDtype, String> {
+fn stored_dtype(dtype: DType) -> Result<NumberType, String> {
     match dtype {
-        DType::F32 => Ok(StoredDtype::F32),
-        DType::BF16 => Ok(StoredDtype::Bf16),
-        DType::F16 => Ok(StoredDtype::F16),
+        DType::F32 => Ok(NumberType::F32),
+        DType::BF16 => Ok(NumberType::Bf16),
+        DType::F16 => Ok(NumberType::F16),
         other => Err(format!("{other:?}")),
     }
 }

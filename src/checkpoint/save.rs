@@ -9,9 +9,10 @@ use safetensors::tensor::View;
 use safetensors::{Dtype, serialize_to_file};
 use serde_json::{Map, Value, json};
 
+use super::CheckpointError;
 use super::layout::LmHead;
-use super::{CheckpointError, StoredDtype};
 use crate::model::Config;
+use crate::number::NumberType;
 use crate::tokenizer::Tokenizer;
 
 /// A tensor whose bytes are made when it is its turn to be written, so that a model larger than memory can be saved.
@@ -19,7 +20,7 @@ pub struct LazyTensor<'a> {
     /// Its Hugging Face name.
     pub name: String,
     /// Its type in the file.
-    pub dtype: StoredDtype,
+    pub dtype: NumberType,
     /// Row-major.
     pub shape: Vec<usize>,
     /// Little-endian bytes, `shape.product() * dtype.size()` of them.
@@ -40,11 +41,7 @@ pub struct Contents<'a> {
 
 impl View for LazyTensor<'_> {
     fn dtype(&self) -> Dtype {
-        match self.dtype {
-            StoredDtype::F32 => Dtype::F32,
-            StoredDtype::Bf16 => Dtype::BF16,
-            StoredDtype::F16 => Dtype::F16,
-        }
+        self.dtype.into()
     }
 
     fn shape(&self) -> &[usize] {
@@ -92,7 +89,7 @@ fn write_files(dir: &Path, contents: Contents<'_>) -> Result<(), CheckpointError
     let dtype = contents
         .tensors
         .first()
-        .map_or(StoredDtype::F32, |tensor| tensor.dtype);
+        .map_or(NumberType::F32, |tensor| tensor.dtype);
     let config = config_json(contents.config, lm_head, dtype, contents.labels);
     write(&dir.join("config.json"), &pretty(&config))?;
     write(
@@ -143,7 +140,7 @@ pub(super) fn write_safetensors(
 fn config_json(
     config: &Config,
     lm_head: LmHead,
-    dtype: StoredDtype,
+    dtype: NumberType,
     labels: Map<String, Value>,
 ) -> Value {
     let own = serde_json::to_value(config).expect("numbers and names serialise");
@@ -151,7 +148,7 @@ fn config_json(
         "architectures": ["T5ForConditionalGeneration"],
         "model_type": "t5",
         "is_encoder_decoder": true,
-        "torch_dtype": dtype.as_str(),
+        "torch_dtype": dtype.torch_name(),
         "initializer_factor": 1.0,
         "use_cache": true,
     });

@@ -9,7 +9,8 @@ use serde_json::Value;
 
 use super::save::{Contents, LazyTensor, save, write_safetensors};
 use super::weights::Weights;
-use super::{CheckpointError, Place, StoredDtype};
+use super::{CheckpointError, Place};
+use crate::number::NumberType;
 
 /// The folder of what only training needs.
 const TRAINING: &str = "training";
@@ -75,9 +76,9 @@ fn write_moments(dir: &Path, moments: &BTreeMap<String, &[f32]>) -> Result<(), C
         .iter()
         .map(|(name, values)| LazyTensor {
             name: name.clone(),
-            dtype: StoredDtype::F32,
+            dtype: NumberType::F32,
             shape: vec![values.len()],
-            bytes: Box::new(|| super::tensor::encode(values, StoredDtype::F32).into()),
+            bytes: Box::new(|| NumberType::F32.to_bytes(values).into()),
         })
         .collect();
     write_safetensors(&dir.join("model.safetensors"), tensors)

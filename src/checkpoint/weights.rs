@@ -13,7 +13,9 @@ use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
 use super::place::{Place, bundled_file};
-use super::{CheckpointError, StoredDtype, TensorView, pickle};
+use super::{CheckpointError, pickle};
+use crate::model::TensorView;
+use crate::number::NumberType;
 
 /// How weights are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +50,7 @@ pub(super) struct Entry {
     /// Byte at which its storage starts there.
     pub start: usize,
     /// Its stored type, or the name of one that is not supported.
-    pub dtype: Result<StoredDtype, String>,
+    pub dtype: Result<NumberType, String>,
     /// Its shape.
     pub shape: Vec<usize>,
     /// Strides in values where it is not row-major.
@@ -202,7 +204,7 @@ impl Weights {
     }
 
     /// The bytes of a tensor of a supported type.
-    pub(super) fn bytes(&self, entry: &Entry, dtype: StoredDtype) -> Cow<'_, [u8]> {
+    pub(super) fn bytes(&self, entry: &Entry, dtype: NumberType) -> Cow<'_, [u8]> {
         let storage = &self.files[entry.file].1[entry.start..];
         match &entry.strides {
             None => Cow::Borrowed(&storage[..entry.shape.iter().product::<usize>() * dtype.size()]),
@@ -211,7 +213,7 @@ impl Weights {
     }
 
     /// Lets the system take back the memory of a tensor's pages; they are read from the file again where somebody looks.
-    pub(super) fn release(&self, entry: &Entry, dtype: StoredDtype) {
+    pub(super) fn release(&self, entry: &Entry, dtype: NumberType) {
         let Bytes::Mapped(map) = &self.files[entry.file].1 else {
             return;
         };
@@ -282,11 +284,11 @@ fn safetensors_entries(
     Ok(metadata.tensors().into_iter().map(entry).collect())
 }
 
-fn stored_dtype(dtype: Dtype) -> Result<StoredDtype, String> {
+fn stored_dtype(dtype: Dtype) -> Result<NumberType, String> {
     match dtype {
-        Dtype::F32 => Ok(StoredDtype::F32),
-        Dtype::BF16 => Ok(StoredDtype::Bf16),
-        Dtype::F16 => Ok(StoredDtype::F16),
+        Dtype::F32 => Ok(NumberType::F32),
+        Dtype::BF16 => Ok(NumberType::Bf16),
+        Dtype::F16 => Ok(NumberType::F16),
         other => Err(format!("{other:?}")),
     }
 }

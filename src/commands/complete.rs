@@ -58,13 +58,6 @@ pub struct CompleteArgs {
     runtime: RuntimeArgs,
 }
 
-impl CompleteArgs {
-    /// CPU threads asked for.
-    pub fn threads(&self) -> Option<usize> {
-        self.runtime.threads
-    }
-}
-
 const PREFIX_HELP: &str =
     "Task prefix in front of each prompt [default: s2s where the vocabulary has it, else none]";
 
@@ -165,7 +158,7 @@ pub fn run(args: &CompleteArgs) -> Result<Outcome> {
         !(args.scale.resume && stdio::is_dash(output)),
         usage("--resume needs a file: add -o FILE")
     );
-    let opened = Opened::on_all(&args.model, &args.runtime, default_prefix)?;
+    let opened = Opened::on_all_with(&args.model, &args.runtime, default_prefix)?;
     let tokenizer = &opened.checkpoint.tokenizer;
     let residues = args.decoding.residues(tokenizer)?;
     let settings = args.decoding.settings(&residues, tokenizer)?;

@@ -9,7 +9,6 @@ use anyhow::{Result, ensure};
 use candle_core::DType;
 use clap::Args;
 
-use crate::args::at_least_one;
 use crate::check::rates::{self, Rate, Size};
 use crate::check::{self, Check, on_device};
 use crate::checkpoint::Hub;
@@ -23,10 +22,6 @@ use crate::kernels::cpu::Isa;
 /// copies, multiplies and attends. Exit code 1 if a result is off.
 #[derive(Args, Clone, Debug)]
 pub struct DoctorArgs {
-    /// CPU threads [default: as many as this process may use].
-    #[arg(long, short, value_name = "N", value_parser = at_least_one, env = "ANKH3_THREADS")]
-    threads: Option<usize>,
-
     /// The device to check: cpu, cuda, cuda:N, or auto (a GPU where this build and this machine have one).
     #[arg(long, default_value = "auto")]
     device: DeviceSpec,
@@ -34,13 +29,6 @@ pub struct DoctorArgs {
     /// Seed of the random inputs on a GPU [default: another every time, printed].
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-}
-
-impl DoctorArgs {
-    /// CPU threads asked for.
-    pub fn threads(&self) -> Option<usize> {
-        self.threads
-    }
 }
 
 /// Largest error of the encoder relative to its largest output. What the goldens hold on a CPU; a GPU adds in another order.

@@ -9,7 +9,7 @@ mod run;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::{Map, Value, json};
 
 use forecast::Forecast;
@@ -18,7 +18,7 @@ use run::Run;
 
 use super::Outcome;
 use super::opened::Opened;
-use crate::args::{InputArgs, ModelArgs, RuntimeArgs, ScaleArgs, Shard, usage};
+use crate::args::{InputArgs, ModelArgs, RuntimeArgs, ScaleArgs, Shard, number_type, usage};
 use crate::inference::embedder::{Embedder, Request};
 use crate::inference::pooling::Pooling;
 use crate::inference::token_budget::Stacks;
@@ -26,7 +26,8 @@ use crate::input::sequences::{Counts, Input};
 use crate::input::survey::Survey;
 use crate::io::stdio;
 use crate::model::Encoder;
-use crate::output::embeddings::{Column, Destination, Format, OutDtype, Rows, Schema, Writer};
+use crate::number::NumberType;
+use crate::output::embeddings::{Column, Destination, Format, Rows, Schema, Writer};
 use crate::output::sink::Sink;
 use crate::progress::Progress;
 use crate::sequence::Rules;
@@ -52,13 +53,6 @@ pub struct EmbedArgs {
     runtime: RuntimeArgs,
 }
 
-impl EmbedArgs {
-    /// CPU threads asked for.
-    pub fn threads(&self) -> Option<usize> {
-        self.runtime.threads
-    }
-}
-
 const EXAMPLES: &str = "\
 Examples:
   zcat proteome.fasta.gz | ankh3 embed --model ankh3-large --pooling mean -o proteome.h5
@@ -72,7 +66,7 @@ Examples:
 struct WhatArgs {
     /// One or several, by commas.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "per-residue")]
-    pooling: Vec<PoolingArg>,
+    pooling: Vec<Pooling>,
 
     /// Layers, by commas: 0 is the embedding table, k the output of layer k; -1 is the last layer after the final norm (what other tools call the
     /// last hidden state), -2 the output of the last but one, and so on.
@@ -86,33 +80,6 @@ struct WhatArgs {
     layers: Vec<i64>,
 }
 
-/// [`Pooling`] on the command line.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum PoolingArg {
-    /// One row a residue.
-    PerResidue,
-    /// The mean over residues.
-    Mean,
-    /// The largest value of each dimension.
-    Max,
-    /// The smallest value of each dimension.
-    Min,
-    /// The standard deviation over residues (population form).
-    Std,
-}
-
-impl From<PoolingArg> for Pooling {
-    fn from(pooling: PoolingArg) -> Self {
-        match pooling {
-            PoolingArg::PerResidue => Pooling::PerResidue,
-            PoolingArg::Mean => Pooling::Mean,
-            PoolingArg::Max => Pooling::Max,
-            PoolingArg::Min => Pooling::Min,
-            PoolingArg::Std => Pooling::Std,
-        }
-    }
-}
-
 /// Where the embeddings go.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Output")]
@@ -123,65 +90,26 @@ struct OutputArgs {
 
     /// The format [default: by the file's extension; npz on stdout].
     #[arg(long, value_enum)]
-    format: Option<FormatArg>,
+    format: Option<Format>,
 
     /// Number type of the values written.
-    #[arg(long, value_enum, default_value = "f32")]
-    out_dtype: OutDtypeArg,
+    #[arg(long, value_parser = number_type(&OUT_TYPES), default_value = "f32")]
+    out_dtype: NumberType,
 }
 
-/// [`Format`] on the command line.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(super) enum FormatArg {
-    /// Tab-separated text.
-    Tsv,
-    /// One JSON object a protein.
-    Jsonl,
-    /// One NumPy array of all rows, with FILE.index.tsv beside it.
-    Npy,
-    /// NumPy archive, one array a protein.
-    Npz,
-    /// HDF5 as UniProt ships it: one dataset a protein.
-    H5,
-    /// One tensor a protein.
-    Safetensors,
-    /// One row a protein.
-    Parquet,
-    /// Arrow IPC stream, one row a protein.
-    Arrow,
-}
-
-impl From<FormatArg> for Format {
-    fn from(format: FormatArg) -> Self {
-        match format {
-            FormatArg::Tsv => Format::Tsv,
-            FormatArg::Jsonl => Format::Jsonl,
-            FormatArg::Npy => Format::Npy,
-            FormatArg::Npz => Format::Npz,
-            FormatArg::H5 => Format::H5,
-            FormatArg::Safetensors => Format::Safetensors,
-            FormatArg::Parquet => Format::Parquet,
-            FormatArg::Arrow => Format::Arrow,
-        }
-    }
-}
-
-/// [`OutDtype`] on the command line.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum OutDtypeArg {
-    /// Single precision.
-    F32,
-    /// Half precision.
-    F16,
-    /// bfloat16; safetensors only.
-    Bf16,
-}
+const OUT_TYPES: [(NumberType, &str); 3] = [
+    (NumberType::F32, "Single precision"),
+    (
+        NumberType::F16,
+        "Half precision; values beyond ±65504 are an error",
+    ),
+    (NumberType::Bf16, "bfloat16; safetensors only"),
+];
 
 /// The format asked for, by flag or extension; npz where neither says.
-pub(super) fn format_of(format: Option<FormatArg>, output: &Path) -> Result<Format> {
+pub(super) fn format_of(format: Option<Format>, output: &Path) -> Result<Format> {
     match (format, Format::from_extension(output)) {
-        (Some(format), _) => Ok(format.into()),
-        (None, Some(format)) => Ok(format),
+        (Some(format), _) | (None, Some(format)) => Ok(format),
         (None, None) if stdio::is_dash(output) => Ok(Format::Npz),
         (None, None) => {
             let known = Format::ALL.map(Format::name).join(", ");
@@ -204,30 +132,18 @@ pub fn run(args: &EmbedArgs) -> Result<Outcome> {
         !(args.scale.resume && stdio::is_dash(&args.output.output)),
         usage("--resume needs a file: add -o FILE")
     );
-    let opened = Opened::on_all(&args.model, &args.runtime, |checkpoint| {
-        checkpoint.tokenizer.default_prefix()
-    })?;
+    let opened = Opened::on_all(&args.model, &args.runtime)?;
     let layers = resolve_layers(&args.what.layers, opened.checkpoint.config.num_layers)?;
-    let poolings: Vec<Pooling> = args
-        .what
-        .pooling
-        .iter()
-        .copied()
-        .map(Pooling::from)
-        .collect();
+    let poolings = &args.what.pooling;
     let mut schema = Schema {
-        columns: columns(&layers, &poolings, opened.checkpoint.config.d_model)?,
-        dtype: match args.output.out_dtype {
-            OutDtypeArg::F32 => OutDtype::F32,
-            OutDtypeArg::F16 => OutDtype::F16,
-            OutDtypeArg::Bf16 => OutDtype::Bf16,
-        },
+        columns: columns(&layers, poolings, opened.checkpoint.config.d_model)?,
+        dtype: args.output.out_dtype,
         metadata: opened.provenance("embed")?,
     };
     describe(
         &mut schema.metadata,
         &layers,
-        &poolings,
+        poolings,
         &options.limit,
         args.scale.shard,
     )?;
@@ -235,7 +151,7 @@ pub fn run(args: &EmbedArgs) -> Result<Outcome> {
     let request = Request {
         prefix: opened.prefix,
         layers,
-        poolings,
+        poolings: poolings.clone(),
         limit: options.limit,
         max_batch_tokens: opened.batch_tokens(&args.runtime, Stacks::Encoder),
     };

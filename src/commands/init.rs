@@ -4,10 +4,11 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use clap::{Args, ValueEnum};
+use clap::Args;
 
-use crate::checkpoint::StoredDtype;
+use crate::args::number_type;
 use crate::checkpoint::init::{Preset, init};
+use crate::number::NumberType;
 
 /// Write a randomly initialised checkpoint in Hugging Face's layout
 ///
@@ -19,64 +20,24 @@ pub struct InitArgs {
     #[arg(value_name = "DIR")]
     pub dir: PathBuf,
     /// The shape of the network
-    #[arg(long, value_enum, default_value_t = PresetArg::Nano)]
-    pub preset: PresetArg,
+    #[arg(long, value_enum, default_value = "nano")]
+    pub preset: Preset,
     /// The same seed gives the same bytes, whatever the number of threads
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
     /// The type of the weights in the file
-    #[arg(long, value_enum, default_value_t = DtypeArg::F32)]
-    pub dtype: DtypeArg,
+    #[arg(long, value_parser = number_type(&WEIGHT_TYPES), default_value = "f32")]
+    pub dtype: NumberType,
 }
 
-/// Presets on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum PresetArg {
-    /// 7.7 million parameters
-    Nano,
-    /// 61 million parameters
-    Small,
-    /// The shape of Ankh-base with Ankh3's vocabulary, 737 million parameters
-    Base,
-    /// The shape of Ankh3-Large, 1.9 billion parameters
-    Large,
-    /// The shape of Ankh3-XL, 5.7 billion parameters
-    Xl,
-}
-
-/// Types on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum DtypeArg {
-    /// IEEE single
-    F32,
-    /// bfloat16: half the size
-    Bf16,
-}
-
-impl From<PresetArg> for Preset {
-    fn from(arg: PresetArg) -> Self {
-        match arg {
-            PresetArg::Nano => Preset::Nano,
-            PresetArg::Small => Preset::Small,
-            PresetArg::Base => Preset::Base,
-            PresetArg::Large => Preset::Large,
-            PresetArg::Xl => Preset::Xl,
-        }
-    }
-}
-
-impl From<DtypeArg> for StoredDtype {
-    fn from(arg: DtypeArg) -> Self {
-        match arg {
-            DtypeArg::F32 => StoredDtype::F32,
-            DtypeArg::Bf16 => StoredDtype::Bf16,
-        }
-    }
-}
+const WEIGHT_TYPES: [(NumberType, &str); 2] = [
+    (NumberType::F32, "IEEE single precision"),
+    (NumberType::Bf16, "bfloat16: half the size"),
+];
 
 /// Writes the checkpoint, and its directory to `out`.
 pub fn run(args: &InitArgs, out: &mut dyn Write) -> Result<()> {
-    init(&args.dir, args.preset.into(), args.seed, args.dtype.into())?;
+    init(&args.dir, args.preset, args.seed, args.dtype)?;
     tracing::info!("random weights, seed {}: train before use", args.seed);
     writeln!(out, "{}", args.dir.display())?;
     Ok(())

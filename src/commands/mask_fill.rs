@@ -5,7 +5,7 @@ mod result;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::Outcome;
@@ -46,13 +46,6 @@ pub struct MaskFillArgs {
     runtime: RuntimeArgs,
 }
 
-impl MaskFillArgs {
-    /// CPU threads asked for.
-    pub fn threads(&self) -> Option<usize> {
-        self.runtime.threads
-    }
-}
-
 const NOTES: &str = "\
 How a site is filled:
   r_k = argmax p(· | encoder_input, r_0 … r_{k-1}), a softmax over the residues of --allow alone
@@ -76,20 +69,11 @@ struct HowArgs {
 
     /// In which order the masks of a protein are filled.
     #[arg(long, value_enum, default_value = "left")]
-    order: OrderArg,
+    order: Order,
 
     /// Residues that may be filled in; probabilities are normalised over them.
     #[arg(long, value_name = "LETTERS", default_value_t = String::from_utf8_lossy(STANDARD).into_owned())]
     allow: String,
-}
-
-/// [`Order`] on the command line.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum OrderArg {
-    /// From left to right, all in one pass.
-    Left,
-    /// One at a time, the most certain first, each time encoded anew.
-    Certain,
 }
 
 /// Where the results go.
@@ -132,9 +116,7 @@ pub fn run(args: &MaskFillArgs) -> Result<Outcome> {
             output.display()
         ))
     );
-    let opened = Opened::on_all(&args.model, &args.runtime, |checkpoint| {
-        checkpoint.tokenizer.default_prefix()
-    })?;
+    let opened = Opened::on_all(&args.model, &args.runtime)?;
     let tokenizer = &opened.checkpoint.tokenizer;
     let residues = Residues::new(args.how.allow.as_bytes(), tokenizer).context("--allow")?;
     let manifest = manifest(args, &opened, &residues)?;
@@ -162,10 +144,7 @@ pub fn run(args: &MaskFillArgs) -> Result<Outcome> {
         residues,
         max_tokens,
     )?;
-    let order = match args.how.order {
-        OrderArg::Left => Order::Left,
-        OrderArg::Certain => Order::Certain,
-    };
+    let order = args.how.order;
     let mut fill = Fill {
         filler: Filler::new(model, order),
         order,
@@ -216,8 +195,8 @@ fn manifest(
     let mut manifest = opened.provenance("mask-fill")?;
     let mut put = |key: &str, value| manifest.insert(key.to_owned(), value);
     let order = match args.how.order {
-        OrderArg::Left => "left",
-        OrderArg::Certain => "certain",
+        Order::Left => "left",
+        Order::Certain => "certain",
     };
     put("order", json!(order));
     put("mask_x", json!(args.how.mask_x));

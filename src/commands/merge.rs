@@ -6,10 +6,10 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
 use super::Outcome;
-use super::embed::{FormatArg, format_of};
+use super::embed::format_of;
 use crate::args::usage;
 use crate::output::embeddings::merge::merge;
-use crate::output::embeddings::{Destination, Reader};
+use crate::output::embeddings::{Destination, Format, Reader};
 use crate::output::text_merge::{self, Part};
 
 /// Join files of several runs into one: embeddings, or the FASTA files and tables of complete, mask-fill and score
@@ -29,7 +29,7 @@ pub struct MergeArgs {
 
     /// The format of embeddings [default: by the file's extension; npz on stdout]. FASTA files and tables keep theirs.
     #[arg(long, value_enum)]
-    format: Option<FormatArg>,
+    format: Option<Format>,
 }
 
 /// Runs the command.

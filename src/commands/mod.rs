@@ -14,6 +14,7 @@ pub mod embed;
 pub mod fetch;
 pub mod generated;
 mod heads;
+pub mod help;
 pub mod init;
 pub mod inspect;
 pub mod mask_fill;
@@ -64,22 +65,6 @@ pub enum Command {
 }
 
 impl Command {
-    /// CPU threads asked for, where the command has the flag.
-    pub fn threads(&self) -> Option<usize> {
-        match self {
-            Command::Embed(args) => args.threads(),
-            Command::Complete(args) => args.threads(),
-            Command::Doctor(args) => args.threads(),
-            Command::MaskFill(args) => args.threads(),
-            Command::Pretrain(args) => args.threads,
-            Command::Score(args) => args.threads(),
-            Command::PredictContacts(args) => args.threads(),
-            Command::Contacts(args) => args.threads(),
-            Command::Probe(args) => args.threads(),
-            _ => None,
-        }
-    }
-
     /// Runs the command; `cli` is the whole command line, for what is generated from it.
     ///
     /// # Errors

@@ -59,8 +59,8 @@ fn bundled(out: &mut dyn Write) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::StoredDtype;
     use crate::checkpoint::init::{Preset, init};
+    use crate::number::NumberType;
 
     #[test]
     fn lists_known_names_and_other_cached_models() {
@@ -73,7 +73,7 @@ mod tests {
         };
         let repo = cache.path().join("models--some--model");
         let dir = repo.join("snapshots/abc");
-        init(&dir, Preset::Nano, 0, StoredDtype::Bf16).unwrap();
+        init(&dir, Preset::Nano, 0, NumberType::Bf16).unwrap();
         std::fs::create_dir_all(repo.join("refs")).unwrap();
         std::fs::write(repo.join("refs/main"), "abc").unwrap();
         // In the cache of Python's tools, but no T5 that could be loaded: not complete.

@@ -4,13 +4,74 @@ use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
 use crate::args::{ModelArgs, RuntimeArgs};
-use crate::checkpoint::Checkpoint;
-use crate::device::Compute;
+use crate::checkpoint::{Checkpoint, CheckpointError, Hub, ModelRef};
+use crate::device::{Compute, DeviceError};
 use crate::inference::token_budget::{Stacks, token_budget};
 use crate::inference::tokens_of_threads;
 use crate::kernels::linear::WeightForm;
 use crate::model::{Decoder, Encoder, Loader};
 use crate::tokenizer::TaskPrefix;
+
+impl ModelArgs {
+    /// The model that --model names, else the one inside this program.
+    ///
+    /// # Errors
+    /// A text that is neither a directory nor a model's name.
+    pub fn reference(&self) -> Result<ModelRef, CheckpointError> {
+        let named = self.model.as_deref().map(ModelRef::parse);
+        named.unwrap_or(Ok(ModelRef::Bundled))
+    }
+
+    /// Opens the checkpoint.
+    ///
+    /// # Errors
+    /// A model that is missing or damaged.
+    pub fn open(&self) -> Result<Checkpoint, CheckpointError> {
+        Checkpoint::load_from(self.reference()?.resolve(&Hub::from_env())?)
+    }
+}
+
+impl RuntimeArgs {
+    /// Opens the device.
+    ///
+    /// # Errors
+    /// A device that this build or machine lacks.
+    pub fn compute(&self) -> Result<Compute, DeviceError> {
+        self.with_weights(Compute::open(self.device, self.dtype)?)
+    }
+
+    /// Opens every device that --device names.
+    ///
+    /// # Errors
+    /// A device that this build or machine lacks.
+    pub fn computes(&self) -> Result<Vec<Compute>, DeviceError> {
+        let all = Compute::open_all(self.device, self.dtype)?;
+        all.into_iter()
+            .map(|compute| self.with_weights(compute))
+            .collect()
+    }
+
+    /// `compute` with weights in the form of --weights.
+    fn with_weights(&self, compute: Compute) -> Result<Compute, DeviceError> {
+        match self.weights {
+            WeightForm::Full => Ok(compute),
+            WeightForm::Int8 => compute.quantized(),
+        }
+    }
+
+    /// Tokens per batch: --max-batch-tokens, else what keeps the device busy.
+    pub fn batch_tokens(&self, compute: &Compute) -> usize {
+        self.max_batch_tokens.unwrap_or(if compute.device.is_cpu() {
+            2048
+        } else {
+            32_768
+        })
+    }
+}
+
+fn usual_prefix(checkpoint: &Checkpoint) -> TaskPrefix {
+    checkpoint.tokenizer.default_prefix()
+}
 
 /// A checkpoint, ready to load weights from, and where they go.
 pub struct Opened {
@@ -25,23 +86,28 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// Opens the device and the checkpoint and says so in the log.
+    /// Opens one device and the checkpoint, and logs both. Without --prefix the vocabulary's usual prefix stands in front of
+    /// each sequence.
     ///
     /// # Errors
     /// A device or a model that is not there.
-    pub fn new(
-        model: &ModelArgs,
-        runtime: &RuntimeArgs,
-        default_prefix: impl Fn(&Checkpoint) -> TaskPrefix,
-    ) -> Result<Self> {
-        Self::with(vec![runtime.compute()?], model, default_prefix)
+    pub fn new(model: &ModelArgs, runtime: &RuntimeArgs) -> Result<Self> {
+        Self::with(vec![runtime.compute()?], model, usual_prefix)
     }
 
-    /// The same on every device asked for.
+    /// [`Opened::new`] on every device that --device names.
     ///
     /// # Errors
     /// A device or a model that is not there.
-    pub fn on_all(
+    pub fn on_all(model: &ModelArgs, runtime: &RuntimeArgs) -> Result<Self> {
+        Self::on_all_with(model, runtime, usual_prefix)
+    }
+
+    /// [`Opened::on_all`] with another prefix where --prefix is not given.
+    ///
+    /// # Errors
+    /// A device or a model that is not there.
+    pub fn on_all_with(
         model: &ModelArgs,
         runtime: &RuntimeArgs,
         default_prefix: impl Fn(&Checkpoint) -> TaskPrefix,
@@ -60,9 +126,7 @@ impl Opened {
                 "no --model: using nano, the small model inside this program, for trying things out; for research `ankh3 fetch ankh3-large` and name it"
             );
         }
-        let prefix = model
-            .prefix
-            .map_or_else(|| default_prefix(&checkpoint), TaskPrefix::from);
+        let prefix = model.prefix.unwrap_or_else(|| default_prefix(&checkpoint));
         let others = computes.split_off(1);
         let opened = Opened {
             compute: computes.remove(0),

@@ -16,9 +16,10 @@ use crate::args::{InputArgs, RuntimeArgs, usage};
 use crate::inference::contacts::{PairMap, Top, select};
 use crate::input::sequences::{Input, OnBad};
 use crate::io::stdio::{Content, Output};
+use crate::number::NumberType;
 use crate::output::contact_list::{write_header, write_rows, write_rr};
 use crate::output::embeddings::{
-    Column, Destination, EmbeddingRecord, Format, OutDtype, Rows, Schema, Writer,
+    Column, Destination, EmbeddingRecord, Format, Rows, Schema, Writer,
 };
 use crate::output::table::write_manifest;
 use crate::progress::Progress;
@@ -43,13 +44,6 @@ pub struct PredictContactsArgs {
     features: FeatureArgs,
     #[command(flatten)]
     runtime: RuntimeArgs,
-}
-
-impl PredictContactsArgs {
-    /// CPU threads asked for.
-    pub fn threads(&self) -> Option<usize> {
-        self.runtime.threads
-    }
 }
 
 const EXAMPLES: &str = "\
@@ -254,7 +248,7 @@ fn open_sink(
                         width: 1,
                         rows: Rows::PerPair,
                     }],
-                    dtype: OutDtype::F32,
+                    dtype: NumberType::F32,
                     metadata: manifest.clone(),
                 };
                 let format = if format == FormatArg::Npz {

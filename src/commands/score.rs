@@ -8,7 +8,7 @@ mod work;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::{Map, Value, json};
 
 use self::kept::Kept;
@@ -50,13 +50,6 @@ pub struct ScoreArgs {
     scale: ScaleArgs,
     #[command(flatten)]
     runtime: RuntimeArgs,
-}
-
-impl ScoreArgs {
-    /// CPU threads asked for.
-    pub fn threads(&self) -> Option<usize> {
-        self.runtime.threads
-    }
 }
 
 const NOTES: &str = "\
@@ -105,7 +98,7 @@ struct WhatArgs {
 
     /// How variants are scored [default: masked].
     #[arg(long, value_enum, requires = "effects")]
-    method: Option<MethodArg>,
+    method: Option<Method>,
 
     /// Mask this share of the residues at once: faster and approximate.
     #[arg(long, value_name = "F", value_parser = fraction)]
@@ -129,17 +122,6 @@ struct WhatArgs {
     plot: Option<PathBuf>,
 }
 
-/// [`Method`] on the command line.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum MethodArg {
-    /// Several residues masked at once, the decoder fed with the wild type: the fastest.
-    WildType,
-    /// One residue masked at a time, all its substitutions from one pass.
-    Masked,
-    /// The pseudo-log-likelihood of the whole mutant against the protein's: the slowest.
-    Pll,
-}
-
 /// Where the scores go.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Output")]
@@ -150,18 +132,7 @@ struct OutputArgs {
 
     /// The format [default: by the file's extension; tsv on stdout].
     #[arg(long, value_enum)]
-    format: Option<FormatArg>,
-}
-
-/// [`TableFormat`] on the command line.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum FormatArg {
-    /// Tab-separated, with a header.
-    Tsv,
-    /// Comma-separated, with a header.
-    Csv,
-    /// One JSON object a line.
-    Jsonl,
+    format: Option<TableFormat>,
 }
 
 fn fraction(text: &str) -> Result<f64, String> {
@@ -173,11 +144,7 @@ fn fraction(text: &str) -> Result<f64, String> {
 
 impl WhatArgs {
     fn method(&self) -> Method {
-        match self.method {
-            Some(MethodArg::WildType) => Method::WildType,
-            None | Some(MethodArg::Masked) => Method::Masked,
-            Some(MethodArg::Pll) => Method::PseudoLikelihood,
-        }
+        self.method.unwrap_or(Method::Masked)
     }
 
     /// How many residues are masked at once; `effects` says whether variants are scored.
@@ -219,20 +186,14 @@ pub fn run(args: &ScoreArgs) -> Result<Outcome> {
     let on_bad = options.on_bad;
     let mut task = Task::new(&args.what, on_bad)?;
     let masking = args.what.masking(task.has_variants())?;
-    let opened = Opened::on_all(&args.model, &args.runtime, |checkpoint| {
-        checkpoint.tokenizer.default_prefix()
-    })?;
+    let opened = Opened::on_all(&args.model, &args.runtime)?;
     let mut manifest = opened.provenance("score")?;
     describe(&mut manifest, args, &task, masking);
     let max_tokens = opened.batch_tokens(&args.runtime, Stacks::Both);
     let output = &args.output.output;
     let stream = Stream::new(&args.scale, output, &manifest, on_bad, max_tokens)?;
-    let format = match args.output.format {
-        Some(FormatArg::Tsv) => TableFormat::Tsv,
-        Some(FormatArg::Csv) => TableFormat::Csv,
-        Some(FormatArg::Jsonl) => TableFormat::Jsonl,
-        None => TableFormat::from_extension(output),
-    };
+    let format = args.output.format;
+    let format = format.unwrap_or_else(|| TableFormat::from_extension(output));
     let table = Table::create(output, format, task.columns())
         .with_context(|| format!("writing {}", output.display()))?;
     let mut input = match task.take_proteins() {

@@ -34,7 +34,7 @@ pub fn run(args: &TokenizeArgs) -> Result<Outcome> {
     let prefix = args
         .model
         .prefix
-        .map_or_else(|| tokenizer.default_prefix(), TaskPrefix::from);
+        .unwrap_or_else(|| tokenizer.default_prefix());
     let mut input = Input::open(&args.input.files, args.input.options(Rules::default())?)?;
     let mut out = Output::create(Path::new("-"), Content::Text)?;
     let sequences = input.by_ref().map(|item| Ok(item?.sequence));

@@ -24,11 +24,12 @@ use crate::sequence::MASK;
 
 /// In which order the masks of a protein are filled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Order {
-    /// From left to right, in one pass.
+    /// From left to right, all masks in one pass
     #[default]
     Left,
-    /// One at a time, the most certain first, each time encoded anew.
+    /// One mask at a time, the most certain first; the protein is encoded again after each
     Certain,
 }
 

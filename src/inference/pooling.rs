@@ -5,16 +5,17 @@ use serde::{Deserialize, Serialize};
 /// How a protein's residue rows become its embedding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Pooling {
-    /// One row a residue.
+    /// One row per residue
     PerResidue,
-    /// The mean over residues.
+    /// The mean over residues
     Mean,
-    /// The largest value over residues, dimension by dimension.
+    /// The largest value of each dimension over residues
     Max,
-    /// The smallest.
+    /// The smallest value of each dimension over residues
     Min,
-    /// The standard deviation over residues (population form: 0 for a single residue).
+    /// The standard deviation over residues (population form: 0 for a single residue)
     Std,
 }
 

@@ -23,11 +23,12 @@ const READ_AHEAD: usize = 4 << 20;
 /// What becomes of the run when a record is bad.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum OnBad {
-    /// It ends with an error.
+    /// The run ends with an error
     #[default]
     Error,
-    /// The record is listed, counted and left out; the run goes on.
+    /// The record is listed, counted and left out; the run goes on
     Skip,
 }
 

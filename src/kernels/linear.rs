@@ -15,11 +15,12 @@ use super::{cpu_f32, cpu_tensor, on_values};
 
 /// How linear layers keep their weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum WeightForm {
-    /// In the number type of the products.
+    /// The number type of the matrix products
     #[default]
     Full,
-    /// In 8-bit integers, a scale an output; what they are multiplied with is quantised row by row. On a CPU.
+    /// 8-bit integers with one scale per output; activations are rounded to 8 bits before each product. CPU only
     Int8,
 }
 

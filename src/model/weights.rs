@@ -5,59 +5,19 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Result, Tensor};
-use half::{bf16, f16};
 
 use crate::kernels::cpu::integer_weight::{Bits, IntegerWeight};
 use crate::kernels::cpu::packed_weight::{PackedWeight, Precision};
 use crate::kernels::gated_linear::{GatedWeight, interleaved, interleaved_width};
 use crate::kernels::linear::{Weight, WeightForm};
-
-/// The number types that weights are stored in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum StoredDtype {
-    /// IEEE single.
-    F32,
-    /// bfloat16.
-    Bf16,
-    /// IEEE half.
-    F16,
-}
-
-impl StoredDtype {
-    /// Bytes a value.
-    pub fn size(self) -> usize {
-        match self {
-            StoredDtype::F32 => 4,
-            StoredDtype::Bf16 | StoredDtype::F16 => 2,
-        }
-    }
-
-    /// As in config.json and in provenance: `float32`, `bfloat16`, `float16`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            StoredDtype::F32 => "float32",
-            StoredDtype::Bf16 => "bfloat16",
-            StoredDtype::F16 => "float16",
-        }
-    }
-
-    /// One value from its little-endian bytes.
-    fn read(self, bytes: &[u8]) -> f32 {
-        match (self, bytes) {
-            (StoredDtype::F32, &[a, b, c, d]) => f32::from_le_bytes([a, b, c, d]),
-            (StoredDtype::Bf16, &[a, b]) => bf16::from_le_bytes([a, b]).to_f32(),
-            (StoredDtype::F16, &[a, b]) => f16::from_le_bytes([a, b]).to_f32(),
-            _ => unreachable!("chunks are cut to the size of their type"),
-        }
-    }
-}
+use crate::number::NumberType;
 
 /// A tensor of a checkpoint: little-endian, row-major, mapped from the file and not copied (but for the rare tensor that a pickle
 /// stores transposed).
 #[derive(Clone, Debug)]
 pub struct TensorView<'a> {
     /// The stored type.
-    pub dtype: StoredDtype,
+    pub dtype: NumberType,
     /// As in the file.
     pub shape: Vec<usize>,
     /// `shape.product() * dtype.size()` bytes, of any alignment.
@@ -80,41 +40,19 @@ impl TensorView<'_> {
         let dtype = self.dtype;
         self.bytes
             .chunks_exact(dtype.size())
-            .map(move |chunk| dtype.read(chunk))
+            .map(move |chunk| dtype.read_one(chunk))
     }
 
     /// All values widened to f32.
     pub fn to_f32_vec(&self) -> Vec<f32> {
-        match self.dtype {
-            // One loop a type, so that the compiler can turn each into wide loads.
-            StoredDtype::F32 => self.convert(f32::from_le_bytes),
-            StoredDtype::Bf16 => self.convert(|bytes| bf16::from_le_bytes(bytes).to_f32()),
-            StoredDtype::F16 => self.convert(|bytes| f16::from_le_bytes(bytes).to_f32()),
-        }
+        self.dtype.to_values(&self.bytes)
     }
 
     /// Row `row` of a matrix, widened to f32.
     pub fn read_row(&self, row: usize, target: &mut [f32]) {
         let bytes = target.len() * self.dtype.size();
         let bytes = &self.bytes[row * bytes..][..bytes];
-        // As above.
-        match self.dtype {
-            StoredDtype::F32 => widen(bytes, f32::from_le_bytes, target),
-            StoredDtype::Bf16 => widen(bytes, |b| bf16::from_le_bytes(b).to_f32(), target),
-            StoredDtype::F16 => widen(bytes, |b| f16::from_le_bytes(b).to_f32(), target),
-        }
-    }
-
-    fn convert<const N: usize>(&self, read: impl Fn([u8; N]) -> f32) -> Vec<f32> {
-        let (chunks, _) = self.bytes.as_chunks::<N>();
-        chunks.iter().map(|bytes| read(*bytes)).collect()
-    }
-}
-
-fn widen<const N: usize>(bytes: &[u8], read: impl Fn([u8; N]) -> f32, target: &mut [f32]) {
-    let (chunks, _) = bytes.as_chunks::<N>();
-    for (value, bytes) in target.iter_mut().zip(chunks) {
-        *value = read(*bytes);
+        self.dtype.read_into(bytes, target);
     }
 }
 
@@ -347,4 +285,27 @@ fn shaped<'a>(variable: &'a Tensor, shape: &[usize]) -> Result<&'a Tensor> {
         candle_core::bail!("a variable of shape {:?}, not {shape:?}", variable.dims());
     }
     Ok(variable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_stored_type_widens_exactly() {
+        let values = [0.0, -1.5, 65504.0, 2.0_f32.powi(-14), -0.0];
+        for dtype in NumberType::ALL {
+            let view = TensorView {
+                dtype,
+                shape: vec![5],
+                bytes: Cow::Owned(dtype.to_bytes(&values)),
+            };
+            let expected = match dtype {
+                NumberType::Bf16 => [0.0, -1.5, 65536.0, 2.0_f32.powi(-14), -0.0],
+                _ => values,
+            };
+            assert_eq!(view.to_f32_vec(), expected, "{dtype:?}");
+            assert_eq!(view.iter_f32().collect::<Vec<_>>(), expected, "{dtype:?}");
+        }
+    }
 }

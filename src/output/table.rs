@@ -14,12 +14,13 @@ use crate::io::stdio::{Content, Output, is_dash};
 
 /// How rows are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum TableFormat {
-    /// Tab-separated, with a header line.
+    /// Tab-separated, with a header line
     Tsv,
-    /// Comma-separated, with a header line.
+    /// Comma-separated, with a header line
     Csv,
-    /// One JSON object a line.
+    /// One JSON object per line
     Jsonl,
 }
 

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Must equal Hugging Face's `ConvBertLayer` of 4 heads with `head_ratio` 2, kernel 7, intermediate
-//! width/2, one group (`tests/probe.rs` against `tests/golden/probe`). The layer is written in
+//! width/2, one group (`tests/it/probe.rs` against `tests/golden/probe`). The layer is written in
 //! candle's own operations, which have gradients; `candle_nn`'s fused norm and softmax have none.
 
 use candle_core::{D, Result, Tensor};

@@ -25,12 +25,14 @@ const MLP_DROPOUT: f64 = 0.2;
 /// The layers between embeddings and the last layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Body {
-    /// No layer: the head is linear.
+    /// No layer: the last layer reads embeddings directly
     Linear,
-    /// One hidden layer of half the width.
+    /// One hidden layer of half the width
     Mlp,
-    /// One ConvBERT layer, the paper's head.
+    /// A ConvBERT layer, as in the paper
+    #[cfg_attr(feature = "cli", value(name = "convbert"))]
     ConvBert,
 }
 

@@ -11,45 +11,19 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use half::f16;
-use half::slice::HalfFloatSliceExt;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
+use crate::number::NumberType;
+
 /// The key of a record: a hash of the input of its rows.
 pub type RowKey = [u8; 32];
-
-/// The number type of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Precision {
-    /// Single precision.
-    F32,
-    /// Half precision: half the space, three digits.
-    F16,
-}
-
-impl Precision {
-    fn size(self) -> u64 {
-        match self {
-            Precision::F32 => 4,
-            Precision::F16 => 2,
-        }
-    }
-
-    /// The name on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Precision::F32 => "f32",
-            Precision::F16 => "f16",
-        }
-    }
-}
 
 /// A folder of records, open and locked.
 #[derive(Debug)]
 pub struct RowCache {
     folder: PathBuf,
-    precision: Precision,
+    number_type: NumberType,
     rows: File,
     index_file: File,
     index: HashMap<RowKey, (u64, u64)>,
@@ -82,8 +56,8 @@ impl RowCache {
     ///
     /// # Errors
     /// Errors of the file system.
-    pub fn open(root: &Path, manifest: &str, precision: Precision) -> io::Result<Self> {
-        let name = &hex(&key(&[manifest.as_bytes(), precision.name().as_bytes()]))[..16];
+    pub fn open(root: &Path, manifest: &str, number_type: NumberType) -> io::Result<Self> {
+        let name = &hex(&key(&[manifest.as_bytes(), number_type.name().as_bytes()]))[..16];
         let folder = root.join(name);
         fs::create_dir_all(&folder)?;
         let lock = File::create(folder.join("lock"))?;
@@ -99,7 +73,7 @@ impl RowCache {
         };
         let (rows, index_file) = (open("rows.bin")?, open("index.tsv")?);
         let mut cache = Self {
-            precision,
+            number_type,
             rows,
             index_file,
             index: HashMap::new(),
@@ -116,11 +90,11 @@ impl RowCache {
     ///
     /// # Errors
     /// Errors of the file system.
-    pub fn temporary(manifest: &str, precision: Precision) -> io::Result<Self> {
+    pub fn temporary(manifest: &str, number_type: NumberType) -> io::Result<Self> {
         let directory = tempfile::Builder::new()
             .prefix("ankh3-embeddings-")
             .tempdir()?;
-        let mut cache = Self::open(directory.path(), manifest, precision)?;
+        let mut cache = Self::open(directory.path(), manifest, number_type)?;
         cache.temporary = Some(directory);
         Ok(cache)
     }
@@ -134,7 +108,7 @@ impl RowCache {
             let Some((key, offset, values)) = parse(&line) else {
                 break;
             };
-            let end = offset + values * self.precision.size();
+            let end = offset + values * self.number_type.size() as u64;
             if end > available {
                 break;
             }
@@ -166,20 +140,7 @@ impl RowCache {
         if self.has(&key) {
             return Ok(());
         }
-        let bytes: Vec<u8> = match self.precision {
-            Precision::F32 => values
-                .iter()
-                .flat_map(|value| value.to_le_bytes())
-                .collect(),
-            Precision::F16 => {
-                let mut halves = vec![f16::ZERO; values.len()];
-                halves.convert_from_f32_slice(values);
-                halves
-                    .iter()
-                    .flat_map(|value| value.to_le_bytes())
-                    .collect()
-            }
-        };
+        let bytes = self.number_type.to_bytes(values);
         self.rows.write_all_at(&bytes, self.end)?;
         writeln!(
             self.index_file,
@@ -201,21 +162,9 @@ impl RowCache {
         let Some((offset, values)) = self.index.get(key) else {
             return Err(io::ErrorKind::NotFound.into());
         };
-        let mut bytes = vec![0; (values * self.precision.size()) as usize];
+        let mut bytes = vec![0; *values as usize * self.number_type.size()];
         self.rows.read_exact_at(&mut bytes, *offset)?;
-        Ok(match self.precision {
-            Precision::F32 => {
-                let (numbers, _) = bytes.as_chunks::<4>();
-                numbers.iter().map(|n| f32::from_le_bytes(*n)).collect()
-            }
-            Precision::F16 => {
-                let (numbers, _) = bytes.as_chunks::<2>();
-                numbers
-                    .iter()
-                    .map(|n| f16::from_le_bytes(*n).to_f32())
-                    .collect()
-            }
-        })
+        Ok(self.number_type.to_values(&bytes))
     }
 }
 
@@ -239,7 +188,7 @@ mod tests {
     #[test]
     fn records_outlive_the_process_and_a_record_that_was_cut_off_is_dropped() {
         let root = tempfile::tempdir().unwrap();
-        let open = || RowCache::open(root.path(), "m", Precision::F32).unwrap();
+        let open = || RowCache::open(root.path(), "m", NumberType::F32).unwrap();
         let mut cache = open();
         let (a, b) = (key(&[b"a"]), key(&[b"b"]));
         cache.insert(a, &[1.0, 2.5]).unwrap();
@@ -268,13 +217,13 @@ mod tests {
     #[test]
     fn manifests_and_precisions_have_folders_of_their_own() {
         let root = tempfile::tempdir().unwrap();
-        let mut cache = RowCache::open(root.path(), "m", Precision::F16).unwrap();
+        let mut cache = RowCache::open(root.path(), "m", NumberType::F16).unwrap();
         let a = key(&[b"a"]);
         cache.insert(a, &[0.1]).unwrap();
         assert!((cache.read(&a).unwrap()[0] - 0.1).abs() < 1e-4);
-        for (manifest, precision) in [("m", Precision::F32), ("n", Precision::F16)] {
+        for (manifest, number_type) in [("m", NumberType::F32), ("n", NumberType::F16)] {
             assert!(
-                !RowCache::open(root.path(), manifest, precision)
+                !RowCache::open(root.path(), manifest, number_type)
                     .unwrap()
                     .has(&a)
             );

@@ -12,13 +12,14 @@ use super::Problem;
 /// What becomes of a record whose id was used before in the run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Duplicates {
-    /// It is an error; so is a record without an id.
+    /// Treat the second record as invalid; a record without an id is invalid too
     #[default]
     Error,
-    /// It is numbered: `P12345_2`, `P12345_3`, …; a record without an id is named `record_N` by its number in the file.
+    /// Number the records: `P12345_2`, `P12345_3`, …; name a record without an id `record_N` by its number in the file
     Suffix,
-    /// It is left out; the first one stays. A record without an id is an error.
+    /// Keep only the first record; a record without an id is invalid
     First,
 }
 

@@ -15,12 +15,13 @@ use thiserror::Error;
 /// The task prefix in front of a sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum TaskPrefix {
-    /// No prefix token: Ankh v1 and v2, and several published wrappers.
+    /// No prefix token: as Ankh v1 and v2 and several published wrappers do
     None,
-    /// `[NLU]`: masked language modelling, Ankh3's usual prefix for embeddings.
+    /// `[NLU]`: masked language modelling, Ankh3's usual prefix for embeddings
     Nlu,
-    /// `[S2S]`: sequence completion.
+    /// `[S2S]`: sequence completion; better embeddings for some tasks
     S2s,
 }
 

@@ -9,6 +9,7 @@ use super::optimizer::Settings;
 use super::recompute::Activations;
 use super::schedule::Schedule;
 use crate::model::Config;
+use crate::number::NumberType;
 
 /// A run's recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -159,17 +160,7 @@ pub struct Checkpoints {
     /// How many of the last are kept.
     pub keep: usize,
     /// The number type of the finished model; checkpoints of the run are f32.
-    pub final_dtype: FinalDtype,
-}
-
-/// The number type of a finished model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum FinalDtype {
-    /// Single precision.
-    F32,
-    /// bfloat16: half the size.
-    Bf16,
+    pub final_dtype: NumberType,
 }
 
 impl Default for Checkpoints {
@@ -177,7 +168,7 @@ impl Default for Checkpoints {
         Self {
             every: 500,
             keep: 3,
-            final_dtype: FinalDtype::F32,
+            final_dtype: NumberType::F32,
         }
     }
 }
@@ -314,6 +305,12 @@ impl Recipe {
             "dropout",
             &self.dropout,
             "at least 0 and below 1",
+        )?;
+        rule(
+            self.checkpoints.final_dtype != NumberType::F16,
+            "checkpoints.final_dtype",
+            &self.checkpoints.final_dtype.name(),
+            "f32 or bf16",
         )?;
         rule(self.steps >= 1, "steps", &self.steps, "at least 1")?;
         rule(

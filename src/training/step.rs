@@ -1,5 +1,5 @@
 //! The loss of a batch and its gradients. Must equal Hugging Face's `T5ForConditionalGeneration(labels=…).loss` and PyTorch's gradients of it, which
-//! `tests/gradients.rs` checks.
+//! `tests/it/gradients.rs` checks.
 
 use std::collections::BTreeMap;
 

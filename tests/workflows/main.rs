@@ -11,7 +11,7 @@ mod support;
 mod lints;
 
 /// A hub on this machine, for what downloads.
-#[path = "../fetch/hub_server.rs"]
+#[path = "../it/fetch/hub_server.rs"]
 #[allow(dead_code, reason = "its faults are for other tests")]
 mod hub_server;
 

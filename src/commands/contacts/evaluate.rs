@@ -50,13 +50,6 @@ pub struct ContactsEvaluateArgs {
     runtime: RuntimeArgs,
 }
 
-impl ContactsEvaluateArgs {
-    /// CPU threads asked for.
-    pub(super) fn threads(&self) -> Option<usize> {
-        self.runtime.threads
-    }
-}
-
 /// Runs the command.
 pub(super) fn run(args: &ContactsEvaluateArgs) -> Result<Outcome> {
     let picture = args.plot.as_deref().map(Picture::of_path).transpose();

@@ -11,9 +11,8 @@ use super::predictor::attention_reader;
 use super::{SEED, table};
 use crate::args::{RuntimeArgs, at_least_one, usage};
 use crate::commands::Outcome;
-use crate::commands::heads::{
-    self, FeaturesArg, OpenedFeatures, TrainFeatureArgs, TrainingArgs, open_model,
-};
+use crate::commands::heads::{self, FeaturesArg, OpenedFeatures, TrainFeatureArgs, TrainingArgs};
+use crate::commands::opened::Opened;
 use crate::inference::contacts::PairMap;
 use crate::output::table::{Table, TableFormat};
 use crate::probe::contact_evaluation::ContactEvaluation;
@@ -93,13 +92,6 @@ enum FitMethod {
     Attention,
 }
 
-impl FitArgs {
-    /// CPU threads asked for.
-    pub(super) fn threads(&self) -> Option<usize> {
-        self.runtime.threads
-    }
-}
-
 /// Runs the command.
 pub(super) fn run(args: &FitArgs) -> Result<Outcome> {
     let files = StructureFiles {
@@ -133,7 +125,7 @@ pub(crate) fn fit_head(
     let plan = FitPlan {
         shape: HeadShape {
             width: opened.source.width(),
-            body: training.body.into(),
+            body: training.body,
             readout: Readout::Pairs,
             outputs: 2,
         },
@@ -203,7 +195,7 @@ fn fit_attention(files: &StructureFiles<'_>, args: &FitArgs) -> Result<Outcome> 
     }
     let sets = ChainSets::read(files)?;
     let common = &args.features.common;
-    let opened = open_model(common, common.prefix, &args.runtime)?;
+    let opened = Opened::new(&common.model(common.prefix), &args.runtime)?;
     let reader = attention_reader(&opened)?;
     let fitted = reader.fit(&sets.train, args.l1)?;
     let origin = FeatureOrigin::Model {

@@ -39,16 +39,6 @@ enum ContactsCommand {
     Evaluate(Box<evaluate::ContactsEvaluateArgs>),
 }
 
-impl ContactsArgs {
-    /// CPU threads asked for.
-    pub fn threads(&self) -> Option<usize> {
-        match &self.command {
-            ContactsCommand::Fit(args) => args.threads(),
-            ContactsCommand::Evaluate(args) => args.threads(),
-        }
-    }
-}
-
 /// Runs the command.
 ///
 /// # Errors

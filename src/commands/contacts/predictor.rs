@@ -8,11 +8,10 @@ use serde_json::{Map, Value, json};
 
 use crate::args::RuntimeArgs;
 use crate::checkpoint::{BUNDLED, Hub, Place};
-use crate::commands::heads::{
-    FeatureArgs, OpenedFeatures, StoredHead, open_model, open_model_of_head,
-};
+use crate::commands::heads::{FeatureArgs, OpenedFeatures, StoredHead, open_model_of_head};
 use crate::commands::opened::Opened;
 use crate::inference::contacts::PairMap;
+use crate::inference::contacts::jacobian::Outputs;
 use crate::inference::token_budget::Stacks;
 use crate::model::{Decoder, Encoder};
 use crate::probe::attention_maps::AttentionReader;
@@ -36,7 +35,7 @@ pub struct PredictorArgs {
 
     /// The outputs of the model that the Jacobian observes.
     #[arg(long, value_enum, default_value = "residues")]
-    jacobian_outputs: OutputsArg,
+    jacobian_outputs: Outputs,
 
     /// Share of residues that are masked together while others are substituted; a smaller share
     /// takes more passes and gives a cleaner map.
@@ -64,16 +63,6 @@ pub enum MethodArg {
     Jacobian,
     /// How often residues at that separation in the chain touch; needs no model. A baseline.
     Separation,
-}
-
-/// The outputs that the Jacobian observes.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum OutputsArg {
-    /// Probabilities of residues at masked positions: at least 20 · length / mask-fraction passes
-    /// of the whole model.
-    Residues,
-    /// The encoder's last hidden states: 20 · length passes of the encoder.
-    Hidden,
 }
 
 fn share(text: &str) -> Result<f64, String> {
@@ -163,20 +152,20 @@ impl Predictor {
         runtime: &RuntimeArgs,
         command: &str,
     ) -> Result<Self> {
-        let opened = open_model(features, features.prefix, runtime)?;
+        let opened = Opened::new(&features.model(features.prefix), runtime)?;
         let config = &opened.checkpoint.config;
         let encoder = opened.load(|loader| Encoder::load(loader, config))?;
         let mut manifest = opened.provenance(command)?;
         let mut put = |key: &str, value: Value| manifest.insert(key.to_owned(), value);
         put("method", json!("jacobian"));
         let decoder = match args.jacobian_outputs {
-            OutputsArg::Residues => {
+            Outputs::Residues => {
                 put("jacobian_outputs", json!("residues"));
                 put("mask_fraction", json!(args.mask_fraction));
                 put("seed", json!(args.seed));
                 Some(opened.load(|loader| Decoder::load(loader, config))?)
             }
-            OutputsArg::Hidden => {
+            Outputs::Hidden => {
                 put("jacobian_outputs", json!("hidden"));
                 None
             }

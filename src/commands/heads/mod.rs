@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 
 pub(super) use file::{StoredHead, save};
-pub(super) use open::{OpenedFeatures, open_model, open_model_of_head};
+pub(super) use open::{OpenedFeatures, open_model_of_head};
 
-use crate::args::{ModelArgs, PrefixArg, at_least_one};
+use crate::args::{ModelArgs, at_least_one, number_type};
+use crate::number::NumberType;
 use crate::probe::head::Body;
-use crate::probe::row_cache::Precision;
 use crate::probe::settings::FitSettings;
+use crate::tokenizer::TaskPrefix;
 
 /// The model whose embeddings a head reads.
 #[derive(Args, Clone, Debug)]
@@ -27,38 +28,25 @@ pub struct FeatureArgs {
     /// Task prefix in front of each sequence [default: that of the head; in training nlu where the
     /// vocabulary has it, else none].
     #[arg(long, value_enum, ignore_case = true)]
-    pub(super) prefix: Option<PrefixArg>,
+    pub(super) prefix: Option<TaskPrefix>,
 
     /// Cache embeddings in this directory, also for later runs [default: a temporary directory].
     #[arg(long, value_name = "DIR")]
     pub(super) cache: Option<PathBuf>,
 
     /// Number type of cached embeddings; f16 takes half the space.
-    #[arg(long, value_enum, default_value = "f32")]
-    pub(super) cache_dtype: CacheDtypeArg,
+    #[arg(long, value_parser = number_type(&CACHE_TYPES), default_value = "f32")]
+    pub(super) cache_dtype: NumberType,
 }
 
-/// [`Precision`] on the command line.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum CacheDtypeArg {
-    /// Single precision.
-    F32,
-    /// Half precision.
-    F16,
-}
-
-impl From<CacheDtypeArg> for Precision {
-    fn from(dtype: CacheDtypeArg) -> Self {
-        match dtype {
-            CacheDtypeArg::F32 => Precision::F32,
-            CacheDtypeArg::F16 => Precision::F16,
-        }
-    }
-}
+const CACHE_TYPES: [(NumberType, &str); 2] = [
+    (NumberType::F32, "Single precision"),
+    (NumberType::F16, "Half precision"),
+];
 
 impl FeatureArgs {
     /// The model with a prefix.
-    pub(super) fn model(&self, prefix: Option<PrefixArg>) -> ModelArgs {
+    pub(super) fn model(&self, prefix: Option<TaskPrefix>) -> ModelArgs {
         let model = self.model.clone();
         ModelArgs { model, prefix }
     }
@@ -109,7 +97,7 @@ pub enum FeaturesArg {
 pub struct TrainingArgs {
     /// Layers between the embeddings and the last layer.
     #[arg(long, value_enum, default_value = "convbert")]
-    pub(super) body: BodyArg,
+    pub(super) body: Body,
 
     /// Passes over the training set; the best epoch on the validation set is kept.
     #[arg(long, value_name = "N", default_value = "5", value_parser = at_least_one)]
@@ -131,27 +119,6 @@ pub struct TrainingArgs {
     /// Random seed of the initial weights, the order of proteins, dropout and the bootstrap.
     #[arg(long, default_value = "7")]
     seed: u64,
-}
-
-/// [`Body`] on the command line.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum BodyArg {
-    /// One ConvBERT layer, the head of the Ankh papers.
-    Convbert,
-    /// No hidden layer: a linear head.
-    Linear,
-    /// One hidden layer of half the width, with GELU and dropout 0.2.
-    Mlp,
-}
-
-impl From<BodyArg> for Body {
-    fn from(body: BodyArg) -> Self {
-        match body {
-            BodyArg::Convbert => Body::ConvBert,
-            BodyArg::Linear => Body::Linear,
-            BodyArg::Mlp => Body::Mlp,
-        }
-    }
 }
 
 impl TrainingArgs {

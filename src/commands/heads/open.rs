@@ -6,7 +6,7 @@ use candle_core::Device;
 use serde_json::{Map, Value, json};
 
 use super::{FeatureArgs, FeaturesArg, StoredHead, TrainFeatureArgs};
-use crate::args::{PrefixArg, RuntimeArgs, usage};
+use crate::args::{RuntimeArgs, usage};
 use crate::commands::embed::resolve_layers;
 use crate::commands::opened::Opened;
 use crate::device::Compute;
@@ -15,7 +15,7 @@ use crate::model::Encoder;
 use crate::probe::description::FeatureOrigin;
 use crate::probe::features::{FeatureSource, ModelFeatures, Protein};
 use crate::probe::residue_encoding::ResidueEncoding;
-use crate::probe::row_cache::{Precision, RowCache};
+use crate::probe::row_cache::RowCache;
 use crate::progress::Progress;
 use crate::tokenizer::TaskPrefix;
 
@@ -41,9 +41,10 @@ impl OpenedFeatures {
     ) -> Result<Self> {
         let encoding = match args.features {
             FeaturesArg::Model => {
-                let opened = open_model(&args.common, args.common.prefix, runtime)?;
+                let common = &args.common;
+                let opened = Opened::new(&common.model(common.prefix), runtime)?;
                 let layers = resolve_layers(&args.layers, opened.checkpoint.config.num_layers)?;
-                return Self::of_model(&opened, layers, &args.common, runtime, command);
+                return Self::of_model(&opened, layers, common, runtime, command);
             }
             FeaturesArg::Onehot => ResidueEncoding::OneHot,
             FeaturesArg::Blosum62 => ResidueEncoding::Blosum62,
@@ -173,17 +174,6 @@ impl OpenedFeatures {
     }
 }
 
-/// Opens a model with the prefix asked for, or the default one of its vocabulary.
-pub(crate) fn open_model(
-    args: &FeatureArgs,
-    prefix: Option<PrefixArg>,
-    runtime: &RuntimeArgs,
-) -> Result<Opened> {
-    Opened::new(&args.model(prefix), runtime, |checkpoint| {
-        checkpoint.tokenizer.default_prefix()
-    })
-}
-
 /// Opens the model that a head was trained on; another model or prefix is an error.
 pub(crate) fn open_model_of_head(
     stored: &StoredHead,
@@ -191,19 +181,18 @@ pub(crate) fn open_model_of_head(
     runtime: &RuntimeArgs,
 ) -> Result<Opened> {
     let prefix = prefix_of_head(stored, args.prefix)?;
-    let opened = open_model(args, Some(prefix), runtime)?;
+    let opened = Opened::new(&args.model(Some(prefix)), runtime)?;
     ensure_same_model(stored, &opened)?;
     Ok(opened)
 }
 
 /// The prefix that a head was trained with; another one asked for is an error.
-fn prefix_of_head(stored: &StoredHead, asked: Option<PrefixArg>) -> Result<PrefixArg> {
+fn prefix_of_head(stored: &StoredHead, asked: Option<TaskPrefix>) -> Result<TaskPrefix> {
     let dir = stored.dir.display();
     let FeatureOrigin::Model { prefix, .. } = &stored.description.source else {
         bail!("{dir}: this head reads no model");
     };
     if let Some(asked) = asked {
-        let asked = TaskPrefix::from(asked);
         ensure!(
             asked.as_str() == prefix,
             "{dir}: this head was trained with prefix {prefix}, not {}; leave --prefix out",
@@ -211,9 +200,9 @@ fn prefix_of_head(stored: &StoredHead, asked: Option<PrefixArg>) -> Result<Prefi
         );
     }
     Ok(match prefix.as_str() {
-        "nlu" => PrefixArg::Nlu,
-        "s2s" => PrefixArg::S2s,
-        _ => PrefixArg::None,
+        "nlu" => TaskPrefix::Nlu,
+        "s2s" => TaskPrefix::S2s,
+        _ => TaskPrefix::None,
     })
 }
 
@@ -247,11 +236,10 @@ fn open_cache(
     manifest.remove("command");
     manifest.remove("tool");
     let manifest = serde_json::to_string_pretty(&manifest)?;
-    let precision = Precision::from(args.cache_dtype);
     match &args.cache {
-        Some(root) => RowCache::open(root, &manifest, precision)
+        Some(root) => RowCache::open(root, &manifest, args.cache_dtype)
             .with_context(|| format!("opening the cache {}", root.display())),
-        None => RowCache::temporary(&manifest, precision)
+        None => RowCache::temporary(&manifest, args.cache_dtype)
             .context("opening a temporary directory for embeddings"),
     }
 }

@@ -13,15 +13,15 @@ use crate::args::usage;
 use crate::checkpoint::init::{self, Preset};
 use crate::checkpoint::layout::{self, LmHead, TensorSpec};
 use crate::checkpoint::save::{Contents, LazyTensor, save};
-use crate::checkpoint::{Checkpoint, Hub, StoredDtype};
-use crate::commands::init::PresetArg;
+use crate::checkpoint::{Checkpoint, Hub};
 use crate::device::Compute;
 use crate::io::atomic_file::AtomicFile;
 use crate::model::Config;
+use crate::number::NumberType;
 use crate::tokenizer::Tokenizer;
 use crate::training::optimizer::Moments;
 use crate::training::presets;
-use crate::training::recipe::{FinalDtype, Recipe};
+use crate::training::recipe::Recipe;
 use crate::training::step::{Accumulator, Network};
 use crate::training::trainer::{State, Trainer};
 use crate::training::variables::{Parameter, Parameters};
@@ -185,10 +185,10 @@ fn files(patterns: &[String], key: &str) -> Result<Vec<PathBuf>> {
 
 fn shape(recipe: &Recipe) -> Result<Config> {
     let name = recipe.model.preset.as_deref().unwrap_or("nano");
-    let preset = PresetArg::from_str(name, true).map_err(|_| {
+    let preset = Preset::from_str(name, true).map_err(|_| {
         anyhow!("model.preset is \"{name}\"; it must be nano, small, base, large or xl")
     })?;
-    Ok(recipe.model.applied_to(Preset::from(preset).config()))
+    Ok(recipe.model.applied_to(preset.config()))
 }
 
 /// A shape that the recipe asks for must be that of the checkpoint.
@@ -257,14 +257,14 @@ impl Run {
         })
     }
 
-    fn contents<'a>(&'a self, trainer: &'a Trainer<'_>, dtype: StoredDtype) -> Contents<'a> {
+    fn contents<'a>(&'a self, trainer: &'a Trainer<'_>, dtype: NumberType) -> Contents<'a> {
         let tensors = self.specs().into_iter().map(|spec| {
             let values = &trainer.parameters[&spec.name].values;
             LazyTensor {
                 name: spec.name,
                 dtype,
                 shape: spec.shape,
-                bytes: Box::new(move || crate::checkpoint::encode(values, dtype).into()),
+                bytes: Box::new(move || dtype.to_bytes(values).into()),
             }
         });
         let State { step, tokens, .. } = &trainer.state;
@@ -287,7 +287,7 @@ impl Run {
         }
         let state = serde_json::to_value(&trainer.state)?;
         let dir = checkpoints(&self.dir);
-        let contents = self.contents(trainer, StoredDtype::F32);
+        let contents = self.contents(trainer, NumberType::F32);
         let run = steps::RunState { moments, state };
         let step = trainer.state.step;
         let place = steps::save_step(&dir, step, contents, &run).with_context(|| {
@@ -303,10 +303,7 @@ impl Run {
         if place.exists() {
             fs::remove_dir_all(&place).with_context(|| place.display().to_string())?;
         }
-        let dtype = match self.recipe.checkpoints.final_dtype {
-            FinalDtype::F32 => StoredDtype::F32,
-            FinalDtype::Bf16 => StoredDtype::Bf16,
-        };
+        let dtype = self.recipe.checkpoints.final_dtype;
         save(&place, self.contents(trainer, dtype))?;
         Ok(place)
     }

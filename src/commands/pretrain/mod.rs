@@ -11,12 +11,13 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
 use super::Outcome;
-use super::init::PresetArg;
-use crate::args::{DtypeArg, at_least_one};
+use crate::args::{COMPUTE_TYPES, at_least_one, number_type};
+use crate::checkpoint::init::Preset;
 use crate::checkpoint::training as steps;
-use crate::device::{Compute, DeviceSpec, Dtype};
+use crate::device::{Compute, DeviceSpec};
 use crate::input::corpus::Corpus;
 use crate::io::signals::Said;
+use crate::number::NumberType;
 use crate::progress::Steps;
 use crate::tokenizer::{TaskPrefix, Tokenizer};
 use crate::training::batch::{Batch, Maker};
@@ -43,7 +44,7 @@ pub struct PretrainArgs {
 
     /// A recipe that comes with the tool, instead of a file: name the data by `--set data.train=…`.
     #[arg(long, value_enum, value_name = "SHAPE", conflicts_with = "recipe")]
-    preset: Option<PresetArg>,
+    preset: Option<Preset>,
 
     /// The directory of the run.
     #[arg(
@@ -79,12 +80,8 @@ pub struct PretrainArgs {
     device: DeviceSpec,
 
     /// Number type of the matrix products [default: f32 on a CPU, bf16 on a GPU]; master weights are f32 always.
-    #[arg(long, value_enum, ignore_case = true, help_heading = "Running")]
-    dtype: Option<DtypeArg>,
-
-    /// CPU threads [default: as many as this process may use].
-    #[arg(long, short, value_name = "N", value_parser = at_least_one, env = "ANKH3_THREADS", help_heading = "Running")]
-    pub(super) threads: Option<usize>,
+    #[arg(long, value_parser = number_type(&COMPUTE_TYPES), ignore_case = true, help_heading = "Running")]
+    dtype: Option<NumberType>,
 }
 
 const EXAMPLES: &str = "\
@@ -108,7 +105,7 @@ pub fn run(args: &PretrainArgs) -> Result<Outcome> {
     if let Some(file) = &args.export_examples {
         return examples::export(&begin, file);
     }
-    let compute = Compute::open(args.device, args.dtype.map(Dtype::from))?;
+    let compute = Compute::open(args.device, args.dtype)?;
     let signals = Said::register()?;
     let run = begin.open_run(args)?;
     let mut corpus = open_corpus(&run.dir, &run.train, &run.recipe)?;
@@ -157,15 +154,6 @@ pub fn run(args: &PretrainArgs) -> Result<Outcome> {
         place.display()
     );
     Ok(Outcome::Done)
-}
-
-impl From<DtypeArg> for Dtype {
-    fn from(arg: DtypeArg) -> Self {
-        match arg {
-            DtypeArg::F32 => Dtype::F32,
-            DtypeArg::Bf16 => Dtype::Bf16,
-        }
-    }
 }
 
 /// Residues as the objectives take them: one token each.

@@ -70,11 +70,6 @@ pub struct ProbeEvaluateArgs {
 }
 
 impl ProbeEvaluateArgs {
-    /// CPU threads asked for.
-    pub(super) fn threads(&self) -> Option<usize> {
-        self.runtime.threads
-    }
-
     fn only(&self) -> Result<Option<(String, String)>> {
         match self.only.as_deref().map(|only| only.split_once('=')) {
             None => Ok(None),

@@ -35,17 +35,6 @@ enum ProbeCommand {
     Evaluate(Box<evaluate::ProbeEvaluateArgs>),
 }
 
-impl ProbeArgs {
-    /// CPU threads asked for.
-    pub fn threads(&self) -> Option<usize> {
-        match &self.command {
-            ProbeCommand::Train(args) => args.threads(),
-            ProbeCommand::Predict(args) => args.threads(),
-            ProbeCommand::Evaluate(args) => args.threads(),
-        }
-    }
-}
-
 /// Runs the command.
 ///
 /// # Errors

@@ -51,13 +51,6 @@ pub struct PredictArgs {
     runtime: RuntimeArgs,
 }
 
-impl PredictArgs {
-    /// CPU threads asked for.
-    pub(super) fn threads(&self) -> Option<usize> {
-        self.runtime.threads
-    }
-}
-
 /// Runs the command.
 pub(super) fn run(args: &PredictArgs) -> Result<Outcome> {
     let stored = load_head(&args.head)?;

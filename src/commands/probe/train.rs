@@ -80,13 +80,6 @@ enum PoolingArg {
     Mean,
 }
 
-impl TrainArgs {
-    /// CPU threads asked for.
-    pub(super) fn threads(&self) -> Option<usize> {
-        self.runtime.threads
-    }
-}
-
 impl WhatArgs {
     fn readout(&self) -> Result<Readout> {
         let readout = self.task.readout();
@@ -115,7 +108,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<Outcome> {
     let plan = FitPlan {
         shape: HeadShape {
             width: opened.source.width(),
-            body: args.training.body.into(),
+            body: args.training.body,
             readout,
             outputs: sets.task.classes().len().max(1),
         },

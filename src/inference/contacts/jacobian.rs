@@ -26,10 +26,11 @@ const TOGETHER: usize = 32;
 
 /// What is watched while residues are substituted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Outputs {
-    /// Probabilities of the 20 residues at masked positions.
+    /// Probabilities of the 20 residues at masked positions: at least 20 · length / mask-fraction passes of the whole model
     Residues,
-    /// The encoder's last hidden states.
+    /// The encoder's last hidden states: 20 · length passes of the encoder
     Hidden,
 }
 

@@ -4,7 +4,7 @@
 //! - [`Sampling`]: temperature, top-k, top-p, and the random stream of one sample.
 //! - [`Generator`]: continuous batching. Sequences step together; one that ends makes room for the next one at once. [`Generators`]: one a device.
 //!
-//! Greedy and beam search must equal Hugging Face's `generate` (`tests/generate.rs` checks it against traces of that implementation).
+//! Greedy and beam search must equal Hugging Face's `generate` (`tests/it/generate.rs` checks it against traces of that implementation).
 //!
 //! **Log-likelihood.** At each position the model's distribution is the softmax of its logits over the tokens that may be written there: the allowed
 //! residues, and `</s>` where the sequence may end. `log_likelihood = Σ ln p(residue_i | prompt, residues before)` over the residues written; temperature,

@@ -24,12 +24,14 @@ const COPIES: usize = 1024;
 
 /// How a variant is scored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Method {
-    /// Marginals of few copies, the decoder fed with the wild type.
+    /// Several residues masked per pass, the decoder reads the wild type: the fastest
     WildType,
-    /// Marginals of one copy a position.
+    /// One residue masked per pass; one pass gives all substitutions of that residue
     Masked,
-    /// The ratio of full pseudo-likelihoods.
+    /// The pseudo-log-likelihood of the whole mutant minus that of the wild type: the slowest
+    #[cfg_attr(feature = "cli", value(name = "pll"))]
     PseudoLikelihood,
 }
 

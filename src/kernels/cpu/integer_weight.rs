@@ -7,7 +7,7 @@
 //!
 //! **16 bits**, for outputs of a bf16 model whose inputs must not be rounded to bf16: scale = max(‖w‖ / 46000, max |w| / 32767), with which, by Cauchy and
 //! Schwarz, no sum of products overflows 32 bits, nor any part of one. A value is off by half a step at most, so a row by √k / 2 steps;
-//! on random rows a product of both loses less than a quarter of what rounding one operand to bf16 loses (tests/int8.rs).
+//! on random rows a product of both loses less than a quarter of what rounding one operand to bf16 loses (tests/it/int8.rs).
 
 use rayon::prelude::*;
 

@@ -8,22 +8,23 @@ use super::error::invalid_data;
 
 /// A file format for embeddings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Format {
-    /// Tab-separated text: one row a protein, or one row a residue.
+    /// Tab-separated text: one row per protein or per residue
     Tsv,
-    /// JSON lines: one object a protein.
+    /// JSON lines: one object per protein
     Jsonl,
-    /// One NumPy array of all rows, with an index beside it.
+    /// One NumPy array of all rows, with FILE.index.tsv beside it
     Npy,
-    /// NumPy archive: one array a protein.
+    /// NumPy archive: one array per protein
     Npz,
-    /// HDF5: one dataset a protein, as UniProt ships its embeddings.
+    /// HDF5 in the layout of the embeddings that UniProt distributes: one dataset per protein
     H5,
-    /// SafeTensors: one tensor a protein.
+    /// safetensors: one tensor per protein
     Safetensors,
-    /// Apache Parquet: one row a protein.
+    /// Apache Parquet: one row per protein
     Parquet,
-    /// Apache Arrow IPC stream: one row a protein.
+    /// Apache Arrow IPC stream: one row per protein
     Arrow,
 }
 

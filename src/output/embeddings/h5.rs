@@ -22,10 +22,11 @@ use serde_json::Value;
 
 use super::destination::Output;
 use super::error::{from_hdf5, invalid_data, invalid_input};
-use super::numbers::{from_bytes, to_bytes};
+use super::numbers::to_bytes;
 use super::reader::Records;
 use super::writer::RecordWriter;
-use super::{Column, EmbeddingRecord, OutDtype, SCHEMA_KEY, Schema};
+use super::{Column, EmbeddingRecord, SCHEMA_KEY, Schema};
+use crate::number::NumberType;
 
 const ORIGINAL_ID: &str = "original_id";
 
@@ -155,11 +156,11 @@ fn write_attributes(dataset: &H5Dataset, record: &EmbeddingRecord) -> rust_hdf5:
     residues.write_numeric(&(record.length as u64))
 }
 
-fn datatype(dtype: OutDtype) -> io::Result<DatatypeMessage> {
+fn datatype(dtype: NumberType) -> io::Result<DatatypeMessage> {
     match dtype {
-        OutDtype::F32 => Ok(DatatypeMessage::f32_type()),
-        OutDtype::F16 => Ok(DatatypeMessage::f16_type()),
-        OutDtype::Bf16 => Err(invalid_input("HDF5 has no bf16 numbers".into())),
+        NumberType::F32 => Ok(DatatypeMessage::f32_type()),
+        NumberType::F16 => Ok(DatatypeMessage::f16_type()),
+        NumberType::Bf16 => Err(invalid_input("HDF5 has no bf16 numbers".into())),
     }
 }
 
@@ -245,7 +246,7 @@ fn read_record(file: &H5File, name: &str, schema: &Schema) -> io::Result<Embeddi
             )));
         }
         let bytes = dataset.read_raw_bytes().map_err(from_hdf5)?;
-        record.values.push(from_bytes(&bytes, schema.dtype));
+        record.values.push(schema.dtype.to_values(&bytes));
     }
     Ok(record)
 }

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{Column, EmbeddingError, EmbeddingRecord, Format, OutDtype, Reader, Schema};
+use super::{Column, EmbeddingError, EmbeddingRecord, Format, Reader, Schema};
+use crate::number::NumberType;
 
 /// What one pass over a file tells.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,7 +21,7 @@ pub struct Summary {
     /// One entry a column, in order.
     pub columns: Vec<ColumnSummary>,
     /// Number type in the file.
-    pub dtype: OutDtype,
+    pub dtype: NumberType,
     /// How the embeddings were made.
     pub metadata: serde_json::Map<String, serde_json::Value>,
 }

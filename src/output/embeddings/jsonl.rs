@@ -15,7 +15,8 @@ use super::error::invalid_data;
 use super::numbers::rounded;
 use super::reader::Records;
 use super::writer::RecordWriter;
-use super::{Column, EmbeddingRecord, OutDtype, Rows, Schema};
+use super::{Column, EmbeddingRecord, Rows, Schema};
+use crate::number::NumberType;
 
 /// Writes lines as they come.
 pub(super) struct JsonlWriter {
@@ -160,7 +161,7 @@ fn schema_of_first_line(path: &Path) -> io::Result<Schema> {
     }
     Ok(Schema {
         columns,
-        dtype: OutDtype::F32,
+        dtype: NumberType::F32,
         metadata: serde_json::Map::new(),
     })
 }

@@ -16,6 +16,7 @@
 use std::collections::HashSet;
 use std::io;
 
+use crate::number::NumberType;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -42,38 +43,6 @@ pub use error::EmbeddingError;
 pub use format::Format;
 pub use reader::Reader;
 pub use writer::Writer;
-
-/// Number type of the values written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OutDtype {
-    /// IEEE single.
-    F32,
-    /// IEEE half. Finite values beyond ±65504 are an error, not an infinity.
-    F16,
-    /// bfloat16: safetensors only. The other formats have no such number and refuse it, naming
-    /// the way out ([`Writer::create`]).
-    Bf16,
-}
-
-impl OutDtype {
-    /// `f32`, `f16` or `bf16`: its spelling on the command line and in metadata.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::F16 => "f16",
-            Self::Bf16 => "bf16",
-        }
-    }
-
-    /// Bytes a value.
-    pub fn size(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::F16 | Self::Bf16 => 2,
-        }
-    }
-}
 
 /// One output of the run: a layer pooled in one way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,7 +98,7 @@ pub struct Schema {
     /// In the order of each record's `values`.
     pub columns: Vec<Column>,
     /// Number type in the file.
-    pub dtype: OutDtype,
+    pub dtype: NumberType,
     /// Provenance: model, revision, prefix, layers, pooling, dtype, device, version, …. Its order
     /// is kept. `shard` (`"i/n"`, 1-based) marks one part of a run; see [`merge`].
     pub metadata: Map<String, Value>,
@@ -168,7 +137,7 @@ impl Schema {
             .sum::<u64>();
         let bytes_a_value = match (format, self.dtype) {
             // The shortest digits that give the number back, and a separator.
-            (Format::Tsv | Format::Jsonl, OutDtype::F32) => 12,
+            (Format::Tsv | Format::Jsonl, NumberType::F32) => 12,
             (Format::Tsv | Format::Jsonl, _) => 11,
             (_, dtype) => dtype.size() as u64,
         };

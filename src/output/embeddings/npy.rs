@@ -12,10 +12,11 @@ use npyz::WriterBuilder as _;
 
 use super::destination::{Output, beside, read_manifest, write_manifest};
 use super::error::{from_library, invalid_data, invalid_input};
-use super::numbers::{from_bytes, to_bytes};
+use super::numbers::to_bytes;
 use super::reader::Records;
 use super::writer::RecordWriter;
-use super::{EmbeddingRecord, OutDtype, Schema};
+use super::{EmbeddingRecord, Schema};
+use crate::number::NumberType;
 
 const INDEX: &str = ".index.tsv";
 const INDEX_HEADER: [&str; 4] = ["id", "length", "start", "rows"];
@@ -83,17 +84,21 @@ impl RecordWriter for NpyWriter {
 }
 
 /// NumPy's name for a number type. bf16 has none and does not get this far.
-fn descriptor(dtype: OutDtype) -> io::Result<npyz::TypeStr> {
+fn descriptor(dtype: NumberType) -> io::Result<npyz::TypeStr> {
     let name = match dtype {
-        OutDtype::F32 => "<f4",
-        OutDtype::F16 => "<f2",
-        OutDtype::Bf16 => return Err(invalid_input("NumPy has no bf16 numbers".into())),
+        NumberType::F32 => "<f4",
+        NumberType::F16 => "<f2",
+        NumberType::Bf16 => return Err(invalid_input("NumPy has no bf16 numbers".into())),
     };
     name.parse().map_err(from_library)
 }
 
 /// Writes the header of an array of `shape`; its values follow in C order.
-pub(super) fn write_header(output: impl Write, dtype: OutDtype, shape: &[usize]) -> io::Result<()> {
+pub(super) fn write_header(
+    output: impl Write,
+    dtype: NumberType,
+    shape: &[usize],
+) -> io::Result<()> {
     let shape: Vec<u64> = shape.iter().map(|&size| size as u64).collect();
     npyz::WriteOptions::new_header_only()
         .dtype(npyz::DType::Plain(descriptor(dtype)?))
@@ -104,7 +109,7 @@ pub(super) fn write_header(output: impl Write, dtype: OutDtype, shape: &[usize])
 }
 
 /// Reads a header and gives the array's shape.
-pub(super) fn read_header(input: impl Read, dtype: OutDtype) -> io::Result<Vec<usize>> {
+pub(super) fn read_header(input: impl Read, dtype: NumberType) -> io::Result<Vec<usize>> {
     let header = npyz::NpyHeader::from_reader(input)?;
     if header.dtype() != npyz::DType::Plain(descriptor(dtype)?) || header.order() != npyz::Order::C
     {
@@ -154,7 +159,7 @@ pub(super) fn open(path: &Path) -> io::Result<(Schema, Records)> {
         Ok(EmbeddingRecord {
             id,
             length,
-            values: vec![from_bytes(&bytes, dtype)],
+            values: vec![dtype.to_values(&bytes)],
         })
     });
     array_length_check(path, first, shape[0] * row_bytes)?;

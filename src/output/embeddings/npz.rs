@@ -19,7 +19,7 @@ use zip::{CompressionMethod, DateTime, ZipArchive, ZipWriter};
 use super::destination::Output;
 use super::error::{from_library, invalid_data, invalid_input};
 use super::npy::{read_header, write_header};
-use super::numbers::{from_bytes, to_bytes};
+use super::numbers::to_bytes;
 use super::reader::Records;
 use super::writer::RecordWriter;
 use super::{Column, EmbeddingRecord, Schema};
@@ -220,7 +220,7 @@ impl NpzRecords {
             }
             let mut bytes = Vec::new();
             entry.read_to_end(&mut bytes)?;
-            record.values.push(from_bytes(&bytes, self.schema.dtype));
+            record.values.push(self.schema.dtype.to_values(&bytes));
         }
         Ok(record)
     }

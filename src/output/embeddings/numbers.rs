@@ -1,33 +1,34 @@
-//! Values to little-endian bytes of an [`OutDtype`] and back.
+//! Embeddings as little-endian bytes. A finite value that a narrower number type could only hold as an
+//! infinity is an error: it would be lost in silence.
 
 use std::io;
 
-use half::{bf16, f16};
+use half::f16;
 
-use super::OutDtype;
 use super::error::invalid_data;
+use crate::number::NumberType;
 
-/// `values` rounded to half precision (to nearest, ties to even). A finite value that becomes an
-/// infinity is an error: it would be lost in silence.
+/// `values` rounded to half precision.
 pub(super) fn to_f16(values: &[f32]) -> io::Result<Vec<f16>> {
     values
         .iter()
-        .map(|&value| checked(value, f16::from_f32(value), OutDtype::F16))
+        .map(|&value| Ok(f16::from_f32(checked(value, NumberType::F16)?)))
         .collect()
 }
 
-fn checked<T: Copy + Into<f32>>(value: f32, rounded: T, dtype: OutDtype) -> io::Result<T> {
-    if value.is_finite() && !rounded.into().is_finite() {
+/// `value`, if it stays finite in `dtype`.
+fn checked(value: f32, dtype: NumberType) -> io::Result<f32> {
+    if value.is_finite() && !dtype.round(value).is_finite() {
         return Err(invalid_data(format!(
             "the value {value:?} is too large for {}; use --out-dtype f32",
             dtype.name()
         )));
     }
-    Ok(rounded)
+    Ok(value)
 }
 
 /// The values as a file of `dtype` holds them, in single precision again.
-pub(super) fn rounded(values: &[f32], dtype: OutDtype) -> io::Result<Vec<f32>> {
+pub(super) fn rounded(values: &[f32], dtype: NumberType) -> io::Result<Vec<f32>> {
     values
         .iter()
         .map(|&value| round_one(value, dtype))
@@ -35,56 +36,16 @@ pub(super) fn rounded(values: &[f32], dtype: OutDtype) -> io::Result<Vec<f32>> {
 }
 
 /// One value as a file of `dtype` holds it.
-pub(super) fn round_one(value: f32, dtype: OutDtype) -> io::Result<f32> {
-    match dtype {
-        OutDtype::F32 => Ok(value),
-        OutDtype::F16 => Ok(checked(value, f16::from_f32(value), dtype)?.to_f32()),
-        OutDtype::Bf16 => Ok(checked(value, bf16::from_f32(value), dtype)?.to_f32()),
-    }
+pub(super) fn round_one(value: f32, dtype: NumberType) -> io::Result<f32> {
+    Ok(dtype.round(checked(value, dtype)?))
 }
 
 /// The bytes of `values` in `dtype`, little-endian.
-pub(super) fn to_bytes(values: &[f32], dtype: OutDtype) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(values.len() * dtype.size());
+pub(super) fn to_bytes(values: &[f32], dtype: NumberType) -> io::Result<Vec<u8>> {
     for &value in values {
-        match dtype {
-            OutDtype::F32 => bytes.extend_from_slice(&value.to_le_bytes()),
-            OutDtype::F16 => {
-                bytes.extend(checked(value, f16::from_f32(value), dtype)?.to_le_bytes());
-            }
-            OutDtype::Bf16 => {
-                bytes.extend(checked(value, bf16::from_f32(value), dtype)?.to_le_bytes());
-            }
-        }
+        checked(value, dtype)?;
     }
-    Ok(bytes)
-}
-
-/// The values of little-endian `bytes` in `dtype`.
-pub(super) fn from_bytes(bytes: &[u8], dtype: OutDtype) -> Vec<f32> {
-    match dtype {
-        OutDtype::F32 => {
-            let (chunks, _) = bytes.as_chunks::<4>();
-            chunks
-                .iter()
-                .map(|&chunk| f32::from_le_bytes(chunk))
-                .collect()
-        }
-        OutDtype::F16 => {
-            let (chunks, _) = bytes.as_chunks::<2>();
-            chunks
-                .iter()
-                .map(|&chunk| f16::from_le_bytes(chunk).to_f32())
-                .collect()
-        }
-        OutDtype::Bf16 => {
-            let (chunks, _) = bytes.as_chunks::<2>();
-            chunks
-                .iter()
-                .map(|&chunk| bf16::from_le_bytes(chunk).to_f32())
-                .collect()
-        }
-    }
+    Ok(dtype.to_bytes(values))
 }
 
 #[cfg(test)]
@@ -94,8 +55,8 @@ mod tests {
     #[test]
     fn bytes_and_back_is_rounding() {
         let values = [0.1, -3.5e-8, 65504.0, 1.0, f32::NAN, f32::INFINITY];
-        for dtype in [OutDtype::F32, OutDtype::F16, OutDtype::Bf16] {
-            let back = from_bytes(&to_bytes(&values, dtype).unwrap(), dtype);
+        for dtype in NumberType::ALL {
+            let back = dtype.to_values(&to_bytes(&values, dtype).unwrap());
             let expected = rounded(&values, dtype).unwrap();
             let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
             assert_eq!(bits(&back), bits(&expected), "{dtype:?}");
@@ -104,7 +65,9 @@ mod tests {
 
     #[test]
     fn a_value_beyond_half_precision_is_an_error() {
-        let error = to_bytes(&[70000.0], OutDtype::F16).unwrap_err().to_string();
+        let error = to_bytes(&[70000.0], NumberType::F16)
+            .unwrap_err()
+            .to_string();
         assert_eq!(
             error,
             "the value 70000.0 is too large for f16; use --out-dtype f32"

@@ -19,7 +19,8 @@ use arrow_schema::{DataType, Field, FieldRef, Schema as ArrowSchema, SchemaRef};
 
 use super::error::{from_library, invalid_data, invalid_input};
 use super::numbers::to_f16;
-use super::{Column, EmbeddingRecord, OutDtype, Rows, SCHEMA_KEY, Schema};
+use super::{Column, EmbeddingRecord, Rows, SCHEMA_KEY, Schema};
+use crate::number::NumberType;
 
 /// Values after which a batch is full: 16 MiB in single precision.
 const BATCH_VALUES: usize = 4 << 20;
@@ -102,11 +103,11 @@ fn arrow_schema(schema: &Schema) -> io::Result<ArrowSchema> {
     Ok(ArrowSchema::new_with_metadata(fields, metadata))
 }
 
-fn value_field(dtype: OutDtype) -> io::Result<FieldRef> {
+fn value_field(dtype: NumberType) -> io::Result<FieldRef> {
     let data_type = match dtype {
-        OutDtype::F32 => DataType::Float32,
-        OutDtype::F16 => DataType::Float16,
-        OutDtype::Bf16 => return Err(invalid_input("Arrow has no bf16 numbers".into())),
+        NumberType::F32 => DataType::Float32,
+        NumberType::F16 => DataType::Float16,
+        NumberType::Bf16 => return Err(invalid_input("Arrow has no bf16 numbers".into())),
     };
     Ok(Arc::new(Field::new("element", data_type, false)))
 }
@@ -121,12 +122,12 @@ fn width(column: &Column) -> io::Result<i32> {
 
 fn column_array(
     column: &Column,
-    dtype: OutDtype,
+    dtype: NumberType,
     lengths: &[i64],
     values: Vec<f32>,
 ) -> io::Result<ArrayRef> {
     let values: ArrayRef = match dtype {
-        OutDtype::F16 => Arc::new(Float16Array::from(to_f16(&values)?)),
+        NumberType::F16 => Arc::new(Float16Array::from(to_f16(&values)?)),
         _ => Arc::new(Float32Array::from(values)),
     };
     let rows = FixedSizeListArray::try_new(value_field(dtype)?, width(column)?, values, None)

@@ -17,10 +17,10 @@ use serde::{Deserialize, Serialize};
 use super::destination::Output;
 use super::error::{from_library, invalid_data};
 use super::npz::{id_of_key, key};
-use super::numbers::{from_bytes, to_bytes};
+use super::numbers::to_bytes;
 use super::reader::Records;
 use super::writer::RecordWriter;
-use super::{EmbeddingRecord, OutDtype, SCHEMA_KEY, Schema};
+use super::{EmbeddingRecord, SCHEMA_KEY, Schema};
 
 /// What the reference implementation accepts.
 const MAX_HEADER: usize = 100_000_000;
@@ -97,7 +97,7 @@ impl SafetensorsWriter {
         self.tensors.push((
             name,
             TensorInfo {
-                dtype: tensor_dtype(dtype),
+                dtype: Dtype::from(dtype),
                 shape,
                 data_offsets,
             },
@@ -136,14 +136,6 @@ impl RecordWriter for SafetensorsWriter {
                 .map_err(io::IntoInnerError::into_error)?,
         )?;
         self.output.commit()
-    }
-}
-
-fn tensor_dtype(dtype: OutDtype) -> Dtype {
-    match dtype {
-        OutDtype::F32 => Dtype::F32,
-        OutDtype::F16 => Dtype::F16,
-        OutDtype::Bf16 => Dtype::BF16,
     }
 }
 
@@ -233,7 +225,7 @@ impl SafetensorsRecords {
             if let [length, _] = info.shape[..] {
                 record.length = length;
             }
-            if info.dtype != tensor_dtype(self.schema.dtype) {
+            if info.dtype != Dtype::from(self.schema.dtype) {
                 return Err(invalid_data(format!(
                     "{name}: its type is {:?}",
                     info.dtype
@@ -241,7 +233,7 @@ impl SafetensorsRecords {
             }
             let mut bytes = vec![0; info.data_offsets.1 - info.data_offsets.0];
             self.data.read_exact(&mut bytes)?;
-            record.values.push(from_bytes(&bytes, self.schema.dtype));
+            record.values.push(self.schema.dtype.to_values(&bytes));
         }
         Ok(record)
     }

@@ -16,7 +16,8 @@ use super::error::{from_library, invalid_data};
 use super::numbers::round_one;
 use super::reader::Records;
 use super::writer::RecordWriter;
-use super::{Column, EmbeddingRecord, OutDtype, Rows, Schema};
+use super::{Column, EmbeddingRecord, Rows, Schema};
+use crate::number::NumberType;
 
 /// Writes rows as they come.
 pub(super) struct TsvWriter {
@@ -137,7 +138,7 @@ fn schema_of_header(names: &csv::StringRecord) -> io::Result<Schema> {
     }
     Ok(Schema {
         columns,
-        dtype: OutDtype::F32,
+        dtype: NumberType::F32,
         metadata: serde_json::Map::new(),
     })
 }

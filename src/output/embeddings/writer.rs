@@ -4,9 +4,10 @@ use std::io;
 
 use super::destination::{Destination, Output};
 use super::error::{invalid_input, with_context};
-use super::{EmbeddingRecord, Format, OutDtype, Rows, Schema};
+use super::{EmbeddingRecord, Format, Rows, Schema};
 use super::{arrow, h5, jsonl, npy, npz, parquet, safetensors, tsv};
 use crate::io::stdio::Content;
+use crate::number::NumberType;
 
 /// What each format implements. Records come in order and have the shapes of the schema.
 pub(super) trait RecordWriter: Send {
@@ -104,7 +105,7 @@ impl Writer {
 
 fn check_fit(format: Format, schema: &Schema) -> io::Result<()> {
     let name = format.name();
-    if schema.dtype == OutDtype::Bf16 && format != Format::Safetensors {
+    if schema.dtype == NumberType::Bf16 && format != Format::Safetensors {
         let others = if format.is_binary() {
             "f16 or f32"
         } else {

@@ -1,0 +1,323 @@
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::support::{
+    Ended, ankh3, bytes, fasta, folder_with, names, nano, proteins, records, run, tiny,
+};
+
+/// Kills in all, half of them by SIGKILL, half by SIGTERM.
+const KILLS: usize = 56;
+
+/// How a run is stopped.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Signal {
+    Kill,
+    Term,
+}
+
+fn stop(child: &mut Child, signal: Signal) {
+    match signal {
+        Signal::Kill => child.kill().unwrap(),
+        Signal::Term => {
+            let mut kill = Command::new("kill");
+            // The run may have ended by itself in the meantime: then there is nothing to stop.
+            kill.args(["-TERM", &child.id().to_string()])
+                .stderr(Stdio::null());
+            kill.status().unwrap();
+        }
+    }
+}
+
+/// Starts a run, stops it after `delay`, tells how it ended.
+fn interrupted(mut command: Command, delay: Duration, signal: Signal) -> Ended {
+    let mut child = command
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    sleep(delay);
+    stop(&mut child, signal);
+    child.wait_with_output().unwrap().into()
+}
+
+#[test]
+fn killed_at_any_moment_the_same_command_ends_in_the_same_bytes() {
+    let lengths: Vec<usize> = (0..220).map(|i| 1 + i * 37 % 290).collect();
+    let folder = folder_with(&proteins(&lengths));
+    let path = folder.path();
+    let mut stream = ChaCha8Rng::seed_from_u64(1);
+    let (mut kills, mut resumed) = (0, 0);
+    let formats = ["npz", "npy", "h5", "jsonl"];
+    for (number, format) in formats.into_iter().enumerate() {
+        let embed = |rest: &str| {
+            format!(
+                "embed --model {} --threads 1 --max-batch-tokens 300 {rest} in.fasta",
+                tiny()
+            )
+        };
+        let begun = Instant::now();
+        run(path, &embed(&format!("-o whole.{format}"))).with(0);
+        let whole = bytes(&path.join(format!("whole.{format}")));
+        let duration = begun.elapsed();
+        let command = embed(&format!("--resume -o out.{format}"));
+        let out = path.join(format!("out.{format}"));
+        while kills < KILLS * (number + 1) / formats.len() {
+            let signal = [Signal::Kill, Signal::Term][kills % 2];
+            let delay = duration.mul_f64(stream.random_range(0.0..0.9));
+            // Of a run killed before: a signal may come before they are deleted.
+            let leftovers = unfinished(path);
+            let ended = interrupted(ankh3(path, &command), delay, signal);
+            resumed += usize::from(ended.stderr.contains("resuming: "));
+            if ended.code == Some(0) {
+                // It was faster than the signal.
+                assert!(bytes(&out) == whole, "{format} after {kills} kills");
+                remove(&out);
+                continue;
+            }
+            assert_eq!(ended.code, None, "{}", ended.stderr);
+            kills += 1;
+            if signal == Signal::Term {
+                let own = unfinished(path)
+                    .into_iter()
+                    .filter(|name| !leftovers.contains(name));
+                assert_eq!(
+                    own.collect::<Vec<_>>(),
+                    [""; 0],
+                    "SIGTERM leaves nothing unfinished"
+                );
+            }
+        }
+        let last = run(path, &command).with(0);
+        resumed += usize::from(last.stderr.contains("resuming: "));
+        assert!(bytes(&out) == whole, "{format} in the end");
+        assert_eq!(unfinished(path), [""; 0], "{format}");
+        assert!(!names(path).contains(&format!("out.{format}.resume")));
+    }
+    println!("{kills} kills, {resumed} runs went on from a journal");
+    assert!(
+        resumed >= KILLS / 4,
+        "only {resumed} of the kills left a journal to go on from"
+    );
+}
+
+fn remove(out: &Path) {
+    for suffix in ["", ".json", ".index.tsv"] {
+        let _ = fs::remove_file(format!("{}{suffix}", out.display()));
+    }
+}
+
+fn unfinished(folder: &Path) -> Vec<String> {
+    let mut names = names(folder);
+    names.retain(|name| Path::new(name).extension().is_some_and(|end| end == "tmp"));
+    names
+}
+
+/// Whole entries in a journal: behind its magic and its key, each with eight bytes of length and four of checksum before it.
+fn entries(journal: &Path) -> usize {
+    let bytes = fs::read(journal).unwrap_or_default();
+    let mut rest = bytes.get(8..).unwrap_or_default();
+    let mut found = 0;
+    while let Some((head, after)) = rest.split_first_chunk::<12>() {
+        let length = u64::from_le_bytes(*head.first_chunk().unwrap());
+        let Some(after) = after.get(usize::try_from(length).unwrap()..) else {
+            break;
+        };
+        rest = after;
+        found += 1;
+    }
+    // The first is the key.
+    found.max(1) - 1
+}
+
+/// A run that was killed after it had computed `first`, while it waited for more on stdin; its journal is left.
+fn cut_off(folder: &Path, arguments: &str, first: &str) {
+    let journal = folder.join("out.npz.resume");
+    let mut child = ankh3(folder, arguments)
+        .stdin(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // A record ends where the next one begins.
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(first.as_bytes()).unwrap();
+    stdin.write_all(b">next\n").unwrap();
+    stdin.flush().unwrap();
+    let begun = Instant::now();
+    let wanted = first.matches('>').count();
+    while entries(&journal) < wanted {
+        assert!(
+            begun.elapsed() < Duration::from_secs(60),
+            "no journal grows"
+        );
+        sleep(Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn another_runs_journal_is_refused_and_the_way_out_named() {
+    let all = proteins(&[20, 30, 40]);
+    let folder = folder_with(&all);
+    let path = folder.path();
+    let same = format!(
+        "embed --model {} --max-batch-tokens 1 --resume -o out.npz",
+        tiny()
+    );
+    cut_off(path, &same, &fasta(&all[..2]));
+    let others = [
+        (
+            format!("{same} --prefix s2s"),
+            r#"prefix was "nlu", now "s2s""#,
+        ),
+        (format!("{same} --layers 1"), "layers was [3], now [1]"),
+        (format!("{same} --pooling mean"), "pooling was"),
+        (format!("{same} --out-dtype f16"), "dtype was"),
+        (format!("{same} --shard 1/2"), "shard was null"),
+        (
+            format!("{same} --max-length 9 --over truncate"),
+            "length_limit was null",
+        ),
+        (same.replace(&tiny(), &nano()), "model_hash was"),
+    ];
+    for (other, difference) in others {
+        let refused = run(path, &format!("{other} in.fasta")).with(1);
+        let advice = [
+            "out.npz.resume",
+            difference,
+            "delete it",
+            "without --resume",
+        ];
+        refused.saying(&advice);
+    }
+    // Another input is noticed at the first record that differs.
+    let mut changed = all.clone();
+    changed[1].residues.push('A');
+    fs::write(path.join("changed.fasta"), fasta(&changed)).unwrap();
+    run(path, &format!("{same} changed.fasta"))
+        .with(1)
+        .saying(&["the input is not the one", &all[1].id, ".resume"]);
+    // What does not touch the numbers may change: threads, batches.
+    let ended = run(path, &format!("{same} --threads 1 in.fasta")).with(0);
+    ended.saying(&["resuming: 2 sequences are done already"]);
+    run(
+        path,
+        &format!("embed --model {} -o whole.npz in.fasta", tiny()),
+    )
+    .with(0);
+    assert!(bytes(&path.join("out.npz")) == bytes(&path.join("whole.npz")));
+    let to_stdout = format!("embed --model {} --resume", tiny());
+    run(path, &format!("{to_stdout} in.fasta"))
+        .with(2)
+        .saying(&["--output <FILE>"]);
+    run(path, &format!("{to_stdout} -o - in.fasta"))
+        .with(2)
+        .saying(&["-o FILE"]);
+}
+
+#[test]
+fn two_runs_do_not_share_a_journal() {
+    let folder = folder_with(&proteins(&[20, 30]));
+    let path = folder.path();
+    let command = format!("embed --model {} --resume -o out.npz", tiny());
+    let mut waiting = ankh3(path, &command);
+    let mut waiting = waiting
+        .stdin(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let begun = Instant::now();
+    while !path.join("out.npz.resume").exists() {
+        assert!(begun.elapsed() < Duration::from_secs(60));
+        sleep(Duration::from_millis(5));
+    }
+    // The lock comes right after the file.
+    sleep(Duration::from_millis(200));
+    run(path, &format!("{command} in.fasta"))
+        .with(1)
+        .saying(&["in use by another run"]);
+    waiting.kill().unwrap();
+    waiting.wait().unwrap();
+    run(path, &format!("{command} in.fasta")).with(0);
+    assert_eq!(records(&path.join("out.npz")).len(), 2);
+    assert_eq!(
+        unfinished(path),
+        [""; 0],
+        "what the killed run left is gone"
+    );
+}
+
+/// Regression: a journal without an entry for a refused sequence did not fit its input any more.
+#[test]
+fn refused_results_are_remembered() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let model = super::refusals::model_that_cannot_bear(path, b'W');
+    let mut all = proteins(&[5, 5, 5, 5]);
+    for (protein, residues) in all.iter_mut().zip(["ACD", "AWD", "DCA", "CCC"]) {
+        protein.residues = residues.to_owned();
+    }
+    fs::write(path.join("in.fasta"), fasta(&all)).unwrap();
+    let command =
+        format!("embed --model {model} --on-bad skip --max-batch-tokens 1 --resume -o out.npz");
+    cut_off(path, &command, &fasta(&all[..3]));
+    let ended = run(path, &format!("{command} in.fasta")).with(3);
+    ended.saying(&[
+        "resuming: 3 sequences",
+        "skipped: in.fasta: record 2",
+        "NaN",
+    ]);
+    run(
+        path,
+        &format!("embed --model {model} --on-bad skip -o whole.npz in.fasta"),
+    )
+    .with(3);
+    assert!(bytes(&path.join("out.npz")) == bytes(&path.join("whole.npz")));
+    assert_eq!(records(&path.join("out.npz")).len(), 3);
+}
+
+/// Scanning one long protein is killed again and again: each run goes on where the last one was.
+#[test]
+fn a_scan_goes_on_within_its_protein() {
+    let folder = folder_with(&proteins(&[160]));
+    let path = folder.path();
+    let score = |rest: &str| {
+        let model = nano();
+        format!("score --scan --model {model} --threads 1 --max-batch-tokens 200 {rest} in.fasta")
+    };
+    run(path, &score("-o whole.tsv")).with(0);
+    let command = score("--resume -o out.tsv");
+    let part = path.join("out.tsv.part.resume");
+    for kills in 1..=3 {
+        let before = entries(&part);
+        let mut child = ankh3(path, &command);
+        let mut child = child.stderr(Stdio::null()).spawn().unwrap();
+        let begun = Instant::now();
+        while entries(&part) < before + 5 {
+            assert!(begun.elapsed() < Duration::from_secs(120), "no answer kept");
+            sleep(Duration::from_millis(1));
+        }
+        stop(&mut child, Signal::Kill);
+        assert_eq!(child.wait().unwrap().code(), None, "kill {kills}");
+    }
+    let kept = entries(&part);
+    assert!((15..160).contains(&kept), "{kept}");
+    let says = format!("resuming: {kept} answers about proteins in work are there already");
+    run(path, &command).with(0).saying(&[&says]);
+    assert!(bytes(&path.join("out.tsv")) == bytes(&path.join("whole.tsv")));
+    let left = [
+        "in.fasta",
+        "out.tsv",
+        "out.tsv.json",
+        "whole.tsv",
+        "whole.tsv.json",
+    ];
+    assert_eq!(names(path), left);
+}

@@ -1,0 +1,393 @@
+//! The part of the hub's protocol that `fetch` uses, on loopback:
+//!
+//! - `GET /api/models/{repo}/revision/{revision}`: the commit and the names of the files;
+//! - `GET /{repo}/resolve/{commit}/{file}`: small files with their git blob id as `ETag`, `.bin` and `.safetensors` as a redirect that
+//!   carries `x-linked-etag` (SHA-256), as the real hub does for its large files;
+//! - `GET /storage/{file}`: the bytes, by range.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ankh3::checkpoint::init::{Preset, init};
+use ankh3::number::NumberType;
+use ankh3::tokenizer::Tokenizer;
+use serde_json::json;
+use sha1::Digest;
+
+pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+/// How one file's transfer goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    None,
+    /// The connection closes in the middle, the first time.
+    BreakOnce,
+    /// The same, and afterwards ranges are ignored.
+    BreakOnceThenIgnoreRange,
+    /// The connection closes before the first byte, always.
+    BreakAtOnce,
+    FlipByte,
+    AppendByte,
+    StrangeEtag,
+    /// The storage host says 403, as for a link that is too old.
+    Refuse,
+    Slow,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    path: String,
+    range: Option<usize>,
+}
+
+impl Request {
+    pub fn is_storage(&self) -> bool {
+        self.path.starts_with("/storage/")
+    }
+
+    pub fn resumed(&self) -> bool {
+        self.is_storage() && self.range.is_some_and(|start| start > 0)
+    }
+}
+
+#[derive(Clone, Default)]
+pub struct Repository {
+    files: BTreeMap<String, Vec<u8>>,
+}
+
+impl Repository {
+    /// A nano model, with files that nobody needs.
+    pub fn safetensors() -> Self {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join("nano");
+        init(&dir, Preset::Nano, 3, NumberType::Bf16).unwrap();
+        let mut repository = Repository::default();
+        for name in ["config.json", "tokenizer.json", "model.safetensors"] {
+            repository.add(name, std::fs::read(dir.join(name)).unwrap());
+        }
+        repository.add(
+            "README.md",
+            b"---\nlicense: cc-by-nc-sa-4.0\n---\n# Ankh3\n".to_vec(),
+        );
+        repository.add(
+            "pytorch_model.bin",
+            b"not needed where there is safetensors".to_vec(),
+        );
+        repository.add("flax_model.msgpack", b"not needed".to_vec());
+        repository
+    }
+
+    /// The pickled shards that PyTorch wrote for `tests/it/checkpoint.rs`.
+    pub fn pickled_shards() -> Self {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/checkpoint");
+        let mut repository = Repository::default();
+        for name in [
+            "config.json",
+            "pytorch_model-00001-of-00002.bin",
+            "pytorch_model-00002-of-00002.bin",
+            "pytorch_model.bin.index.json",
+        ] {
+            repository.add(name, std::fs::read(fixtures.join(name)).unwrap());
+        }
+        let tokenizer = Tokenizer::ankh_v1();
+        let pieces: Vec<_> = tokenizer.pieces()[..28]
+            .iter()
+            .map(|piece| json!([piece, 0.0]))
+            .collect();
+        let tokenizer = json!({"model": {"vocab": pieces}}).to_string();
+        repository.add("tokenizer.json", tokenizer.into_bytes());
+        repository
+    }
+
+    pub fn without(mut self, name: &str) -> Self {
+        if name == "model.safetensors" {
+            self.files.remove("pytorch_model.bin");
+        }
+        self.files.remove(name);
+        self
+    }
+
+    fn add(&mut self, name: &str, content: Vec<u8>) {
+        self.files.insert(name.to_string(), content);
+    }
+
+    pub fn files(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.files
+            .iter()
+            .map(|(name, content)| (name.as_str(), content.as_slice()))
+    }
+
+    pub fn file(&self, name: &str) -> &[u8] {
+        &self.files[name]
+    }
+
+    pub fn bytes_of(&self, names: &[String]) -> u64 {
+        names.iter().map(|name| self.file(name).len() as u64).sum()
+    }
+
+    /// The name of a file's blob: SHA-256 of a large file, git's id of a small one.
+    pub fn blob(&self, name: &str) -> String {
+        let content = self.file(name);
+        let digest: Vec<u8> = if is_large(name) {
+            sha2::Sha256::digest(content).to_vec()
+        } else {
+            let head = format!("blob {}\0", content.len());
+            sha1::Sha1::new()
+                .chain_update(head)
+                .chain_update(content)
+                .finalize()
+                .to_vec()
+        };
+        digest
+            .iter()
+            .flat_map(|byte| [byte >> 4, byte & 15])
+            .map(digit)
+            .collect()
+    }
+}
+
+fn digit(half_byte: u8) -> char {
+    char::from_digit(u32::from(half_byte), 16).unwrap()
+}
+
+fn is_large(name: &str) -> bool {
+    [".bin", ".safetensors", ".msgpack"]
+        .iter()
+        .any(|end| name.ends_with(end))
+}
+
+/// A running server; its thread ends with the test process.
+pub struct HubServer {
+    port: u16,
+    state: Arc<State>,
+}
+
+struct State {
+    repository: Repository,
+    faults: Mutex<BTreeMap<String, Fault>>,
+    requests: Mutex<Vec<Request>>,
+}
+
+impl HubServer {
+    pub fn start(repository: Repository) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let state = Arc::new(State {
+            repository,
+            faults: Mutex::default(),
+            requests: Mutex::default(),
+        });
+        let shared = Arc::clone(&state);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let state = Arc::clone(&shared);
+                std::thread::spawn(move || {
+                    // A client that went away is none of the server's business.
+                    let _ = state.serve(&stream, port);
+                });
+            }
+        });
+        HubServer { port, state }
+    }
+
+    pub fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    pub fn repository(&self) -> &Repository {
+        &self.state.repository
+    }
+
+    pub fn fault(&self, file: &str, fault: Fault) {
+        self.state
+            .faults
+            .lock()
+            .unwrap()
+            .insert(file.to_string(), fault);
+    }
+
+    pub fn requests(&self) -> Vec<Request> {
+        self.state.requests.lock().unwrap().clone()
+    }
+}
+
+impl State {
+    fn serve(&self, stream: &TcpStream, port: u16) -> std::io::Result<()> {
+        let mut lines = BufReader::new(stream.try_clone()?).lines();
+        let first = lines.next().unwrap_or_else(|| Ok(String::new()))?;
+        let path = first.split(' ').nth(1).unwrap_or_default().to_string();
+        let mut range = None;
+        let mut token = None;
+        for line in lines {
+            let line = line?;
+            let Some((name, value)) = line.split_once(": ") else {
+                break;
+            };
+            match name.to_ascii_lowercase().as_str() {
+                "range" => range = first_byte(value),
+                "authorization" => token = Some(value.to_string()),
+                _ => {}
+            }
+        }
+        self.requests.lock().unwrap().push(Request {
+            path: path.clone(),
+            range,
+        });
+        if path.contains("gated/model") && token.as_deref() != Some("Bearer open sesame") {
+            return head(stream, "401 Unauthorized", &[], 0);
+        }
+        if let Some(rest) = path.strip_prefix("/api/models/") {
+            return self.info(stream, rest);
+        }
+        if let Some(file) = path.strip_prefix("/storage/") {
+            return self.content(stream, file, range, &[]);
+        }
+        match path.split_once(&format!("/resolve/{COMMIT}/")) {
+            Some((_, file)) if self.repository.files.contains_key(file) => {
+                self.resolve(stream, file, range, port)
+            }
+            _ => head(stream, "404 Not Found", &[], 0),
+        }
+    }
+
+    fn info(&self, mut stream: &TcpStream, rest: &str) -> std::io::Result<()> {
+        let known = ["ElnaggarLab/ankh3-large", "gated/model"]
+            .iter()
+            .any(|repo| {
+                ["main", COMMIT]
+                    .iter()
+                    .any(|revision| rest == format!("{repo}/revision/{revision}"))
+            });
+        if !known {
+            return head(stream, "404 Not Found", &[], 0);
+        }
+        let siblings: Vec<_> = self
+            .repository
+            .files
+            .keys()
+            .map(|name| json!({"rfilename": name}))
+            .collect();
+        let body = json!({"sha": COMMIT, "siblings": siblings, "gated": false}).to_string();
+        head(
+            stream,
+            "200 OK",
+            &["Content-Type: application/json".to_string()],
+            body.len(),
+        )?;
+        stream.write_all(body.as_bytes())
+    }
+
+    fn resolve(
+        &self,
+        stream: &TcpStream,
+        file: &str,
+        range: Option<usize>,
+        port: u16,
+    ) -> std::io::Result<()> {
+        let blob = match self.fault_of(file) {
+            Fault::StrangeEtag => "abc".to_string(),
+            _ => self.repository.blob(file),
+        };
+        let commit = format!("X-Repo-Commit: {COMMIT}");
+        if is_large(file) {
+            let headers = [
+                commit,
+                format!("X-Linked-Etag: \"{blob}\""),
+                format!("Location: http://127.0.0.1:{port}/storage/{file}"),
+            ];
+            return head(stream, "302 Found", &headers, 0);
+        }
+        self.content(
+            stream,
+            file,
+            range,
+            &[commit, format!("ETag: W/\"{blob}\"")],
+        )
+    }
+
+    fn content(
+        &self,
+        mut stream: &TcpStream,
+        file: &str,
+        range: Option<usize>,
+        headers: &[String],
+    ) -> std::io::Result<()> {
+        let content = self.repository.file(file);
+        // `fetch` asks for byte 0 alone to learn the size; only a transfer goes wrong.
+        if range == Some(0) {
+            let range = format!("Content-Range: bytes 0-0/{}", content.len());
+            head(
+                stream,
+                "206 Partial Content",
+                &[headers, &[range]].concat(),
+                1,
+            )?;
+            return stream.write_all(&content[..1]);
+        }
+        let fault = self.fault_of(file);
+        if fault == Fault::Refuse {
+            return head(stream, "403 Forbidden", &[], 0);
+        }
+        let start = match fault {
+            Fault::BreakOnceThenIgnoreRange => 0,
+            _ => range.unwrap_or(0),
+        };
+        let mut body = content[start..].to_vec();
+        match fault {
+            Fault::FlipByte => body[content.len() / 2] ^= 1,
+            Fault::AppendByte => body.push(0),
+            Fault::Slow => std::thread::sleep(Duration::from_millis(50)),
+            _ => {}
+        }
+        let status = if start > 0 {
+            "206 Partial Content"
+        } else {
+            "200 OK"
+        };
+        head(stream, status, headers, body.len())?;
+        let sent = match fault {
+            Fault::BreakAtOnce => 0,
+            Fault::BreakOnce | Fault::BreakOnceThenIgnoreRange if range.is_none() => body.len() / 2,
+            _ => body.len(),
+        };
+        stream.write_all(&body[..sent])
+    }
+
+    fn fault_of(&self, file: &str) -> Fault {
+        self.faults
+            .lock()
+            .unwrap()
+            .get(file)
+            .copied()
+            .unwrap_or(Fault::None)
+    }
+}
+
+/// Of `bytes=START-` or `bytes=START-END`.
+fn first_byte(range: &str) -> Option<usize> {
+    range
+        .strip_prefix("bytes=")?
+        .split('-')
+        .next()?
+        .parse()
+        .ok()
+}
+
+fn head(
+    mut stream: &TcpStream,
+    status: &str,
+    headers: &[String],
+    length: usize,
+) -> std::io::Result<()> {
+    let mut text =
+        format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {length}\r\n");
+    for header in headers {
+        text += header;
+        text += "\r\n";
+    }
+    stream.write_all((text + "\r\n").as_bytes())
+}

@@ -1,0 +1,224 @@
+//! Records, schemas and files for the tests, all made here.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use ankh3::number::NumberType;
+use ankh3::output::embeddings::{
+    Column, Destination, EmbeddingRecord, Format, Reader, Rows, Schema, Writer,
+};
+use half::{bf16, f16};
+use serde_json::{Value, json};
+
+/// Ids that a format may trip over: paths, quoting, numbers, separators, other scripts.
+pub fn tricky_ids() -> Vec<String> {
+    let mut ids: Vec<String> = [
+        "P12345",
+        "sp|P12345|A_HUMAN/2-90",
+        "/rooted/../and/./dotted/",
+        ".",
+        "..",
+        "with spaces  inside ",
+        "quote\"d",
+        "\"quoted\"",
+        "it's",
+        "comma,semicolon;#hash",
+        "back\\slash",
+        "tab\there",
+        "Ünïcödé-蛋白质-🧬",
+        "100%",
+        "100%25",
+        "%2F",
+        "00123",
+        "NA",
+        "mean",
+        "name.npy",
+        "__metadata",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    ids.push("long".repeat(1000));
+    ids
+}
+
+pub fn column(name: &str, width: usize, rows: Rows) -> Column {
+    Column {
+        name: name.to_owned(),
+        width,
+        rows,
+    }
+}
+
+pub fn schema(columns: Vec<Column>, dtype: NumberType) -> Schema {
+    let Value::Object(metadata) = json!({
+        "model": "ankh3-nano \"quoted\" ü",
+        "revision": "0123abc",
+        "layers": [-1, 12],
+        "prefix": "nlu",
+        "dtype": dtype.name(),
+        "random": true,
+    }) else {
+        unreachable!("an object")
+    };
+    Schema {
+        columns,
+        dtype,
+        metadata,
+    }
+}
+
+/// Numbers without pattern, many magnitudes, the same each time.
+pub fn values(seed: u64, count: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    (0..count)
+        .map(|_| {
+            let unit = (next() >> 40) as f32 / (1u64 << 24) as f32 - 0.5;
+            unit * 10f32.powi((next() % 13) as i32 - 8)
+        })
+        .collect()
+}
+
+pub fn record(schema: &Schema, number: usize, id: String, length: usize) -> EmbeddingRecord {
+    let values = schema
+        .columns
+        .iter()
+        .enumerate()
+        .map(|(c, column)| {
+            let count: usize = column.shape(length).iter().product();
+            values((number * 31 + c + 1) as u64, count)
+        })
+        .collect();
+    EmbeddingRecord { id, length, values }
+}
+
+pub fn tricky_records(schema: &Schema) -> Vec<EmbeddingRecord> {
+    let ids = tricky_ids().into_iter().enumerate();
+    ids.map(|(number, id)| record(schema, number, id, 1 + number % 7))
+        .collect()
+}
+
+pub fn plain_records(schema: &Schema, count: usize) -> Vec<EmbeddingRecord> {
+    (0..count)
+        .map(|n| record(schema, n, format!("P{:06}", n * 7919 % 99991), 1 + n % 3))
+        .collect()
+}
+
+/// The record as a file of this schema can hold it.
+pub fn rounded(record: &EmbeddingRecord, dtype: NumberType) -> EmbeddingRecord {
+    let round = |value: &f32| match dtype {
+        NumberType::F32 => *value,
+        NumberType::F16 => f16::from_f32(*value).to_f32(),
+        NumberType::Bf16 => bf16::from_f32(*value).to_f32(),
+    };
+    let values = record
+        .values
+        .iter()
+        .map(|block| block.iter().map(round).collect())
+        .collect();
+    EmbeddingRecord {
+        values,
+        ..record.clone()
+    }
+}
+
+pub fn write(format: Format, schema: &Schema, records: &[EmbeddingRecord], path: &Path) {
+    let destination = Destination::File(path.to_owned());
+    let mut writer = Writer::create(format, schema, destination).unwrap();
+    for record in records {
+        writer.write(record).unwrap();
+    }
+    writer.finish().unwrap();
+}
+
+/// The file and what stands beside it, by the suffix of its name.
+pub fn bytes(path: &Path) -> Vec<(&'static str, Vec<u8>)> {
+    ["", ".json", ".index.tsv"]
+        .into_iter()
+        .filter_map(|suffix| {
+            let beside = format!("{}{suffix}", path.display());
+            fs::read(beside).ok().map(|bytes| (suffix, bytes))
+        })
+        .collect()
+}
+
+pub fn names_in(directory: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+pub fn read(path: &Path) -> Vec<EmbeddingRecord> {
+    Reader::open(path).unwrap().map(Result::unwrap).collect()
+}
+
+/// The columns sets that a format can hold.
+pub fn column_sets(format: Format) -> Vec<Vec<Column>> {
+    let mut sets = vec![
+        vec![column("per_residue", 6, Rows::PerResidue)],
+        vec![column("mean", 5, Rows::PerSequence)],
+    ];
+    match format {
+        Format::Npy => {}
+        Format::Tsv => sets.push(vec![
+            column("layer_1/mean", 4, Rows::PerSequence),
+            column("layer_12/mean", 3, Rows::PerSequence),
+        ]),
+        _ => sets.push(vec![
+            column("layer_12/per_residue", 4, Rows::PerResidue),
+            column("layer_12/mean", 4, Rows::PerSequence),
+            column("max", 3, Rows::PerSequence),
+        ]),
+    }
+    sets
+}
+
+pub fn dtypes(format: Format) -> Vec<NumberType> {
+    match format {
+        Format::Safetensors => vec![NumberType::F32, NumberType::F16, NumberType::Bf16],
+        _ => vec![NumberType::F32, NumberType::F16],
+    }
+}
+
+/// A stream that collects what it is given and can fail.
+#[derive(Clone, Default)]
+pub struct Pipe {
+    pub bytes: Arc<Mutex<Vec<u8>>>,
+    pub fail: Option<io::ErrorKind>,
+}
+
+impl Write for Pipe {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Some(kind) = self.fail {
+            return Err(io::Error::from(kind));
+        }
+        self.bytes.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes all and finishes; the first error if any.
+pub fn try_write(
+    format: Format,
+    schema: &Schema,
+    records: &[EmbeddingRecord],
+    destination: Destination,
+) -> io::Result<()> {
+    let mut writer = Writer::create(format, schema, destination)?;
+    records.iter().try_for_each(|record| writer.write(record))?;
+    writer.finish()
+}

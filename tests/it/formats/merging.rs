@@ -1,0 +1,240 @@
+//! Shards and other files merged; files inspected.
+
+use std::path::{Path, PathBuf};
+
+use ankh3::output::embeddings::inspect::inspect;
+use ankh3::output::embeddings::merge::{MergeError, merge};
+use ankh3::output::embeddings::{Destination, EmbeddingRecord, Format, Reader, Rows, Schema};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::fixture::{bytes, column, column_sets, names_in, plain_records, read, schema, write};
+use ankh3::number::NumberType;
+
+fn with_shard(schema: &Schema, shard: &str) -> Schema {
+    let mut schema = schema.clone();
+    schema.metadata.insert("shard".into(), shard.into());
+    schema
+}
+
+/// Writes shard `number` of `of` (1-based) as a sharded run does.
+fn write_shard(
+    format: Format,
+    schema: &Schema,
+    records: &[EmbeddingRecord],
+    (number, of): (usize, usize),
+    directory: &Path,
+) -> PathBuf {
+    let path = directory.join(format!("shard{number}of{of}"));
+    let own: Vec<_> = records
+        .iter()
+        .skip(number - 1)
+        .step_by(of)
+        .cloned()
+        .collect();
+    write(
+        format,
+        &with_shard(schema, &format!("{number}/{of}")),
+        &own,
+        &path,
+    );
+    path
+}
+
+fn merge_files(paths: &[PathBuf], format: Format, to: &Path) -> Result<u64, MergeError> {
+    let readers = paths
+        .iter()
+        .map(|path| Reader::open(path))
+        .collect::<Result<_, _>>()?;
+    merge(readers, format, Destination::File(to.to_owned())).map(|merged| merged.records)
+}
+
+#[test]
+fn merged_shards_are_the_bytes_of_one_run() {
+    for format in Format::ALL {
+        for (columns, dtype) in column_sets(format)
+            .into_iter()
+            .zip([NumberType::F32, NumberType::F16])
+        {
+            let schema = schema(columns, dtype);
+            for count in [0, 1, 2, 3, 10, 11, 12] {
+                let records = plain_records(&schema, count);
+                let directory = TempDir::new().unwrap();
+                let whole = directory.path().join("whole");
+                write(format, &schema, &records, &whole);
+                let shards: Vec<_> = [2, 3, 1]
+                    .map(|n| write_shard(format, &schema, &records, (n, 3), directory.path()))
+                    .to_vec();
+                let merged = directory.path().join("merged");
+                let written = merge_files(&shards, format, &merged).unwrap();
+                assert_eq!(written, count as u64);
+                assert!(
+                    bytes(&whole) == bytes(&merged),
+                    "{format:?}, {count} records"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn files_without_shards_are_joined_in_the_order_given() {
+    let schema = schema(vec![column("mean", 3, Rows::PerSequence)], NumberType::F32);
+    let records = plain_records(&schema, 9);
+    let directory = TempDir::new().unwrap();
+    let paths = ["b.parquet", "a.npz"]
+        .map(|name| directory.path().join(name))
+        .to_vec();
+    write(Format::Parquet, &schema, &records[..4], &paths[0]);
+    write(Format::Npz, &schema, &records[4..], &paths[1]);
+    let merged = directory.path().join("merged.h5");
+    assert_eq!(merge_files(&paths, Format::H5, &merged).unwrap(), 9);
+    assert_eq!(read(&merged), records);
+}
+
+#[test]
+fn what_cannot_be_merged_says_why_and_leaves_nothing() {
+    let first = schema(vec![column("mean", 3, Rows::PerSequence)], NumberType::F32);
+    let records = plain_records(&first, 6);
+    let directory = TempDir::new().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let file = |name: &str, schema: &Schema, records: &[EmbeddingRecord]| {
+        write(Format::Jsonl, schema, records, &at(name));
+        at(name)
+    };
+    let with = |key: &str, value: Value| {
+        let mut schema = first.clone();
+        schema.metadata.insert(key.into(), value);
+        schema
+    };
+    let mut half = first.clone();
+    half.dtype = NumberType::F16;
+    let mut wide = first.clone();
+    wide.columns[0].name = "max".into();
+
+    let a = file("a", &first, &records[..3]);
+    let one = file("one", &with_shard(&first, "1/2"), &records[..3]);
+    let cases: Vec<(Vec<PathBuf>, &str)> = vec![
+        (vec![], "there are no files to merge"),
+        (
+            vec![
+                a.clone(),
+                file("prefix", &with("prefix", "s2s".into()), &records[3..]),
+            ],
+            "DIR/a and DIR/prefix cannot be merged: prefix is \"nlu\" in the first, \"s2s\" in the second",
+        ),
+        (
+            vec![
+                a.clone(),
+                file("extra", &with("pooling", "mean".into()), &records[3..]),
+            ],
+            "DIR/a and DIR/extra cannot be merged: pooling is absent in the first, \"mean\" in the second",
+        ),
+        (
+            vec![a.clone(), file("half", &half, &records[3..])],
+            "DIR/a and DIR/half cannot be merged: dtype is f32 in the first, f16 in the second",
+        ),
+        (
+            vec![a.clone(), file("wide", &wide, &records[3..])],
+            "DIR/a and DIR/wide cannot be merged: columns is [{\"name\":\"mean\",\"width\":3,\"rows\":\"per_sequence\"}] in the first, [{\"name\":\"max\",\"width\":3,\"rows\":\"per_sequence\"}] in the second",
+        ),
+        (
+            vec![a.clone(), file("again", &first, &records[2..])],
+            "DIR/again: the id \"P015838\" came before, in DIR/a",
+        ),
+        (
+            vec![a.clone(), one.clone()],
+            "DIR/a and DIR/one cannot be merged: shard is absent in the first, \"1/2\" in the second",
+        ),
+        (
+            vec![one.clone()],
+            "shard 2/2 is missing; give all 2 files of the run",
+        ),
+        (
+            vec![
+                one.clone(),
+                file("uno", &with_shard(&first, "1/2"), &records[3..]),
+            ],
+            "DIR/one and DIR/uno are both shard 1/2",
+        ),
+        (
+            vec![
+                one.clone(),
+                file("third", &with_shard(&first, "2/3"), &records[3..]),
+            ],
+            "DIR/one and DIR/third cannot be merged: shard is 1/2 in the first, 2/3 in the second",
+        ),
+        (
+            vec![
+                one.clone(),
+                file("zero", &with_shard(&first, "0/2"), &records[3..]),
+            ],
+            "DIR/zero: its shard \"0/2\" is not of the form i/n with 1 ≤ i ≤ n",
+        ),
+        (
+            vec![
+                one.clone(),
+                file("short", &with_shard(&first, "2/2"), &records[3..4]),
+            ],
+            "DIR/short ends after 1 records, but DIR/one goes on: one of the two is not complete; rerun it (or its --resume)",
+        ),
+        (
+            vec![
+                file("few", &with_shard(&first, "1/2"), &records[..1]),
+                file("two", &with_shard(&first, "2/2"), &records[3..5]),
+            ],
+            "DIR/few ends after 1 records, but DIR/two goes on: one of the two is not complete; rerun it (or its --resume)",
+        ),
+    ];
+    for (paths, message) in cases {
+        let before = names_in(directory.path());
+        let error = merge_files(&paths, Format::Npz, &at("merged.npz"))
+            .unwrap_err()
+            .to_string();
+        let message = message.replace("DIR", &directory.path().display().to_string());
+        assert_eq!(error, message);
+        assert_eq!(names_in(directory.path()), before);
+    }
+}
+
+#[test]
+fn inspecting_sums_a_file_up() {
+    for format in Format::ALL {
+        let schema = schema(
+            vec![column("per_residue", 2, Rows::PerResidue)],
+            NumberType::F32,
+        );
+        let one = EmbeddingRecord {
+            id: "P1".into(),
+            length: 1,
+            values: vec![vec![-2.0, 4.0]],
+        };
+        let two = EmbeddingRecord {
+            id: "P2".into(),
+            length: 2,
+            values: vec![vec![1.0, 0.5, 3.0, -0.5]],
+        };
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("file");
+        write(format, &schema, &[one, two], &path);
+        let summary = inspect(&path).unwrap();
+        assert_eq!(summary.format, format);
+        assert_eq!(
+            (summary.records, summary.residues, summary.lengths),
+            (2, 3, Some((1, 2)))
+        );
+        assert_eq!(
+            (summary.dtype, &summary.metadata),
+            (schema.dtype, &schema.metadata)
+        );
+        let [column] = &summary.columns[..] else {
+            panic!("one column")
+        };
+        assert_eq!((&column.column, column.rows), (&schema.columns[0], 3));
+        assert_eq!(
+            (column.min, column.max, column.mean),
+            (Some(-2.0), Some(4.0), Some(1.0))
+        );
+        assert_eq!(column.non_finite, 0);
+    }
+}

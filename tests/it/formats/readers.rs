@@ -1,0 +1,224 @@
+//! What we write, read by our own reader and by the libraries that users have.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use ankh3::output::embeddings::{EmbeddingRecord, Format, Reader, Rows, Schema};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::fixture::{
+    bytes, column, column_sets, dtypes, plain_records, read, rounded, schema, tricky_records, write,
+};
+use ankh3::number::NumberType;
+
+/// The interpreter with the libraries of `tests/requirements.txt`.
+fn python() -> PathBuf {
+    let venv = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/python");
+    let python = std::env::var_os("ANKH3_TEST_PYTHON").map_or(venv, PathBuf::from);
+    assert!(
+        python.exists(),
+        "{} is missing: run tests/run, which makes it from tests/requirements.txt \
+         (or set ANKH3_TEST_PYTHON to a Python that has them)",
+        python.display()
+    );
+    python
+}
+
+/// A file and what its own libraries must find in it.
+struct Written {
+    path: PathBuf,
+    schema: Schema,
+    records: Vec<EmbeddingRecord>,
+}
+
+/// Has the files read by the format's own libraries.
+fn read_by_python(format: Format, files: &[Written]) {
+    let mut command = Command::new(python());
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/readers/read_back.py");
+    command.arg(script).arg(format.name());
+    for Written {
+        path,
+        schema,
+        records,
+    } in files
+    {
+        let records: Vec<Value> = records
+            .iter()
+            .map(
+                |record| json!({"id": record.id, "length": record.length, "values": record.values}),
+            )
+            .collect();
+        let expected = json!({
+            "dtype": schema.dtype.name(),
+            "metadata": schema.metadata,
+            "columns": schema.columns,
+            "records": records,
+        });
+        let expected_path = format!("{}.expected", path.display());
+        fs::write(&expected_path, expected.to_string()).unwrap();
+        command.arg(path).arg(expected_path);
+    }
+    let output = command.output().unwrap();
+    assert!(
+        output.status.success(),
+        "{}\n{}{}",
+        format.name(),
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+fn reads_back_everywhere(format: Format) {
+    let directory = TempDir::new().unwrap();
+    let mut files = Vec::new();
+    for columns in column_sets(format) {
+        for dtype in dtypes(format) {
+            let schema = schema(columns.clone(), dtype);
+            let records = tricky_records(&schema);
+            let path = directory.path().join(format!("embeddings{}", files.len()));
+            write(format, &schema, &records, &path);
+            let expected: Vec<_> = records.iter().map(|r| rounded(r, dtype)).collect();
+
+            let reader = Reader::open(&path).unwrap();
+            assert_eq!((reader.format(), reader.schema()), (format, &schema));
+            let found: Vec<_> = reader.map(Result::unwrap).collect();
+            assert_eq!(found, expected, "{format:?} {dtype:?} {columns:?}");
+
+            let again = directory.path().join("again");
+            write(format, &schema, &found, &again);
+            assert!(
+                bytes(&path) == bytes(&again),
+                "{format:?} {dtype:?}: bytes differ"
+            );
+            files.push(Written {
+                path,
+                schema,
+                records: expected,
+            });
+        }
+    }
+    read_by_python(format, &files);
+}
+
+#[test]
+fn tsv_reads_back_everywhere() {
+    reads_back_everywhere(Format::Tsv);
+}
+
+#[test]
+fn jsonl_reads_back_everywhere() {
+    reads_back_everywhere(Format::Jsonl);
+}
+
+#[test]
+fn npy_reads_back_everywhere() {
+    reads_back_everywhere(Format::Npy);
+}
+
+#[test]
+fn npz_reads_back_everywhere() {
+    reads_back_everywhere(Format::Npz);
+}
+
+#[test]
+fn h5_reads_back_everywhere() {
+    reads_back_everywhere(Format::H5);
+}
+
+#[test]
+fn safetensors_reads_back_everywhere() {
+    reads_back_everywhere(Format::Safetensors);
+}
+
+#[test]
+fn parquet_reads_back_everywhere() {
+    reads_back_everywhere(Format::Parquet);
+}
+
+#[test]
+fn arrow_reads_back_everywhere() {
+    reads_back_everywhere(Format::Arrow);
+}
+
+/// More records than a batch or a node of any index has.
+#[test]
+fn many_records_read_back_everywhere() {
+    for format in Format::ALL {
+        let schema = schema(vec![column("mean", 3, Rows::PerSequence)], NumberType::F32);
+        let records = plain_records(&schema, 20_000);
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("many");
+        write(format, &schema, &records, &path);
+        assert!(read(&path) == records, "{format:?}");
+        read_by_python(
+            format,
+            &[Written {
+                path,
+                schema,
+                records,
+            }],
+        );
+    }
+}
+
+#[test]
+fn no_records_is_a_file_too() {
+    for format in Format::ALL {
+        let directory = TempDir::new().unwrap();
+        let mut files = Vec::new();
+        for columns in column_sets(format) {
+            let schema = schema(columns, NumberType::F32);
+            let path = directory.path().join(format!("empty{}", files.len()));
+            write(format, &schema, &[], &path);
+            assert_eq!(Reader::open(&path).unwrap().schema(), &schema);
+            assert_eq!(read(&path), []);
+            files.push(Written {
+                path,
+                schema,
+                records: Vec::new(),
+            });
+        }
+        read_by_python(format, &files);
+    }
+}
+
+/// Every Python example of `docs/formats.md` runs on files as it describes them.
+#[test]
+fn the_examples_of_the_documentation_run() {
+    let directory = TempDir::new().unwrap();
+    let schema = schema(
+        vec![column("per_residue", 4, Rows::PerResidue)],
+        NumberType::F32,
+    );
+    let mut records = plain_records(&schema, 3);
+    records[1].id = "P12345".into();
+    for format in Format::ALL {
+        write(
+            format,
+            &schema,
+            &records,
+            &directory.path().join(format!("emb.{}", format.name())),
+        );
+    }
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/formats.md");
+    let run = "import re, sys\n\
+        blocks = re.findall('```python\\n(.*?)```', open(sys.argv[1]).read(), re.S)\n\
+        assert len(blocks) == 8, len(blocks)\n\
+        for block in blocks:\n    \
+            names = {}\n    \
+            exec(block, names)\n    \
+            assert names['embedding'].shape == (2, 4), block\n";
+    let output = Command::new(python())
+        .args(["-c", run])
+        .arg(docs)
+        .current_dir(directory.path())
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}

@@ -1,0 +1,52 @@
+//! The integration tests, as modules of one binary, because each binary links the whole program.
+//!
+//! `cargo test --test it golden::` runs one module. `tests/cuda` and `tests/workflows` need a C++ compiler and workflow engines, so
+//! they stand apart.
+
+/// The map of the house: who may import whom.
+mod rooms;
+
+/// Files in: FASTA, damaged on purpose.
+mod input;
+
+/// Files out: the formats of embeddings.
+mod formats;
+
+/// Models found on disk, and models made.
+mod checkpoint;
+
+/// Models downloaded, from a hub on this machine.
+mod fetch;
+
+/// Products, attention and norms of the CPU against arithmetic in f64.
+mod kernels;
+
+/// Products in 8-bit and 16-bit integers.
+mod int8;
+
+/// Kernels read and write nothing beyond their slices.
+mod bounds;
+
+/// The network against transformers.
+mod golden;
+
+/// Generation against transformers.
+mod generate;
+
+/// Scores and filled masks.
+mod masked;
+
+/// Gradients against PyTorch.
+mod gradients;
+
+/// Heads and contacts.
+mod probe;
+
+/// The command `complete`.
+mod complete;
+
+/// The command `pretrain`.
+mod pretrain;
+
+/// All other commands, as their users meet them.
+mod cli;

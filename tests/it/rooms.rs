@@ -1,0 +1,437 @@
+//! The map of the house, enforced: which room may import which, and which crate belongs to which room.
+//!
+//! Reads the sources as tokens (comments, strings and `#[cfg(test)]` items count for nothing), resolves `use` declarations, and fails
+//! with the file, the line and the room of every import that goes the wrong way. A new room starts with a line in [`ROOMS`].
+
+mod paths;
+
+use std::path::{Path, PathBuf};
+
+use paths::{Found, find};
+
+/// Who may use whom: each room with all rooms it may import from. `main` is `src/main.rs`, `lib` is `src/lib.rs`.
+const ROOMS: &[(&str, &[&str])] = &[
+    ("lib", &[]),
+    ("main", &["args", "commands", "io", "progress"]),
+    (
+        "commands",
+        &[
+            "number",
+            "args",
+            "checkpoint",
+            "device",
+            "check",
+            "inference",
+            "input",
+            "io",
+            "kernels",
+            "model",
+            "output",
+            "packing",
+            "probe",
+            "progress",
+            "report",
+            "sequence",
+            "tokenizer",
+            "training",
+        ],
+    ),
+    (
+        "args",
+        &[
+            "device",
+            "input",
+            "kernels",
+            "number",
+            "sequence",
+            "tokenizer",
+        ],
+    ),
+    (
+        "inference",
+        &["kernels", "model", "packing", "sequence", "tokenizer"],
+    ),
+    (
+        "training",
+        &[
+            "number",
+            "kernels",
+            "model",
+            "packing",
+            "sequence",
+            "tokenizer",
+        ],
+    ),
+    (
+        "probe",
+        &[
+            "inference",
+            "kernels",
+            "model",
+            "number",
+            "packing",
+            "sequence",
+            "tokenizer",
+        ],
+    ),
+    (
+        "checkpoint",
+        &["number", "device", "model", "sequence", "tokenizer"],
+    ),
+    ("model", &["number", "kernels"]),
+    ("packing", &["sequence", "tokenizer"]),
+    ("check", &["number", "kernels", "model"]),
+    ("report", &["input", "io", "output", "sequence"]),
+    ("output", &["number", "io", "sequence"]),
+    ("input", &["io", "sequence"]),
+    ("io", &[]),
+    ("tokenizer", &["sequence"]),
+    ("kernels", &[]),
+    ("sequence", &[]),
+    ("device", &["number", "kernels"]),
+    ("number", &[]),
+    ("progress", &[]),
+];
+
+/// Names from outside that belong to a few rooms only.
+const KEPT_IN: &[(&str, &[&str])] = &[
+    ("clap", &["args", "commands", "main"]),
+    ("clap_complete", &["commands"]),
+    ("clap_mangen", &["commands"]),
+    ("hf_hub", &["checkpoint"]),
+    ("memmap2", &["checkpoint"]),
+    ("signal_hook", &["io"]),
+    ("candle_core::pickle", &["checkpoint"]),
+    (
+        "candle_core::safetensors::MmapedSafetensors",
+        &["checkpoint"],
+    ),
+    ("candle_core::safetensors::MmapedFile", &["checkpoint"]),
+    ("std::io::stdin", &["io"]),
+    ("std::io::stdout", &["io"]),
+    ("std::io::Stdin", &["io"]),
+    ("std::io::Stdout", &["io"]),
+];
+
+/// What every room may use of a crate that [`KEPT_IN`] gives to a few: a domain's enum is a word of the command line by itself.
+const EVERYWHERE: &[&str] = &["clap::ValueEnum"];
+
+/// Names from outside that some rooms must not know.
+const KEPT_OUT_OF: &[(&str, &[&str])] = &[
+    (
+        "candle_core",
+        &[
+            "input",
+            "io",
+            "number",
+            "output",
+            "report",
+            "sequence",
+            "tokenizer",
+        ],
+    ),
+    (
+        "candle_nn",
+        &[
+            "input",
+            "io",
+            "number",
+            "output",
+            "report",
+            "sequence",
+            "tokenizer",
+        ],
+    ),
+];
+
+/// Output goes through `io`, `tracing` or an error; never past them.
+const PRINT_MACROS: &[&str] = &["print", "println", "eprint", "eprintln", "dbg"];
+
+/// What is wrong with one file, a line each.
+fn complaints(file: &str, source: &str) -> Vec<String> {
+    let room = room_of(file);
+    let Some((_, allowed)) = ROOMS.iter().find(|(name, _)| *name == room) else {
+        return vec![format!(
+            "{file}: room `{room}` is not on the map; add it to ROOMS in tests/it/rooms.rs and to CONTRIBUTING.md"
+        )];
+    };
+    find(&module_path(file), source)
+        .unwrap_or_else(|error| panic!("{file}: {error}"))
+        .into_iter()
+        .filter_map(|found| {
+            let wrong = match &found.path[..] {
+                [name] if found.is_macro && PRINT_MACROS.contains(&name.as_str()) => {
+                    Some(format!("`{name}!` writes past io and tracing"))
+                }
+                [root, used, ..] if root == "crate" => wrong_room(room, allowed, used),
+                _ => wrong_crate(room, &found),
+            };
+            wrong.map(|what| format!("{file}:{}: {what}", found.line))
+        })
+        .collect()
+}
+
+fn wrong_room(room: &str, allowed: &[&str], used: &str) -> Option<String> {
+    let is_room = ROOMS.iter().any(|(name, _)| *name == used);
+    (is_room && used != room && !allowed.contains(&used))
+        .then(|| format!("room `{room}` must not use room `{used}`"))
+}
+
+fn wrong_crate(room: &str, found: &Found) -> Option<String> {
+    let path = found.path.join("::");
+    if EVERYWHERE.contains(&path.as_str()) {
+        return None;
+    }
+    let within = |name: &str| path == name || path.starts_with(&format!("{name}::"));
+    let kept_in = KEPT_IN
+        .iter()
+        .find(|(name, rooms)| within(name) && !rooms.contains(&room));
+    let kept_out = KEPT_OUT_OF
+        .iter()
+        .find(|(name, rooms)| within(name) && rooms.contains(&room));
+    match (kept_in, kept_out) {
+        (Some((name, rooms)), _) => Some(format!(
+            "room `{room}` must not use `{name}`; it belongs to {}",
+            rooms.join(", ")
+        )),
+        (None, Some((name, _))) => Some(format!("room `{room}` must not know `{name}`")),
+        (None, None) => None,
+    }
+}
+
+/// `input/fasta.rs` → `["input", "fasta"]`; `model/mod.rs` → `["model"]`; the two roots → `[]`.
+fn module_path(file: &str) -> Vec<String> {
+    let stem = file.trim_end_matches(".rs").trim_end_matches("/mod");
+    match stem {
+        "main" | "lib" => Vec::new(),
+        _ => stem.split('/').map(String::from).collect(),
+    }
+}
+
+fn room_of(file: &str) -> &str {
+    file.split('/')
+        .next()
+        .unwrap_or(file)
+        .trim_end_matches(".rs")
+}
+
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("src is readable") {
+        let path = entry.expect("src is readable").path();
+        if path.is_dir() {
+            files.extend(sources(&path));
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    files
+}
+
+#[test]
+fn every_import_goes_the_right_way() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let files = sources(&src);
+    assert!(files.len() > 10, "found only {} sources", files.len());
+    let wrong: Vec<String> = files
+        .iter()
+        .flat_map(|path| {
+            let file = path.strip_prefix(&src).expect("found below src");
+            let file = file.to_str().expect("file names are plain");
+            complaints(file, &std::fs::read_to_string(path).expect("readable"))
+        })
+        .collect();
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_map_has_no_circles() {
+    // Rooms are removed while some room imports only from rooms already removed; on a circle nothing can be.
+    let mut left: Vec<_> = ROOMS.iter().collect();
+    while !left.is_empty() {
+        let names: Vec<_> = left.iter().map(|(name, _)| *name).collect();
+        let before = left.len();
+        left.retain(|(_, allowed)| allowed.iter().any(|used| names.contains(used)));
+        assert!(left.len() < before, "rooms in a circle: {names:?}");
+    }
+}
+
+/// `(file, source, part of the complaint; empty where there must be none)`.
+const PLANTED: &[(&str, &str, &str)] = &[
+    ("input/fasta.rs", "use crate::sequence::Sequence;", ""),
+    (
+        "input/fasta.rs",
+        "use crate::model::Config;",
+        "input/fasta.rs:1: room `input` must not use room `model`",
+    ),
+    (
+        "input/fasta.rs",
+        "use crate::{sequence::Record, packing::{Packed}};",
+        "must not use room `packing`",
+    ),
+    (
+        "input/fasta.rs",
+        "fn f() {\n    let x = crate::model::Config::new();\n}",
+        "input/fasta.rs:2:",
+    ),
+    (
+        "input/fasta.rs",
+        "fn f() { tracing::info!(\"{}\", crate::model::NAME); }",
+        "room `model`",
+    ),
+    (
+        "input/fasta.rs",
+        "use super::super::packing::Packed;",
+        "room `packing`",
+    ),
+    ("input/fasta.rs", "use super::packing::Packed;", ""),
+    (
+        "input/fasta.rs",
+        "mod inner { use super::super::super::packing::Packed; }",
+        "room `packing`",
+    ),
+    (
+        "input/fasta.rs",
+        "// use crate::model::Config;\nconst A: &str = \"crate::model\";",
+        "",
+    ),
+    (
+        "input/fasta.rs",
+        "#[cfg(test)]\nmod tests { use crate::model::Config; }",
+        "",
+    ),
+    (
+        "input/fasta.rs",
+        "#[cfg(test)]\nuse crate::model::Config;\nuse crate::packing::Packed;",
+        "input/fasta.rs:3:",
+    ),
+    (
+        "input/fasta.rs",
+        "use candle_core::Tensor;",
+        "room `input` must not know `candle_core`",
+    ),
+    (
+        "packing.rs",
+        "use crate as ankh;\nuse ankh::model::Config;",
+        "room `model`",
+    ),
+    (
+        "packing.rs",
+        "use crate::tokenizer;\nfn f() { tokenizer::encode() }",
+        "",
+    ),
+    (
+        "model/attention.rs",
+        "use crate::kernels::attend;\nuse crate::model::Config;",
+        "",
+    ),
+    (
+        "model/attention.rs",
+        "use crate::inference::Pooling;",
+        "room `inference`",
+    ),
+    (
+        "main.rs",
+        "use ankh3::checkpoint;",
+        "room `main` must not use room `checkpoint`",
+    ),
+    ("main.rs", "use clap::Parser;\nuse ankh3::commands;", ""),
+    (
+        "inference/pooling.rs",
+        "#[derive(Clone, clap::Args)]\nstruct A { b: u8 }",
+        "must not use `clap`",
+    ),
+    (
+        "inference/pooling.rs",
+        "#[cfg_attr(feature = \"cli\", derive(clap::ValueEnum))]\nenum A { B }",
+        "",
+    ),
+    (
+        "commands/embed.rs",
+        "use hf_hub::api::sync::Api;",
+        "it belongs to checkpoint",
+    ),
+    (
+        "commands/embed.rs",
+        "use std::io;\nfn f() { io::stdin().lock(); }",
+        "must not use `std::io::stdin`",
+    ),
+    (
+        "commands/embed.rs",
+        "use std::io::{self, Read as _, stdout};",
+        "must not use `std::io::stdout`",
+    ),
+    (
+        "commands/embed.rs",
+        "use crate::io;\nfn f() { io::stdin(); child.stdout.take(); }",
+        "",
+    ),
+    ("io/stdio.rs", "use std::io::{stdin, stdout};", ""),
+    (
+        "commands/embed.rs",
+        "use candle_core as c;\nfn f() { c::pickle::read_all(); }",
+        "must not use `candle_core::pickle`",
+    ),
+    (
+        "commands/embed.rs",
+        "fn f() { println!(\"{}\", 1); }",
+        "`println!` writes past",
+    ),
+    ("cellar.rs", "", "room `cellar` is not on the map"),
+];
+
+#[test]
+fn a_planted_import_is_caught() {
+    for (file, source, expected) in PLANTED {
+        let found = complaints(file, source).join("\n");
+        let as_expected = match *expected {
+            "" => found.is_empty(),
+            part => found.contains(part),
+        };
+        assert!(
+            as_expected,
+            "{file}: {source}\nexpected: {expected}\nfound: {found}"
+        );
+    }
+}
+
+/// Imports every script of `bench/`; packages of others may be missing, names of ours may not.
+const IMPORT_ALL: &str = r#"
+import importlib.util, pathlib, sys
+bench = pathlib.Path(sys.argv[1])
+ours = {path.stem for path in bench.glob("*/*.py")}
+for path in sorted(bench.glob("*/*.py")):
+    sys.path[:0] = [str(path.parent), str(bench / "common")]
+    spec = importlib.util.spec_from_file_location("script", path)
+    try:
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    except ModuleNotFoundError as error:
+        if error.name in ours:
+            sys.exit(f"{path}: {error}")
+    del sys.path[:2]
+    for name in ours & set(sys.modules):
+        del sys.modules[name]
+    print(path.name)
+"#;
+
+#[test]
+fn benchmarks_find_what_they_share() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python =
+        std::env::var_os("ANKH3_TEST_PYTHON").map_or(here.join(".venv/bin/python"), PathBuf::from);
+    let output = std::process::Command::new(&python)
+        .args(["-c", IMPORT_ALL])
+        .arg(here.join("bench"))
+        .env("ANKH3", "ankh3")
+        .output()
+        .unwrap_or_else(|error| {
+            panic!(
+                "{}: {error}; run tests/run, which makes it",
+                python.display()
+            )
+        });
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("measure.py"));
+}
