@@ -1,11 +1,14 @@
-//! How fast the CPU kernels are: `cargo bench --bench kernels`. Throughput is in floating-point operations (elements) a second.
+//! Speed of the CPU kernels: `cargo bench --bench kernels`. Throughput is in floating-point
+//! operations (elements) per second.
 
-use ankh3::kernels::cpu::attention::{Attention, Bias, Heads, Segment, Visibility, attend};
-use ankh3::kernels::cpu::elementwise::{Activation, gated, rms_norm};
+use ankh3::kernels::cpu::attend::attend;
+use ankh3::kernels::cpu::attention::{Attention, Heads};
+use ankh3::kernels::cpu::elementwise::{gated, rms_norm};
 use ankh3::kernels::cpu::gemm::matmul;
 use ankh3::kernels::cpu::integer_weight::{Bits, IntegerWeight};
 use ankh3::kernels::cpu::packed_weight::{PackedWeight, Precision};
 use ankh3::kernels::cpu::{IntegerIsa, Isa, integer_product};
+use ankh3::kernels::plan::{Activation, Bias, Segment, Visibility};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 fn values(count: usize) -> Vec<f32> {

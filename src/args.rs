@@ -1,4 +1,5 @@
-//! Flag groups that mean the same in every command, and how their words become types.
+//! Groups of flags that mean the same in every command, and the parsers of their values. What opens a model or a device from
+//! these flags is in `commands`.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -9,17 +10,17 @@ use clap::{Args, ValueEnum};
 
 use crate::device::DeviceSpec;
 use crate::input::sequences::{OnBad, Options};
-use crate::kernels::linear::WeightForm;
+use crate::kernels::plan::WeightForm;
 use crate::number::NumberType;
 use crate::sequence::{Duplicates, Limit, LimitError, Over, Rules};
 use crate::tokenizer::TaskPrefix;
 
-/// Which model, and what stands in front of each sequence.
+/// The model and the task prefix.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
-    /// A checkpoint directory, or the name of a model (`ankh3 models` lists them; `owner/repo@revision` works too) [default: nano, the small model
-    /// inside this program].
+    /// A checkpoint directory or a model's name: one that `ankh3 models` lists, or `owner/repo@revision`
+    /// [default: nano, the small model inside this program].
     #[arg(long, short, value_name = "DIR|NAME", env = "ANKH3_MODEL")]
     pub model: Option<String>,
 
@@ -28,11 +29,12 @@ pub struct ModelArgs {
     pub prefix: Option<TaskPrefix>,
 }
 
-/// Where it runs.
+/// The device, the number types and the size of batches.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Running")]
 pub struct RuntimeArgs {
-    /// cpu, cuda, cuda:N, cuda:all (`embed`, `complete`, `mask-fill`, `score`), or auto (a GPU where this build and this machine have one).
+    /// The device: cpu, cuda, cuda:N, cuda:all (every GPU; `embed`, `complete`, `mask-fill` and `score` only),
+    /// or auto (a GPU if this build and this machine have one, else the CPU).
     #[arg(long, default_value = "auto")]
     pub device: DeviceSpec,
 
@@ -40,11 +42,11 @@ pub struct RuntimeArgs {
     #[arg(long, value_parser = number_type(&COMPUTE_TYPES), ignore_case = true)]
     pub dtype: Option<NumberType>,
 
-    /// How the linear layers keep their weights. int8 is faster and less exact, on CPUs only; what stays full is in --dtype.
+    /// How linear layers store their weights. int8 is faster and less exact; all other weights keep the type of --dtype.
     #[arg(long, value_enum, ignore_case = true, default_value = "full")]
     pub weights: WeightForm,
 
-    /// Tokens in a batch. A longer sequence makes a batch of its own.
+    /// Tokens per batch; a longer sequence is a batch of its own [default: depends on the device].
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub max_batch_tokens: Option<usize>,
 }
@@ -53,29 +55,30 @@ pub struct RuntimeArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Input")]
 pub struct InputArgs {
-    /// FASTA files, plain or compressed (gzip, bgzip, zstd, xz, bzip2); `-` or none: stdin.
-    #[arg(value_name = "FASTA")]
+    /// FASTA files, plain or compressed (gzip, bgzip, zstd, xz, bzip2); `-` or no file reads stdin.
+    #[arg(value_name = "FASTA", help_heading = None)]
     pub files: Vec<PathBuf>,
 
-    /// What becomes of the run at a bad record. Skipped ones are listed, counted, and make the exit code 3.
+    /// What to do with an invalid record. Skipped records are listed and counted; the exit code is then 3.
     #[arg(long, value_enum, default_value = "error")]
     pub on_bad: OnBad,
 
-    /// What becomes of the second record of an id.
+    /// What to do with a record whose id was used before.
     #[arg(long, value_enum, default_value = "error")]
     pub duplicates: Duplicates,
 
-    /// Residues that a sequence may have [default: no limit].
+    /// Largest number of residues per sequence [default: no limit].
     ///
-    /// Positions are relative, so any length runs; how long the sequences were that Ankh3 was trained on is not published.
+    /// Positions are relative, so the network accepts any length. The lengths of the sequences that Ankh3 was trained on are
+    /// not published.
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub max_length: Option<usize>,
 
-    /// What becomes of longer sequences.
+    /// What to do with a sequence longer than --max-length.
     #[arg(long, value_enum, default_value = "error", requires = "max_length")]
     pub over: OverArg,
 
-    /// Residues that neighbouring chunks share under `--over chunk` [default: an eighth of --max-length].
+    /// Residues that neighbouring chunks share with `--over chunk` [default: an eighth of --max-length].
     #[arg(long, value_name = "N", requires = "max_length")]
     pub overlap: Option<usize>,
 }
@@ -83,21 +86,21 @@ pub struct InputArgs {
 /// [`Over`] on the command line, where the overlap of chunks is a flag of its own.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum OverArg {
-    /// The run ends with an error.
+    /// The run ends with an error
     Error,
-    /// Left out, listed and counted.
+    /// Skip the sequence; skipped sequences are listed and counted
     Skip,
-    /// Cut off at the limit and counted.
+    /// Keep the first residues up to the limit; truncated sequences are counted
     Truncate,
-    /// Computed in overlapping pieces, averaged where they overlap.
+    /// Compute overlapping chunks and average the rows where chunks overlap (`embed` only)
     Chunk,
 }
 
 impl InputArgs {
-    /// How the input is read; `rules` says which letters are let through besides residues.
+    /// The options of the reader; `rules` names the letters accepted besides residues.
     ///
     /// # Errors
-    /// A length limit that cannot be kept.
+    /// A length limit that makes no sense.
     pub fn options(&self, rules: Rules) -> Result<Options, UsageError> {
         Ok(Options {
             rules,
@@ -123,30 +126,30 @@ impl InputArgs {
     }
 }
 
-/// Working on a share of the input, and finishing what was begun.
+/// Working on a part of the input, and resuming an interrupted run.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "At scale")]
 pub struct ScaleArgs {
-    /// Only every n-th sequence, beginning with the i-th (1-based): i/n. `ankh3 merge` joins the shards' results.
+    /// Process only part I of N: sequences I, I + N, I + 2N, … (counted from 1). `ankh3 merge` joins the results of all parts.
     #[arg(long, value_name = "I/N")]
     pub shard: Option<Shard>,
 
-    /// Keep finished results beside the output, in OUTPUT.resume, and go on from there if the run was cut off.
+    /// Save finished results in OUTPUT.resume, and continue from this file if an earlier run was interrupted.
     #[arg(long, requires = "output")]
     pub resume: bool,
 }
 
-/// A share of the input: sequences `index`, `index + count`, … of the run, counted from 0.
+/// A part of the input: sequences `index`, `index + count`, … of the run, counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shard {
-    /// 0-based.
+    /// 0-based number of this part.
     pub index: u64,
-    /// Number of shares.
+    /// Number of parts.
     pub count: u64,
 }
 
 impl Shard {
-    /// Whether sequence `number` (0-based) of the run is in this share.
+    /// Whether sequence `number` (0-based) of the run is in this part.
     pub fn has(self, number: u64) -> bool {
         number % self.count == self.index
     }
@@ -175,12 +178,13 @@ impl FromStr for Shard {
     }
 }
 
-/// A command line that its parser took and that means nothing all the same: exit code 2, as the parser's own.
+/// An error of the command line that its parser cannot see, such as flags that contradict each other: exit code 2, as for the
+/// parser's own errors.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct UsageError(String);
 
-/// An error of the command line: what is wrong with it, and the way out.
+/// An error of the command line; the message says what is wrong and how to correct it.
 pub fn usage(message: impl fmt::Display) -> UsageError {
     UsageError(message.to_string())
 }

@@ -7,7 +7,7 @@ use candle_core::{DType, Device};
 use thiserror::Error;
 
 use crate::kernels::cpu::Isa;
-use crate::kernels::linear::WeightForm;
+use crate::kernels::plan::WeightForm;
 use crate::number::NumberType;
 
 /// The device asked for.

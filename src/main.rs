@@ -12,8 +12,8 @@ use tracing_subscriber::filter::EnvFilter;
 
 /// The protein language model Ankh3 on the command line.
 ///
-/// FASTA from stdin or files, results to stdout or files, messages to stderr. Exit codes: 0 done, 1 failed, 2 usage, 3 done but some records were left
-/// out (listed on stderr).
+/// Reads FASTA from stdin or files, writes results to stdout or files and messages to stderr.
+/// Exit codes: 0 success, 1 failure, 2 wrong command line, 3 success but some records were skipped (stderr lists these records).
 #[derive(Parser)]
 #[command(version, long_version = long_version(), propagate_version = true)]
 #[command(disable_help_flag = true, disable_version_flag = true)]
@@ -33,11 +33,11 @@ struct GlobalArgs {
     #[arg(long, short, global = true, value_name = "N", value_parser = thread_count, env = "ANKH3_THREADS")]
     threads: Option<usize>,
 
-    /// Only warnings and errors on stderr; twice: only errors.
+    /// Only warnings and errors on stderr, and no progress bar; twice: only errors.
     #[arg(long, short, global = true, action = ArgAction::Count)]
     quiet: u8,
 
-    /// More on stderr.
+    /// More messages on stderr; twice: even more.
     #[arg(long, short, global = true, action = ArgAction::Count, conflicts_with = "quiet")]
     verbose: u8,
 
@@ -80,7 +80,7 @@ fn main() -> ExitCode {
         Ok(Outcome::SomeFailed) => ExitCode::from(3),
         Err(error) if error.chain().any(is_stdout_closed) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{}", told(&error));
+            tracing::error!("{}", one_line(&error));
             ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
         }
     }
@@ -92,8 +92,9 @@ fn parse() -> Cli {
     Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
-/// What an operation of the network frees, the next one asks for: given back to the system in between, it would come back page by page, each one cleared
-/// and mapped anew (two thirds of all page faults, a fifteenth of the time of `embed`).
+/// Keeps freed memory in the process, because each operation of the network allocates what the one before has freed. Memory
+/// returned to the system in between would come back page by page, each page cleared and mapped again: two thirds of all page
+/// faults and a fifteenth of the time of `embed`.
 fn keep_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     #[expect(
@@ -107,8 +108,8 @@ fn keep_freed_memory() {
     }
 }
 
-/// An error and its causes; several quote their cause themselves, and nothing is said twice.
-fn told(error: &anyhow::Error) -> String {
+/// An error and its causes in one line. A cause that its error quotes already is not repeated.
+fn one_line(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {
         if !text.ends_with(&cause) {
@@ -122,7 +123,7 @@ fn told(error: &anyhow::Error) -> String {
     text
 }
 
-/// Messages to stderr, one a line; `ANKH3_LOG` takes tracing's filters.
+/// Messages to stderr, one per line; `ANKH3_LOG` takes tracing's filters.
 fn start_logging(quiet: u8, verbose: u8) {
     let level = match (quiet, verbose) {
         (0, 0) => "info",
@@ -151,7 +152,7 @@ fn has_colors() -> bool {
         && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// A training run saves when told to stop; every other command takes its unfinished files away.
+/// On a signal that ends the run, `pretrain` saves a checkpoint; every other command deletes its unfinished files.
 fn start_signals(command: &Command) -> std::io::Result<()> {
     match command {
         Command::Pretrain(_) => Ok(()),
@@ -159,7 +160,7 @@ fn start_signals(command: &Command) -> std::io::Result<()> {
     }
 }
 
-/// Sizes every pool: rayon's, which our kernels use, and candle's, which reads the environment.
+/// Sets the size of each thread pool: rayon's, which our kernels use, and candle's, which reads the environment.
 fn start_threads(threads: Option<usize>) -> anyhow::Result<()> {
     let available = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads = threads.unwrap_or_else(available);

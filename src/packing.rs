@@ -1,9 +1,10 @@
-//! Which sequences share a batch: consecutive ones, up to a budget of tokens. Nothing is padded, so nothing is gained by sorting them by length, and
-//! results come back in input order by themselves.
+//! Batches of consecutive sequences up to a budget of tokens. Without padding there is no reason to
+//! sort sequences by length, and results keep the order of the input.
 
 use std::ops::Range;
 
-/// Splits `lengths` (tokens a segment) into consecutive batches of at most `max_batch_tokens`; a longer segment makes a batch of its own.
+/// Splits segments with `lengths` tokens each into consecutive batches of at most
+/// `max_batch_tokens` tokens; a longer segment is a batch of its own.
 pub fn by_token_budget(lengths: &[usize], max_batch_tokens: usize) -> Vec<Range<usize>> {
     let mut batches = Vec::new();
     let (mut first, mut tokens) = (0, 0);

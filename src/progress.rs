@@ -1,4 +1,4 @@
-//! What the user sees meanwhile: a bar on a terminal, milestone lines in a log, and the closing line.
+//! Progress of a run: a bar on a terminal, milestone lines in a log, and the closing line.
 
 use std::fmt::Write;
 use std::time::{Duration, Instant};
@@ -13,9 +13,9 @@ const MILESTONE: Duration = Duration::from_secs(30);
 pub struct Progress {
     bar: ProgressBar,
     begun: Instant,
-    /// CPU-seconds that this process had used then.
+    /// CPU-seconds that this process had used at the start.
     cpu: Option<f64>,
-    told: Instant,
+    last_milestone: Instant,
     sequences: u64,
     residues: u64,
     expected: Option<u64>,
@@ -28,23 +28,23 @@ impl Default for Progress {
 }
 
 impl Progress {
-    /// Begins to count. The bar shows on a terminal only; the total may come later by [`Progress::expect`].
+    /// Begins to count. The bar shows on a terminal only; [`Progress::expect`] gives the total when it is known.
     pub fn new() -> Self {
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(4));
+        let bar = ProgressBar::with_draw_target(None, draw_target());
         bar.set_style(style("{spinner} {pos} residues, {rate}, {elapsed}"));
         let now = Instant::now();
         Self {
             bar,
             begun: now,
             cpu: cpu_seconds(),
-            told: now,
+            last_milestone: now,
             sequences: 0,
             residues: 0,
             expected: None,
         }
     }
 
-    /// How many residues there will be: from now on a bar, or lines, with the time left.
+    /// Sets the total number of residues; the bar or the milestone lines show the time left from now on.
     pub fn expect(&mut self, residues: u64) {
         self.expected = Some(residues);
         self.bar
@@ -52,13 +52,13 @@ impl Progress {
         self.bar.set_length(residues);
     }
 
-    /// Counts what was done.
+    /// Counts finished sequences and residues.
     pub fn add(&mut self, sequences: u64, residues: u64) {
         self.sequences += sequences;
         self.residues += residues;
         self.bar.inc(residues);
-        if self.bar.is_hidden() && self.told.elapsed() >= MILESTONE {
-            self.told = Instant::now();
+        if self.bar.is_hidden() && self.last_milestone.elapsed() >= MILESTONE {
+            self.last_milestone = Instant::now();
             let rate = self.residues as f64 / self.begun.elapsed().as_secs_f64();
             let left = self
                 .expected
@@ -92,7 +92,7 @@ impl Progress {
     }
 }
 
-/// How far it is: `, 34%, about 12 min left`.
+/// Progress and time left: `, 34%, about 12 min left`.
 fn left(expected: u64, done: u64, rate: f64) -> String {
     let share = (100.0 * done as f64 / expected.max(1) as f64).min(100.0);
     let minutes = expected.saturating_sub(done) as f64 / rate.max(1.0) / 60.0;
@@ -108,19 +108,19 @@ pub struct Steps {
 impl Steps {
     /// A run of `steps`, of which `done` are done.
     pub fn new(done: u64, steps: u64) -> Self {
-        let bar = ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::stderr_with_hz(4));
+        let bar = ProgressBar::with_draw_target(Some(steps), draw_target());
         bar.set_style(style("{wide_bar} {pos}/{len} {msg}, {eta} left"));
         bar.set_position(done);
         bar.reset_eta();
         Self { bar }
     }
 
-    /// Whether nobody sees it: no terminal.
+    /// Whether the live line is not shown, for lack of a terminal or because of `--quiet`.
     pub fn is_hidden(&self) -> bool {
         self.bar.is_hidden()
     }
 
-    /// Shows a step and what is said of it.
+    /// Shows a step with a message.
     pub fn show(&self, step: u64, message: String) {
         self.bar.set_message(message);
         self.bar.set_position(step);
@@ -135,6 +135,21 @@ impl Steps {
     pub fn finish(&self) {
         self.bar.finish_and_clear();
     }
+}
+
+/// Stderr, unless `--quiet` or the terminal rules a bar out.
+fn draw_target() -> ProgressDrawTarget {
+    if shows_bars() {
+        ProgressDrawTarget::stderr_with_hz(4)
+    } else {
+        ProgressDrawTarget::hidden()
+    }
+}
+
+/// Whether bars may be drawn: not with `--quiet`, and not on a terminal that cannot move its cursor (`TERM=dumb`).
+pub fn shows_bars() -> bool {
+    tracing::enabled!(tracing::Level::INFO)
+        && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
 fn style(template: &str) -> ProgressStyle {

@@ -1,10 +1,12 @@
-//! The definitions, as slowly and plainly as they can be written, in f64. Matrices are row-major.
+//! The definitions of the kernels and of the encoder in f64, written as plainly as possible.
+//! Matrices are row-major.
 
 use crate::model::Config;
+use crate::model::names::{SHARED, Stack};
 use crate::model::relative_position::{Direction, relative_position_bucket};
 
-/// A weight by its Hugging Face name and shape.
-pub(super) type Weights<'a> = dyn Fn(&str, &[usize]) -> Vec<f64> + 'a;
+/// The values of a weight by its Hugging Face name and shape.
+pub(super) type NamedWeights<'a> = dyn Fn(&str, &[usize]) -> Vec<f64> + 'a;
 
 /// `x (rows, k)` times the transpose of `w (n, k)`.
 pub(super) fn linear(x: &[f64], w: &[f64], k: usize) -> Vec<f64> {
@@ -38,7 +40,8 @@ pub(super) fn gated_silu(x: &[f64], d_ff: usize) -> Vec<f64> {
     x.chunks_exact(2 * d_ff).flat_map(gate).collect()
 }
 
-/// Attention within segments of `qkv (rows, 3 heads d_kv)`, unscaled, with `bias(key - query, head)` added to the scores.
+/// Attention within segments of `qkv (rows, 3 heads d_kv)`, unscaled, with
+/// `bias(key - query, head)` added to the scores.
 pub(super) fn attention(
     qkv: &[f64],
     heads: usize,
@@ -76,7 +79,11 @@ pub(super) fn attention(
 }
 
 /// The encoder's last hidden states after the final norm.
-pub(super) fn encoder(config: &Config, weight: &Weights<'_>, segments: &[Vec<u32>]) -> Vec<f64> {
+pub(super) fn encoder(
+    config: &Config,
+    weight: &NamedWeights<'_>,
+    segments: &[Vec<u32>],
+) -> Vec<f64> {
     let Config {
         d_model,
         d_ff,
@@ -88,43 +95,39 @@ pub(super) fn encoder(config: &Config, weight: &Weights<'_>, segments: &[Vec<u32
     let epsilon = config.layer_norm_epsilon;
     let buckets = config.relative_attention_num_buckets;
     let lengths: Vec<usize> = segments.iter().map(Vec::len).collect();
-    let table = weight(
-        "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
-        &[buckets, num_heads],
-    );
+    let table = weight(&Stack::Encoder.position_bias(), &[buckets, num_heads]);
     let bias = |distance: i64, head: usize| {
         let max_distance = config.relative_attention_max_distance;
         let bucket = relative_position_bucket(distance, Direction::Both, buckets, max_distance);
         table[bucket * num_heads + head]
     };
-    let embedding = weight("shared.weight", &[config.vocab_size, d_model]);
+    let embedding = weight(SHARED, &[config.vocab_size, d_model]);
     let rows = |id: &u32| &embedding[*id as usize * d_model..][..d_model];
     let mut x: Vec<f64> = segments.iter().flatten().flat_map(rows).copied().collect();
     for layer in 0..config.num_layers {
-        let get = |name: &str, shape: &[usize]| {
-            weight(&format!("encoder.block.{layer}.layer.{name}.weight"), shape)
-        };
-        let h = rms_norm(&x, &get("0.layer_norm", &[d_model]), epsilon);
-        let projections = ["q", "k", "v"].map(|name| {
-            let w = get(&format!("0.SelfAttention.{name}"), &[inner, d_model]);
+        let names = Stack::Encoder.self_attention(layer);
+        let h = rms_norm(&x, &weight(&names.norm, &[d_model]), epsilon);
+        let projections = [&names.q, &names.k, &names.v].map(|name| {
+            let w = weight(name, &[inner, d_model]);
             linear(&h, &w, d_model)
         });
         let qkv = side_by_side(&projections, inner);
         let mixed = attention(&qkv, num_heads, d_kv, &lengths, bias);
-        let o = get("0.SelfAttention.o", &[d_model, inner]);
+        let o = weight(&names.o, &[d_model, inner]);
         add(&mut x, &linear(&mixed, &o, inner));
-        let h = rms_norm(&x, &get("1.layer_norm", &[d_model]), epsilon);
-        let gate_and_up = ["wi_0", "wi_1"].map(|name| {
-            let w = get(&format!("1.DenseReluDense.{name}"), &[d_ff, d_model]);
+        let names = Stack::Encoder.feed_forward(layer);
+        let h = rms_norm(&x, &weight(&names.norm, &[d_model]), epsilon);
+        let gate_and_up = [&names.wi_0, &names.wi_1].map(|name| {
+            let w = weight(name, &[d_ff, d_model]);
             linear(&h, &w, d_model)
         });
         let inside = gated_silu(&side_by_side(&gate_and_up, d_ff), d_ff);
-        let wo = get("1.DenseReluDense.wo", &[d_model, d_ff]);
+        let wo = weight(&names.wo, &[d_model, d_ff]);
         add(&mut x, &linear(&inside, &wo, d_ff));
     }
     rms_norm(
         &x,
-        &weight("encoder.final_layer_norm.weight", &[d_model]),
+        &weight(&Stack::Encoder.final_norm(), &[d_model]),
         epsilon,
     )
 }

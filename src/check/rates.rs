@@ -1,53 +1,59 @@
-//! What a device does in a second: copying, a matrix product, packed attention. Medians of a few runs after one that is not counted.
+//! Speed of a device: copying, a matrix product, packed attention. Each rate is the median of a few
+//! runs after one warm-up.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use crate::kernels::attention::{Plan, Precision, Segment, Visibility, self_attention};
+use crate::kernels::attention::{Precision, self_attention};
+use crate::kernels::plan::{AttentionPlan, Segment, Visibility};
 
-/// How large the measured work is.
+/// The size of the measured work.
 #[derive(Clone, Copy, Debug)]
 pub struct Size {
     /// Values copied.
     pub copied: usize,
     /// Side of the square matrices.
     pub side: usize,
-    /// Segments, and tokens in each.
-    pub segments: (usize, usize),
+    /// Number of segments.
+    pub segments: usize,
+    /// Tokens per segment.
+    pub segment_tokens: usize,
 }
 
 impl Size {
-    /// Seconds of work for a GPU of this decade.
+    /// A few seconds of work for a GPU.
     pub const GPU: Size = Size {
         copied: 1 << 28,
         side: 8192,
-        segments: (32, 1024),
+        segments: 32,
+        segment_tokens: 1024,
     };
-    /// Enough to see that it runs.
+    /// Just enough work to show that everything runs.
     pub const TINY: Size = Size {
         copied: 1 << 16,
         side: 64,
-        segments: (2, 100),
+        segments: 2,
+        segment_tokens: 100,
     };
 }
 
 /// One measurement.
 #[derive(Clone, Debug)]
 pub struct Rate {
-    /// What was done.
+    /// The measured operation.
     pub name: String,
-    /// How often a second, in `unit`.
+    /// The rate in `unit`.
     pub value: f64,
-    /// `GB/s`, `TFLOP/s`.
+    /// `GB/s` or `TFLOP/s`.
     pub unit: &'static str,
 }
 
 /// Rates of `device` in `dtype`.
 ///
 /// # Errors
-/// What the device meets, memory above all.
+/// The device's errors, such as too little memory.
 pub fn measure(device: &Device, dtype: DType, size: Size) -> Result<Vec<Rate>> {
     let tera = |operations: f64, seconds: f64| operations / seconds / 1e12;
     let values = Tensor::ones(size.copied, DType::F32, device)?;
@@ -69,11 +75,12 @@ pub fn measure(device: &Device, dtype: DType, size: Size) -> Result<Vec<Rate>> {
         value: tera(2.0 * (n as f64).powi(3), seconds),
         unit: "TFLOP/s",
     });
-    rates.push(attention(device, dtype, size.segments)?);
+    rates.push(attention(device, dtype, size)?);
     Ok(rates)
 }
 
-fn attention(device: &Device, dtype: DType, (count, length): (usize, usize)) -> Result<Rate> {
+fn attention(device: &Device, dtype: DType, size: Size) -> Result<Rate> {
+    let (count, length) = (size.segments, size.segment_tokens);
     let (heads, d_kv) = (16, 64);
     let segments: Arc<[Segment]> = (0..count)
         .map(|i| Segment {
@@ -82,7 +89,7 @@ fn attention(device: &Device, dtype: DType, (count, length): (usize, usize)) -> 
             first_position: 0,
         })
         .collect();
-    let plan = Plan {
+    let plan = AttentionPlan {
         heads,
         d_kv,
         visibility: Visibility::All,
@@ -104,7 +111,7 @@ fn attention(device: &Device, dtype: DType, (count, length): (usize, usize)) -> 
     })
 }
 
-/// Seconds of one run.
+/// The median of the seconds per run.
 fn median(device: &Device, mut run: impl FnMut() -> Result<Tensor>) -> Result<f64> {
     let mut seconds = Vec::new();
     for _ in 0..6 {

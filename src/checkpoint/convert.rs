@@ -1,18 +1,20 @@
-//! A pickle checkpoint to safetensors, once: every later run maps it, and no tool needs to read a pickle again.
+//! Conversion of a pickle checkpoint to safetensors. It happens once: later runs map the
+//! safetensors file.
 
 use std::path::Path;
 
 use super::save::{LazyTensor, write_safetensors};
-use super::weights::Weights;
-use super::{CheckpointError, Place};
+use super::weights::WeightFiles;
+use super::{CheckpointError, ModelLocation};
 
-/// Writes the weights of a checkpoint directory, whatever their layout, to one safetensors file. Values and types stay as they are; a
-/// tensor stored under several names is written once.
+/// Writes the weights of a checkpoint directory, in any layout, to one safetensors file. Values and
+/// types do not change; a tensor stored under several names is written once.
 pub fn to_safetensors(dir: &Path, file: &Path) -> Result<(), CheckpointError> {
-    let weights = Weights::open(&Place::Directory(dir.to_path_buf()))?;
+    let weights = WeightFiles::open(&ModelLocation::Directory(dir.to_path_buf()))?;
     let mut tensors = Vec::with_capacity(weights.entries.len());
     for (name, entry) in &weights.entries {
-        // Asked for once now, so that a tensor that cannot be read is an error before anything is written.
+        // Read once now, so that a tensor that cannot be read is an error before anything is
+        // written.
         let dtype = weights.view(name, entry)?.dtype;
         let weights = &weights;
         tensors.push(LazyTensor {

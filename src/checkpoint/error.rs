@@ -1,4 +1,4 @@
-//! What can be wrong with a checkpoint, each with its way out.
+//! Errors of checkpoints. Each message names what to do.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use crate::tokenizer::TokenizerError;
 /// Why a checkpoint could not be found, read, or written.
 #[derive(Debug, Error)]
 pub enum CheckpointError {
-    /// What was given is no directory, no known name and no `owner/repo`.
+    /// The value of `--model` is no directory, no known name and no `owner/repo`.
     #[error(
         "`{0}` is neither a directory nor a model's name; give a checkpoint's directory, one of {known}, or `owner/repo[@revision]`",
         known = crate::checkpoint::resolve::known_names()
@@ -33,7 +33,7 @@ pub enum CheckpointError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The operating system's error.
         source: std::io::Error,
     },
     /// A file of the checkpoint is missing.
@@ -41,17 +41,17 @@ pub enum CheckpointError {
     MissingFile {
         /// The checkpoint.
         dir: PathBuf,
-        /// What was looked for.
+        /// The missing file.
         file: String,
-        /// What to do.
+        /// What the user can do.
         way_out: &'static str,
     },
-    /// A file cannot be what its name says.
+    /// A file is not of the format that its name says.
     #[error("{path}: {message}")]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What is wrong, and the way out.
+        /// The problem, and what the user can do.
         message: String,
     },
     /// The vocabulary cannot be used.
@@ -59,7 +59,7 @@ pub enum CheckpointError {
     Tokenizer {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The problem.
         source: TokenizerError,
     },
     /// The checkpoint lacks a tensor.
@@ -71,7 +71,7 @@ pub enum CheckpointError {
         dir: PathBuf,
         /// The tensor.
         name: String,
-        /// The shape that config.json asks for.
+        /// The shape by config.json.
         expected: Vec<usize>,
     },
     /// A tensor's shape contradicts the configuration.
@@ -79,13 +79,13 @@ pub enum CheckpointError {
         "{file}: tensor `{name}` has the shape {found:?}, but config.json asks for {expected:?}; weights and config.json do not belong together"
     )]
     WrongShape {
-        /// The file that holds it.
+        /// The file of the tensor.
         file: PathBuf,
         /// The tensor.
         name: String,
-        /// Its shape there.
+        /// The stored shape.
         found: Vec<usize>,
-        /// The shape that config.json asks for.
+        /// The shape by config.json.
         expected: Vec<usize>,
     },
     /// A tensor is stored as a type that is not supported.
@@ -93,22 +93,22 @@ pub enum CheckpointError {
         "{file}: tensor `{name}` with shape {shape:?} is stored as {dtype}; only F32, F16 and BF16 are read: convert the checkpoint to one of them"
     )]
     UnsupportedDtype {
-        /// The file that holds it.
+        /// The file of the tensor.
         file: PathBuf,
         /// The tensor.
         name: String,
-        /// Its shape.
+        /// The stored shape.
         shape: Vec<usize>,
-        /// Its type there.
+        /// The stored type.
         dtype: String,
     },
-    /// Saving would overwrite something.
+    /// The target directory of a new checkpoint is not empty.
     #[error("{0} exists and is not empty; choose another directory or remove it first")]
     Exists(PathBuf),
 }
 
 impl CheckpointError {
-    /// For `map_err` after a file operation.
+    /// An argument of `map_err` after a file operation.
     pub(crate) fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
         move |source| CheckpointError::Io { path, source }

@@ -1,10 +1,13 @@
-//! A repository of the hub into the standard Hugging Face cache: `ankh3 fetch`, the only command that touches the network.
+//! Download of a repository of the hub into the standard Hugging Face cache: `ankh3 fetch`, the
+//! only command that uses the network.
 //!
-//! What is where follows `huggingface_hub`, so that Python tools share the files: `blobs/<checksum>` hold the bytes,
-//! `snapshots/<commit>/<file>` link to them, `refs/<revision>` names the commit. hf-hub answers which files there are and what their
-//! checksums are; the transfer is our own (see `transfer`). The reference is written last, so that a job never finds half a model.
+//! The layout is that of `huggingface_hub`, so that Python tools share the files:
+//! `blobs/<checksum>` are the files, `snapshots/<commit>/<file>` are links to blobs,
+//! `refs/<revision>` contains the commit. hf-hub lists files and checksums; `transfer` downloads.
+//! The reference is written last, so that no other job finds an incomplete model.
 //!
-//! Where a repository has pickled weights only, `model.safetensors` is made from them once and linked beside them.
+//! Where a repository has only pickled weights, they are converted once to `model.safetensors`,
+//! linked beside them.
 
 use std::fs;
 use std::io::Write;
@@ -18,11 +21,11 @@ use super::fetch_error::api_error;
 use super::hub::model_repo;
 use super::load::card_licence;
 pub use super::transfer::Patience;
-use super::transfer::{Checksum, Client, Source, place, sha256_of, unfinished_file};
-use super::weights::{self, Format};
+use super::transfer::{Checksum, Client, RemoteFile, place, sha256_of, unfinished_file};
+use super::weights::{self, WeightFormat};
 use super::{Hub, convert, resolve};
 
-/// Everything but the weights that is taken where the repository has it.
+/// The files beside the weights that are downloaded where the repository has them.
 const SMALL_FILES: [&str; 9] = [
     "config.json",
     "generation_config.json",
@@ -35,7 +38,7 @@ const SMALL_FILES: [&str; 9] = [
     "LICENSE.md",
 ];
 
-/// In the order of preference.
+/// Weight files in the order of preference.
 const WEIGHTS: [&str; 4] = [
     "model.safetensors",
     "model.safetensors.index.json",
@@ -43,21 +46,22 @@ const WEIGHTS: [&str; 4] = [
     "pytorch_model.bin.index.json",
 ];
 
-/// What happens, for a progress display.
+/// An event of a download, for a progress display.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event<'a> {
     /// A file is about to be downloaded.
     Start {
-        /// Its name.
+        /// The name of the file.
         file: &'a str,
-        /// Its bytes.
+        /// The size of the file in bytes.
         size: u64,
     },
-    /// So many more bytes of it have arrived (from 0 again where a server cannot resume).
+    /// This many bytes of the file have arrived; the number starts at 0 again where a server cannot
+    /// resume.
     Arrived(u64),
-    /// It is in the cache, verified.
+    /// The file is verified and in the cache.
     Done {
-        /// Its name.
+        /// The name of the file.
         file: &'a str,
     },
     /// Pickled weights are being written as safetensors.
@@ -67,15 +71,15 @@ pub enum Event<'a> {
 /// A model that is now in the cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fetched {
-    /// Its directory.
+    /// The directory of the model.
     pub dir: PathBuf,
-    /// The commit of the revision asked for.
+    /// The commit of the revision.
     pub commit: String,
-    /// The licence of the weights, if its card or the table of known models says.
+    /// The licence of the weights by the model card or the table of known models.
     pub licence: Option<String>,
 }
 
-/// Fetches a model, or what of it is not yet in the cache.
+/// Downloads the files of a model that are not yet in the cache.
 pub fn fetch(
     hub: &Hub,
     repo: &str,
@@ -110,19 +114,19 @@ impl<'a> Session<'a> {
         revision: &str,
         patience: Patience,
     ) -> Result<Self, FetchError> {
-        let refused = |error: ApiError| api_error(hub, repo, revision, &error);
+        let failed = |error: ApiError| api_error(hub, repo, revision, &error);
         let api = ApiBuilder::from_cache(Cache::new(hub.cache.clone()))
             .with_endpoint(hub.endpoint.clone())
             .with_token(hub.token.clone())
             .with_progress(false)
             .with_user_agent("ankh3", env!("CARGO_PKG_VERSION"))
             .build()
-            .map_err(refused)?;
+            .map_err(failed)?;
         let info = api
             .repo(model_repo(repo, revision))
             .info()
-            .map_err(refused)?;
-        // The commit becomes a path, and a pinned one makes sure that all files belong together.
+            .map_err(failed)?;
+        // The commit becomes part of a path; with a pinned commit all files belong together.
         if info.sha.is_empty() || !info.sha.bytes().all(|b| b.is_ascii_alphanumeric()) {
             return Err(FetchError::Unreachable {
                 url: hub.endpoint.clone(),
@@ -192,7 +196,7 @@ impl<'a> Session<'a> {
                 self.file(&name, on_event)?;
             }
         }
-        if format == Format::Pickle {
+        if format == WeightFormat::Pickle {
             on_event(Event::Converting);
             self.convert(&dir)?;
         }
@@ -224,14 +228,15 @@ impl<'a> Session<'a> {
             let (file, etag) = (name.to_string(), metadata.etag().to_string());
             FetchError::Unverifiable { file, etag }
         })?;
-        let source = Source {
+        let source = RemoteFile {
             name,
             url,
             size: metadata.size() as u64,
             checksum,
         };
         let blob = self.blobs()?.join(source.checksum.as_str());
-        // A blob has its name only once its checksum was right; the length guards against a file cut by a full disk elsewhere.
+        // A blob gets its name after its checksum was verified; the length detects a file that
+        // another program truncated.
         if !fs::metadata(&blob).is_ok_and(|found| found.len() == source.size) {
             on_event(Event::Start {
                 file: name,
@@ -279,7 +284,8 @@ impl<'a> Session<'a> {
     }
 }
 
-/// `snapshots/<commit>/<name>` → `../../blobs/<checksum>`, replacing in one step whatever has the name.
+/// Links `snapshots/<commit>/<name>` to `../../blobs/<checksum>`, atomically replacing a file of
+/// that name.
 fn link(blob: &Path, snapshot: &Path, name: &str) -> Result<(), FetchError> {
     let pointer = snapshot.join(name);
     let blob_name = blob.file_name().unwrap_or_default();

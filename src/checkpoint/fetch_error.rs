@@ -1,4 +1,4 @@
-//! Why a model could not be fetched, each with its way out.
+//! Errors of downloads. Each message names what to do.
 
 use std::path::{Path, PathBuf};
 
@@ -15,34 +15,34 @@ pub enum FetchError {
         "HF_HUB_OFFLINE is set, so nothing is fetched; unset it, or copy the cache from a machine that has the model"
     )]
     Offline,
-    /// 401 or 403.
+    /// The hub answered with 401 or 403.
     #[error(
         "{repo}: the hub refuses access (HTTP {status}); the repository does not exist, is private, or is gated: accept its terms on its page and set HF_TOKEN"
     )]
     Denied {
         /// `owner/repo`.
         repo: String,
-        /// The answer.
+        /// The HTTP status.
         status: u16,
     },
-    /// 404.
+    /// The hub answered with 404.
     #[error(
         "{repo} at revision `{revision}` is not on {endpoint}; check the spelling of the name and of the revision"
     )]
     NotFound {
         /// `owner/repo`.
         repo: String,
-        /// As asked for.
+        /// The requested revision.
         revision: String,
-        /// The hub.
+        /// The hub's address.
         endpoint: String,
     },
-    /// The hub did not answer, or not sensibly.
+    /// The hub did not answer, or its answer is invalid.
     #[error("{url}: {message}; check the network, the proxy, and HF_ENDPOINT")]
     Unreachable {
-        /// What was asked for.
+        /// The requested address.
         url: String,
-        /// What happened.
+        /// The problem.
         message: String,
     },
     /// The storage host answered with a client error.
@@ -52,7 +52,7 @@ pub enum FetchError {
     Refused {
         /// The file.
         file: String,
-        /// The answer.
+        /// The HTTP status.
         status: u16,
     },
     /// The repository is not a model that can be used.
@@ -60,10 +60,10 @@ pub enum FetchError {
     NotAModel {
         /// `owner/repo`.
         repo: String,
-        /// What is missing.
+        /// The missing file.
         file: String,
     },
-    /// A transfer ended early, again and again.
+    /// A transfer ended early, in every attempt.
     #[error(
         "{file}: the transfer broke at byte {position} of {size} ({message}); run the same command again"
     )]
@@ -74,19 +74,19 @@ pub enum FetchError {
         position: u64,
         /// Bytes expected.
         size: u64,
-        /// What happened.
+        /// The problem.
         message: String,
     },
-    /// All bytes came, but other ones.
+    /// The checksum of a complete file is wrong.
     #[error(
         "{file}: what was received has the checksum {found}, but the hub announced {expected}; nothing was kept, run the same command again"
     )]
     Checksum {
         /// The file.
         file: String,
-        /// The hub's.
+        /// The checksum by the hub.
         expected: String,
-        /// Of what was received.
+        /// The checksum of the received bytes.
         found: String,
     },
     /// The `ETag` is no checksum.
@@ -96,18 +96,18 @@ pub enum FetchError {
     Unverifiable {
         /// The file.
         file: String,
-        /// What it announces instead.
+        /// The `ETag`.
         etag: String,
     },
     /// The cache could not be written.
     #[error("{path}: {source}; the cache is at HF_HUB_CACHE, HF_HOME or ~/.cache/huggingface")]
     Io {
-        /// Where.
+        /// The path.
         path: PathBuf,
-        /// What the system said.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// What was fetched cannot be used.
+    /// The downloaded model cannot be used.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
 }
@@ -118,10 +118,11 @@ impl FetchError {
         move |source| FetchError::Io { path, source }
     }
 
-    /// A request for a file that failed before its first byte.
+    /// The error of a request for a file that failed before the first byte.
     pub(super) fn request(file: &str, url: &str, error: &ureq::Error) -> Self {
         match error {
-            // Too slow (408) and too often (429) pass; other answers of this class stay as they are.
+            // Timeout (408) and too many requests (429) are temporary; other answers of this class
+            // are permanent.
             ureq::Error::StatusCode(status @ 400..500) if ![408, 429].contains(status) => {
                 FetchError::Refused {
                     file: file.to_string(),
@@ -135,7 +136,7 @@ impl FetchError {
         }
     }
 
-    /// Whether trying again may help.
+    /// Whether another attempt may succeed.
     pub(super) fn is_passing(&self) -> bool {
         matches!(
             self,
@@ -144,7 +145,7 @@ impl FetchError {
     }
 }
 
-/// An answer of the hub's own interface.
+/// The error of a request to the hub's own interface.
 pub(super) fn api_error(hub: &Hub, repo: &str, revision: &str, error: &ApiError) -> FetchError {
     let status = match error {
         ApiError::RequestError(request) => match request.as_ref() {

@@ -1,11 +1,13 @@
-//! What identifies a model in provenance and for `--resume`: a hash of everything in the directory that influences a number.
+//! The hash that identifies a model in metadata and for `--resume`: a hash of everything in the
+//! directory that influences a result.
 //!
-//! SHA-256 over the configuration, the vocabulary, and for each tensor in the order of names its name, type, shape and content. Weights
-//! of up to 64 MiB are hashed whole. Of larger ones, tensors above 64 KiB give eight evenly spaced blocks of 4 KiB (the first and the
-//! last byte included): training, merging or another revision changes practically every value, so a sample tells two sets of weights
-//! apart, in the time of some thousand page reads instead of the many seconds that 7 GB take. A change of a few chosen values may go
-//! unseen; whoever needs proof of every byte compares checksums of the files. The same weights as pickle and as safetensors have the
-//! same hash.
+//! SHA-256 over the configuration, the vocabulary, and for each tensor in the order of names its
+//! name, type, shape and content. Weights of up to 64 MiB are hashed completely. Of larger weights,
+//! tensors above 64 KiB are sampled: eight evenly spaced blocks of 4 KiB, including the first and
+//! the last byte. Training, merging or another revision changes practically every value, so a
+//! sample distinguishes two sets of weights, in the time of some thousand page reads instead of the
+//! many seconds for 7 GB. A change of a few chosen values may not change the hash; checksums of the
+//! files verify every byte. The same weights as pickle and as safetensors have the same hash.
 
 use sha2::{Digest, Sha256};
 
@@ -50,7 +52,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// With its length, so that no two lists of fields give the same bytes.
+/// Hashes a field with its length, so that different lists of fields never give the same bytes.
 fn field(hash: &mut Sha256, bytes: &[u8]) {
     hash.update((bytes.len() as u64).to_le_bytes());
     hash.update(bytes);

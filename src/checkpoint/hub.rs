@@ -1,4 +1,5 @@
-//! Where the hub and its cache are: the same environment variables as `huggingface_hub`, read once at the door.
+//! The addresses of the hub and its cache, from the same environment variables as
+//! `huggingface_hub`, read once.
 //!
 //! | variable | meaning |
 //! |---|---|
@@ -14,26 +15,27 @@ use hf_hub::{Cache, Repo, RepoType};
 
 use super::weights;
 
-/// Settings of the hub and its cache.
+/// The settings of the hub and its cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hub {
     /// The directory of `models--owner--repo` folders.
     pub cache: PathBuf,
-    /// Address without a trailing slash.
+    /// The hub's address without a trailing slash.
     pub endpoint: String,
-    /// Sent as a bearer token.
+    /// The bearer token of requests.
     pub token: Option<String>,
-    /// Never use the network.
+    /// True where the network must not be used.
     pub offline: bool,
 }
 
 impl Hub {
-    /// From the process's environment.
+    /// The settings of the process's environment.
     pub fn from_env() -> Self {
         Hub::from_variables(|name| std::env::var_os(name).filter(|value| !value.is_empty()))
     }
 
-    /// From any source of variables, so that tests need not change their process's environment.
+    /// The settings of any source of variables, so that tests need not change their process's
+    /// environment.
     pub fn from_variables(variable: impl Fn(&str) -> Option<OsString>) -> Self {
         let text = |name| variable(name).and_then(|value| value.into_string().ok());
         let home = home(&variable);
@@ -64,7 +66,8 @@ impl Hub {
             .pointer_path(commit)
     }
 
-    /// `owner/repo` of every model folder in the cache that has no short name, sorted; complete or not.
+    /// `owner/repo` of every model folder in the cache without a short name, sorted, including
+    /// incomplete ones.
     pub fn cached_models(&self) -> Vec<String> {
         let folders = std::fs::read_dir(&self.cache)
             .into_iter()
@@ -79,7 +82,8 @@ impl Hub {
         repos
     }
 
-    /// A complete local copy of a repository at a revision (branch, tag or full commit), if there is one.
+    /// A complete local copy of a repository at a revision (branch, tag or full commit), if one
+    /// exists.
     pub fn snapshot(&self, repo: &str, revision: &str) -> Option<PathBuf> {
         let reference = self.repo_dir(repo).join("refs").join(revision);
         let commit = std::fs::read_to_string(reference).unwrap_or_else(|_| revision.to_string());

@@ -1,19 +1,21 @@
-//! Random checkpoints: where training starts, and what tests and benchmarks run on.
+//! Random checkpoints, for the start of training, for tests and for benchmarks.
 //!
-//! T5's initialisation, as `T5PreTrainedModel._init_weights` of Hugging Face has it (`initializer_factor` 1), but for `lm_head`: normal with mean 0 and
+//! T5's initialisation as in `T5PreTrainedModel._init_weights` of Hugging Face
+//! (`initializer_factor` 1), except for `lm_head`: normal with mean 0 and
 //!
 //! | tensor | standard deviation |
 //! |---|---|
 //! | embedding table | 1 |
-//! | `lm_head` | d_model^-½ (Hugging Face's: 1, from which the first loss is above 20 instead of near ln `vocab_size`, and the first steps are lost) |
+//! | `lm_head` | d_model^-½ (1 in Hugging Face, with a first loss above 20 instead of near ln `vocab_size`) |
 //! | `q` | (`d_model` · d_kv)^-½ |
 //! | `k`, `v`, `wi`, `wi_0`, `wi_1`, `relative_attention_bias` | d_model^-½ |
 //! | `o` | (`num_heads` · d_kv)^-½ |
 //! | `wo` | d_ff^-½ |
 //! | norms | all ones |
 //!
-//! Each tensor has its own `ChaCha` key, hashed from the seed and the tensor's name, and each of its blocks its own stream: no value
-//! depends on the order of the work, the number of threads or the type that is stored.
+//! Each tensor has its own `ChaCha` key, hashed from the seed and the tensor's name, and each block
+//! of a tensor its own stream: no value depends on the order of the work, the number of threads or
+//! the stored type.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -36,16 +38,17 @@ use crate::tokenizer::Tokenizer;
 /// The key of config.json that marks random weights.
 pub const RANDOM_LABEL: &str = "ankh3_random";
 
-/// Values a random stream.
+/// Values per random stream.
 const BLOCK: usize = 1 << 16;
 
-/// A named shape; all are Ankh3's variant: gated `SiLU`, 64 buckets, 256 ids, an output projection of its own.
+/// A named shape of Ankh3's architecture: gated `SiLU`, 64 buckets, 256 ids, an untied output
+/// projection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
-pub enum Preset {
-    /// 7.7 million parameters, for tests and first steps
+pub enum ModelPreset {
+    /// 7.7 million parameters, for tests and first trials
     Nano,
-    /// 61 million parameters; trains on one small GPU
+    /// 61 million parameters, trainable on one small GPU
     Small,
     /// The shape of Ankh-base with Ankh3's vocabulary, 737 million parameters
     Base,
@@ -55,15 +58,15 @@ pub enum Preset {
     Xl,
 }
 
-impl Preset {
+impl ModelPreset {
     /// The network's shape.
     pub fn config(self) -> Config {
         match self {
-            Preset::Nano => shape(256, 640, 4, 6, 3),
-            Preset::Small => shape(512, 1280, 8, 12, 6),
-            Preset::Base => shape(768, 3072, 12, 48, 24),
-            Preset::Large => shape(1536, 3840, 16, 48, 24),
-            Preset::Xl => shape(2560, 6720, 32, 48, 24),
+            ModelPreset::Nano => shape(256, 640, 4, 6, 3),
+            ModelPreset::Small => shape(512, 1280, 8, 12, 6),
+            ModelPreset::Base => shape(768, 3072, 12, 48, 24),
+            ModelPreset::Large => shape(1536, 3840, 16, 48, 24),
+            ModelPreset::Xl => shape(2560, 6720, 32, 48, 24),
         }
     }
 }
@@ -90,10 +93,11 @@ fn shape(d_model: usize, d_ff: usize, num_heads: usize, encoder: usize, decoder:
     }
 }
 
-/// Writes a random checkpoint with the tokenizer of [`Tokenizer::ankh3`]. One tensor at a time is in memory.
+/// Writes a random checkpoint with the tokenizer of [`Tokenizer::ankh3`]. Only one tensor at a time
+/// is in memory.
 pub fn init(
     dir: &Path,
-    preset: Preset,
+    preset: ModelPreset,
     seed: u64,
     dtype: NumberType,
 ) -> Result<(), CheckpointError> {
@@ -173,7 +177,7 @@ mod tests {
 
     #[test]
     fn values_have_the_deviation_of_their_kind() {
-        let config = Preset::Nano.config();
+        let config = ModelPreset::Nano.config();
         for spec in layout::tensors(&config, LmHead::Own) {
             let values = values(&spec, &config, 1);
             let mean = values.iter().map(|v| f64::from(*v)).sum::<f64>() / values.len() as f64;
@@ -206,13 +210,13 @@ mod tests {
 
     #[test]
     fn values_depend_on_seed_and_name_alone() {
-        let config = Preset::Nano.config();
+        let config = ModelPreset::Nano.config();
         let specs = layout::tensors(&config, LmHead::Own);
         let [a, b] = [&specs[1], &specs[2]];
         assert_eq!(values(a, &config, 7), values(a, &config, 7));
         assert_ne!(values(a, &config, 7), values(a, &config, 8));
         assert_ne!(values(a, &config, 7), values(b, &config, 7));
-        // Pinned: a checkpoint made by another version of this crate must be the same one.
+        // Another version of this crate must make the same checkpoint.
         let first = values(a, &config, 7)[0];
         assert_eq!(first.to_bits(), PINNED_FIRST_VALUE, "{first}");
     }
@@ -221,7 +225,7 @@ mod tests {
 
     #[test]
     fn no_two_blocks_repeat() {
-        let config = Preset::Nano.config();
+        let config = ModelPreset::Nano.config();
         let spec = &layout::tensors(&config, LmHead::Own)[0];
         let long = TensorSpec {
             name: spec.name.clone(),

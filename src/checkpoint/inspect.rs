@@ -1,4 +1,4 @@
-//! What a checkpoint holds, in one look: for `ankh3 inspect` and for messages.
+//! The content of a checkpoint in one page, for `ankh3 inspect` and for messages.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,11 +8,12 @@ use serde::Serialize;
 use super::Checkpoint;
 use super::layout::{self, LmHead};
 use crate::model::Config;
+use crate::model::names::SHARED;
 use crate::tokenizer::{TaskPrefix, TokenizerKind};
 
 /// The summary of a checkpoint; `Display` is for people, serde for programs.
 #[derive(Clone, Debug, Serialize)]
-pub struct Summary {
+pub struct CheckpointSummary {
     /// `owner/repo` or the directory's name.
     pub id: String,
     /// The commit, if it came from the hub.
@@ -21,40 +22,40 @@ pub struct Summary {
     pub licence: Option<String>,
     /// See [`Checkpoint::model_hash`].
     pub model_hash: Option<String>,
-    /// Weights made by `ankh3 init`, never trained.
+    /// Whether the weights are random, as written by `ankh3 init`.
     pub random: bool,
     /// The network's shape.
     pub config: Config,
-    /// Whether `lm_head.weight` is a tensor of its own.
+    /// Whether the output projection is the embedding table.
     pub tied: bool,
-    /// Parameters of all tensors.
+    /// Number of parameters.
     pub parameters: usize,
-    /// Parameters that `embed` reads.
+    /// Number of parameters that `embed` reads.
     pub encoder_parameters: usize,
-    /// Tensors by stored type.
+    /// Number of tensors by stored type.
     pub dtypes: BTreeMap<String, usize>,
-    /// Weight files and their bytes.
+    /// The weight files and their sizes in bytes.
     pub files: Vec<(String, u64)>,
-    /// `tokenizer.json` or `spiece.model`.
+    /// The file of the vocabulary: `tokenizer.json` or `spiece.model`.
     pub tokenizer: &'static str,
-    /// Ids of the vocabulary.
+    /// Number of ids in the vocabulary.
     pub vocab_size: usize,
-    /// Sentinels of the vocabulary.
+    /// Number of sentinels in the vocabulary.
     pub sentinels: usize,
-    /// Prefix tokens of the vocabulary.
+    /// The prefixes that the vocabulary has a token for.
     pub prefixes: Vec<&'static str>,
-    /// Tensors that config.json asks for and the files lack or hold with another shape.
+    /// Errors of tensors that are missing or have another shape than config.json says.
     pub problems: Vec<String>,
     /// Tensors that no part of the network reads.
     pub unused: Vec<String>,
 }
 
-impl Summary {
-    /// Looks at headers only, but for the hash.
+impl CheckpointSummary {
+    /// Reads headers only, except for the hash.
     pub fn of(checkpoint: &Checkpoint) -> Self {
         let entries = &checkpoint.weights.entries;
         let size = |shape: &[usize]| shape.iter().product::<usize>();
-        let is_encoder = |name: &str| name == "shared.weight" || name.starts_with("encoder.");
+        let is_encoder = |name: &str| name == SHARED || name.starts_with("encoder.");
         let mut dtypes = BTreeMap::new();
         for entry in entries.values() {
             let dtype = match &entry.dtype {
@@ -69,7 +70,7 @@ impl Summary {
         };
         let (problems, unused) = compare(checkpoint);
         let tokenizer = &checkpoint.tokenizer;
-        Summary {
+        CheckpointSummary {
             id: checkpoint.id(),
             revision: checkpoint.revision(),
             licence: checkpoint.licence(),
@@ -110,7 +111,7 @@ fn file_name(path: &std::path::Path) -> String {
         .into_owned()
 }
 
-/// What the network asks for against what is stored.
+/// Compares the tensors that the network reads with the stored ones: problems and unused tensors.
 fn compare(checkpoint: &Checkpoint) -> (Vec<String>, Vec<String>) {
     let specs = layout::tensors(&checkpoint.config, checkpoint.lm_head());
     let encoder_only = !checkpoint.names().any(|name| name.starts_with("decoder."));
@@ -132,7 +133,7 @@ fn compare(checkpoint: &Checkpoint) -> (Vec<String>, Vec<String>) {
     (problems, unused.map(str::to_string).collect())
 }
 
-impl fmt::Display for Summary {
+impl fmt::Display for CheckpointSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let config = &self.config;
         writeln!(f, "model        {}", self.id)?;

@@ -1,11 +1,12 @@
-//! Names and shapes of every tensor of a T5 in Hugging Face's layout: weight paths as data.
+//! Names and shapes of every tensor of a T5 in Hugging Face's layout, in the order of the network.
 
 use crate::model::Config;
+use crate::model::names::{AttentionNames, LM_HEAD, SHARED, Stack};
 
-/// Whether the output projection is a tensor of its own.
+/// The output projection of a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LmHead {
-    /// `lm_head.weight`: T5 v1.1 and all of Ankh.
+    /// A tensor of its own, `lm_head.weight`: T5 v1.1 and all Ankh models.
     Own,
     /// The transposed embedding table: T5 v1.0.
     Tied,
@@ -14,33 +15,20 @@ pub enum LmHead {
 /// One tensor that a checkpoint must hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorSpec {
-    /// As in `model.safetensors`.
+    /// The name in `model.safetensors`.
     pub name: String,
-    /// Row-major; a linear layer is `(out, in)`.
+    /// The shape of the row-major values; a linear layer is `(out, in)`.
     pub shape: Vec<usize>,
 }
 
 /// The tensors of `T5ForConditionalGeneration` in the order of the network.
 pub fn tensors(config: &Config, lm_head: LmHead) -> Vec<TensorSpec> {
     let table = vec![config.vocab_size, config.d_model];
-    let mut list = vec![spec("shared.weight".to_string(), table.clone())];
-    stack(
-        &mut list,
-        config,
-        "encoder",
-        config.num_layers,
-        &["SelfAttention"],
-    );
-    let decoder = ["SelfAttention", "EncDecAttention"];
-    stack(
-        &mut list,
-        config,
-        "decoder",
-        config.decoder_layers(),
-        &decoder,
-    );
+    let mut list = vec![spec(SHARED.to_string(), table.clone())];
+    stack(&mut list, config, Stack::Encoder);
+    stack(&mut list, config, Stack::Decoder);
     if lm_head == LmHead::Own {
-        list.push(spec("lm_head.weight".to_string(), table));
+        list.push(spec(LM_HEAD.to_string(), table));
     }
     list
 }
@@ -49,77 +37,62 @@ fn spec(name: String, shape: Vec<usize>) -> TensorSpec {
     TensorSpec { name, shape }
 }
 
-fn stack(
-    list: &mut Vec<TensorSpec>,
-    config: &Config,
-    stack: &str,
-    layers: usize,
-    attentions: &[&str],
-) {
-    for block in 0..layers {
-        for (layer, kind) in attentions.iter().enumerate() {
-            let at = format!("{stack}.block.{block}.layer.{layer}");
-            attention(list, config, &at, kind);
-            // One table a stack, shared by its layers; cross-attention has none.
-            if block == 0 && layer == 0 {
-                let name = format!("{at}.{kind}.relative_attention_bias.weight");
-                let shape = vec![config.relative_attention_num_buckets, config.num_heads];
-                list.push(spec(name, shape));
-            }
-            list.push(spec(
-                format!("{at}.layer_norm.weight"),
-                vec![config.d_model],
-            ));
+fn stack(list: &mut Vec<TensorSpec>, config: &Config, stack: Stack) {
+    for layer in 0..stack.num_layers(config) {
+        let names = stack.self_attention(layer);
+        attention(list, config, &names);
+        // The stack's layers share one table; cross-attention has none.
+        if layer == 0 {
+            let shape = vec![config.relative_attention_num_buckets, config.num_heads];
+            list.push(spec(stack.position_bias(), shape));
         }
-        let at = format!("{stack}.block.{block}.layer.{}", attentions.len());
-        feed_forward(list, config, &at);
-        list.push(spec(
-            format!("{at}.layer_norm.weight"),
-            vec![config.d_model],
-        ));
+        list.push(norm(config, names.norm));
+        if stack == Stack::Decoder {
+            let names = Stack::cross_attention(layer);
+            attention(list, config, &names);
+            list.push(norm(config, names.norm));
+        }
+        feed_forward(list, config, stack, layer);
     }
-    list.push(spec(
-        format!("{stack}.final_layer_norm.weight"),
-        vec![config.d_model],
-    ));
+    list.push(norm(config, stack.final_norm()));
 }
 
-fn attention(list: &mut Vec<TensorSpec>, config: &Config, at: &str, kind: &str) {
+fn norm(config: &Config, name: String) -> TensorSpec {
+    spec(name, vec![config.d_model])
+}
+
+fn attention(list: &mut Vec<TensorSpec>, config: &Config, names: &AttentionNames) {
     let inner = config.inner_dim();
-    for projection in ["q", "k", "v"] {
-        list.push(spec(
-            format!("{at}.{kind}.{projection}.weight"),
-            vec![inner, config.d_model],
-        ));
+    for name in [&names.q, &names.k, &names.v] {
+        list.push(spec(name.clone(), vec![inner, config.d_model]));
     }
-    list.push(spec(
-        format!("{at}.{kind}.o.weight"),
-        vec![config.d_model, inner],
-    ));
+    list.push(spec(names.o.clone(), vec![config.d_model, inner]));
 }
 
-fn feed_forward(list: &mut Vec<TensorSpec>, config: &Config, at: &str) {
-    let gated = config.feed_forward_proj.is_gated();
-    let inputs: &[&str] = if gated { &["wi_0", "wi_1"] } else { &["wi"] };
-    for input in inputs {
-        let name = format!("{at}.DenseReluDense.{input}.weight");
+fn feed_forward(list: &mut Vec<TensorSpec>, config: &Config, stack: Stack, layer: usize) {
+    let names = stack.feed_forward(layer);
+    let inputs = if config.feed_forward_proj.is_gated() {
+        vec![names.wi_0, names.wi_1]
+    } else {
+        vec![names.wi]
+    };
+    for name in inputs {
         list.push(spec(name, vec![config.d_ff, config.d_model]));
     }
-    list.push(spec(
-        format!("{at}.DenseReluDense.wo.weight"),
-        vec![config.d_model, config.d_ff],
-    ));
+    list.push(spec(names.wo, vec![config.d_model, config.d_ff]));
+    list.push(norm(config, names.norm));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::init::Preset;
+    use crate::checkpoint::init::ModelPreset;
 
-    /// Parameter counts that the released models publish (or that follow from their published sizes).
+    /// The parameter counts that are published with the released models, or that follow from their
+    /// published sizes.
     #[test]
     fn parameters_are_those_of_the_released_models() {
-        for (preset, millions) in [(Preset::Large, 1879), (Preset::Xl, 5731)] {
+        for (preset, millions) in [(ModelPreset::Large, 1879), (ModelPreset::Xl, 5731)] {
             let list = tensors(&preset.config(), LmHead::Own);
             let parameters: usize = list
                 .iter()

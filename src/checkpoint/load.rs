@@ -1,56 +1,59 @@
-//! A checkpoint opened, from its directory or from this program: its shape, its tokenizer, and its tensors as mapped bytes. Nothing is read before it is asked for.
+//! An opened checkpoint, from a directory or from this program: its shape, its tokenizer, and its
+//! tensors as mapped bytes. A tensor is read when it is used.
 
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
 use super::layout::LmHead;
-use super::weights::Weights;
-use super::{BUNDLED, CheckpointError, Hub, ModelRef, Place, hash, hub, resolve};
+use super::weights::WeightFiles;
+use super::{BUNDLED, CheckpointError, Hub, ModelLocation, ModelRef, hash, hub, resolve};
+use crate::model::names::{LM_HEAD, SHARED};
 use crate::model::{Config, TensorView, WeightSource};
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
-/// The embedding table's names: one and the same tensor in every T5.
+/// The names of the embedding table, which are the same tensor in every T5.
 const EMBEDDING_TABLES: [&str; 3] = [
-    "shared.weight",
+    SHARED,
     "encoder.embed_tokens.weight",
     "decoder.embed_tokens.weight",
 ];
 
-/// T5's own default, where no file says how many sentinels follow SentencePiece's pieces.
+/// T5's default number of sentinels after SentencePiece's pieces, where no file says it.
 const T5_EXTRA_IDS: u64 = 100;
 
 /// An opened checkpoint.
 #[derive(Debug)]
 pub struct Checkpoint {
-    /// Where its files are.
-    pub place: Place,
+    /// The location of the files.
+    pub place: ModelLocation,
     /// The network's shape.
     pub config: Config,
-    /// All of config.json, for what is not about the network.
+    /// All of config.json, for keys beside the network's shape.
     pub raw_config: Map<String, Value>,
     /// The vocabulary.
     pub tokenizer: Tokenizer,
-    pub(super) weights: Weights,
+    pub(super) weights: WeightFiles,
 }
 
 impl Checkpoint {
-    /// Opens what `--model` was given: a directory, a known name, or `owner/repo[@revision]` from the cache.
+    /// Opens the value of `--model`: a directory, a known name, or `owner/repo[@revision]` from the
+    /// cache.
     pub fn open(model: &str, hub: &Hub) -> Result<Self, CheckpointError> {
         Checkpoint::load_from(ModelRef::parse(model)?.resolve(hub)?)
     }
 
     /// Opens a directory.
     pub fn load(dir: &Path) -> Result<Self, CheckpointError> {
-        Checkpoint::load_from(Place::Directory(dir.to_path_buf()))
+        Checkpoint::load_from(ModelLocation::Directory(dir.to_path_buf()))
     }
 
-    /// Opens what lies at a place.
-    pub fn load_from(place: Place) -> Result<Self, CheckpointError> {
+    /// Opens the files at a location.
+    pub fn load_from(place: ModelLocation) -> Result<Self, CheckpointError> {
         let raw_config = read_config(&place)?;
         let config = parse_config(&place, &raw_config)?;
         let tokenizer = load_tokenizer(&place, &config)?;
-        let weights = Weights::open(&place)?;
+        let weights = WeightFiles::open(&place)?;
         let mut checkpoint = Checkpoint {
             place,
             config,
@@ -62,24 +65,26 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// Some files repeat a tied embedding table as `lm_head.weight`. Taken for a head of its own it would go unscaled.
+    /// Drops an `lm_head.weight` that only repeats the tied embedding table: as a head of its own
+    /// it would not be scaled.
     fn forget_tied_lm_head(&mut self) {
         let copy = self.config.tie_word_embeddings && {
             let view = |name| {
                 let entry = self.weights.entries.get(name)?;
                 self.weights.view(name, entry).ok()
             };
-            match (view("lm_head.weight"), view("shared.weight")) {
+            match (view(LM_HEAD), view(SHARED)) {
                 (Some(head), Some(table)) => head.bytes == table.bytes,
                 _ => false,
             }
         };
         if copy {
-            self.weights.entries.remove("lm_head.weight");
+            self.weights.entries.remove(LM_HEAD);
         }
     }
 
-    /// A tensor by its Hugging Face name, with the shape it must have. The embedding table answers to each of its names.
+    /// A tensor by its Hugging Face name, with the expected shape. The embedding table is found by
+    /// each of its names.
     pub fn tensor(
         &self,
         name: &str,
@@ -88,7 +93,8 @@ impl Checkpoint {
         self.weights.tensor(self.stored_name(name), expected_shape)
     }
 
-    /// Whether [`Checkpoint::tensor`] can deliver a name. `lm_head.weight` only where it is not a copy of tied embeddings.
+    /// Whether [`Checkpoint::tensor`] finds a name; false for an `lm_head.weight` that is a copy of
+    /// tied embeddings.
     pub fn has(&self, name: &str) -> bool {
         self.weights.entries.contains_key(self.stored_name(name))
     }
@@ -100,7 +106,7 @@ impl Checkpoint {
 
     /// Whether the output projection is a tensor of its own.
     pub fn lm_head(&self) -> LmHead {
-        if self.has("lm_head.weight") {
+        if self.has(LM_HEAD) {
             LmHead::Own
         } else {
             LmHead::Tied
@@ -118,7 +124,8 @@ impl Checkpoint {
             .unwrap_or(name)
     }
 
-    /// What provenance calls this model: `owner/repo` for a snapshot of the hub's cache, else the directory's name.
+    /// The model's name in metadata: `owner/repo` for a snapshot of the hub's cache, else the name
+    /// of the directory.
     pub fn id(&self) -> String {
         let Some(dir) = self.real_directory() else {
             return BUNDLED.to_owned();
@@ -138,13 +145,13 @@ impl Checkpoint {
         hub::provenance(&self.real_directory()?).map(|(_, commit)| commit)
     }
 
-    /// The directory without links, if it is one.
+    /// The directory with links resolved; `None` for the bundled model.
     fn real_directory(&self) -> Option<PathBuf> {
         let dir = self.place.directory()?;
         Some(dir.canonicalize().unwrap_or_else(|_| dir.to_path_buf()))
     }
 
-    /// The licence of the weights: what the model card says, else what is known of the official models.
+    /// The licence of the weights: from the model card, else from the table of official models.
     pub fn licence(&self) -> Option<String> {
         let card = self.place.read("README.md").ok().flatten();
         let card = String::from_utf8_lossy(card.as_deref().unwrap_or_default());
@@ -158,8 +165,9 @@ impl Checkpoint {
         self.raw_config.contains_key(super::init::RANDOM_LABEL)
     }
 
-    /// 64 hex digits that identify configuration, vocabulary and weights, whatever file format holds them. Large
-    /// weights are sampled: the same weights as pickle and as safetensors have the same hash, another revision has another one.
+    /// 64 hex digits that identify configuration, vocabulary and weights. The same weights as
+    /// pickle and as safetensors have the same hash, another revision has another hash. Large
+    /// weights are sampled.
     pub fn model_hash(&self) -> Result<String, CheckpointError> {
         hash::model_hash(self)
     }
@@ -182,7 +190,7 @@ impl WeightSource for Checkpoint {
     }
 }
 
-fn read_config(place: &Place) -> Result<Map<String, Value>, CheckpointError> {
+fn read_config(place: &ModelLocation) -> Result<Map<String, Value>, CheckpointError> {
     let text = place
         .read("config.json")?
         .ok_or_else(|| CheckpointError::MissingFile {
@@ -194,9 +202,13 @@ fn read_config(place: &Place) -> Result<Map<String, Value>, CheckpointError> {
         .map_err(|error| CheckpointError::damaged(place.path("config.json"), error.to_string()))
 }
 
-fn parse_config(place: &Place, raw: &Map<String, Value>) -> Result<Config, CheckpointError> {
+fn parse_config(
+    place: &ModelLocation,
+    raw: &Map<String, Value>,
+) -> Result<Config, CheckpointError> {
     let path = place.path("config.json");
-    // A UMT5 or LongT5 has the same tensor names and another arithmetic: it would load and give wrong numbers.
+    // UMT5 and LongT5 have the same tensor names but compute differently: they would load and give
+    // wrong numbers.
     let kind = raw
         .get("model_type")
         .and_then(Value::as_str)
@@ -209,7 +221,7 @@ fn parse_config(place: &Place, raw: &Map<String, Value>) -> Result<Config, Check
         .map_err(|error| CheckpointError::damaged(path, format!("not the shape of a T5: {error}")))
 }
 
-fn load_tokenizer(place: &Place, config: &Config) -> Result<Tokenizer, CheckpointError> {
+fn load_tokenizer(place: &ModelLocation, config: &Config) -> Result<Tokenizer, CheckpointError> {
     let (name, tokenizer) = if let Some(json) = place.read("tokenizer.json")? {
         ("tokenizer.json", Tokenizer::from_tokenizer_json(&json))
     } else if let Some(spiece) = place.read("spiece.model")? {
@@ -238,8 +250,8 @@ fn load_tokenizer(place: &Place, config: &Config) -> Result<Tokenizer, Checkpoin
     Ok(tokenizer)
 }
 
-/// How many sentinels follow the pieces of `spiece.model`.
-fn extra_ids(place: &Place) -> usize {
+/// The number of sentinels after the pieces of `spiece.model`.
+fn extra_ids(place: &ModelLocation) -> usize {
     let text = place.read("tokenizer_config.json").ok().flatten();
     let config: Option<Value> = text.and_then(|text| serde_json::from_slice(&text).ok());
     let field = |name| config.as_ref().and_then(|config| config.get(name));
@@ -256,7 +268,7 @@ fn extra_ids(place: &Place) -> usize {
     count.unwrap_or(T5_EXTRA_IDS) as usize
 }
 
-/// `license:` of a model card's front matter.
+/// The value of `license:` in a model card's front matter.
 pub(super) fn card_licence(card: &str) -> Option<String> {
     let front = card.strip_prefix("---")?;
     let front = &front[..front.find("\n---")?];

@@ -1,10 +1,15 @@
-//! A model is a directory: find, load, fetch, make and save it. The only room that knows memory maps, the hub and pickle.
+//! A model is a directory: finding, loading, downloading, making and saving models. Only this room
+//! knows memory maps, the hub and pickle.
 //!
-//! - [`Hub`] says where things are: the standard Hugging Face cache, the endpoint, the token, whether the network may be used.
-//! - [`ModelRef`] is what `--model` was given; [`ModelRef::resolve`] turns it into a [`Place`], a local directory or the model inside this program,
-//!   never touching the network.
-//! - [`Checkpoint`] is a directory opened: shape, tokenizer, and tensors as mapped bytes.
-//! - [`save`](mod@save) writes one, [`init`] makes a random one, [`fetch`](mod@fetch) downloads one, [`convert`] turns pickle into safetensors.
+//! - [`Hub`]: the settings of the standard Hugging Face cache, the endpoint, the token and the use
+//!   of the network.
+//! - [`ModelRef`]: a value of `--model`. [`ModelRef::resolve`] finds its [`ModelLocation`], a local
+//!   directory or the bundled model, without using the network.
+//! - [`Checkpoint`]: an opened model with its shape, its tokenizer, and its tensors as mapped
+//!   bytes.
+//! - [`save`](mod@save) writes a checkpoint, [`init`] makes a random one, [`fetch`](mod@fetch)
+//!   downloads one, [`convert`] converts pickle to safetensors, [`training`] saves and loads the
+//!   checkpoints of a training run.
 
 pub mod convert;
 mod error;
@@ -27,5 +32,5 @@ mod weights;
 pub use error::CheckpointError;
 pub use hub::Hub;
 pub use load::Checkpoint;
-pub use place::{BUNDLED, Place};
+pub use place::{BUNDLED, ModelLocation};
 pub use resolve::{KNOWN_MODELS, KnownModel, ModelRef};

@@ -1,7 +1,9 @@
-//! PyTorch's `.bin`: a zip archive of one pickle and the raw storages it names, read without executing anything.
+//! PyTorch's `.bin`: a zip archive of one pickle and the raw storages that the pickle names, read
+//! without executing code.
 //!
-//! The pickle is interpreted by `candle_core::pickle`, which knows just the opcodes of a state dict and builds nothing but a list of
-//! names, shapes and offsets. `torch.save` stores the storages uncompressed, so their bytes are used where they lie in the map.
+//! `candle_core::pickle` interprets the pickle. It knows only the opcodes of a state dict and
+//! builds only a list of names, shapes and offsets. `torch.save` stores the storages uncompressed,
+//! so their bytes are used directly in the map.
 
 use std::io::Cursor;
 use std::path::Path;
@@ -11,15 +13,15 @@ use candle_core::pickle::{TensorInfo, read_pth_tensor_info};
 use zip::{CompressionMethod, ZipArchive};
 
 use super::CheckpointError;
-use super::weights::Entry;
+use super::weights::WeightEntry;
 use crate::number::NumberType;
 
-/// Where the tensors of a `.bin` lie in its map.
+/// The positions of the tensors of a `.bin` in its map.
 pub(super) fn entries(
     file: usize,
     path: &Path,
     map: &[u8],
-) -> Result<Vec<(String, Entry)>, CheckpointError> {
+) -> Result<Vec<(String, WeightEntry)>, CheckpointError> {
     let damaged = |message: String| CheckpointError::damaged(path, message);
     if !map.starts_with(b"PK") {
         return Err(damaged(
@@ -48,7 +50,7 @@ fn entry(
     file: usize,
     info: &TensorInfo,
     archive: &mut ZipArchive<Cursor<&[u8]>>,
-) -> Result<Entry, String> {
+) -> Result<WeightEntry, String> {
     let storage = archive
         .by_name(&info.path)
         .map_err(|error| format!("{error}; fetch it again"))?;
@@ -60,7 +62,7 @@ fn entry(
         .ok_or("its storage has no position in the archive")?;
     let layout = &info.layout;
     let shape = layout.dims().to_vec();
-    // candle counts the offset of a pickled tensor in bytes, its strides in values.
+    // candle counts the offset of a pickled tensor in bytes, but its strides in values.
     let length = extent(&shape, layout.stride()).saturating_mul(info.dtype.size_in_bytes());
     let end = layout.start_offset().saturating_add(length);
     if end as u64 > storage.size() {
@@ -68,7 +70,7 @@ fn entry(
             "shape {shape:?} reaches beyond its storage; fetch it again"
         ));
     }
-    Ok(Entry {
+    Ok(WeightEntry {
         file,
         start: start as usize + layout.start_offset(),
         dtype: stored_dtype(info.dtype),
@@ -82,7 +84,8 @@ fn extent(shape: &[usize], strides: &[usize]) -> usize {
     if shape.contains(&0) {
         return 0;
     }
-    // Saturating: the numbers come from the file, and an absurd one must end as a complaint.
+    // Saturating, because the numbers come from the file, and an absurd number must end as an
+    // error.
     let steps = shape
         .iter()
         .zip(strides)

@@ -1,4 +1,5 @@
-//! Where a model's files lie: in a directory, or in this program itself, which carries `ankh3-nano`.
+//! The location of a model's files: a directory, or this program itself, which contains
+//! `ankh3-nano`.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use super::CheckpointError;
 
-/// What provenance calls the model inside this program.
+/// The name of the bundled model in metadata.
 pub const BUNDLED: &str = "ankh3-nano";
 
-/// The names that `--model` takes for it.
+/// The names of the bundled model for `--model`.
 pub(super) const BUNDLED_NAMES: [&str; 2] = ["nano", BUNDLED];
 
 macro_rules! bundled {
@@ -18,7 +19,7 @@ macro_rules! bundled {
     };
 }
 
-/// Its files by their path in `models/nano`.
+/// The files of the bundled model by their path in `models/nano`.
 const FILES: &[(&str, &[u8])] = bundled![
     "README.md",
     "config.json",
@@ -31,57 +32,59 @@ const FILES: &[(&str, &[u8])] = bundled![
 
 /// A directory, or a folder of the bundled model.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// On this machine.
+pub enum ModelLocation {
+    /// A directory on this machine.
     Directory(PathBuf),
-    /// Inside this program: a folder of the bundled model, empty for its root.
+    /// A folder of the bundled model; empty for its root.
     Bundled(PathBuf),
 }
 
-impl Place {
+impl ModelLocation {
     /// The root of the bundled model.
     pub fn bundled() -> Self {
-        Place::Bundled(PathBuf::new())
+        ModelLocation::Bundled(PathBuf::new())
     }
 
-    /// The directory, if it is one.
+    /// The directory; `None` for the bundled model.
     pub fn directory(&self) -> Option<&Path> {
         match self {
-            Place::Directory(dir) => Some(dir),
-            Place::Bundled(_) => None,
+            ModelLocation::Directory(dir) => Some(dir),
+            ModelLocation::Bundled(_) => None,
         }
     }
 
-    /// A folder of this one.
+    /// A folder in this location.
     pub fn join(&self, folder: impl AsRef<Path>) -> Self {
         match self {
-            Place::Directory(dir) => Place::Directory(dir.join(folder)),
-            Place::Bundled(dir) => Place::Bundled(dir.join(folder)),
+            ModelLocation::Directory(dir) => ModelLocation::Directory(dir.join(folder)),
+            ModelLocation::Bundled(dir) => ModelLocation::Bundled(dir.join(folder)),
         }
     }
 
-    /// How messages call it.
+    /// The location's name in messages.
     pub fn name(&self) -> PathBuf {
         match self {
-            Place::Directory(dir) => dir.clone(),
-            Place::Bundled(dir) if dir.as_os_str().is_empty() => BUNDLED.into(),
-            Place::Bundled(dir) => Path::new(BUNDLED).join(dir),
+            ModelLocation::Directory(dir) => dir.clone(),
+            ModelLocation::Bundled(dir) if dir.as_os_str().is_empty() => BUNDLED.into(),
+            ModelLocation::Bundled(dir) => Path::new(BUNDLED).join(dir),
         }
     }
 
-    /// How messages call a file of it.
+    /// The name of a file of this location in messages.
     pub fn path(&self, name: &str) -> PathBuf {
         self.name().join(name)
     }
 
-    /// The bytes of a file, or `None` where there is none.
+    /// The bytes of a file; `None` where the file does not exist.
     ///
     /// # Errors
     /// A file that cannot be read.
     pub fn read(&self, name: &str) -> Result<Option<Cow<'static, [u8]>>, CheckpointError> {
         let dir = match self {
-            Place::Bundled(dir) => return Ok(bundled_file(&dir.join(name)).map(Cow::Borrowed)),
-            Place::Directory(dir) => dir,
+            ModelLocation::Bundled(dir) => {
+                return Ok(bundled_file(&dir.join(name)).map(Cow::Borrowed));
+            }
+            ModelLocation::Directory(dir) => dir,
         };
         let path = dir.join(name);
         match std::fs::read(&path) {
@@ -91,29 +94,29 @@ impl Place {
         }
     }
 
-    /// Whether there is a file of this name.
+    /// Whether a file of this name exists.
     pub fn has(&self, name: &str) -> bool {
         match self {
-            Place::Directory(dir) => dir.join(name).is_file(),
-            Place::Bundled(dir) => bundled_file(&dir.join(name)).is_some(),
+            ModelLocation::Directory(dir) => dir.join(name).is_file(),
+            ModelLocation::Bundled(dir) => bundled_file(&dir.join(name)).is_some(),
         }
     }
 }
 
-/// A file of the bundled model by its path there.
+/// The bytes of a file of the bundled model, by its path.
 pub(super) fn bundled_file(path: &Path) -> Option<&'static [u8]> {
     let file = FILES.iter().find(|(name, _)| Path::new(name) == path);
     file.map(|(_, bytes)| *bytes)
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for ModelLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.name().display())
     }
 }
 
-impl From<PathBuf> for Place {
+impl From<PathBuf> for ModelLocation {
     fn from(dir: PathBuf) -> Self {
-        Place::Directory(dir)
+        ModelLocation::Directory(dir)
     }
 }

@@ -1,26 +1,26 @@
-//! From what `--model` was given to a local directory or the model inside this program. Nothing here touches the network: what is not there is an error that names
-//! the one command that fetches it.
+//! From the value of `--model` to a local directory or the bundled model. Nothing here uses the
+//! network: a missing model is an error that names the command that fetches it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::place::{BUNDLED, BUNDLED_NAMES};
-use super::{CheckpointError, Hub, Place};
+use super::{CheckpointError, Hub, ModelLocation};
 
 /// A released model with a short name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KnownModel {
-    /// What one types.
+    /// The short name.
     pub name: &'static str,
-    /// Its repository on the hub.
+    /// The repository on the hub.
     pub repo: &'static str,
     /// Parameters of encoder and decoder together, in millions.
     pub parameters_in_millions: u32,
-    /// What it is.
+    /// A short description.
     pub note: &'static str,
 }
 
-/// The licence of every model of the table.
+/// The licence of all models in [`KNOWN_MODELS`].
 pub const ANKH_LICENCE: &str = "CC-BY-NC-SA-4.0";
 
 /// The official Ankh models.
@@ -75,27 +75,28 @@ pub fn known_names() -> String {
     names.join(", ")
 }
 
-/// What `--model` was given.
+/// A parsed value of `--model`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ModelRef {
     /// A directory on this machine.
     Directory(PathBuf),
-    /// The model inside this program.
+    /// The bundled model.
     Bundled,
     /// A repository of the hub.
     Hub {
-        /// As the user gave it.
+        /// The value as given.
         name: String,
         /// `owner/repo`.
         repo: String,
-        /// Branch, tag or commit; `main` where none was given.
+        /// Branch, tag or commit; `main` by default.
         revision: String,
     },
 }
 
 impl ModelRef {
-    /// Tells directories, known names and repositories apart. A directory that exists wins, over the bundled model's name one that holds a model;
-    /// `./name` is never a repository.
+    /// Distinguishes directories, known names and repositories. An existing directory has priority;
+    /// over the bundled model's name only a directory that contains a model. `./name` is never a
+    /// repository.
     pub fn parse(text: &str) -> Result<Self, CheckpointError> {
         let path = Path::new(text);
         if BUNDLED_NAMES.contains(&text) && !path.join("config.json").is_file() {
@@ -110,7 +111,7 @@ impl ModelRef {
         ModelRef::parse_name(text)
     }
 
-    /// Known names and repositories only: what `ankh3 fetch` takes.
+    /// Parses known names and repositories only, for `ankh3 fetch`.
     pub fn parse_name(text: &str) -> Result<Self, CheckpointError> {
         if BUNDLED_NAMES.contains(&text) {
             return Ok(ModelRef::Bundled);
@@ -130,18 +131,18 @@ impl ModelRef {
         }
     }
 
-    /// Where the model's files are.
-    pub fn resolve(&self, hub: &Hub) -> Result<Place, CheckpointError> {
+    /// The location of the model's files.
+    pub fn resolve(&self, hub: &Hub) -> Result<ModelLocation, CheckpointError> {
         match self {
-            ModelRef::Directory(dir) => Ok(Place::Directory(dir.clone())),
-            ModelRef::Bundled => Ok(Place::bundled()),
+            ModelRef::Directory(dir) => Ok(ModelLocation::Directory(dir.clone())),
+            ModelRef::Bundled => Ok(ModelLocation::bundled()),
             ModelRef::Hub {
                 name,
                 repo,
                 revision,
             } => hub
                 .snapshot(repo, revision)
-                .map(Place::Directory)
+                .map(ModelLocation::Directory)
                 .ok_or_else(|| CheckpointError::NotCached {
                     name: name.clone(),
                     cache: hub.cache.clone(),
@@ -160,7 +161,7 @@ impl fmt::Display for ModelRef {
     }
 }
 
-/// `owner/repo` of the characters that the hub allows.
+/// Whether the text is `owner/repo` with the characters that the hub allows.
 fn is_repo(text: &str) -> bool {
     let part = |part: &str| {
         let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
@@ -171,7 +172,7 @@ fn is_repo(text: &str) -> bool {
         .is_some_and(|(owner, repo)| part(owner) && part(repo))
 }
 
-/// A revision becomes part of a path (`refs/<revision>`): nothing that climbs out of it.
+/// Whether a revision is safe as a part of a path (`refs/<revision>`).
 fn is_revision(text: &str) -> bool {
     let part = |part: &str| {
         let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.+".contains(c);
@@ -226,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_wins_and_a_file_is_refused() {
+    fn a_directory_has_priority_and_a_file_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let text = dir.path().to_str().unwrap();
         assert_eq!(

@@ -1,4 +1,5 @@
-//! A checkpoint directory in the exact layout of Hugging Face, written beside its place and renamed when it is whole.
+//! Writing of a checkpoint directory in the layout of Hugging Face, under another name first and
+//! renamed when it is complete.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -15,27 +16,28 @@ use crate::model::Config;
 use crate::number::NumberType;
 use crate::tokenizer::Tokenizer;
 
-/// A tensor whose bytes are made when it is its turn to be written, so that a model larger than memory can be saved.
+/// A tensor whose bytes are computed when it is written, so that a model larger than memory can be
+/// saved.
 pub struct LazyTensor<'a> {
-    /// Its Hugging Face name.
+    /// The Hugging Face name.
     pub name: String,
-    /// Its type in the file.
+    /// The type in the file.
     pub dtype: NumberType,
-    /// Row-major.
+    /// The shape of the row-major values.
     pub shape: Vec<usize>,
-    /// Little-endian bytes, `shape.product() * dtype.size()` of them.
+    /// The `shape.product() * dtype.size()` little-endian bytes.
     pub bytes: Box<dyn Fn() -> Cow<'a, [u8]> + 'a>,
 }
 
-/// What a checkpoint is made of.
+/// The content of a checkpoint.
 pub struct Contents<'a> {
     /// The network's shape.
     pub config: &'a Config,
-    /// Further keys of config.json (labels, provenance).
+    /// Further keys of config.json: labels and metadata.
     pub labels: Map<String, Value>,
     /// The vocabulary.
     pub tokenizer: &'a Tokenizer,
-    /// Every tensor, each once.
+    /// All tensors, each once.
     pub tensors: Vec<LazyTensor<'a>>,
 }
 
@@ -57,7 +59,7 @@ impl View for LazyTensor<'_> {
     }
 }
 
-/// Writes a checkpoint. `dir` must not exist or be empty.
+/// Writes a checkpoint to `dir`, which must be empty or not exist.
 pub fn save(dir: &Path, contents: Contents<'_>) -> Result<(), CheckpointError> {
     if fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) || dir.is_file() {
         return Err(CheckpointError::Exists(dir.to_path_buf()));
@@ -67,7 +69,7 @@ pub fn save(dir: &Path, contents: Contents<'_>) -> Result<(), CheckpointError> {
     fs::create_dir_all(parent).map_err(CheckpointError::io(parent))?;
     let mut builder = tempfile::Builder::new();
     builder.prefix(".ankh3-saving-");
-    // Temporary directories are private by default; a checkpoint is as readable as the user's umask says.
+    // Temporary directories are private; a checkpoint gets the permissions of the user's umask.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
     let unfinished = builder
@@ -75,7 +77,7 @@ pub fn save(dir: &Path, contents: Contents<'_>) -> Result<(), CheckpointError> {
         .map_err(CheckpointError::io(parent))?;
     write_files(unfinished.path(), contents)?;
     fs::rename(unfinished.path(), dir).map_err(CheckpointError::io(dir))?;
-    // It has moved: nothing is left to clean up.
+    // The directory was renamed, so nothing is left to clean up.
     let _ = unfinished.keep();
     Ok(())
 }
@@ -111,17 +113,17 @@ fn write_files(dir: &Path, contents: Contents<'_>) -> Result<(), CheckpointError
     write_safetensors(&dir.join("model.safetensors"), contents.tensors)
 }
 
-/// Writes tensors one after the other, each made when it is its turn, and waits until they are on disk.
+/// Computes and writes tensors one after the other, and waits until the file is on disk.
 pub(super) fn write_safetensors(
     path: &Path,
     tensors: Vec<LazyTensor<'_>>,
 ) -> Result<(), CheckpointError> {
-    // The safetensors crate replaces the file by one that only its owner may read.
+    // The safetensors crate replaces the file by a file that only its owner may read.
     let permissions = File::create(path).and_then(|file| file.metadata());
     let permissions = permissions
         .map_err(CheckpointError::io(path))?
         .permissions();
-    // Without this mark transformers refuses the file.
+    // Without this entry transformers rejects the file.
     let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
     let named = tensors
         .into_iter()
@@ -135,8 +137,8 @@ pub(super) fn write_safetensors(
     on_disk.map_err(CheckpointError::io(path))
 }
 
-/// config.json. Transformers 4 and 5 both take an untied head, and with it the missing scale of the logits, from
-/// `tie_word_embeddings: false`.
+/// The content of config.json. `tie_word_embeddings: false` tells Transformers 4 and 5 that the
+/// head is untied and that logits are not scaled.
 fn config_json(
     config: &Config,
     lm_head: LmHead,

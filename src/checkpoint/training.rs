@@ -1,5 +1,12 @@
-//! Checkpoints of a run: `step-00000042/` is a model in Hugging Face's layout, with the optimizer's memory and the run's state in `training/` inside it.
-//! Each is written under another name and renamed when it is whole; only whole ones are found again.
+//! Checkpoints of a training run. `step-00000042/` is a model in Hugging Face's layout, with a
+//! folder `training/`:
+//!
+//! - `state.json`: the state of the run;
+//! - `model.safetensors`: the optimizer's moments. Moment `k` of the weight `NAME` is the flat f32
+//!   tensor `k.NAME`.
+//!
+//! A checkpoint is written under another name and renamed when it is complete, so only complete
+//! ones are found again.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -8,29 +15,35 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::save::{Contents, LazyTensor, save, write_safetensors};
-use super::weights::Weights;
-use super::{CheckpointError, Place};
+use super::weights::WeightFiles;
+use super::{CheckpointError, ModelLocation};
 use crate::number::NumberType;
 
-/// The folder of what only training needs.
+/// The folder of the files that only training reads.
 const TRAINING: &str = "training";
-/// The run's state inside it.
+/// The file of the run's state in [`TRAINING`].
 const STATE: &str = "state.json";
-/// How names of steps begin.
+/// The file of the optimizer's moments in [`TRAINING`].
+const MOMENTS: &str = "model.safetensors";
+/// The first part of a checkpoint's name.
 const STEP: &str = "step-";
 
-/// What a checkpoint of a run holds beside the model.
-pub struct RunState<'a> {
-    /// The optimizer's memory, by name.
-    pub moments: BTreeMap<String, &'a [f32]>,
-    /// Anything else.
+/// The optimizer's moments of each weight, by the name of the weight.
+pub type SavedMoments = BTreeMap<String, Vec<Vec<f32>>>;
+
+/// The content of a run's checkpoint beside the model; moments are borrowed for saving and owned
+/// after loading.
+pub struct RunState<M> {
+    /// The optimizer's moments.
+    pub moments: M,
+    /// The state of the run.
     pub state: Value,
 }
 
-/// Writes the checkpoint of step `step` into `dir`, and returns its place.
+/// Writes the checkpoint of step `step` into `dir`, and returns its path.
 ///
 /// # Errors
-/// What keeps it from being written whole; older checkpoints are then still there, and nothing half-written.
+/// A file that cannot be written; older checkpoints then remain, and no partial checkpoint is left.
 ///
 /// # Panics
 /// Never: a JSON value always serialises.
@@ -38,7 +51,7 @@ pub fn save_step(
     dir: &Path,
     step: u64,
     contents: Contents<'_>,
-    run: &RunState<'_>,
+    run: &RunState<&SavedMoments>,
 ) -> Result<PathBuf, CheckpointError> {
     let place = dir.join(format!("{STEP}{step:08}"));
     fs::create_dir_all(dir).map_err(CheckpointError::io(dir))?;
@@ -50,14 +63,14 @@ pub fn save_step(
     save(&model, contents)?;
     let training = model.join(TRAINING);
     fs::create_dir(&training).map_err(CheckpointError::io(&training))?;
-    write_moments(&training, &run.moments)?;
+    write_moments(&training, run.moments)?;
     let path = training.join(STATE);
     let state = serde_json::to_vec_pretty(&run.state).expect("a JSON value always serialises");
     fs::write(&path, state).map_err(CheckpointError::io(&path))?;
     sync(&path)?;
     sync(&model)?;
     if place.exists() {
-        // The same step again, after a signal: the same bytes.
+        // The same step was saved before a signal, with the same bytes.
         fs::remove_dir_all(&place).map_err(CheckpointError::io(&place))?;
     }
     fs::rename(&model, &place).map_err(CheckpointError::io(&place))?;
@@ -71,38 +84,56 @@ fn sync(path: &Path) -> Result<(), CheckpointError> {
         .map_err(CheckpointError::io(path))
 }
 
-fn write_moments(dir: &Path, moments: &BTreeMap<String, &[f32]>) -> Result<(), CheckpointError> {
-    let tensors = moments
-        .iter()
+fn write_moments(dir: &Path, moments: &SavedMoments) -> Result<(), CheckpointError> {
+    // Sorted by the number of the moment first: `0.NAME` of all weights, then `1.NAME`.
+    let mut named: BTreeMap<String, &[f32]> = BTreeMap::new();
+    for (name, moments) in moments {
+        for (number, values) in moments.iter().enumerate() {
+            named.insert(format!("{number}.{name}"), values);
+        }
+    }
+    let tensors = named
+        .into_iter()
         .map(|(name, values)| LazyTensor {
-            name: name.clone(),
+            name,
             dtype: NumberType::F32,
             shape: vec![values.len()],
-            bytes: Box::new(|| NumberType::F32.to_bytes(values).into()),
+            bytes: Box::new(move || NumberType::F32.to_bytes(values).into()),
         })
         .collect();
-    write_safetensors(&dir.join("model.safetensors"), tensors)
+    write_safetensors(&dir.join(MOMENTS), tensors)
 }
 
-/// The optimizer's memory and the state of a checkpoint that [`save_step`] wrote.
+/// The name of the weight in `NUMBER.NAME`.
+fn weight_of(dir: &Path, tensor: &str) -> Result<String, CheckpointError> {
+    match tensor.split_once('.') {
+        Some((_, weight)) => Ok(weight.to_owned()),
+        None => Err(CheckpointError::damaged(
+            dir.join(MOMENTS),
+            format!("`{tensor}` is no moment of a weight"),
+        )),
+    }
+}
+
+/// The moments and the state of a checkpoint that [`save_step`] wrote.
 ///
 /// # Errors
-/// A checkpoint without them, or damaged ones.
-pub fn load_state(
-    checkpoint: &Path,
-) -> Result<(BTreeMap<String, Vec<f32>>, Value), CheckpointError> {
+/// A checkpoint without these files, or with damaged ones.
+pub fn load_state(checkpoint: &Path) -> Result<RunState<SavedMoments>, CheckpointError> {
     let dir = checkpoint.join(TRAINING);
     let path = dir.join(STATE);
     let text = fs::read(&path).map_err(CheckpointError::io(&path))?;
     let state = serde_json::from_slice(&text)
         .map_err(|error| CheckpointError::damaged(&path, error.to_string()))?;
-    let weights = Weights::open(&Place::Directory(dir))?;
-    let moments = weights
-        .entries
-        .iter()
-        .map(|(name, entry)| Ok((name.clone(), weights.view(name, entry)?.to_f32_vec())))
-        .collect::<Result<_, CheckpointError>>()?;
-    Ok((moments, state))
+    let weights = WeightFiles::open(&ModelLocation::Directory(dir.clone()))?;
+    let mut moments = SavedMoments::new();
+    // Entries are sorted, so the moments of a weight come in the order of their numbers.
+    for (name, entry) in &weights.entries {
+        let values = weights.view(name, entry)?.to_f32_vec();
+        let weight = weight_of(&dir, name)?;
+        moments.entry(weight).or_default().push(values);
+    }
+    Ok(RunState { moments, state })
 }
 
 /// The checkpoints in `dir`, oldest first.
@@ -118,7 +149,7 @@ pub fn steps(dir: &Path) -> Vec<(u64, PathBuf)> {
     steps
 }
 
-/// Deletes all checkpoints but the last `keep`, and what interrupted runs left.
+/// Deletes all checkpoints except the last `keep`, and partial checkpoints of interrupted runs.
 ///
 /// # Errors
 /// A folder that cannot be deleted.

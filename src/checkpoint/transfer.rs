@@ -1,9 +1,10 @@
-//! One file from the hub into the cache's blobs, whole and verified or not at all.
+//! Download of one file from the hub into the cache's blobs, complete and verified or not at all.
 //!
-//! hf-hub's own downloader is not used for this: it verifies no checksum, gives every job the same `.part` name, and guards that name
-//! with `flock`, which shared filesystems of clusters often lack. Here each download has a name of its own, is hashed on its way to
-//! the disk, and takes its final name by a rename only when length and checksum are right. Two jobs that fetch at once both succeed;
-//! one that dies leaves a file that nobody mistakes for the real one.
+//! hf-hub's own downloader is not used: it verifies no checksum, gives every job the same `.part`
+//! name, and guards that name with `flock`, which shared filesystems of clusters often lack. Here
+//! each download has a name of its own, is hashed while it is written, and is renamed to its final
+//! name when length and checksum are right. Two jobs that fetch at the same time both succeed; a
+//! job that dies leaves a file that no program uses.
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
@@ -19,12 +20,12 @@ use ureq::config::RedirectAuthHeaders;
 use super::fetch_error::FetchError;
 use super::hash::hex;
 
-/// How patient a download is.
+/// The number of attempts of a download and the pauses between them.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
-    /// How often a transfer that breaks is taken up again without having got any further.
+    /// Attempts after a transfer that broke without any progress.
     pub attempts: u32,
-    /// The pause before the first of them; each further one is twice as long.
+    /// The pause before the first attempt; each further pause is twice as long.
     pub pause: Duration,
 }
 
@@ -37,12 +38,12 @@ impl Default for Patience {
     }
 }
 
-/// What the hub says of a file: its `ETag` is a checksum of its content.
+/// The checksum of a file, from the hub's `ETag`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Checksum {
-    /// Large files (LFS, Xet).
+    /// SHA-256, for large files (LFS, Xet).
     Sha256(String),
-    /// Small files: git's blob id, SHA-1 over `blob <size>\0` and the content.
+    /// Git's blob id, for small files: SHA-1 over `blob <size>\0` and the content.
     GitBlob(String),
 }
 
@@ -97,8 +98,8 @@ impl Hasher {
     }
 }
 
-/// A file to transfer.
-pub(super) struct Source<'a> {
+/// A file of the hub.
+pub(super) struct RemoteFile<'a> {
     pub name: &'a str,
     pub url: String,
     pub size: u64,
@@ -123,7 +124,7 @@ impl Client {
     pub(super) fn new(token: Option<String>, patience: Patience) -> Self {
         let config = Agent::config_builder()
             .user_agent(concat!("ankh3/", env!("CARGO_PKG_VERSION")))
-            // Large files are redirected to a storage host that must not see the token.
+            // Large files are redirected to a storage host, which must not receive the token.
             .redirect_auth_headers(RedirectAuthHeaders::SameHost)
             .timeout_connect(Some(Duration::from_secs(30)))
             .timeout_recv_response(Some(Duration::from_secs(60)))
@@ -135,10 +136,11 @@ impl Client {
         }
     }
 
-    /// Downloads to `blob`, calling `arrived` with the number of bytes each time some have arrived.
+    /// Downloads to `blob`, and calls `arrived` with the number of bytes whenever bytes have
+    /// arrived.
     pub(super) fn download(
         &self,
-        source: &Source<'_>,
+        source: &RemoteFile<'_>,
         blob: &Path,
         arrived: &mut dyn FnMut(u64),
     ) -> Result<(), FetchError> {
@@ -171,10 +173,10 @@ impl Client {
         finish(source, progress, blob)
     }
 
-    /// One request: from where the file ends to where the transfer ends or breaks.
+    /// One request, from the end of the partial file on, until the transfer ends or breaks.
     fn stream(
         &self,
-        source: &Source<'_>,
+        source: &RemoteFile<'_>,
         progress: &mut Progress,
         arrived: &mut dyn FnMut(u64),
     ) -> Result<(), FetchError> {
@@ -224,7 +226,7 @@ impl Client {
     }
 }
 
-fn broken(source: &Source<'_>, position: u64, message: &str) -> FetchError {
+fn broken(source: &RemoteFile<'_>, position: u64, message: &str) -> FetchError {
     FetchError::Broken {
         file: source.name.to_string(),
         position,
@@ -233,7 +235,7 @@ fn broken(source: &Source<'_>, position: u64, message: &str) -> FetchError {
     }
 }
 
-fn start_over(source: &Source<'_>, progress: &mut Progress) -> std::io::Result<()> {
+fn start_over(source: &RemoteFile<'_>, progress: &mut Progress) -> std::io::Result<()> {
     progress.file.as_file_mut().set_len(0)?;
     progress.file.as_file_mut().rewind()?;
     progress.hasher = source.checksum.hasher(source.size);
@@ -241,7 +243,7 @@ fn start_over(source: &Source<'_>, progress: &mut Progress) -> std::io::Result<(
     Ok(())
 }
 
-fn finish(source: &Source<'_>, progress: Progress, blob: &Path) -> Result<(), FetchError> {
+fn finish(source: &RemoteFile<'_>, progress: Progress, blob: &Path) -> Result<(), FetchError> {
     let found = progress.hasher.finish();
     if progress.position != source.size || found != source.checksum.as_str() {
         return Err(FetchError::Checksum {
@@ -253,7 +255,7 @@ fn finish(source: &Source<'_>, progress: Progress, blob: &Path) -> Result<(), Fe
     place(progress.file, blob)
 }
 
-/// Gives a finished file its name once it is on disk.
+/// Syncs a finished file and renames it to its final name.
 pub(super) fn place(file: NamedTempFile, blob: &Path) -> Result<(), FetchError> {
     file.as_file()
         .sync_all()
@@ -263,7 +265,8 @@ pub(super) fn place(file: NamedTempFile, blob: &Path) -> Result<(), FetchError> 
     Ok(())
 }
 
-/// A file under a name of its own, which disappears with the process's error but is readable by the cache's other users once placed.
+/// A new file under a unique name, deleted on errors, with the permissions of a file that other
+/// users of the cache may read.
 pub(super) fn unfinished_file(dir: &Path) -> std::io::Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(".ankh3-").suffix(".incomplete");

@@ -1,7 +1,10 @@
-//! The weight files of a checkpoint, mapped or part of this program, and where in them each tensor lies.
+//! The weight files of a checkpoint, mapped or part of this program, and the position of each
+//! tensor in them.
 //!
-//! Four layouts, the first that is there: `model.safetensors`, its shards by `model.safetensors.index.json`, `pytorch_model.bin`, its
-//! shards by `pytorch_model.bin.index.json`. Opening reads headers only; a page of weights is read when somebody looks at it.
+//! The first existing layout of four is read: `model.safetensors`, its shards by
+//! `model.safetensors.index.json`, `pytorch_model.bin`, its shards by
+//! `pytorch_model.bin.index.json`. Opening reads headers only; the operating system reads a page of
+//! weights when the page is used.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,48 +15,48 @@ use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
-use super::place::{Place, bundled_file};
+use super::place::{ModelLocation, bundled_file};
 use super::{CheckpointError, pickle};
 use crate::model::TensorView;
+use crate::model::names::SHARED;
 use crate::number::NumberType;
 
-/// How weights are stored.
+/// The file format of stored weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Format {
+pub(super) enum WeightFormat {
     /// Safetensors.
     Safetensors,
     /// A PyTorch pickle, read without executing anything.
     Pickle,
 }
 
-impl Format {
+impl WeightFormat {
     fn single(self) -> &'static str {
         match self {
-            Format::Safetensors => "model.safetensors",
-            Format::Pickle => "pytorch_model.bin",
+            WeightFormat::Safetensors => "model.safetensors",
+            WeightFormat::Pickle => "pytorch_model.bin",
         }
     }
 
     fn index(self) -> &'static str {
         match self {
-            Format::Safetensors => "model.safetensors.index.json",
-            Format::Pickle => "pytorch_model.bin.index.json",
+            WeightFormat::Safetensors => "model.safetensors.index.json",
+            WeightFormat::Pickle => "pytorch_model.bin.index.json",
         }
     }
 }
 
-/// Where one tensor lies.
+/// The type, the shape and the position of one stored tensor.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Entry {
-    /// Which of the files.
+pub(super) struct WeightEntry {
+    /// The number of the file.
     pub file: usize,
-    /// Byte at which its storage starts there.
+    /// The first byte of the tensor's storage in the file.
     pub start: usize,
-    /// Its stored type, or the name of one that is not supported.
+    /// The stored type, or the name of an unsupported one.
     pub dtype: Result<NumberType, String>,
-    /// Its shape.
     pub shape: Vec<usize>,
-    /// Strides in values where it is not row-major.
+    /// Strides in values where the tensor is not row-major.
     pub strides: Option<Vec<usize>>,
 }
 
@@ -77,26 +80,26 @@ impl std::ops::Deref for Bytes {
 
 /// All weights of a checkpoint.
 #[derive(Debug)]
-pub(super) struct Weights {
+pub(super) struct WeightFiles {
     dir: PathBuf,
     files: Vec<(PathBuf, Bytes)>,
-    pub entries: BTreeMap<String, Entry>,
+    pub entries: BTreeMap<String, WeightEntry>,
 }
 
-/// `*.index.json`: which file holds which tensor.
+/// `*.index.json`: the file of each tensor.
 #[derive(Deserialize)]
 struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
-/// Whether all weight files of one of the four layouts are there.
+/// Whether all weight files of one of the four layouts exist.
 pub(super) fn are_complete(dir: &Path) -> bool {
     locate(dir).is_ok_and(|(_, files)| files.iter().all(|file| file.is_file()))
 }
 
-/// The files of the first layout that is there.
-pub(super) fn locate(dir: &Path) -> Result<(Format, Vec<PathBuf>), CheckpointError> {
-    for format in [Format::Safetensors, Format::Pickle] {
+/// The files of the first existing layout.
+pub(super) fn locate(dir: &Path) -> Result<(WeightFormat, Vec<PathBuf>), CheckpointError> {
+    for format in [WeightFormat::Safetensors, WeightFormat::Pickle] {
         let single = dir.join(format.single());
         if single.is_file() {
             return Ok((format, vec![single]));
@@ -118,7 +121,7 @@ fn shards(dir: &Path, index: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
     let parsed: Index = serde_json::from_slice(&text)
         .map_err(|error| CheckpointError::damaged(index, format!("{error}; fetch it again")))?;
     let names: BTreeSet<String> = parsed.weight_map.into_values().collect();
-    // A shard lies beside its index; anything else would read (or fetch) files from elsewhere.
+    // A shard lies beside its index; any other path would read (or fetch) files from elsewhere.
     if let Some(name) = names.iter().find(|name| name.contains(['/', '\\'])) {
         let message = format!("the shard `{name}` does not lie beside its index");
         return Err(CheckpointError::damaged(index, message));
@@ -126,37 +129,37 @@ fn shards(dir: &Path, index: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
     Ok(names.iter().map(|name| dir.join(name)).collect())
 }
 
-impl Weights {
-    pub(super) fn open(place: &Place) -> Result<Self, CheckpointError> {
+impl WeightFiles {
+    pub(super) fn open(place: &ModelLocation) -> Result<Self, CheckpointError> {
         let (format, files) = match place {
-            Place::Directory(dir) => {
+            ModelLocation::Directory(dir) => {
                 let (format, paths) = locate(dir)?;
                 let mapped = |path: PathBuf| Ok((path.clone(), Bytes::Mapped(map(dir, &path)?)));
                 let files = paths.into_iter().map(mapped).collect::<Result<_, _>>()?;
                 (format, files)
             }
-            Place::Bundled(dir) => {
-                let name = Format::Safetensors.single();
+            ModelLocation::Bundled(dir) => {
+                let name = WeightFormat::Safetensors.single();
                 let bytes = bundled_file(&dir.join(name)).unwrap_or_default();
                 let files = vec![(place.path(name), Bytes::Bundled(bytes))];
-                (Format::Safetensors, files)
+                (WeightFormat::Safetensors, files)
             }
         };
         let mut lists = Vec::new();
         for (file, (path, bytes)) in files.iter().enumerate() {
             lists.extend(match format {
-                Format::Safetensors => safetensors_entries(file, path, bytes)?,
-                Format::Pickle => pickle::entries(file, path, bytes)?,
+                WeightFormat::Safetensors => safetensors_entries(file, path, bytes)?,
+                WeightFormat::Pickle => pickle::entries(file, path, bytes)?,
             });
         }
-        Ok(Weights {
+        Ok(WeightFiles {
             dir: place.name(),
             files,
             entries: without_aliases(lists),
         })
     }
 
-    /// The bytes of a tensor that must have this shape.
+    /// The bytes of a tensor with the expected shape.
     pub(super) fn tensor(
         &self,
         name: &str,
@@ -181,11 +184,11 @@ impl Weights {
         self.view(name, entry)
     }
 
-    /// The bytes of a tensor whatever its shape.
+    /// The bytes of a tensor of any shape.
     pub(super) fn view(
         &self,
         name: &str,
-        entry: &Entry,
+        entry: &WeightEntry,
     ) -> Result<TensorView<'_>, CheckpointError> {
         let dtype = entry
             .dtype
@@ -204,7 +207,7 @@ impl Weights {
     }
 
     /// The bytes of a tensor of a supported type.
-    pub(super) fn bytes(&self, entry: &Entry, dtype: NumberType) -> Cow<'_, [u8]> {
+    pub(super) fn bytes(&self, entry: &WeightEntry, dtype: NumberType) -> Cow<'_, [u8]> {
         let storage = &self.files[entry.file].1[entry.start..];
         match &entry.strides {
             None => Cow::Borrowed(&storage[..entry.shape.iter().product::<usize>() * dtype.size()]),
@@ -212,8 +215,9 @@ impl Weights {
         }
     }
 
-    /// Lets the system take back the memory of a tensor's pages; they are read from the file again where somebody looks.
-    pub(super) fn release(&self, entry: &Entry, dtype: NumberType) {
+    /// Lets the operating system free the memory of a tensor's pages; pages that are used again are
+    /// read from the file again.
+    pub(super) fn release(&self, entry: &WeightEntry, dtype: NumberType) {
         let Bytes::Mapped(map) = &self.files[entry.file].1 else {
             return;
         };
@@ -265,13 +269,13 @@ fn safetensors_entries(
     file: usize,
     path: &Path,
     bytes: &[u8],
-) -> Result<Vec<(String, Entry)>, CheckpointError> {
+) -> Result<Vec<(String, WeightEntry)>, CheckpointError> {
     let (header, metadata) = SafeTensors::read_metadata(bytes).map_err(|error| {
         let message = format!("not a complete safetensors file ({error}); fetch it again");
         CheckpointError::damaged(path, message)
     })?;
     let entry = |(name, info): (String, &safetensors::tensor::TensorInfo)| {
-        let entry = Entry {
+        let entry = WeightEntry {
             file,
             // Eight bytes hold the header's length.
             start: 8 + header + info.data_offsets.0,
@@ -293,10 +297,11 @@ fn stored_dtype(dtype: Dtype) -> Result<NumberType, String> {
     }
 }
 
-/// A pickle stores a tied tensor once under several names, safetensors under one. Keep one name, `shared.weight` before all others, so
-/// that both forms of a checkpoint hold the same names.
-fn without_aliases(mut list: Vec<(String, Entry)>) -> BTreeMap<String, Entry> {
-    list.sort_by(|(a, _), (b, _)| (a != "shared.weight", a).cmp(&(b != "shared.weight", b)));
+/// Keeps one name per tensor, `shared.weight` before all others: a pickle stores a tied tensor once
+/// under several names, safetensors under one, and both forms of a checkpoint must have the same
+/// names.
+fn without_aliases(mut list: Vec<(String, WeightEntry)>) -> BTreeMap<String, WeightEntry> {
+    list.sort_by(|(a, _), (b, _)| (a != SHARED, a).cmp(&(b != SHARED, b)));
     let mut seen = BTreeSet::new();
     list.retain(|(_, entry)| {
         seen.insert((

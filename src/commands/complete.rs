@@ -23,7 +23,8 @@ use super::opened::Opened;
 use super::stream::{open_journal, place, refuse_chunks};
 use crate::args::{InputArgs, ModelArgs, RuntimeArgs, ScaleArgs, UsageError, at_least_one, usage};
 use crate::checkpoint::Checkpoint;
-use crate::inference::generate::{Budget, Generators, Settings};
+use crate::inference::EncoderDecoder;
+use crate::inference::generate::{Budget, GenerationSettings, Generators};
 use crate::inference::residues::Residues;
 use crate::input::sequences::Input;
 use crate::io::stdio::{self, Content, Output};
@@ -170,10 +171,10 @@ pub fn run(args: &CompleteArgs) -> Result<Outcome> {
         .with_context(|| format!("writing {}", output.display()))?;
     let input = Input::open(&args.input.files, options)?;
     let networks = opened.load_both_on_all()?;
-    let stacks = networks.iter().map(|(encoder, decoder)| (encoder, decoder));
+    let stacks = networks.each(EncoderDecoder::from);
     let budget = budget(&args.runtime, &opened);
     let run = Run {
-        generators: Generators::new(stacks.collect(), &settings, budget)?,
+        generators: Generators::new(stacks, &settings, budget)?,
         tokenizer,
         prefix: opened.prefix,
         settings,
@@ -219,7 +220,7 @@ fn budget(runtime: &RuntimeArgs, opened: &Opened) -> Budget {
 fn describe(
     manifest: &mut Map<String, Value>,
     args: &CompleteArgs,
-    settings: &Settings,
+    settings: &GenerationSettings,
     residues: &Residues,
 ) -> Result<()> {
     let mut put = |key: &str, value: Value| manifest.insert(key.to_owned(), value);

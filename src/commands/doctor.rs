@@ -44,14 +44,17 @@ pub fn run(args: &DoctorArgs, out: &mut dyn Write) -> Result<()> {
     let compute = Compute::open(args.device, None)?;
     writeln!(out, "device       {} ({})", compute.name, compute.kernels())?;
     writeln!(out, "\nself-check, largest error against f64:")?;
-    let mut checks = check::kernels();
-    checks.push(check::encoder(&candle_core::Device::Cpu, CPU_LIMIT)?);
+    let mut checks = check::cpu::kernels();
+    checks.push(check::network::encoder(
+        &candle_core::Device::Cpu,
+        CPU_LIMIT,
+    )?);
     if !compute.device.is_cpu() {
-        checks.push(check::encoder(&compute.device, GPU_LIMIT)?);
+        checks.push(check::network::encoder(&compute.device, GPU_LIMIT)?);
         let seed = args.seed.unwrap_or_else(fresh_seed);
         writeln!(out, "  (random inputs of {}: --seed {seed})", compute.name)?;
         checks.extend(on_device::kernels(&compute.device, seed)?);
-        checks.extend(on_device::model(&compute.device)?);
+        checks.extend(check::network::against_cpu(&compute.device)?);
     }
     for check in &checks {
         show(check, out)?;

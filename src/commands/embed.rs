@@ -21,7 +21,7 @@ use super::opened::Opened;
 use crate::args::{InputArgs, ModelArgs, RuntimeArgs, ScaleArgs, Shard, number_type, usage};
 use crate::inference::embedder::{Embedder, Request};
 use crate::inference::pooling::Pooling;
-use crate::inference::token_budget::Stacks;
+use crate::inference::token_budget::LoadedStacks;
 use crate::input::sequences::{Counts, Input};
 use crate::input::survey::Survey;
 use crate::io::stdio;
@@ -153,7 +153,7 @@ pub fn run(args: &EmbedArgs) -> Result<Outcome> {
         layers,
         poolings: poolings.clone(),
         limit: options.limit,
-        max_batch_tokens: opened.batch_tokens(&args.runtime, Stacks::Encoder),
+        max_batch_tokens: opened.batch_tokens(&args.runtime, LoadedStacks::Encoder),
     };
     let output = &args.output.output;
     let resumed = Resumed::open(args.scale.resume, output, &schema)?;
@@ -169,8 +169,8 @@ pub fn run(args: &EmbedArgs) -> Result<Outcome> {
     let encoders = opened.load_on_all(|loader| Encoder::load(loader, &opened.checkpoint.config))?;
     Run {
         max_tokens: opened.tokens_at_hand(&args.runtime, request.max_batch_tokens),
-        embedder: Embedder::on_several(
-            encoders.iter().collect(),
+        embedder: Embedder::new(
+            encoders.each(|encoder| encoder),
             &opened.checkpoint.tokenizer,
             request,
         ),

@@ -1,4 +1,4 @@
-//! `ankh3 fetch`: a model from the Hugging Face hub into the standard cache. The only command that touches the network.
+//! `ankh3 fetch`: downloads a model from the Hugging Face hub into the standard cache. No other command uses the network.
 
 use std::io::Write;
 
@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::checkpoint::fetch::{Event, Patience, fetch};
 use crate::checkpoint::{Hub, ModelRef, resolve};
+use crate::progress::shows_bars;
 
 /// Download a model into the Hugging Face cache and verify it
 ///
@@ -33,7 +34,12 @@ pub fn run(args: &FetchArgs, out: &mut dyn Write) -> Result<()> {
             args.model
         );
     };
-    let bar = ProgressBar::new(0).with_style(style());
+    let bar = if shows_bars() {
+        ProgressBar::new(0)
+    } else {
+        ProgressBar::hidden()
+    };
+    bar.set_style(style());
     let fetched = fetch(&hub, &repo, &revision, Patience::default(), &mut |event| {
         show(&bar, event);
     });

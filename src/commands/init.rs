@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::args::number_type;
-use crate::checkpoint::init::{Preset, init};
+use crate::checkpoint::init::{ModelPreset, init};
 use crate::number::NumberType;
 
 /// Write a randomly initialised checkpoint in Hugging Face's layout
@@ -21,7 +21,7 @@ pub struct InitArgs {
     pub dir: PathBuf,
     /// The shape of the network
     #[arg(long, value_enum, default_value = "nano")]
-    pub preset: Preset,
+    pub preset: ModelPreset,
     /// The same seed gives the same bytes, whatever the number of threads
     #[arg(long, default_value_t = 0)]
     pub seed: u64,

@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
-use crate::checkpoint::inspect::Summary;
+use crate::checkpoint::inspect::CheckpointSummary;
 use crate::checkpoint::{Checkpoint, Hub, ModelRef};
 use crate::output::embeddings::inspect::{self, inspect};
 
@@ -31,7 +31,7 @@ pub struct InspectArgs {
 /// A path that is neither.
 pub fn run(args: &InspectArgs, out: &mut dyn Write) -> Result<()> {
     if let Some(checkpoint) = checkpoint(&args.path)? {
-        let summary = Summary::of(&checkpoint);
+        let summary = CheckpointSummary::of(&checkpoint);
         if args.json {
             return Ok(writeln!(
                 out,

@@ -13,10 +13,11 @@ use super::embed::report;
 use super::opened::Opened;
 use super::stream::{Stream, Work, refuse_chunks};
 use crate::args::{InputArgs, ModelArgs, RuntimeArgs, ScaleArgs, at_least_one, usage};
-use crate::inference::fill::{Filler, Order};
+use crate::inference::EncoderDecoder;
+use crate::inference::fill::{FillOrder, Filler};
 use crate::inference::masked::MaskedModel;
 use crate::inference::residues::{Residues, STANDARD};
-use crate::inference::token_budget::Stacks;
+use crate::inference::token_budget::LoadedStacks;
 use crate::input::sequences::Input;
 use crate::io::stdio::{Content, Output, is_dash};
 use crate::output::embeddings::remove_unfinished;
@@ -69,7 +70,7 @@ struct HowArgs {
 
     /// In which order the masks of a protein are filled.
     #[arg(long, value_enum, default_value = "left")]
-    order: Order,
+    order: FillOrder,
 
     /// Residues that may be filled in; probabilities are normalised over them.
     #[arg(long, value_name = "LETTERS", default_value_t = String::from_utf8_lossy(STANDARD).into_owned())]
@@ -120,7 +121,7 @@ pub fn run(args: &MaskFillArgs) -> Result<Outcome> {
     let tokenizer = &opened.checkpoint.tokenizer;
     let residues = Residues::new(args.how.allow.as_bytes(), tokenizer).context("--allow")?;
     let manifest = manifest(args, &opened, &residues)?;
-    let max_tokens = opened.batch_tokens(&args.runtime, Stacks::Both);
+    let max_tokens = opened.batch_tokens(&args.runtime, LoadedStacks::Both);
     let at_hand = opened.tokens_at_hand(&args.runtime, max_tokens);
     let stream = Stream::new(&args.scale, output, &manifest, options.on_bad, at_hand)?;
     if let Some(sites) = sites.as_ref().filter(|_| args.scale.resume) {
@@ -136,14 +137,8 @@ pub fn run(args: &MaskFillArgs) -> Result<Outcome> {
     let table = table.transpose()?;
     let mut input = Input::open(&args.input.files, options)?;
     let networks = opened.load_both_on_all()?;
-    let stacks = networks.iter().map(|(encoder, decoder)| (encoder, decoder));
-    let model = MaskedModel::new(
-        stacks.collect(),
-        tokenizer,
-        opened.prefix,
-        residues,
-        max_tokens,
-    )?;
+    let stacks = networks.each(EncoderDecoder::from);
+    let model = MaskedModel::new(stacks, tokenizer, opened.prefix, residues, max_tokens)?;
     let order = args.how.order;
     let mut fill = Fill {
         filler: Filler::new(model, order),
@@ -195,8 +190,8 @@ fn manifest(
     let mut manifest = opened.provenance("mask-fill")?;
     let mut put = |key: &str, value| manifest.insert(key.to_owned(), value);
     let order = match args.how.order {
-        Order::Left => "left",
-        Order::Certain => "certain",
+        FillOrder::Left => "left",
+        FillOrder::Certain => "certain",
     };
     put("order", json!(order));
     put("mask_x", json!(args.how.mask_x));
@@ -210,7 +205,7 @@ fn manifest(
 /// Filling, and writing what was filled.
 struct Fill<'a> {
     filler: Filler<'a>,
-    order: Order,
+    order: FillOrder,
     fasta: Output,
     layout: Layout,
     table: Option<Table>,
@@ -242,8 +237,8 @@ impl Work for Fill<'_> {
     fn tokens(&self, sequence: &Sequence) -> usize {
         let masks = num_masks(sequence);
         let passes = match self.order {
-            Order::Left => self.filler.rounds(masks),
-            Order::Certain => masks,
+            FillOrder::Left => self.filler.rounds(masks),
+            FillOrder::Certain => masks,
         };
         passes * (sequence.residues.len() + 2 * masks)
     }

@@ -12,8 +12,9 @@ use crate::output::embeddings::merge::merge;
 use crate::output::embeddings::{Destination, Format, Reader};
 use crate::output::text_merge::{self, Part};
 
-/// Join files of several runs into one: embeddings, or the FASTA files and tables of complete, mask-fill and score
+/// Join the results of several runs into one file
 ///
+/// Joins embeddings, or the FASTA files and tables of complete, mask-fill and score.
 /// Shards written with `--shard I/N` become the very file that one run without shards would have written, byte for byte. Files without a shard are
 /// laid end to end in the order given. All must have been made alike: same model, prefix, layers, pooling, number type, and whatever else makes the results.
 /// FASTA files and tables need the FILE.json that `-o FILE` put beside them.

@@ -4,8 +4,8 @@ use std::io::{self, Write};
 
 use clap::Args;
 
-use crate::checkpoint::inspect::Summary;
-use crate::checkpoint::{BUNDLED, Checkpoint, Hub, KNOWN_MODELS, ModelRef, Place, resolve};
+use crate::checkpoint::inspect::CheckpointSummary;
+use crate::checkpoint::{BUNDLED, Checkpoint, Hub, KNOWN_MODELS, ModelLocation, ModelRef, resolve};
 
 /// List the models with a short name and where they are cached
 ///
@@ -47,8 +47,8 @@ fn list(hub: &Hub, out: &mut dyn Write) -> io::Result<()> {
 }
 
 fn bundled(out: &mut dyn Write) -> io::Result<()> {
-    let nano = Checkpoint::load_from(Place::bundled()).map_err(io::Error::other)?;
-    let millions = Summary::of(&nano).parameters.div_ceil(1_000_000);
+    let nano = Checkpoint::load_from(ModelLocation::bundled()).map_err(io::Error::other)?;
+    let millions = CheckpointSummary::of(&nano).parameters.div_ceil(1_000_000);
     let licence = nano.licence().unwrap_or_else(|| "-".to_owned());
     writeln!(
         out,
@@ -59,7 +59,7 @@ fn bundled(out: &mut dyn Write) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::init::{Preset, init};
+    use crate::checkpoint::init::{ModelPreset, init};
     use crate::number::NumberType;
 
     #[test]
@@ -73,7 +73,7 @@ mod tests {
         };
         let repo = cache.path().join("models--some--model");
         let dir = repo.join("snapshots/abc");
-        init(&dir, Preset::Nano, 0, NumberType::Bf16).unwrap();
+        init(&dir, ModelPreset::Nano, 0, NumberType::Bf16).unwrap();
         std::fs::create_dir_all(repo.join("refs")).unwrap();
         std::fs::write(repo.join("refs/main"), "abc").unwrap();
         // In the cache of Python's tools, but no T5 that could be loaded: not complete.

@@ -6,9 +6,9 @@ use serde_json::{Map, Value, json};
 use crate::args::{ModelArgs, RuntimeArgs};
 use crate::checkpoint::{Checkpoint, CheckpointError, Hub, ModelRef};
 use crate::device::{Compute, DeviceError};
-use crate::inference::token_budget::{Stacks, token_budget};
-use crate::inference::tokens_of_threads;
-use crate::kernels::linear::WeightForm;
+use crate::inference::token_budget::{LoadedStacks, token_budget};
+use crate::inference::{Replicas, tokens_of_threads};
+use crate::kernels::plan::WeightForm;
 use crate::model::{Decoder, Encoder, Loader};
 use crate::tokenizer::TaskPrefix;
 
@@ -178,16 +178,18 @@ impl Opened {
     pub fn load_on_all<T>(
         &self,
         load: impl Fn(&Loader<'_>) -> candle_core::Result<T>,
-    ) -> Result<Vec<T>> {
-        let all = std::iter::once(&self.compute).chain(&self.others);
-        all.map(|compute| self.load_on(compute, &load)).collect()
+    ) -> Result<Replicas<T>> {
+        let others = self.others.iter();
+        let others = others.map(|compute| self.load_on(compute, &load));
+        let others = others.collect::<Result<_>>()?;
+        Ok(Replicas::new(self.load_on(&self.compute, &load)?, others))
     }
 
     /// Both stacks on every device.
     ///
     /// # Errors
     /// Weights that are missing or misshapen.
-    pub fn load_both_on_all(&self) -> Result<Vec<(Encoder, Decoder)>> {
+    pub fn load_both_on_all(&self) -> Result<Replicas<(Encoder, Decoder)>> {
         let config = &self.checkpoint.config;
         self.load_on_all(|loader| {
             Ok((
@@ -198,7 +200,7 @@ impl Opened {
     }
 
     /// Tokens in a batch: what was asked for, else what keeps the device busy and its memory bears, beside the weights of `stacks`.
-    pub fn batch_tokens(&self, runtime: &RuntimeArgs, stacks: Stacks) -> usize {
+    pub fn batch_tokens(&self, runtime: &RuntimeArgs, stacks: LoadedStacks) -> usize {
         let compute = &self.compute;
         match (runtime.max_batch_tokens, compute.free_memory()) {
             (None, Some(free)) => {

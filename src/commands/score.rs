@@ -19,10 +19,11 @@ use super::embed::report;
 use super::opened::Opened;
 use super::stream::{Stream, refuse_chunks};
 use crate::args::{InputArgs, ModelArgs, RuntimeArgs, ScaleArgs, UsageError, usage};
+use crate::inference::EncoderDecoder;
 use crate::inference::masked::MaskedModel;
 use crate::inference::residues::Residues;
-use crate::inference::score::{Masking, Method, Scorer};
-use crate::inference::token_budget::Stacks;
+use crate::inference::score::{EffectMethod, Masking, Scorer};
+use crate::inference::token_budget::LoadedStacks;
 use crate::input::sequences::{Input, Item};
 use crate::output::table::{Table, TableFormat, write_manifest};
 use crate::report::picture::{self, Picture};
@@ -98,7 +99,7 @@ struct WhatArgs {
 
     /// How variants are scored [default: masked].
     #[arg(long, value_enum, requires = "effects")]
-    method: Option<Method>,
+    method: Option<EffectMethod>,
 
     /// Mask this share of the residues at once: faster and approximate.
     #[arg(long, value_name = "F", value_parser = fraction)]
@@ -143,17 +144,17 @@ fn fraction(text: &str) -> Result<f64, String> {
 }
 
 impl WhatArgs {
-    fn method(&self) -> Method {
-        self.method.unwrap_or(Method::Masked)
+    fn method(&self) -> EffectMethod {
+        self.method.unwrap_or(EffectMethod::Masked)
     }
 
     /// How many residues are masked at once; `effects` says whether variants are scored.
     fn masking(&self, effects: bool) -> Result<Masking, UsageError> {
         let seed = self.seed;
         let fraction = match (effects.then(|| self.method()), self.mask_fraction) {
-            (Some(Method::WildType), fraction) => Some(fraction.unwrap_or(FRACTION)),
+            (Some(EffectMethod::WildType), fraction) => Some(fraction.unwrap_or(FRACTION)),
             (_, None) => None,
-            (Some(Method::Masked), Some(_)) => {
+            (Some(EffectMethod::Masked), Some(_)) => {
                 return Err(usage(
                     "--method masked masks one residue at a time; with --mask-fraction choose --method wild-type or pll",
                 ));
@@ -189,7 +190,7 @@ pub fn run(args: &ScoreArgs) -> Result<Outcome> {
     let opened = Opened::on_all(&args.model, &args.runtime)?;
     let mut manifest = opened.provenance("score")?;
     describe(&mut manifest, args, &task, masking);
-    let max_tokens = opened.batch_tokens(&args.runtime, Stacks::Both);
+    let max_tokens = opened.batch_tokens(&args.runtime, LoadedStacks::Both);
     let output = &args.output.output;
     let stream = Stream::new(&args.scale, output, &manifest, on_bad, max_tokens)?;
     let format = args.output.format;
@@ -203,15 +204,9 @@ pub fn run(args: &ScoreArgs) -> Result<Outcome> {
     let one = picture.as_ref().map(|_| input.only()).transpose()?;
     let networks = opened.load_both_on_all()?;
     let tokenizer = &opened.checkpoint.tokenizer;
-    let stacks = networks.iter().map(|(encoder, decoder)| (encoder, decoder));
+    let stacks = networks.each(EncoderDecoder::from);
     let residues = Residues::standard(tokenizer)?;
-    let model = MaskedModel::new(
-        stacks.collect(),
-        tokenizer,
-        opened.prefix,
-        residues,
-        max_tokens,
-    )?;
+    let model = MaskedModel::new(stacks, tokenizer, opened.prefix, residues, max_tokens)?;
     let how = (args.what.method(), masking);
     let (scorer, kept) = scorer(model, args.scale.resume, output, &manifest)?;
     let mut scoring = Scoring::new(scorer, task, how, (table, kept), on_bad);
@@ -292,9 +287,9 @@ fn describe(manifest: &mut Map<String, Value>, args: &ScoreArgs, task: &Task, ma
     put("score", json!(task.name()));
     if task.has_variants() {
         let method = match args.what.method() {
-            Method::WildType => "wild-type",
-            Method::Masked => "masked",
-            Method::PseudoLikelihood => "pll",
+            EffectMethod::WildType => "wild-type",
+            EffectMethod::Masked => "masked",
+            EffectMethod::PseudoLikelihood => "pll",
         };
         put("method", json!(method));
     }

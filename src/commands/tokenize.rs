@@ -1,4 +1,4 @@
-//! `ankh3 tokenize`: what the model sees of a sequence.
+//! `ankh3 tokenize`: the token ids of a sequence.
 
 use std::io::Write;
 use std::path::Path;
@@ -16,16 +16,17 @@ use crate::tokenizer::{TaskPrefix, Tokenizer};
 
 /// Print the token ids that the model sees of each sequence
 ///
-/// Tab-separated: id, number of tokens, residues without an id of their own (given the id of X), token ids separated by blanks, pieces.
+/// Output is tab-separated: id; number of tokens; number of residues that the vocabulary lacks (these residues get the id
+/// of X); token ids, separated by spaces; the pieces of the vocabulary.
 #[derive(Args, Clone, Debug)]
 pub struct TokenizeArgs {
     #[command(flatten)]
-    model: ModelArgs,
-    #[command(flatten)]
     input: InputArgs,
+    #[command(flatten)]
+    model: ModelArgs,
 }
 
-/// Writes one line a sequence to stdout.
+/// Writes one line per sequence to stdout.
 ///
 /// # Errors
 /// A model or an input that cannot be read.

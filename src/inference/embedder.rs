@@ -1,42 +1,44 @@
-//! Proteins to embeddings: tokens in packed batches through the encoder, chunks of long proteins joined, residues pooled.
+//! Proteins to embeddings: packed batches of tokens run through the encoder, chunks of long
+//! proteins are joined, and residues are pooled.
 
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use thiserror::Error;
 
 use super::pooling::Pooling;
 use super::recent::Recent;
-use super::workers::Workers;
-use crate::kernels::pool::{Pool, pool};
+use super::workers::{Replicas, Workers};
+use crate::kernels::plan::Pool;
+use crate::kernels::pool::pool;
 use crate::model::{Encoder, Packed};
 use crate::sequence::{Chunk, Limit};
 use crate::tokenizer::{TaskPrefix, Tokenizer, TokenizerError};
 
-/// What is computed of each protein.
+/// The results wanted per protein, and how to compute them.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// The task prefix in front.
+    /// The task prefix before the residues.
     pub prefix: TaskPrefix,
     /// Layers, numbered as in [`Encoder::hidden_states`].
     pub layers: Vec<usize>,
-    /// How residues are pooled; every pooling of every layer is a column.
+    /// The poolings of residues; every pooling of every layer is a column.
     pub poolings: Vec<Pooling>,
-    /// Longer proteins are cut into overlapping chunks where this says so.
+    /// The limit above which proteins are cut into overlapping chunks.
     pub limit: Limit,
-    /// Tokens in a batch, at most (but one chunk is never cut further).
+    /// The largest number of tokens per batch; a single chunk may be longer.
     pub max_batch_tokens: usize,
 }
 
-/// One column's rows of one protein, row-major.
-pub type Columns = Vec<Vec<f32>>;
+/// The values of one protein, one row-major matrix per column.
+pub type EmbeddingColumns = Vec<Vec<f32>>;
 
 /// Why a protein has no embedding.
 #[derive(Debug, Error)]
 pub enum EmbedError {
-    /// The vocabulary cannot say it.
+    /// The vocabulary cannot encode the protein.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
     /// The network failed.
@@ -44,7 +46,7 @@ pub enum EmbedError {
     Model(#[from] candle_core::Error),
 }
 
-/// The encoder, asked for embeddings: on one device, or the same on several.
+/// An encoder that computes embeddings, on one device or on several.
 pub struct Embedder<'a> {
     workers: Workers<&'a Encoder>,
     tokenizer: &'a Tokenizer,
@@ -53,12 +55,12 @@ pub struct Embedder<'a> {
     pools_on_device: bool,
 }
 
-/// What a device hands over.
+/// The result of one batch.
 enum Results {
     /// The rows of every token, layer by layer.
     Rows(Vec<Vec<f32>>),
-    /// The columns of every protein of a batch.
-    Pooled(Vec<Option<Columns>>),
+    /// The columns of every protein of the batch.
+    Pooled(Vec<Option<EmbeddingColumns>>),
 }
 
 /// A chunk of one protein on its way through the network.
@@ -70,31 +72,25 @@ struct Piece {
 }
 
 impl<'a> Embedder<'a> {
-    /// Asks `encoder` for what `request` names.
-    pub fn new(encoder: &'a Encoder, tokenizer: &'a Tokenizer, request: Request) -> Self {
-        Self::on_several(vec![encoder], tokenizer, request)
-    }
-
-    /// Asks the same encoder, loaded on several devices.
-    ///
-    /// # Panics
-    /// Without an encoder.
-    pub fn on_several(
-        encoders: Vec<&'a Encoder>,
+    /// An embedder that computes `request` with one encoder, or with replicas of it on several
+    /// devices.
+    pub fn new(
+        encoders: impl Into<Replicas<&'a Encoder>>,
         tokenizer: &'a Tokenizer,
         request: Request,
     ) -> Self {
-        assert!(!encoders.is_empty(), "an embedder has an encoder");
+        let encoders = encoders.into();
         Self {
-            pools_on_device: !encoders[0].device().is_cpu(),
-            workers: Workers::new(encoders, request.max_batch_tokens),
+            pools_on_device: !encoders.first().device().is_cpu(),
+            workers: Workers::new(encoders, device_of, request.max_batch_tokens),
             tokenizer,
             request,
             recent: Recent::default(),
         }
     }
 
-    /// Whether proteins of one chunk are pooled where their rows are (in f32), which spares a GPU the copying: so it is on GPUs, and not on a CPU (in f64).
+    /// Whether proteins of one chunk are pooled on the device. The default is true on GPUs, where
+    /// pooling in f32 saves copying all rows, and false on a CPU, which pools in f64.
     #[must_use]
     pub fn pooling_on_device(self, pools_on_device: bool) -> Self {
         Self {
@@ -103,17 +99,21 @@ impl<'a> Embedder<'a> {
         }
     }
 
-    /// Values in a row of every column.
+    /// Values per row of every column.
     pub fn width(&self) -> usize {
         self.workers.network().config().d_model
     }
 
-    /// The columns of every protein, in order; `None` where the network's result holds NaN or infinity. Equal proteins are computed once.
+    /// The columns of every protein, in order; `None` where the network's result holds NaN or
+    /// infinity. Equal proteins are computed once.
     ///
     /// # Errors
-    /// A sequence that the vocabulary cannot say, or the network's failure.
-    pub fn embed(&mut self, proteins: &[&[u8]]) -> Result<Vec<Option<Arc<Columns>>>, EmbedError> {
-        let mut known: HashMap<&[u8], Option<Arc<Columns>>> = HashMap::new();
+    /// A sequence that the vocabulary cannot encode, or the network's failure.
+    pub fn embed(
+        &mut self,
+        proteins: &[&[u8]],
+    ) -> Result<Vec<Option<Arc<EmbeddingColumns>>>, EmbedError> {
+        let mut known: HashMap<&[u8], Option<Arc<EmbeddingColumns>>> = HashMap::new();
         let mut new = Vec::new();
         for residues in proteins {
             known.entry(residues).or_insert_with(|| {
@@ -136,7 +136,10 @@ impl<'a> Embedder<'a> {
             .collect())
     }
 
-    fn compute(&self, proteins: &[&[u8]]) -> Result<Vec<Option<Arc<Columns>>>, EmbedError> {
+    fn compute(
+        &self,
+        proteins: &[&[u8]],
+    ) -> Result<Vec<Option<Arc<EmbeddingColumns>>>, EmbedError> {
         let pieces = self.pieces(proteins)?;
         let width = self.width();
         let empty =
@@ -167,7 +170,8 @@ impl<'a> Embedder<'a> {
             .collect())
     }
 
-    /// What the device makes of rows; `None` where rows are wanted, or proteins are joined of chunks here.
+    /// The poolings to run on the device; `None` where rows are wanted or proteins are joined from
+    /// chunks.
     fn pools(&self, proteins: &[&[u8]]) -> Option<Vec<Pool>> {
         let whole = |residues: &&[u8]| self.request.limit.chunks(residues.len()).len() == 1;
         if !(self.pools_on_device && proteins.iter().all(whole)) {
@@ -202,7 +206,7 @@ impl<'a> Embedder<'a> {
         Ok(pieces)
     }
 
-    /// The values of each layer's states of a batch.
+    /// The hidden states of a batch, layer by layer.
     fn rows(&self, encoder: &Encoder, pieces: &[Piece]) -> candle_core::Result<Results> {
         let states = encoder.hidden_states(&packed(pieces), &self.request.layers)?;
         let layers = states.iter().map(to_f32);
@@ -226,9 +230,9 @@ impl<'a> Embedder<'a> {
                 first..first + piece.chunk.range.len()
             })
             .collect();
-        let mut columns: Vec<Option<Columns>> = vec![Some(Vec::new()); pieces.len()];
+        let mut columns: Vec<Option<EmbeddingColumns>> = vec![Some(Vec::new()); pieces.len()];
         for state in &states {
-            // NaN and infinities all show in the mean, not all elsewhere.
+            // NaN and infinities always show in the mean, but not in every other pooling.
             let mean = to_f32(&pool(state, &residues, Pool::Mean)?)?;
             for kind in pools {
                 let values = match kind {
@@ -249,7 +253,7 @@ impl<'a> Embedder<'a> {
         Ok(Results::Pooled(columns))
     }
 
-    /// Adds the rows of a batch's residues to their proteins'.
+    /// Adds the rows of a batch's residues to the rows of their proteins.
     fn join(&self, pieces: &[Piece], states: &[Vec<f32>], joined: &mut [Vec<Vec<f32>>]) {
         let packed = packed(pieces);
         for (layer, values) in states.iter().enumerate() {
@@ -260,7 +264,7 @@ impl<'a> Embedder<'a> {
         }
     }
 
-    fn pool(&self, layers: Vec<Vec<f32>>) -> Option<Columns> {
+    fn pool(&self, layers: Vec<Vec<f32>>) -> Option<EmbeddingColumns> {
         if layers.iter().flatten().any(|value| !value.is_finite()) {
             return None;
         }
@@ -278,6 +282,10 @@ impl<'a> Embedder<'a> {
     }
 }
 
+fn device_of<'e>(encoder: &'e &Encoder) -> &'e Device {
+    encoder.device()
+}
+
 fn packed(pieces: &[Piece]) -> Packed {
     Packed::from_segments(pieces.iter().map(|piece| piece.token_ids.as_slice()))
 }
@@ -286,7 +294,8 @@ fn to_f32(state: &Tensor) -> candle_core::Result<Vec<f32>> {
     state.to_dtype(DType::F32)?.flatten_all()?.to_vec1()
 }
 
-/// Adds the rows of a piece's residues, weighted where a neighbouring chunk has them too.
+/// Adds the rows of a piece's residues, weighted where a neighbouring chunk contains the same
+/// residues.
 fn add_rows(values: &[f32], piece: &Piece, rows: &Range<usize>, target: &mut [f32], width: usize) {
     let first = rows.start + piece.first_residue;
     for (offset, residue) in piece.chunk.range.clone().enumerate() {

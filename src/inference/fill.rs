@@ -1,7 +1,8 @@
-//! Filling masked residues, greedily.
+//! Greedy filling of masked residues.
 //!
-//! [`Order::Left`] is the official scheme: the encoder reads all masks of a protein at once, each its own sentinel, and one decoder sequence names them
-//! from left to right, the sentinels being forced upon it:
+//! [`FillOrder::Left`] is the official scheme: the encoder reads all masks of a protein at once,
+//! each as its own sentinel, and one decoder sequence fills them left-to-right, with forced
+//! sentinels:
 //!
 //! ```text
 //! encoder_input  [NLU] M <extra_id_0> A Y <extra_id_1> L </s>
@@ -9,12 +10,15 @@
 //! r_k = argmax p(· | encoder_input, r_0 … r_{k-1}),   over the allowed residues
 //! ```
 //!
-//! So a site sees the residues chosen at the sites on its left, and the probabilities reported are conditioned on them.
+//! So a site sees the residues chosen at the sites on its left, and the reported probabilities are
+//! conditioned on these residues.
 //!
-//! [`Order::Certain`] fills one site at a time. Each time the whole scheme runs, the site whose best residue has the highest probability gets that residue
-//! (the leftmost of equals), and everything is encoded anew with it. `n` masks cost `n` encodings instead of one.
+//! [`FillOrder::Certain`] fills one site at a time. After each run of the whole scheme, the site
+//! whose best residue has the highest probability gets that residue (the leftmost of equals), and
+//! the protein is encoded again with it. `n` masks cost `n` encodings instead of one.
 //!
-//! Where there are more masks than sentinels, the first ones are asked about and the others are unknown residues (`X`) until their round.
+//! Where a protein has more masks than the vocabulary has sentinels, the first masks are filled
+//! first, and all others are unknown residues (`X`) until their round.
 
 mod decode;
 
@@ -22,10 +26,10 @@ use super::masked::{MaskedError, MaskedModel};
 use super::residues::most_probable;
 use crate::sequence::MASK;
 
-/// In which order the masks of a protein are filled.
+/// The order in which the masks of a protein are filled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
-pub enum Order {
+pub enum FillOrder {
     /// From left to right, all masks in one pass
     #[default]
     Left,
@@ -38,14 +42,15 @@ pub enum Order {
 pub struct Site {
     /// Position of the residue, from 0.
     pub position: usize,
-    /// The allowed residue that was most probable when the site was filled.
+    /// The most probable allowed residue when the site was filled.
     pub residue: u8,
-    /// Log-probabilities of the allowed residues then.
+    /// Log-probabilities of the allowed residues when the site was filled.
     pub log_probs: Vec<f64>,
 }
 
 impl Site {
-    /// The `k` most probable columns with their log-probabilities, best first; the first of equal ones first.
+    /// The `k` most probable columns with their log-probabilities, best first; of equals the first
+    /// column first.
     pub fn top(&self, k: usize) -> Vec<(usize, f64)> {
         let mut columns: Vec<(usize, f64)> = self.log_probs.iter().copied().enumerate().collect();
         columns.sort_by(|a, b| b.1.total_cmp(&a.1));
@@ -63,20 +68,20 @@ pub struct Filled {
     pub sites: Vec<Site>,
 }
 
-/// Fills masks.
+/// A masked model that fills masks.
 pub struct Filler<'a> {
     model: MaskedModel<'a>,
-    order: Order,
+    order: FillOrder,
 }
 
-/// A protein on its way.
+/// A protein that is being filled.
 struct Work {
     filled: Filled,
     finite: bool,
 }
 
 impl Work {
-    /// Positions still masked, the first `most` of them.
+    /// The first `most` positions that are still masked.
     fn open(&self, most: usize) -> Vec<usize> {
         let residues = self.filled.residues.iter().enumerate();
         residues
@@ -93,25 +98,27 @@ impl Work {
 }
 
 impl<'a> Filler<'a> {
-    /// Fills with what `model` finds most probable.
-    pub fn new(model: MaskedModel<'a>, order: Order) -> Self {
+    /// A filler that takes the most probable residues of `model`.
+    pub fn new(model: MaskedModel<'a>, order: FillOrder) -> Self {
         Self { model, order }
     }
 
-    /// The model asked.
+    /// The masked model.
     pub fn model(&self) -> &MaskedModel<'a> {
         &self.model
     }
 
-    /// In how many passes a protein of `masks` masks is filled from left to right: 1 unless there are more masks than sentinels.
+    /// Passes that left-to-right filling of `masks` masks takes: 1 unless there are more masks than
+    /// sentinels.
     pub fn rounds(&self, masks: usize) -> usize {
         masks.div_ceil(self.model.num_sentinels())
     }
 
-    /// Fills every [`MASK`] of every protein, in order; `None` where the network's result is NaN or infinite. A protein without a mask comes back as it is.
+    /// Fills every [`MASK`] of every protein, in order; `None` where the network's result is NaN or
+    /// infinite. A protein without a mask is returned unchanged.
     ///
     /// # Errors
-    /// A residue that the vocabulary cannot say, or the network's failure.
+    /// A residue that the vocabulary cannot encode, or the network's failure.
     pub fn fill(&self, proteins: &[&[u8]]) -> Result<Vec<Option<Filled>>, MaskedError> {
         let begin = |residues: &&[u8]| Work {
             filled: Filled {
@@ -128,9 +135,9 @@ impl<'a> Filler<'a> {
             .collect())
     }
 
-    /// One pass over every protein with a mask left; false when there is none.
+    /// One pass over every protein that still has masks; false when there is none.
     fn advance(&self, works: &mut [Work]) -> Result<bool, MaskedError> {
-        let mut left: Vec<(&mut Work, decode::Copy)> = Vec::new();
+        let mut left: Vec<(&mut Work, decode::MaskedCopy)> = Vec::new();
         for work in works.iter_mut().filter(|work| work.finite) {
             let sites = work.open(self.model.num_sentinels());
             if sites.is_empty() {
@@ -138,9 +145,9 @@ impl<'a> Filler<'a> {
             }
             let encoding = self.model.encode_open(&work.filled.residues, &sites)?;
             let token_ids = encoding.token_ids;
-            left.push((work, decode::Copy { token_ids, sites }));
+            left.push((work, decode::MaskedCopy { token_ids, sites }));
         }
-        let copies: Vec<&decode::Copy> = left.iter().map(|(_, copy)| copy).collect();
+        let copies: Vec<&decode::MaskedCopy> = left.iter().map(|(_, copy)| copy).collect();
         let answers = decode::greedy(&self.model, &copies)?;
         let any = !left.is_empty();
         for ((work, copy), answer) in left.into_iter().zip(answers) {
@@ -152,7 +159,7 @@ impl<'a> Filler<'a> {
         Ok(any)
     }
 
-    /// Fills all sites asked about, or the most certain one.
+    /// Fills all `sites`, or only the most certain one.
     fn take(&self, work: &mut Work, sites: &[usize], log_probs: Vec<Vec<f64>>) {
         let letters = self.model.residues().letters();
         let site = |(&position, log_probs): (&usize, Vec<f64>)| Site {
@@ -162,8 +169,8 @@ impl<'a> Filler<'a> {
         };
         let found = sites.iter().zip(log_probs).map(site);
         match self.order {
-            Order::Left => found.for_each(|site| work.fill(site)),
-            Order::Certain => {
+            FillOrder::Left => found.for_each(|site| work.fill(site)),
+            FillOrder::Certain => {
                 let certainty = |site: &Site| site.log_probs[most_probable(&site.log_probs)];
                 let best = found.reduce(|best, site| {
                     if certainty(&site) > certainty(&best) {

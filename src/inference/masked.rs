@@ -1,4 +1,5 @@
-//! Asking the encoder-decoder what stands at masked positions, in the form of its masked language modelling.
+//! The encoder-decoder's prediction of masked residues, in the form of its masked language
+//! modelling.
 //!
 //! ```text
 //! protein        M K A Y V L, masked at 1 and 4 (counted from 0)
@@ -7,7 +8,8 @@
 //! asked          p(· | … <extra_id_0>), p(· | … <extra_id_0> K <extra_id_1>)
 //! ```
 //!
-//! With one mask this is the official pseudo-likelihood's question: decoder input `<start> <extra_id_0>`.
+//! With one mask this is the question of the official pseudo-likelihood: decoder input
+//! `<start> <extra_id_0>`.
 
 use std::io;
 
@@ -15,36 +17,36 @@ use candle_core::DType;
 use thiserror::Error;
 
 use super::residues::{Residues, ResiduesError};
-use super::workers::{Stacks, Workers};
-use crate::model::{Packed, Source};
+use super::workers::{EncoderDecoder, Replicas, Workers};
+use crate::model::{DecoderSource, Packed};
 use crate::sequence::MASK;
 use crate::tokenizer::{Encoding, TaskPrefix, Tokenizer, TokenizerError};
 
 /// Why a masked model cannot answer.
 #[derive(Debug, Error)]
 pub enum MaskedError {
-    /// The vocabulary cannot say the sequence.
+    /// The vocabulary cannot encode the sequence.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
-    /// The residues asked about cannot be.
+    /// The residues to choose among are invalid.
     #[error(transparent)]
     Residues(#[from] ResiduesError),
-    /// There is nothing to mask with.
+    /// The vocabulary has no sentinels.
     #[error(
         "the model's vocabulary has no <extra_id_0>, so it cannot be asked about masked residues; this needs a T5 with sentinels, such as Ankh"
     )]
     NoSentinel,
-    /// An answer could not be kept.
-    #[error("keeping what is done: {0}")]
+    /// An answer could not be stored.
+    #[error("storing finished answers: {0}")]
     Keep(#[from] io::Error),
     /// The network failed.
     #[error(transparent)]
     Model(#[from] candle_core::Error),
 }
 
-/// A model, ready to be asked about masked residues: on one device, or the same on several.
+/// A model that predicts masked residues, on one device or on several.
 pub struct MaskedModel<'a> {
-    pub(super) workers: Workers<Stacks<'a>>,
+    pub(super) workers: Workers<EncoderDecoder<'a>>,
     tokenizer: &'a Tokenizer,
     prefix: TaskPrefix,
     residues: Residues,
@@ -55,23 +57,21 @@ pub struct MaskedModel<'a> {
 pub struct Question<'a> {
     /// The whole protein's tokens.
     pub encoding: &'a Encoding,
-    /// Positions (of residues, from 0) that are masked, rising; at most [`MaskedModel::num_sentinels`].
+    /// Masked positions of residues, from 0, ascending; at most [`MaskedModel::num_sentinels`].
     pub masked: Vec<usize>,
 }
 
-/// Log-probabilities of the allowed residues at each masked position; `None` where the network's result is NaN or infinite.
+/// Log-probabilities of the allowed residues at each masked position; `None` where the network's
+/// result is NaN or infinite.
 pub type Answer = Option<Vec<Vec<f64>>>;
 
 impl<'a> MaskedModel<'a> {
-    /// Asks about `residues`.
+    /// A model that chooses among `residues`.
     ///
     /// # Errors
-    /// A vocabulary without sentinels or prefix.
-    ///
-    /// # Panics
-    /// Without stacks.
+    /// A vocabulary without sentinels or without the prefix.
     pub fn new(
-        stacks: Vec<Stacks<'a>>,
+        replicas: impl Into<Replicas<EncoderDecoder<'a>>>,
         tokenizer: &'a Tokenizer,
         prefix: TaskPrefix,
         residues: Residues,
@@ -82,19 +82,19 @@ impl<'a> MaskedModel<'a> {
         }
         tokenizer.encode(b"", prefix)?;
         Ok(Self {
-            workers: Workers::new(stacks, max_batch_tokens),
+            workers: Workers::new(replicas.into(), EncoderDecoder::device, max_batch_tokens),
             tokenizer,
             prefix,
             residues,
         })
     }
 
-    /// What it may choose among.
+    /// The residues to choose among.
     pub fn residues(&self) -> &Residues {
         &self.residues
     }
 
-    /// Masks that one copy may have.
+    /// The largest number of masks per copy.
     pub fn num_sentinels(&self) -> usize {
         self.tokenizer.num_sentinels()
     }
@@ -102,12 +102,13 @@ impl<'a> MaskedModel<'a> {
     /// A protein's tokens.
     ///
     /// # Errors
-    /// A residue that the vocabulary cannot say.
+    /// A residue that the vocabulary cannot encode.
     pub fn encode(&self, residues: &[u8]) -> Result<Encoding, TokenizerError> {
         self.tokenizer.encode(residues, self.prefix)
     }
 
-    /// The tokens of a protein with open sites, written [`MASK`]: the sites in `asked` are sentinels in that order, others are unknown residues.
+    /// The tokens of a protein whose open sites are written as [`MASK`]. The sites in `asked`
+    /// become sentinels in that order, all other open sites become unknown residues.
     pub(super) fn encode_open(
         &self,
         residues: &[u8],
@@ -148,7 +149,11 @@ impl<'a> MaskedModel<'a> {
     }
 
     pub(super) fn start(&self) -> u32 {
-        self.workers.network().1.config().decoder_start_token_id
+        self.workers
+            .network()
+            .decoder
+            .config()
+            .decoder_start_token_id
     }
 
     /// Answers all questions, in order, batched by tokens.
@@ -159,10 +164,11 @@ impl<'a> MaskedModel<'a> {
         self.answer_and_keep(questions, |_, _| Ok(()))
     }
 
-    /// As [`MaskedModel::answer`]; `keep` gets each answer when its batch is done, with the number of its question.
+    /// [`MaskedModel::answer`], with each answer passed to `keep` when its batch is done, together
+    /// with the number of its question.
     ///
     /// # Errors
-    /// The network's failure, or what `keep` meets.
+    /// The network's failure, or the errors of `keep`.
     pub fn answer_and_keep(
         &self,
         questions: &[Question<'_>],
@@ -172,7 +178,8 @@ impl<'a> MaskedModel<'a> {
             |question: &Question<'_>| question.encoding.token_ids.len() + 2 * question.masked.len();
         let lengths: Vec<usize> = questions.iter().map(tokens).collect();
         let mut answers = Vec::with_capacity(questions.len());
-        let work = |stacks: &Stacks<'_>, batch| self.answer_batch(*stacks, &questions[batch]);
+        let work =
+            |stacks: &EncoderDecoder<'_>, batch| self.answer_batch(*stacks, &questions[batch]);
         self.workers.run(&lengths, work, |_, batch| {
             for answer in batch {
                 keep(answers.len(), &answer)?;
@@ -185,7 +192,7 @@ impl<'a> MaskedModel<'a> {
 
     fn answer_batch(
         &self,
-        stacks: Stacks<'_>,
+        stacks: EncoderDecoder<'_>,
         questions: &[Question<'_>],
     ) -> candle_core::Result<Vec<Answer>> {
         let sources: Vec<Vec<u32>> = questions.iter().map(|q| self.encoder_input(q)).collect();
@@ -193,10 +200,10 @@ impl<'a> MaskedModel<'a> {
         let source = source(stacks, sources.iter().map(Vec::as_slice))?;
         let target = Packed::from_segments(targets.iter().map(Vec::as_slice));
         let each: Vec<usize> = (0..questions.len()).collect();
-        let logits = stacks.1.forward(&target, &each, &source)?;
+        let logits = stacks.decoder.forward(&target, &each, &source)?;
         let logits: Vec<Vec<f32>> = logits.to_dtype(DType::F32)?.to_vec2()?;
         let answer = |segment: std::ops::Range<usize>| {
-            // Every second position holds a sentinel; what follows it is asked.
+            // Every second position holds a sentinel, whose logits predict the masked residue.
             segment
                 .skip(1)
                 .step_by(2)
@@ -231,12 +238,12 @@ impl<'a> MaskedModel<'a> {
     }
 }
 
-/// Encoded copies, as the decoder reads them.
+/// The encoded copies in the form that the decoder reads.
 pub(super) fn source<'t>(
-    (encoder, decoder): Stacks<'_>,
+    stacks: EncoderDecoder<'_>,
     copies: impl Iterator<Item = &'t [u32]>,
-) -> candle_core::Result<Source> {
+) -> candle_core::Result<DecoderSource> {
     let packed = Packed::from_segments(copies);
-    let encoded = encoder.forward(&packed)?;
-    decoder.source(&encoded, &packed)
+    let encoded = stacks.encoder.forward(&packed)?;
+    stacks.decoder.source(&encoded, &packed)
 }

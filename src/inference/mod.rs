@@ -1,4 +1,4 @@
-//! What one can ask of a model.
+//! Results of a model: embeddings, scores, filled masks, completions, contact maps.
 
 pub mod contacts;
 pub mod embedder;
@@ -12,4 +12,4 @@ pub mod score;
 pub mod token_budget;
 mod workers;
 
-pub use workers::tokens_of_threads;
+pub use workers::{EncoderDecoder, Replicas, tokens_of_threads};

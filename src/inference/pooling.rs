@@ -1,8 +1,9 @@
-//! From the hidden states of a protein's residues to what a user gets: every residue's row, or one row a protein. Prefix and `</s>` never count.
+//! From the hidden states of a protein's residues to its embedding: one row per residue, or one row
+//! per protein. Prefix and `</s>` never count.
 
 use serde::{Deserialize, Serialize};
 
-/// How a protein's residue rows become its embedding.
+/// The pooling of a protein's residue rows into its embedding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
@@ -20,7 +21,7 @@ pub enum Pooling {
 }
 
 impl Pooling {
-    /// The name of its column in an output: `per_residue`, `mean`, …
+    /// The name of the column in an output: `per_residue`, `mean`, …
     pub fn column(self) -> &'static str {
         match self {
             Pooling::PerResidue => "per_residue",
@@ -34,7 +35,7 @@ impl Pooling {
     /// Pools `residues (length, width)`, row-major; sums are in f64.
     ///
     /// # Panics
-    /// Without a residue.
+    /// A protein without residues.
     pub fn apply(self, residues: &[f32], width: usize) -> Vec<f32> {
         assert!(
             !residues.is_empty() && residues.len().is_multiple_of(width),

@@ -1,21 +1,22 @@
-//! Results of sequences seen lately, so that equal ones are computed once and fanned out. Bounded by memory, not by count.
+//! A cache of recent embeddings, so that equal sequences are computed once. Bounded by memory, not
+//! by count.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::embedder::Columns;
+use super::embedder::EmbeddingColumns;
 
-/// Bytes of results kept.
+/// The largest number of bytes of cached results.
 const LIMIT: usize = 256 << 20;
 
 type Key = [u8; 32];
 
-/// First in, first out.
+/// Recent embeddings; the oldest is removed first.
 #[derive(Default)]
 pub(super) struct Recent {
-    results: HashMap<Key, Arc<Columns>>,
+    results: HashMap<Key, Arc<EmbeddingColumns>>,
     order: VecDeque<Key>,
     bytes: usize,
 }
@@ -24,16 +25,16 @@ fn key(residues: &[u8]) -> Key {
     Sha256::digest(residues).into()
 }
 
-fn size(columns: &Columns) -> usize {
+fn size(columns: &EmbeddingColumns) -> usize {
     columns.iter().map(|column| column.len() * 4).sum()
 }
 
 impl Recent {
-    pub(super) fn get(&self, residues: &[u8]) -> Option<Arc<Columns>> {
+    pub(super) fn get(&self, residues: &[u8]) -> Option<Arc<EmbeddingColumns>> {
         self.results.get(&key(residues)).cloned()
     }
 
-    pub(super) fn insert(&mut self, residues: &[u8], columns: &Arc<Columns>) {
+    pub(super) fn insert(&mut self, residues: &[u8], columns: &Arc<EmbeddingColumns>) {
         let key = key(residues);
         if self.results.insert(key, columns.clone()).is_some() {
             return;

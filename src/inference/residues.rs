@@ -1,4 +1,5 @@
-//! The residues a model may choose among, and their probabilities: a softmax over their logits alone, in double precision.
+//! The residues that a model chooses among, and their probabilities: a softmax over the logits of
+//! these residues alone, in double precision.
 //!
 //! ```text
 //! log p(a) = logit(a) - log Σ_b exp(logit(b)),   b over the allowed residues
@@ -8,21 +9,21 @@ use thiserror::Error;
 
 use crate::tokenizer::Tokenizer;
 
-/// The 20 standard residues, in alphabetical order: the columns of every table of probabilities.
+/// The 20 standard residues in alphabetical order: the columns of every table of probabilities.
 pub const STANDARD: &[u8; 20] = b"ACDEFGHIKLMNPQRSTVWY";
 
-/// Why residues cannot be allowed.
+/// Why a choice of residues is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ResiduesError {
-    /// None at all.
+    /// The choice is empty.
     #[error("no residue is allowed; name at least one, such as ACDEFGHIKLMNPQRSTVWY")]
     None,
-    /// The vocabulary has no token for one.
+    /// The vocabulary has no token for a residue.
     #[error("`{}` cannot be allowed: the model's vocabulary has no such residue", .0.escape_ascii())]
     Unknown(u8),
 }
 
-/// Residues a model may choose among, each with its token.
+/// The residues that a model chooses among, each with its token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Residues {
     letters: Vec<u8>,
@@ -30,15 +31,15 @@ pub struct Residues {
 }
 
 impl Residues {
-    /// The 20 standard ones.
+    /// The 20 standard residues.
     ///
     /// # Errors
-    /// A vocabulary that lacks one.
+    /// A vocabulary that lacks one of them.
     pub fn standard(tokenizer: &Tokenizer) -> Result<Self, ResiduesError> {
         Self::new(STANDARD, tokenizer)
     }
 
-    /// These letters, of either case, each once, in alphabetical order.
+    /// The residues of `letters`, in either case, without duplicates, in alphabetical order.
     ///
     /// # Errors
     /// No letter, or one that the vocabulary lacks.
@@ -73,7 +74,8 @@ impl Residues {
         self.letters.binary_search(&residue).ok()
     }
 
-    /// Log-probabilities of the allowed residues, from the logits of the whole vocabulary; `None` where one of them is NaN or infinite.
+    /// Log-probabilities of the allowed residues from the logits of the whole vocabulary; `None`
+    /// where the logit of an allowed residue is NaN or infinite.
     pub fn log_probs(&self, logits: &[f32]) -> Option<Vec<f64>> {
         let of = |id: &u32| logits.get(*id as usize).map(|logit| f64::from(*logit));
         let allowed: Vec<f64> = self.token_ids.iter().map(of).collect::<Option<_>>()?;
@@ -87,7 +89,7 @@ impl Residues {
     }
 }
 
-/// The column of the largest value; the first of equal ones.
+/// The column of the largest value; of equals the first.
 pub fn most_probable(log_probs: &[f64]) -> usize {
     let mut best = 0;
     for (column, value) in log_probs.iter().enumerate() {
@@ -127,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_vocabulary_lacks_is_refused() {
+    fn residues_outside_the_vocabulary_are_errors() {
         let tokenizer = Tokenizer::ankh3();
         assert_eq!(Residues::new(b"", &tokenizer), Err(ResiduesError::None));
         for letter in [b'J', b'?', b'1'] {

@@ -1,10 +1,10 @@
-//! How probable a protein is, residue by residue, and what a substitution does to it.
+//! The probability of a protein, residue by residue, and the effects of substitutions.
 //!
 //! ```text
 //! log p(a at i)           log-softmax over the 20 standard residues of the decoder's logits behind the sentinel of position i
-//! Masking::Single         position i alone is masked: the official pseudo-likelihood, one copy of the protein a residue
-//! Masking::Fraction       several positions a copy, each of the protein's in exactly one; the decoder is fed the protein's own residues
-//!                         at the copy's earlier masks (teacher forcing)
+//! Masking::Single         position i alone is masked: the official pseudo-likelihood, one copy of the protein per residue
+//! Masking::Fraction       several positions per copy, each position of the protein in exactly one copy; the decoder reads
+//!                         the protein's own residues at the copy's earlier masks (teacher forcing)
 //!
 //! log_likelihood          Σ_i log p(x_i at i), over the protein's standard residues
 //! pseudo_perplexity       exp(-log_likelihood / their number)
@@ -18,8 +18,8 @@ mod masking;
 mod spearman;
 mod variant;
 
-pub use answers::{Answers, Keep, Key};
-pub use effects::{Effects, Method, full_scan};
+pub use answers::{AnswerKey, AnswerWriter, Answers};
+pub use effects::{EffectMethod, Effects, full_scan};
 pub use masking::{Masking, standard_positions};
 pub use spearman::spearman;
 pub use variant::{Substitution, Variant, VariantError};
@@ -31,28 +31,28 @@ use crate::tokenizer::Encoding;
 /// Log-probabilities of the 20 standard residues at one position, in the order of [`STANDARD`].
 pub type Row = Vec<f64>;
 
-/// What is asked of one protein.
+/// One protein and the positions to score.
 #[derive(Clone, Copy, Debug)]
-pub struct Job<'a> {
-    /// Its id: together with the seed it decides which residues are masked together.
+pub struct ScoreQuery<'a> {
+    /// The protein's id, which decides together with the seed which residues are masked together.
     pub id: &'a str,
-    /// Its residues, upper case.
+    /// The protein's residues, upper case.
     pub residues: &'a [u8],
-    /// Positions asked about, from 0, rising, all of standard residues.
+    /// The positions to score, from 0, ascending, all of standard residues.
     pub positions: &'a [usize],
 }
 
-/// A masked model, asked for scores.
+/// A masked model that computes scores.
 pub struct Scorer<'a> {
     pub(super) model: MaskedModel<'a>,
     answers: Option<Answers<'a>>,
 }
 
 impl<'a> Scorer<'a> {
-    /// Asks `model`, which must choose among the 20 standard residues.
+    /// A scorer with `model`, which must choose among the 20 standard residues.
     ///
     /// # Panics
-    /// Where `model` chooses among others.
+    /// A `model` that chooses among other residues.
     pub fn new(model: MaskedModel<'a>) -> Self {
         assert_eq!(
             model.residues().letters(),
@@ -65,7 +65,8 @@ impl<'a> Scorer<'a> {
         }
     }
 
-    /// The same scorer, which keeps its answers, and does not ask again for those of an earlier run.
+    /// The same scorer, which stores its answers and does not compute those of an earlier run
+    /// again.
     #[must_use]
     pub fn remembering(self, answers: Answers<'a>) -> Self {
         Self {
@@ -74,47 +75,48 @@ impl<'a> Scorer<'a> {
         }
     }
 
-    /// The model asked.
+    /// The masked model.
     pub fn model(&self) -> &MaskedModel<'a> {
         &self.model
     }
 
-    /// A [`Row`] for every position asked about, in order; `None` for a protein where the network's result is NaN or infinite.
+    /// A [`Row`] for every position of every query, in order; `None` for a protein where the
+    /// network's result is NaN or infinite.
     ///
     /// # Errors
-    /// A residue that the vocabulary cannot say, or the network's failure.
+    /// A residue that the vocabulary cannot encode, or the network's failure.
     pub fn rows(
         &self,
-        jobs: &[Job<'_>],
+        queries: &[ScoreQuery<'_>],
         masking: Masking,
     ) -> Result<Vec<Option<Vec<Row>>>, MaskedError> {
-        self.rows_of(jobs, masking, |questions| self.answer(questions))
+        self.compute_rows(queries, masking, self.answers.as_ref())
     }
 
-    /// [`Scorer::rows`], the questions answered by `answer`.
-    fn rows_of(
+    /// [`Scorer::rows`], with the answers that `known` stores, if given.
+    fn compute_rows(
         &self,
-        jobs: &[Job<'_>],
+        queries: &[ScoreQuery<'_>],
         masking: Masking,
-        answer: impl Fn(&[Question<'_>]) -> Result<Vec<Answer>, MaskedError>,
+        known: Option<&Answers<'_>>,
     ) -> Result<Vec<Option<Vec<Row>>>, MaskedError> {
-        let encodings: Vec<Encoding> = jobs
+        let encodings: Vec<Encoding> = queries
             .iter()
-            .map(|job| self.model.encode(job.residues))
+            .map(|query| self.model.encode(query.residues))
             .collect::<Result<_, _>>()?;
         let mut questions = Vec::new();
         let mut owners = Vec::new();
-        for (owner, (job, encoding)) in jobs.iter().zip(&encodings).enumerate() {
-            for masked in masking.copies(job, self.model.num_sentinels()) {
+        for (owner, (query, encoding)) in queries.iter().zip(&encodings).enumerate() {
+            for masked in masking.copies(query, self.model.num_sentinels()) {
                 questions.push(Question { encoding, masked });
                 owners.push(owner);
             }
         }
-        let mut rows: Vec<Option<Vec<Row>>> = jobs
+        let mut rows: Vec<Option<Vec<Row>>> = queries
             .iter()
-            .map(|job| Some(vec![Row::new(); job.positions.len()]))
+            .map(|query| Some(vec![Row::new(); query.positions.len()]))
             .collect();
-        let answers = answer(&questions)?;
+        let answers = self.answer(&questions, known)?;
         for ((owner, question), answer) in owners.into_iter().zip(&questions).zip(answers) {
             let Some(answer) = answer else {
                 rows[owner] = None;
@@ -124,7 +126,7 @@ impl<'a> Scorer<'a> {
                 continue;
             };
             for (position, row) in question.masked.iter().zip(answer) {
-                if let Ok(place) = jobs[owner].positions.binary_search(position) {
+                if let Ok(place) = queries[owner].positions.binary_search(position) {
                     rows[place] = row;
                 }
             }
@@ -132,16 +134,22 @@ impl<'a> Scorer<'a> {
         Ok(rows)
     }
 
-    fn answer(&self, questions: &[Question<'_>]) -> Result<Vec<Answer>, MaskedError> {
-        let Some(kept) = &self.answers else {
+    /// Answers all questions; those that `stored` knows are not computed again, new ones are added
+    /// to it.
+    fn answer(
+        &self,
+        questions: &[Question<'_>],
+        stored: Option<&Answers<'_>>,
+    ) -> Result<Vec<Answer>, MaskedError> {
+        let Some(stored) = stored else {
             return self.model.answer(questions);
         };
-        let keys: Vec<Key> = questions.iter().map(answers::of_copy).collect();
+        let keys: Vec<AnswerKey> = questions.iter().map(answers::of_copy).collect();
         let columns = self.model.residues().letters().len();
         let known: Vec<Answer> = keys
             .iter()
             .map(|key| {
-                let rows = kept.known(key)?;
+                let rows = stored.known(key)?;
                 Some(rows.chunks_exact(columns).map(<[f64]>::to_vec).collect())
             })
             .collect();
@@ -151,7 +159,7 @@ impl<'a> Scorer<'a> {
         let asked: Vec<Question<'_>> = open.iter().map(|&at| questions[at].clone()).collect();
         let answered = self.model.answer_and_keep(&asked, |number, answer| {
             let Some(rows) = answer else { return Ok(()) };
-            kept.keep(&keys[open[number]], &rows.concat())
+            stored.keep(&keys[open[number]], &rows.concat())
         })?;
         let mut all = known;
         for (number, answer) in open.into_iter().zip(answered) {
@@ -160,7 +168,8 @@ impl<'a> Scorer<'a> {
         Ok(all)
     }
 
-    /// `log p(x_i at i)` of every residue of every protein, NaN for residues besides the 20; `None` as in [`Scorer::rows`].
+    /// `log p(x_i at i)` of every residue of every protein, NaN for residues besides the 20; `None`
+    /// as in [`Scorer::rows`].
     ///
     /// # Errors
     /// As [`Scorer::rows`].
@@ -169,40 +178,41 @@ impl<'a> Scorer<'a> {
         proteins: &[(&str, &[u8])],
         masking: Masking,
     ) -> Result<Vec<Option<Vec<f64>>>, MaskedError> {
-        self.log_likelihoods_of(proteins, masking, |questions| self.answer(questions))
+        self.compute_log_likelihoods(proteins, masking, self.answers.as_ref())
     }
 
-    fn log_likelihoods_of(
+    fn compute_log_likelihoods(
         &self,
         proteins: &[(&str, &[u8])],
         masking: Masking,
-        answer: impl Fn(&[Question<'_>]) -> Result<Vec<Answer>, MaskedError>,
+        stored: Option<&Answers<'_>>,
     ) -> Result<Vec<Option<Vec<f64>>>, MaskedError> {
         let positions: Vec<Vec<usize>> = proteins
             .iter()
             .map(|(_, residues)| standard_positions(residues))
             .collect();
-        let jobs: Vec<Job<'_>> = proteins
+        let queries: Vec<ScoreQuery<'_>> = proteins
             .iter()
             .zip(&positions)
-            .map(|((id, residues), positions)| Job {
+            .map(|((id, residues), positions)| ScoreQuery {
                 id,
                 residues,
                 positions,
             })
             .collect();
-        let own = |(job, rows): (&Job<'_>, Option<Vec<Row>>)| {
-            let mut values = vec![f64::NAN; job.residues.len()];
-            for (&position, row) in job.positions.iter().zip(rows?) {
-                values[position] = row[column(job.residues[position])];
+        let own = |(query, rows): (&ScoreQuery<'_>, Option<Vec<Row>>)| {
+            let mut values = vec![f64::NAN; query.residues.len()];
+            for (&position, row) in query.positions.iter().zip(rows?) {
+                values[position] = row[column(query.residues[position])];
             }
             Some(values)
         };
-        let rows = self.rows_of(&jobs, masking, answer)?;
-        Ok(jobs.iter().zip(rows).map(own).collect())
+        let rows = self.compute_rows(&queries, masking, stored)?;
+        Ok(queries.iter().zip(rows).map(own).collect())
     }
 
-    /// The log-likelihood of each protein; these are kept, not the answers that they are the sums of, which are many.
+    /// The log-likelihood of each protein. The sums are stored, not the many answers that they are
+    /// made of.
     ///
     /// # Errors
     /// As [`Scorer::rows`].
@@ -212,17 +222,17 @@ impl<'a> Scorer<'a> {
         masking: Masking,
     ) -> Result<Vec<Option<f64>>, MaskedError> {
         let key = |(id, residues): &(&str, &[u8])| answers::of_protein(id, residues, masking);
-        let keys: Vec<Key> = proteins.iter().map(key).collect();
+        let keys: Vec<AnswerKey> = proteins.iter().map(key).collect();
         let known = |key| Some(self.answers.as_ref()?.known(key)?[0]);
         let mut sums: Vec<Option<f64>> = keys.iter().map(known).collect();
         let open: Vec<usize> = (0..keys.len()).filter(|at| sums[*at].is_none()).collect();
         let asked: Vec<(&str, &[u8])> = open.iter().map(|&at| proteins[at]).collect();
-        let values = self.log_likelihoods_of(&asked, masking, |q| self.model.answer(q))?;
+        let values = self.compute_log_likelihoods(&asked, masking, None)?;
         for (at, values) in open.into_iter().zip(values) {
             let Some(values) = values else { continue };
             let sum = log_likelihood(&values).1;
-            if let Some(kept) = &self.answers {
-                kept.keep(&keys[at], &[sum])?;
+            if let Some(stored) = &self.answers {
+                stored.keep(&keys[at], &[sum])?;
             }
             sums[at] = Some(sum);
         }
@@ -237,7 +247,7 @@ pub(super) fn column(residue: u8) -> usize {
         .expect("only standard residues are asked about")
 }
 
-/// Residues scored, and the sum of their log-probabilities.
+/// The number of scored residues, and the sum of their log-probabilities.
 pub fn log_likelihood(values: &[f64]) -> (usize, f64) {
     let scored = values.iter().filter(|value| !value.is_nan());
     scored.fold((0, 0.0), |(count, sum), value| (count + 1, sum + value))

@@ -1,6 +1,8 @@
-//! Batches on one device or on several, one worker each; results in order. Where a device has no memory for a batch, in halves of it.
+//! Batches on one device or on several, one worker per device; results in order. Where a device has
+//! no memory for a batch, the batch runs in halves.
 //!
-//! On a CPU each thread takes batches of its own, small enough for its caches; operations of a batch also run on threads that have none.
+//! On a CPU each thread takes batches of its own, small enough for its caches; operations of a
+//! batch also use threads that have no batch.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -14,8 +16,9 @@ use crate::kernels::{is_out_of_memory, release_memory};
 use crate::model::{Decoder, Encoder};
 use crate::packing::by_token_budget;
 
-/// Tokens that a thread of a CPU takes at a time: what lies between two products then stays in its caches (2048 took 7 % longer on a Zen 5 with 1 MiB each),
-/// and there are enough for whole tasks of products.
+/// Tokens that a thread of a CPU takes at a time: values between two products then stay in the
+/// thread's caches (2048 tokens took 7 % longer on a Zen 5 with 1 MiB per core), and there are
+/// enough tokens for whole tasks of products.
 const TOKENS_OF_THREAD: usize = 512;
 
 /// Tokens that keep every thread of a CPU busy when batches take unequal times.
@@ -23,57 +26,101 @@ pub fn tokens_of_threads() -> usize {
     2 * rayon::current_num_threads() * TOKENS_OF_THREAD
 }
 
-/// A network that lies on a device.
-pub trait OnDevice: Sync {
-    /// Which.
-    fn device(&self) -> &Device;
+/// Copies of one network, each on a device of its own: at least one.
+#[derive(Clone, Debug)]
+pub struct Replicas<N> {
+    first: N,
+    others: Vec<N>,
 }
 
-impl OnDevice for &Encoder {
-    fn device(&self) -> &Device {
-        Encoder::device(self)
+impl<N> Replicas<N> {
+    /// One network and its copies on other devices.
+    pub fn new(first: N, others: Vec<N>) -> Self {
+        Self { first, others }
+    }
+
+    /// The first network, for what all replicas have in common.
+    pub fn first(&self) -> &N {
+        &self.first
+    }
+
+    /// All replicas.
+    pub fn iter(&self) -> impl Iterator<Item = &N> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+
+    /// `f` of every replica.
+    pub fn each<'a, T>(&'a self, mut f: impl FnMut(&'a N) -> T) -> Replicas<T> {
+        Replicas {
+            first: f(&self.first),
+            others: self.others.iter().map(f).collect(),
+        }
     }
 }
 
-/// Both stacks, on one device.
-pub type Stacks<'a> = (&'a Encoder, &'a Decoder);
-
-impl OnDevice for Stacks<'_> {
-    fn device(&self) -> &Device {
-        self.0.device()
+impl<N> From<N> for Replicas<N> {
+    fn from(network: N) -> Self {
+        Self::new(network, Vec::new())
     }
 }
 
-/// The same network on one device or on several, and how much of it at a time.
+/// Both stacks of a network, on one device.
+#[derive(Clone, Copy, Debug)]
+pub struct EncoderDecoder<'a> {
+    /// The encoder.
+    pub encoder: &'a Encoder,
+    /// The decoder.
+    pub decoder: &'a Decoder,
+}
+
+impl<'a> From<&'a (Encoder, Decoder)> for EncoderDecoder<'a> {
+    fn from((encoder, decoder): &'a (Encoder, Decoder)) -> Self {
+        Self { encoder, decoder }
+    }
+}
+
+impl EncoderDecoder<'_> {
+    /// The device of both stacks.
+    pub(super) fn device(&self) -> &Device {
+        self.encoder.device()
+    }
+}
+
+/// The replicas of a network, and the size of their batches.
 pub(super) struct Workers<N> {
-    networks: Vec<N>,
-    /// Tokens in a batch; less than asked for once a device had no memory for them.
+    replicas: Replicas<N>,
+    device: fn(&N) -> &Device,
+    /// Tokens per batch; fewer than requested once a device had no memory for a batch.
     max_batch_tokens: AtomicUsize,
 }
 
-impl<N: OnDevice> Workers<N> {
-    /// # Panics
-    /// Without a network.
-    pub(super) fn new(networks: Vec<N>, max_batch_tokens: usize) -> Self {
-        assert!(!networks.is_empty(), "a worker has a network");
+impl<N: Sync> Workers<N> {
+    /// Workers for `replicas`; `device` says where a replica lies.
+    pub(super) fn new(
+        replicas: Replicas<N>,
+        device: fn(&N) -> &Device,
+        max_batch_tokens: usize,
+    ) -> Self {
         Self {
-            networks,
+            replicas,
+            device,
             max_batch_tokens: AtomicUsize::new(max_batch_tokens),
         }
     }
 
-    /// One of them, for what all have in common.
+    /// The first network, for what all replicas have in common.
     pub(super) fn network(&self) -> &N {
-        &self.networks[0]
+        self.replicas.first()
     }
 
-    /// Tokens in a batch, at most.
+    /// The largest number of tokens per batch.
     pub(super) fn max_batch_tokens(&self) -> usize {
         self.max_batch_tokens.load(Ordering::Relaxed)
     }
 
-    /// Runs `work` on batches of things of so many tokens, one after the other, or in parts where a device has no memory for the whole; hands the results on in
-    /// order, each with the things it is of.
+    /// Runs `work` on batches of items with `tokens` tokens each, or on parts of a batch where a
+    /// device has no memory for the whole. Passes the results to `take` in order, each with the
+    /// range of its items.
     ///
     /// # Errors
     /// The first failure of `work` or `take`, in order.
@@ -84,16 +131,15 @@ impl<N: OnDevice> Workers<N> {
         take: impl FnMut(Range<usize>, T) -> std::result::Result<(), E>,
     ) -> std::result::Result<(), E> {
         let budget = self.max_batch_tokens();
-        if let [network] = &self.networks[..]
-            && network.device().is_cpu()
-        {
+        let network = self.network();
+        if self.replicas.others.is_empty() && (self.device)(network).is_cpu() {
             let batches = by_token_budget(tokens, budget.min(TOKENS_OF_THREAD));
             return on_threads(&batches, |batch| work(network, batch), take);
         }
         self.run_batches(&by_token_budget(tokens, budget), tokens, work, take)
     }
 
-    /// The same with batches already made.
+    /// [`Workers::run`] on the given batches.
     ///
     /// # Errors
     /// As [`Workers::run`].
@@ -106,12 +152,12 @@ impl<N: OnDevice> Workers<N> {
     ) -> std::result::Result<(), E> {
         let work = |network: &N, batch: Range<usize>| {
             let relieve = |part: Range<usize>| {
-                release_memory(network.device());
+                release_memory((self.device)(network));
                 self.take_less(tokens[part].iter().sum());
             };
             in_halves(batch, &|part| work(network, part), &relieve)
         };
-        let networks: Vec<&N> = self.networks.iter().collect();
+        let networks: Vec<&N> = self.replicas.iter().collect();
         run(&networks, batches, work, |_, parts| {
             parts
                 .into_iter()
@@ -119,7 +165,7 @@ impl<N: OnDevice> Workers<N> {
         })
     }
 
-    /// After a batch of so many tokens found no memory.
+    /// Halves the size of batches after a batch of `tokens` tokens ran out of memory.
     fn take_less(&self, tokens: usize) {
         let less = (tokens / 2).max(1);
         if self.max_batch_tokens.fetch_min(less, Ordering::Relaxed) > less {
@@ -130,10 +176,11 @@ impl<N: OnDevice> Workers<N> {
     }
 }
 
-/// `reserve(rows)`, or with half as many rows as often as `device` has no memory for them, but not fewer than `least`; and how many it is now.
+/// `reserve(rows)`; where `device` has no memory for the rows, with half as many, again and again,
+/// but not with fewer than `least`. Returns the result and its number of rows.
 ///
 /// # Errors
-/// What `reserve` meets.
+/// The errors of `reserve`.
 pub(super) fn with_room<T>(
     device: &Device,
     mut rows: usize,
@@ -152,8 +199,9 @@ pub(super) fn with_room<T>(
     }
 }
 
-/// Runs `work` on every batch, on whichever of `devices` is free, and hands the results on in the order of the batches. What is handed on is done here, while the
-/// devices are busy with the next.
+/// Runs `work` on every batch, on whichever of `devices` is free, and passes the results to `take`
+/// in the order of the batches. `take` runs on the calling thread while the devices compute the
+/// next batches.
 ///
 /// # Errors
 /// The first failure of `work` or `take`, in order.
@@ -194,7 +242,8 @@ fn run<D: Sync + ?Sized, T: Send, E: From<Error>>(
     })
 }
 
-/// Runs `work` on every batch, several at a time where there are several threads, and hands the results on in order.
+/// Runs `work` on every batch, several at a time where there are several threads, and passes the
+/// results to `take` in order.
 ///
 /// # Errors
 /// The first failure of `work` or `take`, in order.
@@ -226,10 +275,11 @@ fn claim(next: &AtomicUsize, batches: &[Range<usize>]) -> Option<(usize, Range<u
     batches.get(number).map(|batch| (number, batch.clone()))
 }
 
-/// Runs `work` on a batch; where the device is out of memory, `relieve` it and go on in halves. Results lie in order, each with its part of the batch.
+/// Runs `work` on a batch. Where the device is out of memory, calls `relieve` and continues with
+/// halves of the batch. Results are in order, each with its part of the batch.
 ///
 /// # Errors
-/// What `work` meets; out of memory only for a part that cannot be halved.
+/// The errors of `work`; out of memory only for a part that cannot be halved.
 fn in_halves<T>(
     batch: Range<usize>,
     work: &impl Fn(Range<usize>) -> Result<T>,
@@ -330,19 +380,14 @@ mod tests {
         assert!(error.to_string().contains("the disk"), "{error}");
     }
 
-    /// A device with memory for so many tokens.
+    /// A device with memory for a number of tokens.
     struct Small(usize);
-
-    impl OnDevice for Small {
-        fn device(&self) -> &Device {
-            &Device::Cpu
-        }
-    }
 
     #[test]
     fn devices_without_memory_get_less_and_nothing_is_lost() {
         let tokens: Vec<usize> = (0..50).map(|i| 10 + i % 7).collect();
-        let workers = Workers::new(vec![Small(70), Small(45)], 100);
+        let replicas = Replicas::new(Small(70), vec![Small(45)]);
+        let workers = Workers::new(replicas, |_| &Device::Cpu, 100);
         let work = |device: &Small, batch: Range<usize>| {
             if tokens[batch.clone()].iter().sum::<usize>() > device.0 {
                 return Err(Error::msg("CUDA_ERROR_OUT_OF_MEMORY"));

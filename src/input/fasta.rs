@@ -76,7 +76,7 @@ impl InputError {
 }
 
 /// The records of one FASTA file. Memory holds one record at a time.
-pub struct Reader {
+pub struct FastaReader {
     lines: Lines<Box<dyn BufRead + Send>>,
     file: Arc<str>,
     /// The line read last: the header of the next record, once the first one was found.
@@ -99,7 +99,7 @@ enum State {
     End,
 }
 
-impl Reader {
+impl FastaReader {
     /// Opens a file, or stdin for `-`.
     ///
     /// # Errors
@@ -114,7 +114,7 @@ impl Reader {
 
     /// Reads FASTA from anywhere; `file` is its name in messages.
     pub fn new(reader: Box<dyn BufRead + Send>, file: Arc<str>) -> Self {
-        Reader {
+        FastaReader {
             lines: Lines::new(reader),
             file,
             line: Vec::new(),
@@ -246,7 +246,7 @@ impl Reader {
     }
 }
 
-impl Iterator for Reader {
+impl Iterator for FastaReader {
     type Item = Result<Record, InputError>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -305,8 +305,8 @@ mod tests {
 
     use super::*;
 
-    fn reader(text: &[u8]) -> Reader {
-        Reader::new(Box::new(Cursor::new(text.to_vec())), "test".into())
+    fn reader(text: &[u8]) -> FastaReader {
+        FastaReader::new(Box::new(Cursor::new(text.to_vec())), "test".into())
     }
 
     fn only(text: &[u8]) -> Record {

@@ -37,7 +37,7 @@ pub enum LabelledError {
 
 /// Which columns are read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Columns {
+pub struct LabelledColumns {
     /// The sequence; else the first of `sequence`, `input`, `seq` that is there.
     pub sequence: Option<String>,
     /// The label.
@@ -80,7 +80,7 @@ pub struct Labelled {
 ///
 /// # Errors
 /// A file that cannot be read, lacks a column, or has a line of another form.
-pub fn read_labelled(path: &Path, columns: &Columns) -> Result<Labelled, LabelledError> {
+pub fn read_labelled(path: &Path, columns: &LabelledColumns) -> Result<Labelled, LabelledError> {
     let failed = |source| LabelledError::Io {
         path: path.to_owned(),
         source,
@@ -111,7 +111,7 @@ const SEQUENCE_NAMES: [&str; 3] = ["sequence", "input", "seq"];
 fn from_text(
     path: &Path,
     mut reader: Box<dyn BufRead + Send>,
-    columns: &Columns,
+    columns: &LabelledColumns,
 ) -> Result<Labelled, LabelledError> {
     let mut header = String::new();
     reader
@@ -208,7 +208,7 @@ fn of_csv(path: &Path, error: csv::Error) -> LabelledError {
 fn from_json(
     path: &Path,
     reader: Box<dyn BufRead + Send>,
-    columns: &Columns,
+    columns: &LabelledColumns,
 ) -> Result<Labelled, LabelledError> {
     let mut labelled = Labelled::default();
     for (index, line) in reader.lines().enumerate() {
@@ -279,7 +279,7 @@ impl Labelled {
 mod tests {
     use super::*;
 
-    fn read(text: &str, columns: &Columns) -> Result<Labelled, String> {
+    fn read(text: &str, columns: &LabelledColumns) -> Result<Labelled, String> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t");
         std::fs::write(&path, text).unwrap();
@@ -287,10 +287,10 @@ mod tests {
         read_labelled(&path, columns).map_err(|error| error.to_string().replace(&shown, "t"))
     }
 
-    fn columns() -> Columns {
-        Columns {
+    fn columns() -> LabelledColumns {
+        LabelledColumns {
             label: "y".to_owned(),
-            ..Columns::default()
+            ..LabelledColumns::default()
         }
     }
 
@@ -324,7 +324,9 @@ mod tests {
     fn a_split_takes_its_rows() {
         let only = Some(("split".to_owned(), "test".to_owned()));
         let text = "sequence,y,split\nMK,1.5,train\nMR,2.5,test\n";
-        let rows = read(text, &Columns { only, ..columns() }).unwrap().rows;
+        let rows = read(text, &LabelledColumns { only, ..columns() })
+            .unwrap()
+            .rows;
         assert_eq!(
             (rows.len(), rows[0].id.as_str(), rows[0].label.as_str()),
             (1, "2", "2.5")

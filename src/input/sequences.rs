@@ -9,8 +9,8 @@ use std::vec;
 
 use serde::{Deserialize, Serialize};
 
-use super::ahead::Ahead;
-use super::fasta::{InputError, Reader};
+use super::fasta::{FastaReader, InputError};
+use super::prefetch::Prefetch;
 use crate::io::stdio;
 use crate::sequence::{
     Changes, Duplicates, Fit, Ids, Limit, Over, Problem, Record, Rules, Sequence, SequenceError,
@@ -87,7 +87,7 @@ impl Counts {
 
 /// The items of a run, in input order. After an error it gives nothing more.
 pub struct Input {
-    ahead: Ahead<Parsed>,
+    ahead: Prefetch<Parsed>,
     options: Options,
     counts: Counts,
     /// All names, for the message that there is nothing in them.
@@ -114,7 +114,7 @@ impl Input {
         let names: Arc<str> = names.join(", ").into();
         let records = Records::new(paths, &options);
         let ahead =
-            Ahead::spawn(records, weight, READ_AHEAD).map_err(|source| InputError::Open {
+            Prefetch::spawn(records, weight, READ_AHEAD).map_err(|source| InputError::Open {
                 file: Arc::clone(&names),
                 source,
             })?;
@@ -245,7 +245,7 @@ fn weight(parsed: &Parsed) -> usize {
 /// The thread's side: the records of all files, judged one by one.
 struct Records {
     paths: vec::IntoIter<PathBuf>,
-    reader: Option<Reader>,
+    reader: Option<FastaReader>,
     rules: Rules,
     limit: Limit,
     ids: Ids,
@@ -294,7 +294,7 @@ impl Iterator for Records {
     fn next(&mut self) -> Option<Parsed> {
         loop {
             let Some(reader) = &mut self.reader else {
-                match Reader::open(&self.paths.next()?) {
+                match FastaReader::open(&self.paths.next()?) {
                     Ok(reader) => self.reader = Some(reader),
                     Err(error) => return Some(Err(error)),
                 }

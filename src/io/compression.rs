@@ -25,7 +25,7 @@ const BUFFER: usize = 1 << 16;
 
 /// Compression formats that are recognised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum Compression {
     /// None of the others.
     Plain,
     /// gzip, one or several members.
@@ -40,19 +40,19 @@ pub enum Format {
     Bzip2,
 }
 
-impl Format {
+impl Compression {
     /// The format that begins with these bytes.
     pub fn of(head: &[u8]) -> Self {
         match head {
             [0x1f, 0x8b, _, flags, ..] if flags & 4 != 0 && head.get(12..14) == Some(b"BC") => {
-                Format::Bgzf
+                Compression::Bgzf
             }
-            [0x1f, 0x8b, ..] => Format::Gzip,
+            [0x1f, 0x8b, ..] => Compression::Gzip,
             // The second form is a skippable frame, with which pzstd begins its files.
-            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Format::Zstd,
-            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Format::Xz,
-            [b'B', b'Z', b'h', b'1'..=b'9', ..] => Format::Bzip2,
-            _ => Format::Plain,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Compression::Zstd,
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Compression::Xz,
+            [b'B', b'Z', b'h', b'1'..=b'9', ..] => Compression::Bzip2,
+            _ => Compression::Plain,
         }
     }
 }
@@ -64,24 +64,24 @@ impl Format {
 pub fn decompress(mut reader: Box<dyn BufRead + Send>) -> io::Result<Box<dyn BufRead + Send>> {
     let mut head = Vec::with_capacity(HEAD);
     reader.by_ref().take(HEAD as u64).read_to_end(&mut head)?;
-    let format = Format::of(&head);
+    let format = Compression::of(&head);
     let whole: Chain<_, _> = Cursor::new(head).chain(reader);
     Ok(match format {
-        Format::Plain => Box::new(whole),
-        Format::Gzip => buffered(MultiGzDecoder::new(whole)),
-        Format::Bgzf => {
+        Compression::Plain => Box::new(whole),
+        Compression::Gzip => buffered(MultiGzDecoder::new(whole)),
+        Compression::Bgzf => {
             let tail = Tail {
                 reader: whole,
                 last: Vec::new(),
             };
             buffered(MultiGzDecoder::new(BufReader::with_capacity(BUFFER, tail)))
         }
-        Format::Zstd => buffered(zstd::stream::read::Decoder::with_buffer(whole)?),
-        Format::Xz => {
+        Compression::Zstd => buffered(zstd::stream::read::Decoder::with_buffer(whole)?),
+        Compression::Xz => {
             let stream = Stream::new_stream_decoder(u64::MAX, CONCATENATED)?;
             buffered(XzDecoder::new_stream(whole, stream))
         }
-        Format::Bzip2 => buffered(MultiBzDecoder::new(whole)),
+        Compression::Bzip2 => buffered(MultiBzDecoder::new(whole)),
     })
 }
 
@@ -167,24 +167,24 @@ mod tests {
     }
 
     type Compress = fn(&[u8]) -> Vec<u8>;
-    const FORMATS: [(Format, Compress); 5] = [
-        (Format::Gzip, gzip),
-        (Format::Bgzf, bgzf),
-        (Format::Zstd, zstd),
-        (Format::Xz, xz),
-        (Format::Bzip2, bzip2),
+    const FORMATS: [(Compression, Compress); 5] = [
+        (Compression::Gzip, gzip),
+        (Compression::Bgzf, bgzf),
+        (Compression::Zstd, zstd),
+        (Compression::Xz, xz),
+        (Compression::Bzip2, bzip2),
     ];
 
     #[test]
     fn every_format_is_recognised_and_read_also_in_several_members() {
         for (format, compress) in FORMATS {
             let one = compress(TEXT);
-            assert_eq!(Format::of(&one), format);
+            assert_eq!(Compression::of(&one), format);
             assert_eq!(read(&one).unwrap(), TEXT, "{format:?}");
             let three = [compress(TEXT), compress(b""), compress(TEXT)].concat();
             assert_eq!(read(&three).unwrap(), TEXT.repeat(2), "{format:?}");
             let long = TEXT.repeat(5_000);
-            if format != Format::Bgzf {
+            if format != Compression::Bgzf {
                 assert_eq!(read(&compress(&long)).unwrap(), long, "{format:?}");
             }
         }
@@ -217,7 +217,7 @@ mod tests {
         // Not for zstd: its one-shot encoder writes no checksum.
         for (format, compress) in FORMATS
             .into_iter()
-            .filter(|(format, _)| *format != Format::Zstd)
+            .filter(|(format, _)| *format != Compression::Zstd)
         {
             let mut bytes = compress(TEXT);
             let middle = bytes.len() / 2;

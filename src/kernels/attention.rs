@@ -1,38 +1,26 @@
-//! Packed attention as a candle operation: segments attend within themselves, or targets to their sources, with T5's bias by distance.
-
-use std::sync::Arc;
+//! Packed attention as a candle operation: `softmax(q kᵀ + bias) v` per segment and head. Segments
+//! attend within themselves (`T5LayerSelfAttention` of Hugging Face), or targets to their sources
+//! (`T5LayerCrossAttention`). The bias depends on distance (Raffel et al. 2020, arXiv 1910.10683,
+//! section 2.1); scores are not scaled.
 
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, WithDType};
 use half::bf16;
 
 use super::cpu::Isa;
-use super::cpu::attention::{self as cpu, Attention, Bias, Heads};
-use super::cpu::attention_backward::{self as backward, Gradients, HeadsMut};
-use super::cpu::simd::Stored;
+use super::cpu::attend::attend;
+use super::cpu::attention::{Attention, Heads};
+use super::cpu::attention_backward::{self as backward, AttentionGradients, HeadsMut};
+use super::cpu::simd::StoredFloat;
 use super::dropout::Dropout;
-use super::{cpu_f32, cpu_tensor, plain};
+use super::plan::{AttentionPlan, Bias};
+use super::{CpuMatrix, cpu_f32, cpu_tensor, plain};
 
-pub use super::cpu::attention::{Segment, Visibility};
 pub use super::cpu::packed_weight::Precision;
 
-/// Shape and segments of one attention.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// Number of heads.
-    pub heads: usize,
-    /// Width of a head.
-    pub d_kv: usize,
-    /// What a query sees.
-    pub visibility: Visibility,
-    /// Which rows belong together; query rows ascend without a gap.
-    pub segments: Arc<[Segment]>,
-    /// Of attention's weights and values on a CPU that multiplies bf16 itself; gradients are those of f32.
-    pub precision: Precision,
-}
-
-/// Queries `q (rows, heads d_kv)` of each segment attend to its keys and values `kv (rows, 2 heads d_kv)`, keys beside values; columns may be
-/// part of a wider matrix, and on a CPU `kv` may be bf16. `bias (2 max_distance + 1, heads)` is added by `key - query`. Scores are not scaled. In training, weights are dropped.
-/// Returns `(rows of q, heads d_kv)`.
+/// Queries `q (rows, heads d_kv)` of each segment attend to its keys and values `kv (rows, 2 heads
+/// d_kv)`, keys beside values; both may be columns of a wider matrix, and `kv` may be bf16 on a
+/// CPU. `bias (2 max_distance + 1, heads)` is added by `key - query`. Scores are not scaled.
+/// `dropout` applies to the weights, in training. Returns `(rows of q, heads d_kv)`.
 ///
 /// # Errors
 /// Where shapes do not fit the plan.
@@ -40,7 +28,7 @@ pub fn attention(
     q: &Tensor,
     kv: &Tensor,
     bias: Option<&Tensor>,
-    plan: &Plan,
+    plan: &AttentionPlan,
     dropout: Option<Dropout>,
 ) -> Result<Tensor> {
     let inner = plan.heads * plan.d_kv;
@@ -76,17 +64,17 @@ pub fn attention(
 pub fn self_attention(
     qkv: &Tensor,
     bias: &Tensor,
-    plan: &Plan,
+    plan: &AttentionPlan,
     dropout: Option<Dropout>,
 ) -> Result<Tensor> {
     let inner = plan.heads * plan.d_kv;
-    // With a gradient, one operation spares the copies that gradients of parts would make; without, the parts cost nothing.
+    // With a gradient, one operation avoids the copies that gradients of separate parts would make.
     if qkv.device().is_cpu() && qkv.dims2()?.1 == 3 * inner {
         let op = PackedAttention {
             plan: plan.clone(),
             dropout,
         };
-        return qkv.apply_op2(bias, SelfAttention(op));
+        return qkv.apply_op2(bias, SelfAttentionOp(op));
     }
     #[cfg(feature = "cuda")]
     if let Some(out) = super::cuda::attention_op::self_attention(qkv, bias, plan, dropout)? {
@@ -98,17 +86,29 @@ pub fn self_attention(
 
 #[derive(Clone)]
 struct PackedAttention {
-    plan: Plan,
+    plan: AttentionPlan,
     dropout: Option<Dropout>,
 }
 
-/// What the kernel reads, from storage or from tensors.
+/// The inputs of the kernel, from storage or from tensors.
 #[derive(Clone, Copy)]
 struct Inputs<'a, T = f32> {
     q: Heads<'a>,
-    /// Keys; values stand beside them.
+    /// Keys, beside the values.
     kv: Heads<'a, T>,
     bias: Option<Bias<'a>>,
+}
+
+/// The inputs of the backward pass.
+struct BackwardInputs<'a> {
+    q: Heads<'a>,
+    /// Keys, beside the values.
+    kv: Heads<'a>,
+    bias: Option<&'a Tensor>,
+    /// The result of the forward pass.
+    out: &'a Tensor,
+    /// Gradient of the result.
+    grad: &'a Tensor,
 }
 
 impl PackedAttention {
@@ -134,26 +134,27 @@ impl PackedAttention {
         }
     }
 
-    /// Over keys and values of f32, or of bf16 as a cache may keep them.
+    /// Takes keys and values in f32, or in bf16 as a cache may keep them.
     fn forward(
         &self,
-        (q, q_layout): (&CpuStorage, &Layout),
-        (kv, kv_layout): (&CpuStorage, &Layout),
+        q: CpuMatrix<'_>,
+        kv: CpuMatrix<'_>,
         bias: Option<Bias<'_>>,
     ) -> Result<(CpuStorage, Shape)> {
-        let (q, rows) = (heads(q, q_layout)?, q_layout.dims()[0]);
-        Ok(if matches!(kv, CpuStorage::BF16(_)) {
-            let kv = heads::<bf16>(kv, kv_layout)?;
+        let rows = q.layout.dims()[0];
+        let q = heads(q.storage, q.layout)?;
+        Ok(if matches!(kv.storage, CpuStorage::BF16(_)) {
+            let kv = heads::<bf16>(kv.storage, kv.layout)?;
             self.run(Inputs { q, kv, bias }, rows)
         } else {
-            let kv = heads::<f32>(kv, kv_layout)?;
+            let kv = heads::<f32>(kv.storage, kv.layout)?;
             self.run(Inputs { q, kv, bias }, rows)
         })
     }
 
-    fn run<T: Stored>(&self, inputs: Inputs<'_, T>, rows: usize) -> (CpuStorage, Shape) {
+    fn run<T: StoredFloat>(&self, inputs: Inputs<'_, T>, rows: usize) -> (CpuStorage, Shape) {
         let mut out = vec![0.0; rows * self.inner()];
-        cpu::attend(Isa::current(), &self.kernel(inputs), &mut out);
+        attend(Isa::current(), &self.kernel(inputs), &mut out);
         (CpuStorage::F32(out), Shape::from((rows, self.inner())))
     }
 
@@ -170,7 +171,14 @@ impl PackedAttention {
         let [dk, dv] = HeadsMut::split(&mut dkv, 2 * inner, [0, inner]);
         let d_bias = with_heads(q, |q| {
             with_heads(kv, |kv| {
-                self.backward((q, kv), bias, (out, grad), [dq_heads, dk, dv])
+                let inputs = BackwardInputs {
+                    q,
+                    kv,
+                    bias,
+                    out,
+                    grad,
+                };
+                self.backward(&inputs, [dq_heads, dk, dv])
             })
         })?;
         Ok((
@@ -182,14 +190,19 @@ impl PackedAttention {
 
     fn backward(
         &self,
-        (q, kv): (Heads<'_>, Heads<'_>),
-        bias: Option<&Tensor>,
-        (out, grad): (&Tensor, &Tensor),
+        inputs: &BackwardInputs<'_>,
         [dq, dk, dv]: [HeadsMut<'_>; 3],
     ) -> Result<Option<Tensor>> {
+        let BackwardInputs {
+            q,
+            kv,
+            bias,
+            out,
+            grad,
+        } = *inputs;
         let run = |bias: Option<Bias<'_>>| {
             super::on_values([out, &grad.contiguous()?], |[out, grad]| {
-                let gradients = Gradients {
+                let gradients = AttentionGradients {
                     out,
                     grad,
                     dq,
@@ -215,7 +228,7 @@ impl PackedAttention {
     }
 }
 
-/// Runs `f` on a matrix on the CPU.
+/// Runs `f` on the heads of a matrix on the CPU.
 fn with_heads<T>(x: &Tensor, f: impl FnOnce(Heads<'_>) -> Result<T>) -> Result<T> {
     let (storage, layout) = x.storage_and_layout();
     let candle_core::Storage::Cpu(storage) = &*storage else {
@@ -258,7 +271,15 @@ impl CustomOp2 for PackedAttention {
         kv: &CpuStorage,
         kv_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        self.forward((q, q_layout), (kv, kv_layout), None)
+        let q = CpuMatrix {
+            storage: q,
+            layout: q_layout,
+        };
+        let kv = CpuMatrix {
+            storage: kv,
+            layout: kv_layout,
+        };
+        self.forward(q, kv, None)
     }
 
     fn bwd(
@@ -288,7 +309,15 @@ impl CustomOp3 for PackedAttention {
         b_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let bias = bias(b, b_layout)?;
-        self.forward((q, q_layout), (kv, kv_layout), Some(bias))
+        let q = CpuMatrix {
+            storage: q,
+            layout: q_layout,
+        };
+        let kv = CpuMatrix {
+            storage: kv,
+            layout: kv_layout,
+        };
+        self.forward(q, kv, Some(bias))
     }
 
     fn bwd(
@@ -304,10 +333,10 @@ impl CustomOp3 for PackedAttention {
     }
 }
 
-/// Over one matrix of queries, keys and values.
-struct SelfAttention(PackedAttention);
+/// Self-attention over one matrix of queries, keys and values.
+struct SelfAttentionOp(PackedAttention);
 
-impl CustomOp2 for SelfAttention {
+impl CustomOp2 for SelfAttentionOp {
     fn name(&self) -> &'static str {
         "packed-self-attention"
     }
@@ -346,7 +375,14 @@ impl CustomOp2 for SelfAttention {
                 offset: q.offset + inner,
                 ..q
             };
-            self.0.backward((q, kv), Some(bias), (out, grad), targets)
+            let inputs = BackwardInputs {
+                q,
+                kv,
+                bias: Some(bias),
+                out,
+                grad,
+            };
+            self.0.backward(&inputs, targets)
         })?;
         Ok((Some(cpu_tensor(d_qkv, qkv.shape())?), d_bias))
     }

@@ -1,5 +1,6 @@
-//! The loss of one token: `log Σ exp(logits) − logit of the target`, and optionally the z-loss `z · (log Σ exp(logits))²` that keeps logits from
-//! drifting (PaLM, arXiv 2204.02311, section 5). Equals PyTorch's `cross_entropy(reduction="none")` where `z` is 0.
+//! The loss of one token: `log Σ exp(logits) − logit of the target`, and optionally the z-loss `z ·
+//! (log Σ exp(logits))²` which keeps logits from drifting (PaLM, arXiv 2204.02311, section 5).
+//! Equals PyTorch's `cross_entropy(reduction="none")` where `z` is 0.
 //!
 //! Gradient: `softmax(logits) · (1 + 2 z log Σ exp) − one_hot(target)`.
 
@@ -12,13 +13,13 @@ use rayon::prelude::*;
 
 use super::{cpu_f32, cpu_tensor, has_kernels, on_values};
 
-/// Rows given to one thread at a time.
+/// Rows that one thread takes at a time.
 const ROWS: usize = 64;
 
-/// Losses `(tokens)` in f32 of `logits (tokens, vocab)` whose targets are given.
+/// Losses `(tokens)` in f32 of `logits (tokens, vocab)`, with one target per row.
 ///
 /// # Errors
-/// Where the targets are not one a row or outside the vocabulary.
+/// Where there is not one target per row, or a target is outside the vocabulary.
 pub fn cross_entropy(logits: &Tensor, targets: &[u32], z_loss: f64) -> Result<Tensor> {
     let (rows, vocab) = logits.dims2()?;
     if targets.len() != rows || targets.iter().any(|target| *target as usize >= vocab) {
@@ -40,17 +41,17 @@ pub fn cross_entropy(logits: &Tensor, targets: &[u32], z_loss: f64) -> Result<Te
     loss + (log_sum.sqr()? * z_loss)?
 }
 
-/// Losses of `logits (tokens, vocab)`, which become the gradient of the losses' sum.
+/// Losses of `logits (tokens, vocab)`, which are replaced by the gradient of the sum of the losses.
 ///
 /// # Panics
-/// If the targets are not one a row or outside the vocabulary.
+/// If there is not one target per row, or a target is outside the vocabulary.
 pub fn gradient_in_place(
     logits: &mut [f32],
     vocab: usize,
     targets: &[u32],
     z_loss: f32,
 ) -> Vec<f32> {
-    assert_eq!(logits.len(), targets.len() * vocab, "one target a row");
+    assert_eq!(logits.len(), targets.len() * vocab, "one target per row");
     let rows = logits.par_chunks_mut(vocab).with_min_len(ROWS);
     let losses = rows.zip(targets).map(|(row, target)| {
         let target = *target as usize;
@@ -78,7 +79,7 @@ struct CrossEntropy {
 
 fn log_sum_exp(logits: &[f32]) -> f32 {
     let maximum = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    // NaN and infinite logits must not pass for a loss.
+    // NaN and infinite logits must not look like a finite loss.
     maximum + logits.iter().map(|x| (x - maximum).exp()).sum::<f32>().ln()
 }
 

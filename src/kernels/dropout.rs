@@ -1,27 +1,36 @@
-//! Dropout with masks that are computed, not stored: whether a value is kept is a hash of (key, index), so that the backward pass, a recomputed
-//! layer and another number of threads all see the same mask.
+//! Dropout with masks that are computed, not stored: a hash of (key, index) decides whether a value
+//! is kept, so that the backward pass, a recomputed layer and any number of threads see the same
+//! mask.
 //!
-//! `y = x · kept / (1 − rate)`, as PyTorch's `nn.Dropout`. The hash is the 32-bit finaliser of C. Wellons' search (`lowbias32`,
-//! github.com/skeeto/hash-prospector); keys are derived by the finaliser of `SplitMix64` (Steele et al. 2014).
+//! `y = x · kept / (1 − rate)`, as PyTorch's `nn.Dropout`. `dropout_op` applies it to
+//! tensors. The hash is the 32-bit finaliser of C. Wellons' search (`lowbias32`,
+//! github.com/skeeto/hash-prospector); keys are derived by the finaliser of `SplitMix64` (Steele et
+//! al. 2014).
 
-#[cfg(feature = "cuda")]
-use candle_core::CudaStorage;
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::{cpu_f32, has_kernels, same_as_input};
+/// Values that one thread takes at a time.
+pub(super) const CHUNK: usize = 1 << 14;
 
-/// Values given to one thread at a time.
-const CHUNK: usize = 1 << 14;
-
-/// A rate and the key of a random stream.
+/// A dropout rate and the key of a random stream.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Dropout {
     rate: f32,
     key: u64,
 }
 
-/// What decides over the values of one place.
+/// A dropout as the CUDA kernels take it; all zeros stand for no dropout.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct DropoutParts {
+    /// Key of the random stream.
+    pub key: u64,
+    /// Hashes below this one drop their value.
+    pub threshold: u32,
+    /// Factor of the values that are kept.
+    pub scale: f32,
+}
+
+/// The mask of one stream.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mask {
     low: u32,
@@ -31,13 +40,13 @@ pub(crate) struct Mask {
 }
 
 impl Dropout {
-    /// Drops values with probability `rate` (0 to below 1).
+    /// Dropout that drops values with probability `rate` (0 to below 1).
     pub fn new(rate: f64, key: u64) -> Self {
         let rate = rate.clamp(0.0, 0.999_999) as f32;
         Self { rate, key }
     }
 
-    /// The stream of place `n` below this one: a layer, a sub-layer, a row.
+    /// The stream of place `n` inside this one: a layer, a sub-layer or a row.
     pub fn at(self, n: u64) -> Self {
         let key = finalise(self.key ^ n.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         Self { key, ..self }
@@ -52,40 +61,22 @@ impl Dropout {
         }
     }
 
-    /// Key, threshold and scale, as the CUDA kernels take them.
-    pub fn parts(self) -> (u64, u32, f32) {
+    /// The arguments of the CUDA kernels.
+    pub fn parts(self) -> DropoutParts {
         let mask = self.mask();
-        (self.key, mask.threshold, mask.scale)
+        DropoutParts {
+            key: self.key,
+            threshold: mask.threshold,
+            scale: mask.scale,
+        }
     }
 
-    /// What value `i` of this place is multiplied by.
+    /// The factor of value `i`: 0 or `1 / (1 − rate)`.
     pub fn factor_at(self, i: u32) -> f32 {
         self.mask().factor(i)
     }
 
-    /// `dropout(x)`, same shape.
-    ///
-    /// # Errors
-    /// Where `x` is not contiguous f32 (CPU).
-    pub fn apply(self, x: &Tensor) -> Result<Tensor> {
-        if !has_kernels(x) {
-            return x * self.factors(x)?;
-        }
-        x.apply_op1(Dropped(self))
-    }
-
-    /// `residual + dropout(x)`.
-    ///
-    /// # Errors
-    /// Where shapes differ.
-    pub fn add(self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
-        if !has_kernels(x) {
-            return residual + self.apply(x)?;
-        }
-        x.apply_op2(residual, Dropped(self))
-    }
-
-    /// `target = dropout(x)`: the forward pass of values, the backward pass of their gradient.
+    /// `target = dropout(x)`: the forward pass of values, or the backward pass of gradients.
     ///
     /// # Panics
     /// If lengths differ.
@@ -94,7 +85,7 @@ impl Dropout {
         self.for_each(target, |i, target, factor| *target = x[i] * factor);
     }
 
-    /// `x = dropout(x)`.
+    /// `x = dropout(x)`, in place.
     pub fn apply_in_place(self, x: &mut [f32]) {
         self.for_each(x, |_, x, factor| *x *= factor);
     }
@@ -108,7 +99,7 @@ impl Dropout {
         self.for_each(x, |i, x, factor| *x = *x * factor + residual[i]);
     }
 
-    /// Calls `f` with the number of each value, the value and its factor, in parallel.
+    /// Calls `f` with the index of each value, the value and its factor, in parallel.
     fn for_each(self, values: &mut [f32], f: impl Fn(usize, &mut f32, f32) + Sync) {
         let mask = self.mask();
         let chunks = values.par_chunks_mut(CHUNK).enumerate();
@@ -118,17 +109,10 @@ impl Dropout {
             }
         });
     }
-
-    /// 0 or `1 / (1 − rate)` for each value of `x`.
-    fn factors(self, x: &Tensor) -> Result<Tensor> {
-        let mask = self.mask();
-        let factors: Vec<f32> = (0..x.elem_count() as u32).map(|i| mask.factor(i)).collect();
-        Tensor::from_vec(factors, x.shape(), x.device())?.to_dtype(x.dtype())
-    }
 }
 
 impl Mask {
-    /// What value `i` is multiplied by.
+    /// The factor of value `i`: 0 or `1 / (1 − rate)`.
     #[inline(always)]
     #[expect(
         clippy::inline_always,
@@ -152,93 +136,8 @@ fn finalise(mut z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-struct Dropped(Dropout);
-
-impl Dropped {
-    fn run(&self, x: &[f32], residual: Option<&[f32]>) -> Vec<f32> {
-        let mask = self.0.mask();
-        let mut out = vec![0.0; x.len()];
-        out.par_chunks_mut(CHUNK)
-            .enumerate()
-            .for_each(|(chunk, out)| {
-                let first = chunk * CHUNK;
-                let x = &x[first..first + out.len()];
-                for (i, (out, x)) in out.iter_mut().zip(x).enumerate() {
-                    *out = x * mask.factor((first + i) as u32);
-                }
-                if let Some(residual) = residual {
-                    let residual = &residual[first..first + out.len()];
-                    out.iter_mut().zip(residual).for_each(|(out, r)| *out += r);
-                }
-            });
-        out
-    }
-}
-
-impl CustomOp1 for Dropped {
-    fn name(&self) -> &'static str {
-        "dropout"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        Ok(same_as_input(self.run(cpu_f32(x, layout)?, None), layout))
-    }
-
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
-        super::cuda::ops::dropout(self.0, (x, layout), None)
-    }
-
-    fn bwd(&self, _x: &Tensor, _out: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        Ok(Some(grad.apply_op1_no_bwd(self)?))
-    }
-}
-
-impl CustomOp2 for Dropped {
-    fn name(&self) -> &'static str {
-        "dropout-add"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        layout: &Layout,
-        r: &CpuStorage,
-        r_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (x, r) = (cpu_f32(x, layout)?, cpu_f32(r, r_layout)?);
-        if x.len() != r.len() {
-            candle_core::bail!("a residual of {} values for {}", r.len(), x.len());
-        }
-        Ok(same_as_input(self.run(x, Some(r)), layout))
-    }
-
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        x: &CudaStorage,
-        layout: &Layout,
-        r: &CudaStorage,
-        r_layout: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        super::cuda::ops::dropout(self.0, (x, layout), Some((r, r_layout)))
-    }
-
-    fn bwd(
-        &self,
-        _x: &Tensor,
-        _residual: &Tensor,
-        _out: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        Ok((Some(grad.apply_op1_no_bwd(self)?), Some(grad.clone())))
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
-
     use super::*;
 
     fn kept(dropout: Dropout, count: usize) -> Vec<bool> {
@@ -277,15 +176,5 @@ mod tests {
                 "{step}"
             );
         }
-    }
-
-    #[test]
-    fn the_gradient_has_the_same_mask() {
-        let x = candle_core::Var::new(vec![1.0f32; 1000], &Device::Cpu).unwrap();
-        let y = Dropout::new(0.3, 5).apply(&x).unwrap();
-        let grads = y.sum_all().unwrap().backward().unwrap();
-        let got: Vec<f32> = grads.get(&x).unwrap().to_vec1().unwrap();
-        assert_eq!(got, y.to_vec1::<f32>().unwrap());
-        assert!(got.contains(&0.0) && got.contains(&(1.0 / 0.7)));
     }
 }

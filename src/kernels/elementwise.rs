@@ -1,4 +1,6 @@
-//! RMS norm and activations as candle operations, with their gradients.
+//! RMS norm, activations and gated activations as candle operations, with their gradients. Must
+//! equal Hugging Face's `T5LayerNorm` and the activations of `T5DenseActDense` and
+//! `T5DenseGatedActDense`.
 
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
@@ -7,9 +9,8 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tenso
 use super::cpu::{Isa, elementwise, elementwise_backward};
 #[cfg(feature = "cuda")]
 use super::cuda;
+use super::plan::Activation;
 use super::{cpu_f32, cpu_tensor, has_kernels, on_values, plain, same_as_input};
-
-pub use super::cpu::elementwise::Activation;
 
 struct RmsNorm {
     epsilon: f32,
@@ -69,7 +70,8 @@ impl CustomOp2 for RmsNorm {
     }
 }
 
-/// T5's layer norm: `x / √(mean(x²) + ε) · weight`; no mean, no bias. `x (tokens, d_model)`, `weight (d_model)`. Equals Hugging Face's `T5LayerNorm`.
+/// T5's layer norm: `x / √(mean(x²) + ε) · weight`, without mean and bias. `x (tokens, d_model)`,
+/// `weight (d_model)`.
 ///
 /// # Errors
 /// Where the tensors are not contiguous f32.
@@ -85,9 +87,9 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, epsilon: f64) -> Result<Tensor> {
     )
 }
 
-struct Gated(Activation);
+struct GatedActivation(Activation);
 
-impl CustomOp1 for Gated {
+impl CustomOp1 for GatedActivation {
     fn name(&self) -> &'static str {
         "gated-activation"
     }
@@ -120,7 +122,8 @@ impl CustomOp1 for Gated {
     }
 }
 
-/// `activation(gate) · up` of `x (tokens, 2 d_ff)` = gate beside up; shape `(tokens, d_ff)`.
+/// `activation(gate) · up`, `(tokens, d_ff)`, of `x (tokens, 2 d_ff)`, whose rows are a gate beside
+/// an up.
 ///
 /// # Errors
 /// Where `x` is not a contiguous f32 matrix.
@@ -128,7 +131,7 @@ pub fn gated(activation: Activation, x: &Tensor) -> Result<Tensor> {
     if !has_kernels(x) {
         return plain::gated(activation, x);
     }
-    x.apply_op1(Gated(activation))
+    x.apply_op1(GatedActivation(activation))
 }
 
 struct Activate(Activation);

@@ -1,4 +1,5 @@
-//! Rows of a table by number: the embedding of tokens. Gradient: the sum of the rows' gradients, number by number.
+//! Rows of a table by index: the embedding of tokens (`torch.nn.Embedding`). The gradient of a row
+//! of the table is the sum of the gradients of its copies.
 
 use candle_core::{Result, Tensor};
 
@@ -8,7 +9,7 @@ use candle_core::{CpuStorage, CudaStorage, CustomOp1, Layout, Shape};
 /// Rows `ids` of `table (rows, width)`: `(ids, width)`.
 ///
 /// # Errors
-/// Where a row is not there.
+/// Where an id is outside the table.
 pub fn gather(table: &Tensor, ids: &[u32]) -> Result<Tensor> {
     let rows = table.dim(0)?;
     if let Some(id) = ids.iter().find(|id| **id as usize >= rows) {
@@ -21,7 +22,7 @@ pub fn gather(table: &Tensor, ids: &[u32]) -> Result<Tensor> {
     table.index_select(&Tensor::new(ids, table.device())?, 0)
 }
 
-/// On a GPU, where candle's own gradient adds with atomics, in another order every time.
+/// The form for a GPU: candle's own gradient adds with atomics, in a different order every time.
 #[cfg(feature = "cuda")]
 struct Gather(std::sync::Arc<[u32]>);
 

@@ -1,68 +1,37 @@
-//! `y = x · Wᵀ (+ residual)`: a linear layer without bias, as a candle operation over weights packed once at load, or, in training, at every product.
+//! `y = x · Wᵀ (+ residual)`: a linear layer without bias, as a candle operation over weights that
+//! are packed once at load or, in training, at every product.
 //!
-//! Gradients: `dx = dy · W`, `dW = dyᵀ · x`, both by the same matrix product; the residual's is `dy` itself.
-
-use std::sync::Arc;
+//! Gradients: `dx = dy · W`, `dW = dyᵀ · x`, both by the same matrix product; the gradient of the
+//! residual is `dy` itself.
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 
-use super::cpu::gemm::{self, Left};
-use super::cpu::integer_product;
-use super::cpu::integer_weight::{Bits, IntegerWeight};
+use super::cpu::Isa;
+use super::cpu::gemm;
 use super::cpu::packed_weight::{PackedWeight, Precision};
-use super::cpu::{IntegerIsa, Isa};
-use super::{cpu_f32, cpu_tensor, on_values};
+use super::cpu::product::Left;
+use super::cpu::weight::CpuWeight;
+use super::{CpuMatrix, cpu_f32, cpu_tensor, on_values};
 
-/// How linear layers keep their weights.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
-pub enum WeightForm {
-    /// The number type of the matrix products
-    #[default]
-    Full,
-    /// 8-bit integers with one scale per output; activations are rounded to 8 bits before each product. CPU only
-    Int8,
-}
-
-/// A linear layer's weight `(n, k)`, where and how the device wants it.
+/// A linear layer's weight `(n, k)`, in the form and at the place that the device needs.
 #[derive(Clone, Debug)]
 pub enum Weight {
-    /// Repacked for the CPU's kernels.
-    Packed(Arc<PackedWeight>),
-    /// In integers for the CPU's kernels.
-    Integer(Arc<IntegerWeight>),
-    /// A plain tensor `(n, k)`, multiplied by candle: CUDA.
+    /// Packed for the CPU's kernels.
+    Packed(CpuWeight),
+    /// A plain tensor `(n, k)`, multiplied by candle: on a GPU.
     Dense(Tensor),
-    /// A tensor `(n, k)` that learns, on a CPU: packed anew by every product, rounded to that precision.
+    /// A tensor `(n, k)` that learns, on a CPU: every product packs it again, rounded to that
+    /// precision.
     Trained(Tensor, Precision),
 }
 
 impl Weight {
-    /// For the CPU's kernels: `n` rows of `k` values, of outputs that are better than products in bf16 make them, also where other products are that;
-    /// `fill(row, values)` writes row `row`.
-    ///
-    /// Where the CPU multiplies pairs of 16-bit integers as fast as pairs of bf16, weights and inputs are such integers. Matrix tiles multiply none: there
-    /// [`PackedWeight::precise`] has its price.
-    pub fn precise(
-        precision: Precision,
-        n: usize,
-        k: usize,
-        fill: impl Fn(usize, &mut [f32]) + Sync,
-    ) -> Self {
-        let isa = Isa::current();
-        let in_integers = isa == Isa::Avx512Bf16 && IntegerIsa::of(isa) == IntegerIsa::Vnni;
-        if precision == Precision::Bf16 && in_integers {
-            return Weight::Integer(Arc::new(IntegerWeight::new(Bits::Sixteen, n, k, fill)));
-        }
-        let weight = PackedWeight::new(n, k, precision, fill);
-        Weight::Packed(Arc::new(weight.precise()))
-    }
-
-    /// What the CPU's kernels may round both operands to: bf16 only for weights that were packed so, once.
+    /// The type that the CPU's kernels may round both operands to: bf16 only for weights that were
+    /// packed in bf16, once.
     pub fn precision(&self) -> Precision {
         match self {
             Weight::Packed(weight) => weight.precision(),
-            Weight::Integer(_) | Weight::Dense(_) | Weight::Trained(..) => Precision::F32,
+            Weight::Dense(_) | Weight::Trained(..) => Precision::F32,
         }
     }
 
@@ -72,10 +41,9 @@ impl Weight {
     /// Where the shapes do not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self {
-            Weight::Packed(weight) => x.apply_op1(Product(weight.clone())),
-            Weight::Integer(weight) => x.apply_op1(IntegerProduct(weight.clone())),
+            Weight::Packed(weight) => x.apply_op1(Linear(weight.clone())),
             Weight::Dense(weight) => x.matmul(&weight.t()?),
-            Weight::Trained(weight, precision) => x.apply_op2(weight, Trained(*precision)),
+            Weight::Trained(weight, precision) => x.apply_op2(weight, TrainedLinear(*precision)),
         }
     }
 
@@ -85,36 +53,44 @@ impl Weight {
     /// Where the shapes do not fit.
     pub fn forward_add(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
         match self {
-            Weight::Packed(weight) => x.apply_op2(residual, Product(weight.clone())),
-            Weight::Integer(weight) => x.apply_op2(residual, IntegerProduct(weight.clone())),
+            Weight::Packed(weight) => x.apply_op2(residual, Linear(weight.clone())),
             Weight::Dense(weight) => residual + x.matmul(&weight.t()?)?,
             Weight::Trained(weight, precision) => {
-                x.apply_op3(weight, residual, Trained(*precision))
+                x.apply_op3(weight, residual, TrainedLinear(*precision))
             }
         }
     }
 }
 
-struct Product(Arc<PackedWeight>);
+/// The values and the number of rows of `x (rows, k)`.
+pub(super) fn rows_of_input<'a>(
+    x: &'a CpuStorage,
+    layout: &Layout,
+    k: usize,
+) -> Result<(&'a [f32], usize)> {
+    let (rows, inputs) = layout.shape().dims2()?;
+    if k != inputs {
+        candle_core::bail!("a linear layer of {k} inputs was given {inputs}");
+    }
+    Ok((cpu_f32(x, layout)?, rows))
+}
 
-impl Product {
+struct Linear(CpuWeight);
+
+impl Linear {
     fn run(
         &self,
         x: &CpuStorage,
         layout: &Layout,
         residual: Option<&[f32]>,
     ) -> Result<(CpuStorage, Shape)> {
-        let (rows, k) = layout.shape().dims2()?;
-        if k != self.0.k() {
-            candle_core::bail!("a linear layer of {} inputs was given {k}", self.0.k());
-        }
-        let x = cpu_f32(x, layout)?;
-        let out = gemm::product(Isa::current(), x, &self.0, residual);
+        let (x, rows) = rows_of_input(x, layout, self.0.k())?;
+        let out = self.0.product(x, residual);
         Ok((CpuStorage::F32(out), Shape::from((rows, self.0.n()))))
     }
 }
 
-impl CustomOp1 for Product {
+impl CustomOp1 for Linear {
     fn name(&self) -> &'static str {
         "linear"
     }
@@ -124,7 +100,7 @@ impl CustomOp1 for Product {
     }
 }
 
-impl CustomOp2 for Product {
+impl CustomOp2 for Linear {
     fn name(&self) -> &'static str {
         "linear-add"
     }
@@ -140,74 +116,26 @@ impl CustomOp2 for Product {
     }
 }
 
-struct IntegerProduct(Arc<IntegerWeight>);
+struct TrainedLinear(Precision);
 
-impl IntegerProduct {
+impl TrainedLinear {
     fn run(
         &self,
-        x: (&CpuStorage, &Layout),
+        x: CpuMatrix<'_>,
+        w: CpuMatrix<'_>,
         residual: Option<&[f32]>,
     ) -> Result<(CpuStorage, Shape)> {
-        let (rows, k) = x.1.shape().dims2()?;
-        if k != self.0.k() {
-            candle_core::bail!("a linear layer of {} inputs was given {k}", self.0.k());
-        }
-        let isa = IntegerIsa::of(Isa::current());
-        let out = integer_product::product(isa, cpu_f32(x.0, x.1)?, &self.0, residual);
-        Ok((CpuStorage::F32(out), Shape::from((rows, self.0.n()))))
-    }
-}
-
-impl CustomOp1 for IntegerProduct {
-    fn name(&self) -> &'static str {
-        "integer-linear"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        self.run((x, layout), None)
-    }
-}
-
-impl CustomOp2 for IntegerProduct {
-    fn name(&self) -> &'static str {
-        "integer-linear-add"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        layout: &Layout,
-        r: &CpuStorage,
-        r_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        self.run((x, layout), Some(cpu_f32(r, r_layout)?))
-    }
-}
-
-struct Trained(Precision);
-
-impl Trained {
-    fn run(
-        &self,
-        x: (&CpuStorage, &Layout),
-        w: (&CpuStorage, &Layout),
-        residual: Option<&[f32]>,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (rows, k) = x.1.shape().dims2()?;
-        let (n, inputs) = w.1.shape().dims2()?;
-        if k != inputs {
-            candle_core::bail!("a linear layer of {inputs} inputs was given {k}");
-        }
-        let w = cpu_f32(w.0, w.1)?;
+        let (n, k) = w.layout.shape().dims2()?;
+        let (x, rows) = rows_of_input(x.storage, x.layout, k)?;
+        let w = cpu_f32(w.storage, w.layout)?;
         let packed = PackedWeight::new(n, k, self.0, |row, values| {
             values.copy_from_slice(&w[row * k..][..k]);
         });
-        let x = cpu_f32(x.0, x.1)?;
         let out = gemm::product(Isa::current(), x, &packed, residual);
         Ok((CpuStorage::F32(out), Shape::from((rows, n))))
     }
 
-    /// Gradients of input `(rows, k)` and weight `(n, k)`.
+    /// Gradients of the input `(rows, k)` and of the weight `(n, k)`.
     fn gradients(&self, x: &Tensor, w: &Tensor, grad: &Tensor) -> Result<(Tensor, Tensor)> {
         let (n, k) = w.dims2()?;
         let rows = x.dim(0)?;
@@ -224,7 +152,7 @@ impl Trained {
     }
 }
 
-impl CustomOp2 for Trained {
+impl CustomOp2 for TrainedLinear {
     fn name(&self) -> &'static str {
         "trained-linear"
     }
@@ -236,7 +164,17 @@ impl CustomOp2 for Trained {
         w: &CpuStorage,
         w_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        self.run((x, x_layout), (w, w_layout), None)
+        self.run(
+            CpuMatrix {
+                storage: x,
+                layout: x_layout,
+            },
+            CpuMatrix {
+                storage: w,
+                layout: w_layout,
+            },
+            None,
+        )
     }
 
     fn bwd(
@@ -251,7 +189,7 @@ impl CustomOp2 for Trained {
     }
 }
 
-impl CustomOp3 for Trained {
+impl CustomOp3 for TrainedLinear {
     fn name(&self) -> &'static str {
         "trained-linear-add"
     }
@@ -265,7 +203,16 @@ impl CustomOp3 for Trained {
         r: &CpuStorage,
         r_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        self.run((x, x_layout), (w, w_layout), Some(cpu_f32(r, r_layout)?))
+        let residual = cpu_f32(r, r_layout)?;
+        let x = CpuMatrix {
+            storage: x,
+            layout: x_layout,
+        };
+        let w = CpuMatrix {
+            storage: w,
+            layout: w_layout,
+        };
+        self.run(x, w, Some(residual))
     }
 
     fn bwd(

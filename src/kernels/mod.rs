@@ -1,20 +1,23 @@
-//! The few operations that are our own because speed is what we exist for: each beside its CPU form.
+//! The few operations that are written here, for speed, instead of composed of candle's.
 //!
-//! [`linear`], [`attention`], [`elementwise`] and [`gather`] are what the network calls, [`pool`] what is made of its results; they run [`cpu`] on a CPU, [`cuda`] on an NVIDIA GPU, and [`plain`]
-//! elsewhere.
-//! Each has its gradient: candle records an operation only where one of its inputs is a variable, so inference pays nothing for it. [`dropout`] and
-//! [`cross_entropy`] are for training alone.
+//! The network calls [`linear`], [`gated_linear`], [`attention`], [`elementwise`] and [`gather`];
+//! [`pool`] reduces its results. Their common words are in [`plan`]. Each of these files chooses
+//! the form for the device: [`cpu`], [`cuda`] on an NVIDIA GPU, or [`plain`] elsewhere. Every
+//! operation has a gradient; candle records an operation only where one of its inputs is a
+//! variable, so inference pays nothing. [`dropout`] and [`cross_entropy`] are for training alone.
 
 pub mod attention;
 pub mod cpu;
 pub mod cross_entropy;
 pub mod cuda;
 pub mod dropout;
+mod dropout_op;
 pub mod elementwise;
 pub mod gated_linear;
 pub mod gather;
 pub mod linear;
 pub mod plain;
+pub mod plan;
 pub mod pool;
 
 use candle_core::{CpuStorage, DType, Device, Layout, Result, Shape, Storage, Tensor};
@@ -30,7 +33,7 @@ fn has_kernels(x: &Tensor) -> bool {
     x.device().is_cpu()
 }
 
-/// Whether a device failed because it has no memory left.
+/// Whether a device failed because its memory is full.
 pub fn is_out_of_memory(error: &candle_core::Error) -> bool {
     let text = error.to_string();
     ["CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED"]
@@ -38,29 +41,37 @@ pub fn is_out_of_memory(error: &candle_core::Error) -> bool {
         .any(|name| text.contains(name))
 }
 
-/// Gives memory that a device keeps for reuse back to it, after a failure: the pieces may fit what comes next.
+/// Returns the memory that a device's pool keeps for reuse, after a failure, so that the next
+/// allocation may succeed.
 pub fn release_memory(device: &Device) {
     #[cfg(feature = "cuda")]
     if let Ok(device) = device.as_cuda_device()
         && let Err(error) = cuda::device::release(device)
     {
-        tracing::debug!("memory could not be given back: {error}");
+        tracing::debug!("the memory of the device could not be released: {error}");
     }
     #[cfg(not(feature = "cuda"))]
     let _ = device;
 }
 
-/// Zeros, which on a CPU take memory only as they are written.
+/// A tensor of zeros, which takes memory on a CPU only where it is written.
 ///
 /// # Errors
 /// Where the device runs out of memory.
 pub fn zeros(shape: (usize, usize), dtype: DType, device: &Device) -> Result<Tensor> {
     if device.is_cpu() && dtype == DType::BF16 {
-        // Candle would write them.
+        // Candle would write every zero.
         let values = vec![0_u16; shape.0 * shape.1].reinterpret_into::<bf16>();
         return Tensor::from_vec(values, shape, device);
     }
     Tensor::zeros(shape, dtype, device)
+}
+
+/// A tensor's storage on the CPU, and the layout of its values.
+#[derive(Clone, Copy)]
+struct CpuMatrix<'a> {
+    storage: &'a CpuStorage,
+    layout: &'a Layout,
 }
 
 /// The values of a contiguous f32 tensor.

@@ -1,16 +1,16 @@
-//! The kernels in candle's own operations: any device, any float type, and with gradients. Where a device has no form of its own, this runs; where it
-//! has one, this is what it is checked against.
+//! The kernels as candle's own operations: on any device, in any float type, with gradients. They
+//! run where a device has no kernel of its own, and they are the reference that kernels are checked
+//! against.
 
 use std::ops::Range;
 
 use candle_core::{D, DType, Result, Tensor};
 
-use super::attention::{Plan, Visibility};
 use super::dropout::Dropout;
-use super::elementwise::Activation;
-use super::pool::Pool;
+use super::plan::{Activation, AttentionPlan, Pool, Segment, Visibility};
 
-/// See [`super::elementwise::rms_norm`]. The mean of squares is f32; the scaled values are rounded to the working type before the weight.
+/// See [`super::elementwise::rms_norm`]. The mean of squares is f32; the scaled values are rounded
+/// to the working type before the weight.
 pub fn rms_norm(x: &Tensor, weight: &Tensor, epsilon: f64) -> Result<Tensor> {
     let wide = x.to_dtype(DType::F32)?;
     let variance = wide.sqr()?.mean_keepdim(D::Minus1)?;
@@ -36,7 +36,7 @@ pub fn gated(activation: Activation, x: &Tensor) -> Result<Tensor> {
     gate * x.narrow(D::Minus1, d_ff, d_ff)?
 }
 
-/// See [`super::pool::pool`]: segment by segment.
+/// See [`super::pool::pool`]. Segment by segment.
 pub fn pool(x: &Tensor, segments: &[Range<usize>], kind: Pool) -> Result<Tensor> {
     let pooled = segments.iter().map(|segment| {
         let rows = x
@@ -53,19 +53,19 @@ pub fn pool(x: &Tensor, segments: &[Range<usize>], kind: Pool) -> Result<Tensor>
     Tensor::stack(&pooled.collect::<Result<Vec<_>>>()?, 0)
 }
 
-/// See [`super::attention::attention`]: segment by segment, each with its whole map of scores.
+/// See [`super::attention::attention`]. Segment by segment, each with its whole map of scores.
 pub fn attention(
     q: &Tensor,
     kv: &Tensor,
     bias: Option<&Tensor>,
-    plan: &Plan,
+    plan: &AttentionPlan,
     dropout: Option<Dropout>,
 ) -> Result<Tensor> {
     let inner = plan.heads * plan.d_kv;
     let mut outputs = Vec::with_capacity(plan.segments.len());
     for segment in plan.segments.iter() {
         // (heads, rows, d_kv)
-        let heads = |x: &Tensor, rows: &std::ops::Range<usize>, column: usize| {
+        let heads = |x: &Tensor, rows: &Range<usize>, column: usize| {
             x.narrow(0, rows.start, rows.len())?
                 .narrow(1, column, inner)?
                 .reshape((rows.len(), plan.heads, plan.d_kv))?
@@ -86,7 +86,7 @@ pub fn attention(
         }
         let mut weights = softmax(&scores)?;
         if let Some(dropout) = dropout {
-            weights = (weights * kept(dropout, plan, segment, scores.device())?)?;
+            weights = (weights * dropout_factors(dropout, plan, segment, scores.device())?)?;
         }
         let weights = weights.to_dtype(v.dtype())?;
         let mixed = weights.matmul(&v)?.transpose(0, 1)?.contiguous()?;
@@ -102,11 +102,11 @@ fn softmax(scores: &Tensor) -> Result<Tensor> {
     exponentials.broadcast_div(&exponentials.sum_keepdim(D::Minus1)?)
 }
 
-/// Dropout factors `(heads, queries, keys)` of the segment.
-fn kept(
+/// Dropout factors of the segment, `(heads, queries, keys)`.
+fn dropout_factors(
     dropout: Dropout,
-    plan: &Plan,
-    segment: &super::attention::Segment,
+    plan: &AttentionPlan,
+    segment: &Segment,
     device: &candle_core::Device,
 ) -> Result<Tensor> {
     let keys = segment.keys.len();
@@ -120,7 +120,8 @@ fn kept(
     Tensor::from_vec(factors, (plan.heads, segment.queries.len(), keys), device)
 }
 
-/// The weights `(queries, keys)`, f32, with which one head of one segment attends: what [`attention`] mixes values by. Only for whoever asks to see them.
+/// The weights `(queries, keys)`, f32, with which one head of one segment attends: by which
+/// [`attention`] averages values. Computed only to be shown.
 ///
 /// # Errors
 /// Where shapes do not fit the plan.
@@ -128,11 +129,11 @@ pub fn attention_map(
     q: &Tensor,
     k: &Tensor,
     bias: &Tensor,
-    plan: &Plan,
-    segment: &super::attention::Segment,
+    plan: &AttentionPlan,
+    segment: &Segment,
     head: usize,
 ) -> Result<Tensor> {
-    let part = |x: &Tensor, rows: &std::ops::Range<usize>| {
+    let part = |x: &Tensor, rows: &Range<usize>| {
         x.narrow(0, rows.start, rows.len())?
             .narrow(1, head * plan.d_kv, plan.d_kv)?
             .contiguous()
@@ -143,8 +144,8 @@ pub fn attention_map(
     softmax(&(scores + bias.squeeze(0)?)?)
 }
 
-/// `(heads, queries, keys)` of the segment, in f32.
-fn spread_bias(bias: &Tensor, segment: &super::attention::Segment) -> Result<Tensor> {
+/// The bias of the segment, `(heads, queries, keys)`, in f32.
+fn spread_bias(bias: &Tensor, segment: &Segment) -> Result<Tensor> {
     let limit = (bias.dim(0)? / 2) as i64;
     let (queries, keys) = (segment.queries.len(), segment.keys.len());
     let rows: Vec<u32> = (0..queries * keys)
@@ -161,11 +162,8 @@ fn spread_bias(bias: &Tensor, segment: &super::attention::Segment) -> Result<Ten
         .contiguous()
 }
 
-/// `(1, queries, keys)`: 0 where a query may look, -inf elsewhere.
-fn causal_mask(
-    segment: &super::attention::Segment,
-    device: &candle_core::Device,
-) -> Result<Tensor> {
+/// `(1, queries, keys)`: 0 where a query may see a key, -∞ elsewhere.
+fn causal_mask(segment: &Segment, device: &candle_core::Device) -> Result<Tensor> {
     let (queries, keys) = (segment.queries.len(), segment.keys.len());
     let mask: Vec<f32> = (0..queries * keys)
         .map(|i| {

@@ -1,14 +1,15 @@
-//! Rows of segments to one row each, where the rows are: what a GPU has to send back is then one row a protein.
+//! Pooling of each segment's rows into one row, on the device that holds them, so that a GPU
+//! returns one row per protein.
 
 use std::ops::Range;
 
 use candle_core::{Result, Tensor};
 
 use super::plain;
+use super::plan::Pool;
 
-pub use super::cuda::rows::Pool;
-
-/// Rows `segments[i]` of `x (rows, width)`, pooled: row `i` of `(segments, width)`, f32. NaN and infinities show in the mean.
+/// Pools the rows `segments[i]` of `x (rows, width)` into row `i` of `(segments, width)`, f32. NaN
+/// and infinities show in the mean.
 ///
 /// # Errors
 /// Where a segment is empty or outside `x`.

@@ -1,12 +1,13 @@
-//! Keys and values of the positions decoded so far, for sequences that advance together. Preallocated: a step writes its rows in place.
+//! Keys and values of the positions decoded so far, for sequences that advance together. The memory
+//! is preallocated: a step writes its rows in place.
 
 use std::ops::Range;
 
 use candle_core::{Result, Tensor};
 
-use super::rows::Rows;
+use super::rows::FreeRows;
 
-/// The room of one sequence, and how much of it is filled.
+/// The rows of one sequence, and how many of them are filled.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Slot {
     /// Empty where the slot is closed.
@@ -14,13 +15,13 @@ pub(super) struct Slot {
     pub length: usize,
 }
 
-/// The self-attention's memory, by slot.
+/// The keys and values of the decoder's self-attention, by slot.
 #[derive(Debug)]
 pub struct DecoderCache {
-    /// One `(rows, 2 heads d_kv)` a layer; a slot's rows lie together.
+    /// One tensor `(rows, 2 heads d_kv)` per layer; the rows of a slot are adjacent.
     pub(super) layers: Vec<Tensor>,
     pub(super) slots: Vec<Slot>,
-    pub(super) rows: Rows,
+    pub(super) rows: FreeRows,
 }
 
 impl DecoderCache {
@@ -34,12 +35,13 @@ impl DecoderCache {
         self.slots.iter().all(|slot| slot.length == 0)
     }
 
-    /// Slots, open or closed.
+    /// Number of slots, open or closed.
     pub fn slots(&self) -> usize {
         self.slots.len()
     }
 
-    /// Opens a slot for a sequence of at most `capacity` positions (at least one); `None` where there is no room for it now.
+    /// Opens a slot for a sequence of at most `capacity` positions (at least one); `None` where
+    /// there is no room now.
     pub fn open(&mut self, capacity: usize) -> Option<usize> {
         let rows = self.rows.take(capacity.max(1))?;
         let opened = Slot { rows, length: 0 };
@@ -51,7 +53,7 @@ impl DecoderCache {
         Some(closed.unwrap_or(self.slots.len() - 1))
     }
 
-    /// Closes a slot: its room is free.
+    /// Closes a slot and frees its rows.
     pub fn close(&mut self, slot: usize) {
         let Slot { rows, .. } = std::mem::take(&mut self.slots[slot]);
         self.rows.give(rows);
@@ -62,10 +64,10 @@ impl DecoderCache {
         self.slots[slot].length = 0;
     }
 
-    /// Makes slot `i` a copy of what slot `parents[i]` held: beams that continue another beam.
+    /// Makes slot `i` a copy of slot `parents[i]`, for beams that continue another beam.
     ///
     /// # Errors
-    /// Where a slot cannot hold what its parent does, or the device runs out of memory.
+    /// A slot that is smaller than the content of its parent, or a device that runs out of memory.
     pub fn reorder(&mut self, parents: &[usize]) -> Result<()> {
         let moved: Vec<usize> = (0..parents.len())
             .filter(|slot| parents[*slot] != *slot && self.slots[parents[*slot]].length > 0)
@@ -102,7 +104,7 @@ impl DecoderCache {
         Ok(())
     }
 
-    /// Where the next position of a slot is written, and the rows of all positions up to it.
+    /// The row of a slot's next position, and the rows of all positions up to and including it.
     pub(super) fn next(&self, slot: usize) -> Result<(usize, Range<usize>)> {
         let Slot { rows, length } = &self.slots[slot];
         if *length == rows.len() {

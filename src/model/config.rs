@@ -1,8 +1,9 @@
-//! The shape of a model, read from Hugging Face's `config.json` of a `T5ForConditionalGeneration` (or `T5EncoderModel`).
+//! The shape of a model, read from Hugging Face's `config.json` of a `T5ForConditionalGeneration`
+//! or `T5EncoderModel`.
 
 use serde::{Deserialize, Serialize};
 
-/// Activation of the feed-forward block, from `feed_forward_proj`.
+/// The activation of the feed-forward block, from `feed_forward_proj`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FeedForward {
     /// `wo(relu(wi x))`: T5 v1.0.
@@ -17,13 +18,13 @@ pub enum FeedForward {
 }
 
 impl FeedForward {
-    /// True where the block has `wi_0` and `wi_1` instead of one `wi`.
+    /// True for blocks with `wi_0` and `wi_1` instead of one `wi`.
     pub fn is_gated(self) -> bool {
         self != FeedForward::Relu
     }
 }
 
-/// A T5's shape; names as in Hugging Face's `T5Config`.
+/// The shape of a T5, with the names of Hugging Face's `T5Config`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Config {
     /// Rows of the embedding table.
@@ -36,15 +37,15 @@ pub struct Config {
     pub d_ff: usize,
     /// Encoder layers.
     pub num_layers: usize,
-    /// Decoder layers; as many as the encoder's where the file is silent.
+    /// Decoder layers; `None` for as many as encoder layers.
     #[serde(default)]
     pub num_decoder_layers: Option<usize>,
     /// Attention heads; `num_heads * d_kv` need not equal `d_model`.
     pub num_heads: usize,
-    /// Buckets of the relative position bias.
+    /// Number of buckets of the relative position bias.
     #[serde(default = "default_buckets")]
     pub relative_attention_num_buckets: usize,
-    /// Distance from which all positions share one bucket.
+    /// The distance beyond which all positions share one bucket.
     #[serde(default = "default_max_distance")]
     pub relative_attention_max_distance: usize,
     /// Epsilon of the RMS norm.
@@ -53,22 +54,23 @@ pub struct Config {
     /// Activation and gating.
     #[serde(default = "default_feed_forward")]
     pub feed_forward_proj: FeedForward,
-    /// What the file says of tied embeddings; the presence of `lm_head.weight` decides (see [`Config::scales_logits`]).
+    /// Whether embeddings are tied by the file; the presence of `lm_head.weight` decides (see
+    /// [`Config::scales_logits`]).
     #[serde(default = "default_true")]
     pub tie_word_embeddings: bool,
-    /// Explicit override for the scaling of logits by `d_model^-0.5`, written by recent transformers.
+    /// Explicit value for the scaling of logits by `d_model^-0.5`, written by recent transformers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scale_decoder_outputs: Option<bool>,
-    /// Dropout in training.
+    /// The dropout rate in training.
     #[serde(default = "default_dropout")]
     pub dropout_rate: f64,
-    /// Padding token.
+    /// The padding token.
     #[serde(default)]
     pub pad_token_id: u32,
-    /// `</s>`.
+    /// The token `</s>`.
     #[serde(default = "default_eos")]
     pub eos_token_id: u32,
-    /// First decoder input token.
+    /// The first token of the decoder's input.
     #[serde(default)]
     pub decoder_start_token_id: u32,
 }
@@ -101,13 +103,14 @@ impl Config {
         self.num_heads * self.d_kv
     }
 
-    /// Decoder layers.
+    /// The number of decoder layers.
     pub fn decoder_layers(&self) -> usize {
         self.num_decoder_layers.unwrap_or(self.num_layers)
     }
 
-    /// Whether the decoder's output is scaled by `d_model^-0.5` before `lm_head`: as `scale_decoder_outputs` says, else only where the
-    /// checkpoint holds no `lm_head.weight` of its own (embeddings tied).
+    /// Whether the decoder's output is scaled by `d_model^-0.5` before `lm_head`: by
+    /// `scale_decoder_outputs`, else only where the checkpoint has no `lm_head.weight`, that is,
+    /// where embeddings are tied.
     pub fn scales_logits(&self, has_lm_head: bool) -> bool {
         self.scale_decoder_outputs.unwrap_or(!has_lm_head)
     }

@@ -1,7 +1,10 @@
-//! The decoder stack: causal self-attention, attention to the source, feed-forward, and the projection to logits.
+//! The decoder stack: causal self-attention, attention to the source, feed-forward, and the
+//! projection to logits.
 //!
-//! Two ways to run it, with the same numbers: all target positions at once ([`Decoder::forward`], teacher forcing), or one position after the other
-//! with the keys and values of earlier ones kept ([`Decoder::step`]). Must equal the decoder of Hugging Face's `T5ForConditionalGeneration`.
+//! The decoder runs in two ways, with the same numbers: all target positions at once
+//! ([`Decoder::forward`], teacher forcing), or one position after the other with the keys and
+//! values of earlier positions cached ([`Decoder::step`]). Must equal the decoder of Hugging Face's
+//! `T5ForConditionalGeneration`.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,13 +13,16 @@ use candle_core::{DType, Result, Tensor};
 
 use super::cache::{DecoderCache, Slot};
 use super::layers::{CrossAttention, FeedForwardLayer, Norm, SelfAttention, self_plan};
+use super::mode::{DropoutPlace, SubLayerDropout};
+use super::names::{LM_HEAD, SHARED, Stack};
 use super::relative_position::{Direction, bias_by_distance};
-use super::rows::Rows;
-use super::source::Source;
+use super::rows::FreeRows;
+use super::source::DecoderSource;
 use super::{Config, Loader, Mode, Packed};
-use crate::kernels::attention::{Plan, Precision, Segment, Visibility, attention};
+use crate::kernels::attention::{Precision, attention};
 use crate::kernels::gather::gather;
 use crate::kernels::linear::Weight;
+use crate::kernels::plan::{AttentionPlan, Segment, Visibility};
 use crate::kernels::zeros;
 
 #[derive(Debug)]
@@ -36,66 +42,64 @@ pub struct Decoder {
     final_norm: Norm,
     head: Weight,
     cache_dtype: DType,
-    /// Applied before the head: `d_model^-0.5` where embeddings are tied.
+    /// Factor before the head: `d_model^-0.5` where embeddings are tied.
     scale: Option<f64>,
 }
 
-/// One sequence's share of a step.
+/// One sequence in a step of decoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StepInput {
-    /// The token decoded last (at first the start token).
+    /// The token decoded last, or the start token.
     pub token_id: u32,
-    /// Its slot in the cache.
+    /// The sequence's slot in the cache.
     pub slot: usize,
-    /// Its source.
+    /// The number of the encoded sequence that this sequence attends to.
     pub source: usize,
 }
 
-/// Who attends to whom.
+/// The plans of both attentions of a decoder.
 #[derive(Clone, Debug)]
-pub struct Plans {
-    /// Within the target.
-    target: Plan,
-    /// From the target to its sources.
-    source: Plan,
+pub struct DecoderPlans {
+    /// Self-attention within the target.
+    target: AttentionPlan,
+    /// Attention from the target to its sources.
+    source: AttentionPlan,
 }
 
 impl Decoder {
     /// Reads the decoder's tensors and the head.
     ///
     /// # Errors
-    /// Where one is missing or of another shape than `config` says.
+    /// A tensor that is missing or has another shape than `config` says.
     pub fn load(loader: &Loader<'_>, config: &Config) -> Result<Self> {
         let table = loader.tensor_f32(
-            "decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+            &Stack::Decoder.position_bias(),
             &[config.relative_attention_num_buckets, config.num_heads],
         )?;
         let layers = (0..config.decoder_layers())
             .map(|i| {
-                let name = |layer: usize| format!("decoder.block.{i}.layer.{layer}");
+                let self_attention = Stack::Decoder.self_attention(i);
+                let cross_attention = Stack::cross_attention(i);
+                let feed_forward = Stack::Decoder.feed_forward(i);
                 Ok(Layer {
-                    self_attention: SelfAttention::load(loader, config, &name(0))?,
-                    cross_attention: CrossAttention::load(loader, config, &name(1))?,
-                    feed_forward: FeedForwardLayer::load(loader, config, &name(2))?,
+                    self_attention: SelfAttention::load(loader, config, &self_attention)?,
+                    cross_attention: CrossAttention::load(loader, config, &cross_attention)?,
+                    feed_forward: FeedForwardLayer::load(loader, config, &feed_forward)?,
                 })
             })
             .collect::<Result<_>>()?;
-        let has_head = loader.source.has("lm_head.weight");
-        let head = if has_head {
-            "lm_head.weight"
-        } else {
-            "shared.weight"
-        };
+        let has_head = loader.source.has(LM_HEAD);
+        let head = if has_head { LM_HEAD } else { SHARED };
         Ok(Self {
             config: config.clone(),
-            embedding: loader.tensor("shared.weight", &[config.vocab_size, config.d_model])?,
+            embedding: loader.tensor(SHARED, &[config.vocab_size, config.d_model])?,
             bias: bias_by_distance(
                 &table,
-                Direction::Past,
+                Direction::of(Stack::Decoder),
                 config.relative_attention_max_distance,
             )?,
             layers,
-            final_norm: Norm::load(loader, config, "decoder.final_layer_norm")?,
+            final_norm: Norm::load(loader, config, &Stack::Decoder.final_norm())?,
             head: loader.head(head, config.vocab_size, config.d_model)?,
             cache_dtype: loader.cache_dtype(),
             scale: config
@@ -104,57 +108,65 @@ impl Decoder {
         })
     }
 
-    /// The shape.
+    /// The shape of the model.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Prepares encoded sequences, `(tokens, d_model)` in the segments of `packed`, for [`Decoder::forward`] and [`Decoder::step`].
+    /// Prepares encoded sequences, `(tokens, d_model)` in the segments of `packed`, for
+    /// [`Decoder::forward`] and [`Decoder::step`].
     ///
     /// # Errors
-    /// Where shapes do not fit.
-    pub fn source(&self, encoded: &Tensor, packed: &Packed) -> Result<Source> {
+    /// Shapes that do not fit.
+    pub fn source(&self, encoded: &Tensor, packed: &Packed) -> Result<DecoderSource> {
         let keys_values = self
             .layers
             .iter()
             .map(|layer| layer.cross_attention.source(encoded))
             .collect::<Result<_>>()?;
-        Ok(Source {
+        Ok(DecoderSource {
             keys_values,
             segments: packed.segments().collect(),
-            rows: Rows::default(),
+            rows: FreeRows::default(),
         })
     }
 
-    /// Room for encoded sequences of `rows` tokens in all, which come and go.
+    /// Room for encoded sequences of `rows` tokens in total, which are added and removed during
+    /// decoding.
     ///
     /// # Errors
-    /// Where the device runs out of memory.
-    pub fn sources(&self, rows: usize) -> Result<Source> {
-        Ok(Source {
+    /// A device that runs out of memory.
+    pub fn sources(&self, rows: usize) -> Result<DecoderSource> {
+        Ok(DecoderSource {
             keys_values: self.room(rows)?,
             segments: Vec::new(),
-            rows: Rows::new(rows),
+            rows: FreeRows::new(rows),
         })
     }
 
-    /// Logits `(target tokens, vocab)` at every position; target segment `i` reads source `sources[i]`.
+    /// Logits `(target tokens, vocab)` at every position; target segment `i` attends to source
+    /// `sources[i]`.
     ///
     /// # Errors
-    /// Where a token id is outside the vocabulary or a source does not exist.
-    pub fn forward(&self, target: &Packed, sources: &[usize], source: &Source) -> Result<Tensor> {
+    /// A token id outside the vocabulary, or a source that does not exist.
+    pub fn forward(
+        &self,
+        target: &Packed,
+        sources: &[usize],
+        source: &DecoderSource,
+    ) -> Result<Tensor> {
         self.forward_in(target, sources, source, Mode::Inference)
     }
 
     /// [`Decoder::forward`] in inference or training.
     ///
     /// # Errors
-    /// Where a token id is outside the vocabulary or a source does not exist.
+    /// A token id outside the vocabulary, or a source that does not exist.
     pub fn forward_in(
         &self,
         target: &Packed,
         sources: &[usize],
-        source: &Source,
+        source: &DecoderSource,
         mode: Mode,
     ) -> Result<Tensor> {
         let plans = self.plans(target, sources, &source.segments)?;
@@ -165,17 +177,18 @@ impl Decoder {
         self.finished(&x, mode)
     }
 
-    /// Who attends to whom when target segment `i` reads segment `sources[i]` of `segments`.
+    /// The plans of both attentions where target segment `i` attends to segment `sources[i]` of
+    /// `segments`.
     ///
     /// # Errors
-    /// Where a source does not exist.
+    /// A source that does not exist.
     pub fn plans(
         &self,
         target: &Packed,
         sources: &[usize],
         segments: &[Range<usize>],
-    ) -> Result<Plans> {
-        Ok(Plans {
+    ) -> Result<DecoderPlans> {
+        Ok(DecoderPlans {
             target: self_plan(&self.config, target, Visibility::Causal, Precision::F32),
             source: self.cross_plan(target.segments().zip(sources), segments)?,
         })
@@ -186,59 +199,66 @@ impl Decoder {
         &self.bias
     }
 
-    /// What the first layer reads: `(target tokens, d_model)`.
+    /// The input of the first layer: `(target tokens, d_model)`.
     ///
     /// # Errors
-    /// Where a token id is outside the vocabulary.
+    /// A token id outside the vocabulary.
     pub fn embedded(&self, target: &Packed, mode: Mode) -> Result<Tensor> {
         let embedded = gather(&self.embedding, &target.token_ids)?;
-        mode.drop(self.layers.len(), &embedded)
+        mode.drop(DropoutPlace::Embedding, &embedded)
     }
 
-    /// Keys beside values that layer `number` makes of the encoder's output.
+    /// Keys and values, side by side, that layer `number` computes from the encoder's output.
     ///
     /// # Errors
-    /// Where shapes do not fit.
+    /// Shapes that do not fit.
     pub fn keys_values(&self, number: usize, encoded: &Tensor) -> Result<Tensor> {
         self.layers[number].cross_attention.source(encoded)
     }
 
-    /// Layer `number` alone; `mode` is that of the stack.
+    /// Layer `number` alone.
     ///
     /// # Errors
-    /// Where shapes do not fit.
+    /// Shapes that do not fit.
     pub fn layer(
         &self,
         number: usize,
         x: &Tensor,
         keys_values: &Tensor,
         bias: &Tensor,
-        plans: &Plans,
+        plans: &DecoderPlans,
         mode: Mode,
     ) -> Result<Tensor> {
-        let (layer, mode) = (&self.layers[number], mode.at(number));
+        let layer = &self.layers[number];
+        let dropout = mode.sub_layer(DropoutPlace::SelfAttention(number));
         let attention = &layer.self_attention;
-        let x = attention.forward(x, bias, &plans.target, mode.at(0))?;
+        let x = attention.forward(x, bias, &plans.target, dropout)?;
+        let dropout = mode.sub_layer(DropoutPlace::CrossAttention(number));
         let attention = &layer.cross_attention;
-        let x = attention.forward(&x, keys_values, &plans.source, mode.at(1))?;
-        layer.feed_forward.forward(&x, mode.at(2))
+        let x = attention.forward(&x, keys_values, &plans.source, dropout)?;
+        let dropout = mode.sub_layer(DropoutPlace::FeedForward(number));
+        layer.feed_forward.forward(&x, dropout)
     }
 
-    /// Logits of the last layer's output; `mode` is that of the stack.
+    /// Logits of the last layer's output.
     ///
     /// # Errors
-    /// Where shapes do not fit.
+    /// Shapes that do not fit.
     pub fn finished(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
-        self.logits(x, mode.at(self.layers.len() + 1))
+        let x = mode.drop(DropoutPlace::FinalNorm, &self.final_norm.forward(x)?)?;
+        match self.scale {
+            Some(scale) => self.head.forward(&(x * scale)?),
+            None => self.head.forward(&x),
+        }
     }
 
-    /// An empty cache with `slots` open slots of `capacity` positions.
+    /// An empty cache with `slots` open slots of `capacity` positions each.
     ///
     /// # Errors
-    /// Where the device runs out of memory.
+    /// A device that runs out of memory.
     pub fn cache(&self, slots: usize, capacity: usize) -> Result<DecoderCache> {
         let mut cache = self.cache_of(slots * capacity)?;
-        cache.rows = Rows::default();
+        cache.rows = FreeRows::default();
         cache.slots = (0..slots)
             .map(|slot| Slot {
                 rows: slot * capacity..(slot + 1) * capacity,
@@ -248,19 +268,19 @@ impl Decoder {
         Ok(cache)
     }
 
-    /// An empty cache of `rows` positions in all, for slots that open and close.
+    /// An empty cache of `rows` positions in total, for slots that open and close.
     ///
     /// # Errors
-    /// Where the device runs out of memory.
+    /// A device that runs out of memory.
     pub fn cache_of(&self, rows: usize) -> Result<DecoderCache> {
         Ok(DecoderCache {
             layers: self.room(rows)?,
             slots: Vec::new(),
-            rows: Rows::new(rows),
+            rows: FreeRows::new(rows),
         })
     }
 
-    /// `(rows, 2 heads d_kv)` for every layer.
+    /// Zeros `(rows, 2 heads d_kv)` for every layer.
     fn room(&self, rows: usize) -> Result<Vec<Tensor>> {
         let shape = (rows, 2 * self.config.inner_dim());
         self.layers
@@ -269,15 +289,16 @@ impl Decoder {
             .collect()
     }
 
-    /// Advances each sequence by one token and returns the logits `(inputs, vocab)` that follow it.
+    /// Advances each sequence by one token and returns the logits `(inputs, vocab)` of the token
+    /// after it.
     ///
     /// # Errors
-    /// Where a slot is full, occurs twice, or a source does not exist.
+    /// A slot that is full or occurs twice, or a source that does not exist.
     pub fn step(
         &self,
         inputs: &[StepInput],
         cache: &mut DecoderCache,
-        source: &Source,
+        source: &DecoderSource,
     ) -> Result<Tensor> {
         let plan = self.step_plan(inputs, cache)?;
         let rows = (0..inputs.len()).map(|row| row..row + 1);
@@ -299,18 +320,18 @@ impl Decoder {
             }
             let mixed = attention(&q, kept, Some(&self.bias), &plan, None)?;
             x = layer.self_attention.finish(&mixed, &x)?;
-            x = layer
-                .cross_attention
-                .forward(&x, keys_values, &cross_plan, Mode::Inference)?;
-            x = layer.feed_forward.forward(&x, Mode::Inference)?;
+            let dropout = SubLayerDropout::default();
+            let attention = &layer.cross_attention;
+            x = attention.forward(&x, keys_values, &cross_plan, dropout)?;
+            x = layer.feed_forward.forward(&x, dropout)?;
         }
         for input in inputs {
             cache.slots[input.slot].length += 1;
         }
-        self.logits(&x, Mode::Inference)
+        self.finished(&x, Mode::Inference)
     }
 
-    fn step_plan(&self, inputs: &[StepInput], cache: &DecoderCache) -> Result<Plan> {
+    fn step_plan(&self, inputs: &[StepInput], cache: &DecoderCache) -> Result<AttentionPlan> {
         let mut seen = vec![false; cache.slots()];
         let mut segments = Vec::with_capacity(inputs.len());
         for (row, input) in inputs.iter().enumerate() {
@@ -331,7 +352,7 @@ impl Decoder {
         &self,
         targets: impl Iterator<Item = (Range<usize>, &'a usize)>,
         sources: &[Range<usize>],
-    ) -> Result<Plan> {
+    ) -> Result<AttentionPlan> {
         let segments = targets
             .map(|(queries, index)| match sources.get(*index) {
                 Some(keys) => Ok(Segment {
@@ -345,21 +366,13 @@ impl Decoder {
         Ok(self.plan(Visibility::All, segments))
     }
 
-    fn plan(&self, visibility: Visibility, segments: Arc<[Segment]>) -> Plan {
-        Plan {
+    fn plan(&self, visibility: Visibility, segments: Arc<[Segment]>) -> AttentionPlan {
+        AttentionPlan {
             heads: self.config.num_heads,
             d_kv: self.config.d_kv,
             visibility,
             segments,
             precision: Precision::F32,
-        }
-    }
-
-    fn logits(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
-        let x = mode.drop(0, &self.final_norm.forward(x)?)?;
-        match self.scale {
-            Some(scale) => self.head.forward(&(x * scale)?),
-            None => self.head.forward(&x),
         }
     }
 }

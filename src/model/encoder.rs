@@ -1,13 +1,17 @@
-//! The encoder stack: what `embed` needs of a checkpoint. Must equal Hugging Face's `T5EncoderModel`.
+//! The encoder stack: the only part of a checkpoint that `embed` reads. Must equal Hugging Face's
+//! `T5EncoderModel`.
 
 use candle_core::{Device, Result, Tensor};
 
 use super::layers::{FeedForwardLayer, Norm, SelfAttention, self_plan};
+use super::mode::{DropoutPlace, SubLayerDropout};
+use super::names::{SHARED, Stack};
 use super::relative_position::{Direction, bias_by_distance};
 use super::{Config, Loader, Mode, Packed};
-use crate::kernels::attention::{Plan, Precision, Visibility};
+use crate::kernels::attention::Precision;
 use crate::kernels::gather::gather;
 use crate::kernels::plain::attention_map;
+use crate::kernels::plan::{AttentionPlan, Visibility};
 
 #[derive(Debug)]
 struct Layer {
@@ -27,13 +31,13 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// Reads the encoder's tensors, and only those.
+    /// Reads the encoder's tensors and no others.
     ///
     /// # Errors
-    /// Where one is missing or of another shape than `config` says.
+    /// A tensor that is missing or has another shape than `config` says.
     pub fn load(loader: &Loader<'_>, config: &Config) -> Result<Self> {
         let table = loader.tensor_f32(
-            "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+            &Stack::Encoder.position_bias(),
             &[config.relative_attention_num_buckets, config.num_heads],
         )?;
         let layers = (0..config.num_layers)
@@ -42,35 +46,35 @@ impl Encoder {
                     attention: SelfAttention::load(
                         loader,
                         config,
-                        &format!("encoder.block.{i}.layer.0"),
+                        &Stack::Encoder.self_attention(i),
                     )?,
                     feed_forward: FeedForwardLayer::load(
                         loader,
                         config,
-                        &format!("encoder.block.{i}.layer.1"),
+                        &Stack::Encoder.feed_forward(i),
                     )?,
                 })
             })
             .collect::<Result<_>>()?;
         Ok(Self {
             config: config.clone(),
-            embedding: loader.tensor("shared.weight", &[config.vocab_size, config.d_model])?,
+            embedding: loader.tensor(SHARED, &[config.vocab_size, config.d_model])?,
             bias: bias_by_distance(
                 &table,
-                Direction::Both,
+                Direction::of(Stack::Encoder),
                 config.relative_attention_max_distance,
             )?,
             layers,
-            final_norm: Norm::load(loader, config, "encoder.final_layer_norm")?,
+            final_norm: Norm::load(loader, config, &Stack::Encoder.final_norm())?,
         })
     }
 
-    /// The shape.
+    /// The shape of the model.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Where its weights are.
+    /// The device that holds the weights.
     pub fn device(&self) -> &Device {
         self.embedding.device()
     }
@@ -78,7 +82,7 @@ impl Encoder {
     /// The last hidden state of every token, after the final norm: `(tokens, d_model)`.
     ///
     /// # Errors
-    /// Where a token id is outside the vocabulary.
+    /// A token id outside the vocabulary.
     pub fn forward(&self, packed: &Packed) -> Result<Tensor> {
         self.forward_in(packed, Mode::Inference)
     }
@@ -86,16 +90,17 @@ impl Encoder {
     /// [`Encoder::forward`] in inference or training.
     ///
     /// # Errors
-    /// Where a token id is outside the vocabulary.
+    /// A token id outside the vocabulary.
     pub fn forward_in(&self, packed: &Packed, mode: Mode) -> Result<Tensor> {
         self.run(packed, mode, |_, _| ())
     }
 
-    /// Hidden states `(tokens, d_model)` of the layers asked for, numbered as Hugging Face's `hidden_states`: 0 the embeddings, `i` the output of
-    /// layer `i`, and `num_layers` the last layer's output after the final norm. In the order of `wanted`.
+    /// Hidden states `(tokens, d_model)` of the layers `wanted`, in that order. Layers are numbered
+    /// as in Hugging Face's `hidden_states`: 0 is the embeddings, `i` the output of layer `i`, and
+    /// `num_layers` the last layer's output after the final norm.
     ///
     /// # Errors
-    /// Where a layer does not exist or a token id is outside the vocabulary.
+    /// A layer that does not exist, or a token id outside the vocabulary.
     pub fn hidden_states(&self, packed: &Packed, wanted: &[usize]) -> Result<Vec<Tensor>> {
         if let Some(layer) = wanted.iter().find(|layer| **layer > self.config.num_layers) {
             candle_core::bail!(
@@ -116,13 +121,15 @@ impl Encoder {
         Ok(found.into_iter().flatten().collect())
     }
 
-    /// Shows the attention weights of one sequence to `look`: layer, head, and the map `(tokens, tokens)` in f32, whose rows sum to 1. One head at a time:
-    /// memory grows with tokens², not with layers or heads. Slower than [`Encoder::forward`], which never makes a map.
+    /// Passes the attention weights of one sequence to `look`: layer, head, and the map
+    /// `(tokens, tokens)` in f32, whose rows sum to 1. One head at a time, so memory grows with
+    /// tokens², not with layers or heads. Slower than [`Encoder::forward`], which never computes a
+    /// whole map.
     ///
     /// Must equal Hugging Face's `output_attentions`.
     ///
     /// # Errors
-    /// Where a token id is outside the vocabulary, and what `look` meets.
+    /// A token id outside the vocabulary, and the errors of `look`.
     pub fn attention_maps(
         &self,
         token_ids: &[u32],
@@ -138,15 +145,14 @@ impl Encoder {
                 let map = attention_map(&q, &keys_values, &self.bias, &plan, segment, head)?;
                 look(number, head, &map)?;
             }
-            x = layer
-                .attention
-                .forward(&x, &self.bias, &plan, Mode::Inference)?;
-            x = layer.feed_forward.forward(&x, Mode::Inference)?;
+            let dropout = SubLayerDropout::default();
+            x = layer.attention.forward(&x, &self.bias, &plan, dropout)?;
+            x = layer.feed_forward.forward(&x, dropout)?;
         }
         Ok(())
     }
 
-    /// Runs all layers, shows each hidden state to `keep`, and returns the last.
+    /// Runs all layers, passes each hidden state to `keep`, and returns the last one.
     fn run(
         &self,
         packed: &Packed,
@@ -164,8 +170,8 @@ impl Encoder {
         Ok(x)
     }
 
-    /// Who attends to whom: every segment to itself.
-    pub fn plan(&self, packed: &Packed) -> Plan {
+    /// The plan of the self-attention: every segment attends to itself.
+    pub fn plan(&self, packed: &Packed) -> AttentionPlan {
         let layer = self.layers.first();
         let precision = layer.map_or(Precision::F32, |layer| layer.attention.precision());
         self_plan(&self.config, packed, Visibility::All, precision)
@@ -176,37 +182,39 @@ impl Encoder {
         &self.bias
     }
 
-    /// What the first layer reads: `(tokens, d_model)`.
+    /// The input of the first layer: `(tokens, d_model)`.
     ///
     /// # Errors
-    /// Where a token id is outside the vocabulary.
+    /// A token id outside the vocabulary.
     pub fn embedded(&self, packed: &Packed, mode: Mode) -> Result<Tensor> {
         let embedded = gather(&self.embedding, &packed.token_ids)?;
-        mode.drop(self.layers.len(), &embedded)
+        mode.drop(DropoutPlace::Embedding, &embedded)
     }
 
-    /// Layer `number` alone; `mode` is that of the stack.
+    /// Layer `number` alone.
     ///
     /// # Errors
-    /// Where shapes do not fit.
+    /// Shapes that do not fit.
     pub fn layer(
         &self,
         number: usize,
         x: &Tensor,
         bias: &Tensor,
-        plan: &Plan,
+        plan: &AttentionPlan,
         mode: Mode,
     ) -> Result<Tensor> {
-        let (layer, mode) = (&self.layers[number], mode.at(number));
-        let x = layer.attention.forward(x, bias, plan, mode.at(0))?;
-        layer.feed_forward.forward(&x, mode.at(1))
+        let layer = &self.layers[number];
+        let dropout = mode.sub_layer(DropoutPlace::SelfAttention(number));
+        let x = layer.attention.forward(x, bias, plan, dropout)?;
+        let dropout = mode.sub_layer(DropoutPlace::FeedForward(number));
+        layer.feed_forward.forward(&x, dropout)
     }
 
     /// The last layer's output after the final norm.
     ///
     /// # Errors
-    /// Where shapes do not fit.
+    /// Shapes that do not fit.
     pub fn finished(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
-        mode.drop(self.layers.len() + 1, &self.final_norm.forward(x)?)
+        mode.drop(DropoutPlace::FinalNorm, &self.final_norm.forward(x)?)
     }
 }

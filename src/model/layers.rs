@@ -1,19 +1,24 @@
-//! What both stacks are made of: embedding, pre-norm residual sub-layers, attention, feed-forward.
+//! The sub-layers of both stacks: self-attention, attention to the source, feed-forward, each with
+//! its norm.
 //!
-//! Every sub-layer is `x + f(norm(x))`. Projections of the same input are one matrix product: queries, keys and values; both inputs of a gated
-//! feed-forward. The residual is added inside the last product.
+//! Every sub-layer is `x + f(norm(x))`. Projections of the same input are one matrix product:
+//! queries, keys and values; both inputs of a gated feed-forward block. The residual is added
+//! inside the last product.
 
 use std::sync::Arc;
 
 use candle_core::{Result, Tensor};
 
-use super::{Config, FeedForward, Loader, Mode, Packed};
-use crate::kernels::attention::{Plan, Precision, Segment, Visibility, attention, self_attention};
-use crate::kernels::elementwise::{Activation, activate, rms_norm};
+use super::mode::SubLayerDropout;
+use super::names::{AttentionNames, FeedForwardNames};
+use super::{Config, FeedForward, Loader, Packed};
+use crate::kernels::attention::{Precision, attention, self_attention};
+use crate::kernels::elementwise::{activate, rms_norm};
 use crate::kernels::gated_linear::GatedWeight;
 use crate::kernels::linear::Weight;
+use crate::kernels::plan::{Activation, AttentionPlan, Segment, Visibility};
 
-/// T5's layer norm: root mean square only.
+/// T5's layer norm: division by the root mean square, without a mean or a bias.
 #[derive(Clone, Debug)]
 pub struct Norm {
     weight: Tensor,
@@ -21,16 +26,15 @@ pub struct Norm {
 }
 
 impl Norm {
-    /// Reads `NAME.weight`.
     pub(super) fn load(loader: &Loader<'_>, config: &Config, name: &str) -> Result<Self> {
-        let weight = loader.tensor_f32(&format!("{name}.weight"), &[config.d_model])?;
+        let weight = loader.tensor_f32(name, &[config.d_model])?;
         Ok(Self {
             weight,
             epsilon: config.layer_norm_epsilon,
         })
     }
 
-    /// `(tokens, d_model)` to the same.
+    /// The norm of every row of `x (tokens, d_model)`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         rms_norm(x, &self.weight, self.epsilon)
     }
@@ -46,20 +50,24 @@ pub struct SelfAttention {
 }
 
 impl SelfAttention {
-    pub(super) fn load(loader: &Loader<'_>, config: &Config, layer: &str) -> Result<Self> {
+    pub(super) fn load(
+        loader: &Loader<'_>,
+        config: &Config,
+        names: &AttentionNames,
+    ) -> Result<Self> {
         let inner = config.inner_dim();
-        let [q, k, v, o] =
-            ["q", "k", "v", "o"].map(|part| format!("{layer}.SelfAttention.{part}.weight"));
+        let AttentionNames { norm, q, k, v, o } = names;
         Ok(Self {
-            norm: Norm::load(loader, config, &format!("{layer}.layer_norm"))?,
-            // T5 does not scale its scores: what queries and keys lose by rounding, the softmax magnifies.
-            qkv: loader.precise_linear(&[(&q, inner), (&k, inner), (&v, inner)], config.d_model)?,
-            output: loader.linear(&[(&o, config.d_model)], inner)?,
+            norm: Norm::load(loader, config, norm)?,
+            // T5 does not scale its scores, so the softmax magnifies the rounding errors of queries
+            // and keys.
+            qkv: loader.precise_linear(&[(q, inner), (k, inner), (v, inner)], config.d_model)?,
+            output: loader.linear(&[(o, config.d_model)], inner)?,
             inner,
         })
     }
 
-    /// The type of its products.
+    /// The precision of the products.
     pub(super) fn precision(&self) -> Precision {
         self.output.precision()
     }
@@ -79,10 +87,16 @@ impl SelfAttention {
     }
 
     /// `x + attention(norm(x))`.
-    pub fn forward(&self, x: &Tensor, bias: &Tensor, plan: &Plan, mode: Mode) -> Result<Tensor> {
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        bias: &Tensor,
+        plan: &AttentionPlan,
+        dropout: SubLayerDropout,
+    ) -> Result<Tensor> {
         let qkv = self.qkv.forward(&self.norm.forward(x)?)?;
-        let mixed = self_attention(&qkv, bias, plan, mode.dropout(0))?;
-        mode.branch(1, &self.output, &mixed, x)
+        let mixed = self_attention(&qkv, bias, plan, dropout.inside)?;
+        dropout.add_branch(&self.output, &mixed, x)
     }
 }
 
@@ -96,28 +110,38 @@ pub struct CrossAttention {
 }
 
 impl CrossAttention {
-    pub(super) fn load(loader: &Loader<'_>, config: &Config, layer: &str) -> Result<Self> {
+    pub(super) fn load(
+        loader: &Loader<'_>,
+        config: &Config,
+        names: &AttentionNames,
+    ) -> Result<Self> {
         let inner = config.inner_dim();
-        let [q, k, v, o] =
-            ["q", "k", "v", "o"].map(|part| format!("{layer}.EncDecAttention.{part}.weight"));
+        let AttentionNames { norm, q, k, v, o } = names;
         Ok(Self {
-            norm: Norm::load(loader, config, &format!("{layer}.layer_norm"))?,
-            q: loader.precise_linear(&[(&q, inner)], config.d_model)?,
-            kv: loader.precise_linear(&[(&k, inner), (&v, inner)], config.d_model)?,
-            output: loader.linear(&[(&o, config.d_model)], inner)?,
+            norm: Norm::load(loader, config, norm)?,
+            q: loader.precise_linear(&[(q, inner)], config.d_model)?,
+            kv: loader.precise_linear(&[(k, inner), (v, inner)], config.d_model)?,
+            output: loader.linear(&[(o, config.d_model)], inner)?,
         })
     }
 
-    /// Keys beside values of the encoder's output `(source tokens, d_model)`: the same for every target position.
+    /// Keys and values, side by side, of the encoder's output `(source tokens, d_model)`. They are
+    /// the same for every target position.
     pub fn source(&self, encoded: &Tensor) -> Result<Tensor> {
         self.kv.forward(encoded)
     }
 
     /// `x + attention(norm(x), source)`.
-    pub fn forward(&self, x: &Tensor, source: &Tensor, plan: &Plan, mode: Mode) -> Result<Tensor> {
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        source: &Tensor,
+        plan: &AttentionPlan,
+        dropout: SubLayerDropout,
+    ) -> Result<Tensor> {
         let q = self.q.forward(&self.norm.forward(x)?)?;
-        let mixed = attention(&q, source, None, plan, mode.dropout(0))?;
-        mode.branch(1, &self.output, &mixed, x)
+        let mixed = attention(&q, source, None, plan, dropout.inside)?;
+        dropout.add_branch(&self.output, &mixed, x)
     }
 }
 
@@ -129,7 +153,7 @@ pub struct FeedForwardLayer {
     output: Weight,
 }
 
-/// From `norm(x)` to what the output layer reads.
+/// The input projections and the activation: from `norm(x)` to the input of the output projection.
 #[derive(Debug)]
 enum Input {
     Plain(Weight, Activation),
@@ -137,13 +161,12 @@ enum Input {
 }
 
 impl Input {
-    fn load(loader: &Loader<'_>, config: &Config, layer: &str) -> Result<Self> {
+    fn load(loader: &Loader<'_>, config: &Config, names: &FeedForwardNames) -> Result<Self> {
         let (d_model, d_ff) = (config.d_model, config.d_ff);
-        let name = |part: &str| format!("{layer}.DenseReluDense.{part}.weight");
-        let gated = || loader.gated([&name("wi_0"), &name("wi_1")], d_ff, d_model);
+        let gated = || loader.gated([&names.wi_0, &names.wi_1], d_ff, d_model);
         Ok(match config.feed_forward_proj {
             FeedForward::Relu => Self::Plain(
-                loader.linear(&[(&name("wi"), d_ff)], d_model)?,
+                loader.linear(&[(&names.wi, d_ff)], d_model)?,
                 Activation::Relu,
             ),
             FeedForward::GatedGelu => Self::Gated(gated()?, Activation::GeluNew),
@@ -160,29 +183,32 @@ impl Input {
 }
 
 impl FeedForwardLayer {
-    pub(super) fn load(loader: &Loader<'_>, config: &Config, layer: &str) -> Result<Self> {
-        let output = format!("{layer}.DenseReluDense.wo.weight");
+    pub(super) fn load(
+        loader: &Loader<'_>,
+        config: &Config,
+        names: &FeedForwardNames,
+    ) -> Result<Self> {
         Ok(Self {
-            norm: Norm::load(loader, config, &format!("{layer}.layer_norm"))?,
-            input: Input::load(loader, config, layer)?,
-            output: loader.linear(&[(&output, config.d_model)], config.d_ff)?,
+            norm: Norm::load(loader, config, &names.norm)?,
+            input: Input::load(loader, config, names)?,
+            output: loader.linear(&[(&names.wo, config.d_model)], config.d_ff)?,
         })
     }
 
     /// `x + wo(act(wi_0 norm(x)) · wi_1 norm(x))`, or without the gate.
-    pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
+    pub fn forward(&self, x: &Tensor, dropout: SubLayerDropout) -> Result<Tensor> {
         let hidden = self.input.forward(&self.norm.forward(x)?)?;
-        mode.branch(1, &self.output, &mode.drop(0, &hidden)?, x)
+        dropout.add_branch(&self.output, &dropout.drop_inside(&hidden)?, x)
     }
 }
 
-/// The plan of a self-attention: every segment by itself.
+/// The plan of a self-attention: every segment attends to itself.
 pub(super) fn self_plan(
     config: &Config,
     packed: &Packed,
     visibility: Visibility,
     precision: Precision,
-) -> Plan {
+) -> AttentionPlan {
     let segments: Arc<[Segment]> = packed
         .segments()
         .map(|rows| Segment {
@@ -191,7 +217,7 @@ pub(super) fn self_plan(
             first_position: 0,
         })
         .collect();
-    Plan {
+    AttentionPlan {
         heads: config.num_heads,
         d_kv: config.d_kv,
         visibility,

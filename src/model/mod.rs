@@ -1,9 +1,12 @@
-//! The network: a T5 encoder-decoder (v1.0 and v1.1 shapes), written over packed rows of tokens. Pure: no paths, no flags, no printing.
+//! The network: a T5 encoder-decoder (shapes of v1.0 and v1.1), written over packed rows of tokens.
+//! Pure: no paths, no flags, no printing.
 //!
-//! Must equal Hugging Face's `T5ForConditionalGeneration`; `tests/it/golden.rs` checks it against that implementation.
+//! Must equal Hugging Face's `T5ForConditionalGeneration`; `tests/it/golden.rs` compares the two.
 //!
-//! Data flows `token_ids → embedding → layers of (norm → attention → add, norm → feed-forward → add) → final norm`; see [`encoder`] and
-//! [`decoder`] for the two stacks, [`layers`] for what they share.
+//! Data flows
+//! `token_ids → embedding → layers of (norm → attention → add, norm → feed-forward → add) → final norm`.
+//! [`encoder`] and [`decoder`] are the two stacks, [`layers`] is what they share, [`names`] names
+//! their weights.
 
 pub mod cache;
 pub mod config;
@@ -11,6 +14,7 @@ pub mod decoder;
 pub mod encoder;
 pub mod layers;
 pub mod mode;
+pub mod names;
 pub mod packed;
 pub mod relative_position;
 pub mod rows;
@@ -23,5 +27,5 @@ pub use decoder::Decoder;
 pub use encoder::Encoder;
 pub use mode::Mode;
 pub use packed::Packed;
-pub use source::Source;
+pub use source::DecoderSource;
 pub use weights::{Loader, TensorView, WeightSource};

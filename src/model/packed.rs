@@ -1,16 +1,18 @@
-//! Ragged sequences as one packed row of tokens: the form in which every batch travels. Never padded.
+//! Sequences of different lengths as one packed row of tokens, without padding: the form of every
+//! batch.
 
-/// A batch: token ids of all segments laid end to end. Segment `i` is `token_ids[offsets[i]..offsets[i + 1]]`.
+/// A batch: the token ids of all segments, one after the other. Segment `i` is
+/// `token_ids[offsets[i]..offsets[i + 1]]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Packed {
-    /// All segments' tokens, shape `(tokens,)`.
+    /// The tokens of all segments, `(tokens,)`.
     pub token_ids: Vec<u32>,
-    /// `segments + 1` rising positions; first 0, last `token_ids.len()`.
+    /// `segments + 1` ascending positions, from 0 to `token_ids.len()`.
     pub offsets: Vec<usize>,
 }
 
 impl Packed {
-    /// Packs segments in the order given.
+    /// Packs segments in the given order.
     pub fn from_segments<'a>(segments: impl IntoIterator<Item = &'a [u32]>) -> Self {
         let mut packed = Packed {
             token_ids: Vec::new(),
@@ -33,12 +35,12 @@ impl Packed {
         self.len() == 0
     }
 
-    /// Rows of each segment.
+    /// The rows of each segment.
     pub fn segments(&self) -> impl ExactSizeIterator<Item = std::ops::Range<usize>> + '_ {
         self.offsets.windows(2).map(|pair| pair[0]..pair[1])
     }
 
-    /// Tokens in the longest segment.
+    /// The number of tokens of the longest segment.
     pub fn longest(&self) -> usize {
         self.segments()
             .map(|segment| segment.len())

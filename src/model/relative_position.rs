@@ -1,18 +1,32 @@
-//! T5's relative position bias: distances fall into buckets, each bucket has one learned value a head, added to the attention scores.
+//! T5's relative position bias: distances fall into buckets, and each bucket has one learned value
+//! per head, which is added to the attention scores.
 //!
-//! Half of the buckets are exact distances, the other half grow logarithmically up to `max_distance`; beyond it all distances share the last. The
-//! encoder splits the buckets between both directions, the decoder spends all of them on the past. Raffel et al. 2020 (arXiv 1910.10683, section
-//! 2.1); must equal Hugging Face's `T5Attention._relative_position_bucket`.
+//! Half of the buckets are exact distances, the other half grow logarithmically up to
+//! `max_distance`; all larger distances share the last bucket. The encoder splits the buckets
+//! between both directions, the decoder uses all of them for the past. Raffel et al. 2020 (arXiv
+//! 1910.10683, section 2.1); must equal Hugging Face's `T5Attention._relative_position_bucket`.
 
 use candle_core::{Result, Tensor};
 
-/// Which keys have buckets of their own.
+use super::names::Stack;
+
+/// The directions in which distances have buckets of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// Past and future: the encoder.
     Both,
     /// The past only; the future shares bucket 0: the decoder.
     Past,
+}
+
+impl Direction {
+    /// The directions of a stack.
+    pub fn of(stack: Stack) -> Self {
+        match stack {
+            Stack::Encoder => Direction::Both,
+            Stack::Decoder => Direction::Past,
+        }
+    }
 }
 
 /// The bucket of `distance = key - query`.
@@ -56,11 +70,12 @@ pub fn buckets_by_distance(
     })
 }
 
-/// The bias by distance, `(2 max_distance + 1, heads)`, from the learned table `(num_buckets, heads)`: row `d + max_distance` holds that of
-/// distance `d`; beyond ±`max_distance` it no longer changes.
+/// The bias by distance, `(2 max_distance + 1, heads)`, from the learned table
+/// `(num_buckets, heads)`: row `d + max_distance` holds the bias of distance `d`; beyond
+/// ±`max_distance` the bias no longer changes.
 ///
 /// # Errors
-/// Where the table has another shape.
+/// A table of another rank.
 pub fn bias_by_distance(
     table: &Tensor,
     direction: Direction,
@@ -77,7 +92,8 @@ pub fn bias_by_distance(
 mod tests {
     use super::*;
 
-    /// Distance, then the bucket among 64 in both directions, 64 of the past, 32 in both directions; maximum distance 128.
+    /// Distance, then the bucket among 64 in both directions, 64 of the past, 32 in both
+    /// directions; maximum distance 128.
     const BUCKETS_FROM_TRANSFORMERS: [(i64, usize, usize, usize); 41] = [
         (-100_000, 31, 63, 15),
         (-200, 31, 63, 15),

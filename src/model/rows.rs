@@ -1,15 +1,15 @@
-//! Which rows of a preallocated matrix are free: ranges taken and given back, first fit.
+//! The free rows of a preallocated matrix: ranges are taken and given back, first fit.
 
 use std::ops::Range;
 
 /// Free ranges: ascending, never adjacent, never empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rows {
+pub struct FreeRows {
     free: Vec<Range<usize>>,
 }
 
-impl Rows {
-    /// Rows `0..total`, all free.
+impl FreeRows {
+    /// The rows `0..total`, all free.
     pub fn new(total: usize) -> Self {
         Self {
             free: std::iter::once(0..total)
@@ -18,7 +18,8 @@ impl Rows {
         }
     }
 
-    /// Takes `count` rows that lie together: the first that fit, so that low rows are used again before high ones are touched.
+    /// Takes `count` adjacent rows: the first range that fits, so that low rows are reused before
+    /// high rows are touched.
     pub fn take(&mut self, count: usize) -> Option<Range<usize>> {
         let place = self.free.iter().position(|rows| rows.len() >= count)?;
         let start = self.free[place].start;
@@ -29,7 +30,7 @@ impl Rows {
         Some(start..start + count)
     }
 
-    /// Gives rows back that [`Rows::take`] returned.
+    /// Gives back rows that [`FreeRows::take`] returned.
     pub fn give(&mut self, rows: Range<usize>) {
         if rows.is_empty() {
             return;
@@ -60,27 +61,27 @@ mod tests {
             [2, 1, 0],
         ];
         for order in orders {
-            let mut rows = Rows::new(10);
+            let mut rows = FreeRows::new(10);
             let taken = [2, 5, 3].map(|count| rows.take(count).unwrap());
             assert_eq!(taken, [0..2, 2..7, 7..10]);
             assert_eq!(rows.take(1), None);
             for i in order {
                 rows.give(taken[i].clone());
             }
-            assert_eq!(rows, Rows::new(10), "{order:?}");
+            assert_eq!(rows, FreeRows::new(10), "{order:?}");
         }
     }
 
     #[test]
     fn the_first_gap_that_is_long_enough_is_taken() {
-        let mut rows = Rows::new(10);
+        let mut rows = FreeRows::new(10);
         let taken = [2, 2, 3, 3].map(|count| rows.take(count).unwrap());
         rows.give(taken[0].clone());
         rows.give(taken[2].clone());
         assert_eq!(rows.take(3), Some(4..7));
         assert_eq!(rows.take(1), Some(0..1));
         assert_eq!(rows.take(2), None);
-        assert_eq!(Rows::new(0).take(1), None);
+        assert_eq!(FreeRows::new(0).take(1), None);
         assert_eq!(rows.take(0), Some(1..1));
     }
 }

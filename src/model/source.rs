@@ -1,36 +1,39 @@
-//! Encoded sequences as the decoder's cross-attention reads them: keys and values of every layer, computed once a sequence.
+//! Encoded sequences as the decoder's cross-attention reads them: keys and values of every layer,
+//! computed once per sequence.
 //!
-//! A [`Source`] made by `Decoder::source` is complete as it is. One made by `Decoder::sources` is a room of a fixed number of rows in which sequences
-//! come and go while others are being decoded: [`Source::reserve`], [`Source::fill`], [`Source::remove`].
+//! `Decoder::source` makes a complete [`DecoderSource`]. `Decoder::sources` makes an empty one with
+//! a fixed number of rows, where sequences are added and removed while others are being decoded:
+//! [`DecoderSource::reserve`], [`DecoderSource::fill`], [`DecoderSource::remove`].
 
 use std::ops::Range;
 
 use candle_core::{Result, Tensor};
 
-use super::rows::Rows;
+use super::rows::FreeRows;
 
 /// Encoded sequences, by number.
 #[derive(Debug)]
-pub struct Source {
-    /// One `(rows, 2 heads d_kv)` a layer.
+pub struct DecoderSource {
+    /// One tensor `(rows, 2 heads d_kv)` per layer.
     pub(super) keys_values: Vec<Tensor>,
-    /// Rows of each sequence; empty under a number that is free.
+    /// Rows of each sequence; an empty range where the number is free.
     pub(super) segments: Vec<Range<usize>>,
-    pub(super) rows: Rows,
+    pub(super) rows: FreeRows,
 }
 
-impl Source {
-    /// Number of encoded sequences (and of numbers that are free again).
+impl DecoderSource {
+    /// Number of encoded sequences, including numbers that are free again.
     pub fn len(&self) -> usize {
         self.segments.len()
     }
 
-    /// True without any.
+    /// True without any encoded sequence.
     pub fn is_empty(&self) -> bool {
         self.segments.is_empty()
     }
 
-    /// Finds room for a sequence of `tokens` tokens and gives it a number; `None` where there is none now.
+    /// Finds room for a sequence of `tokens` tokens and returns its number; `None` where there is
+    /// no room now.
     pub fn reserve(&mut self, tokens: usize) -> Option<usize> {
         let rows = self.rows.take(tokens)?;
         let free = self.segments.iter().position(Range::is_empty);
@@ -43,11 +46,11 @@ impl Source {
         Some(number)
     }
 
-    /// Puts sequence `index` of `encoded` in the room of `number`.
+    /// Copies sequence `index` of `encoded` into the rows of `number`.
     ///
     /// # Errors
-    /// Where the two are not of the same length.
-    pub fn fill(&mut self, number: usize, encoded: &Source, index: usize) -> Result<()> {
+    /// Sequences of different lengths.
+    pub fn fill(&mut self, number: usize, encoded: &DecoderSource, index: usize) -> Result<()> {
         let (from, to) = (&encoded.segments[index], &self.segments[number]);
         if from.len() != to.len() {
             candle_core::bail!("{} rows for a source of {}", to.len(), from.len());
@@ -60,7 +63,7 @@ impl Source {
         Ok(())
     }
 
-    /// Frees the room of `number`.
+    /// Frees the rows of `number`.
     pub fn remove(&mut self, number: usize) {
         let rows = std::mem::take(&mut self.segments[number]);
         self.rows.give(rows);

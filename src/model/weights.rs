@@ -1,26 +1,28 @@
-//! Weights on their way from a checkpoint into the network: stored tensors as the bytes that lie in a file, and the loader that turns them into
-//! what the device wants, without a full copy in between.
+//! Loading of weights from a checkpoint into the network: stored tensors as bytes of a file, and
+//! the loader that converts them to the device's form without a full copy in between.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use crate::kernels::cpu::integer_weight::{Bits, IntegerWeight};
-use crate::kernels::cpu::packed_weight::{PackedWeight, Precision};
-use crate::kernels::gated_linear::{GatedWeight, interleaved, interleaved_width};
-use crate::kernels::linear::{Weight, WeightForm};
+use crate::kernels::cpu::Isa;
+use crate::kernels::cpu::packed_weight::Precision;
+use crate::kernels::cpu::product::Arithmetic;
+use crate::kernels::cpu::weight::CpuWeight;
+use crate::kernels::gated_linear::GatedWeight;
+use crate::kernels::linear::Weight;
+use crate::kernels::plan::{Role, WeightForm};
 use crate::number::NumberType;
 
-/// A tensor of a checkpoint: little-endian, row-major, mapped from the file and not copied (but for the rare tensor that a pickle
-/// stores transposed).
+/// A tensor of a checkpoint: little-endian, row-major, mapped from the file and not copied, except
+/// for the rare tensor that a pickle stores transposed.
 #[derive(Clone, Debug)]
 pub struct TensorView<'a> {
     /// The stored type.
     pub dtype: NumberType,
-    /// As in the file.
+    /// The stored shape.
     pub shape: Vec<usize>,
-    /// `shape.product() * dtype.size()` bytes, of any alignment.
+    /// `shape.product() * dtype.size()` bytes with any alignment.
     pub bytes: Cow<'a, [u8]>,
 }
 
@@ -35,7 +37,7 @@ impl TensorView<'_> {
         self.len() == 0
     }
 
-    /// The values widened to f32 one after the other; exact for every stored type.
+    /// The values, one after the other, converted exactly to f32.
     pub fn iter_f32(&self) -> impl ExactSizeIterator<Item = f32> + '_ {
         let dtype = self.dtype;
         self.bytes
@@ -43,12 +45,12 @@ impl TensorView<'_> {
             .map(move |chunk| dtype.read_one(chunk))
     }
 
-    /// All values widened to f32.
+    /// All values, converted to f32.
     pub fn to_f32_vec(&self) -> Vec<f32> {
         self.dtype.to_values(&self.bytes)
     }
 
-    /// Row `row` of a matrix, widened to f32.
+    /// Reads row `row` of a matrix, converted to f32.
     pub fn read_row(&self, row: usize, target: &mut [f32]) {
         let bytes = target.len() * self.dtype.size();
         let bytes = &self.bytes[row * bytes..][..bytes];
@@ -56,35 +58,36 @@ impl TensorView<'_> {
     }
 }
 
-/// Where named tensors come from: a checkpoint, or a model in training.
+/// A source of named tensors: a checkpoint, or a model in training.
 pub trait WeightSource: Sync {
-    /// The tensor of that Hugging Face name, which must have that shape.
+    /// The tensor with the Hugging Face name `name`, which must have the shape `shape`.
     ///
     /// # Errors
-    /// Where it is missing or of another shape; the message names it, both shapes and the way out.
+    /// A tensor that is missing or has another shape; the message names the tensor, both shapes and
+    /// what to do.
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<TensorView<'_>>;
 
-    /// Whether there is one of that name.
+    /// Whether a tensor of this name exists.
     fn has(&self, name: &str) -> bool;
 
-    /// Says that a tensor has been read and its pages need not stay in memory. It can be read again.
+    /// Marks a tensor as read: its pages need not stay in memory. The tensor can be read again.
     fn release(&self, _name: &str) {}
 
-    /// The variable of that name, f32, in a model that learns: gradients flow to it.
+    /// The f32 variable of this name in a model in training, for which gradients are computed.
     fn variable(&self, _name: &str) -> Option<&Tensor> {
         None
     }
 }
 
-/// Reads weights into the form that a device computes with.
+/// Loads weights in the form that a device computes with.
 pub struct Loader<'a> {
-    /// Where they come from.
+    /// The source of the weights.
     pub source: &'a dyn WeightSource,
-    /// Where they go.
+    /// The device that computes.
     pub device: &'a Device,
-    /// The type matrix products work in: f32 or bf16. Activations between them are f32 on a CPU.
+    /// The type of matrix products: f32 or bf16. On a CPU, activations between products are f32.
     pub dtype: DType,
-    /// How linear layers keep their weights.
+    /// The form of the weights of linear layers.
     pub weights: WeightForm,
 }
 
@@ -97,7 +100,7 @@ impl Loader<'_> {
         }
     }
 
-    /// The type of activations: f32 on a CPU, else that of the products.
+    /// The type of activations: f32 on a CPU, else the type of the products.
     pub fn activation_dtype(&self) -> DType {
         if self.device.is_cpu() {
             DType::F32
@@ -106,8 +109,8 @@ impl Loader<'_> {
         }
     }
 
-    /// The type in which keys and values are kept from step to step: on a CPU bf16 too where weights are rounded anyway, since a step's time is
-    /// that of reading them.
+    /// The type of cached keys and values. With int8 weights on a CPU the cache is bf16, because a
+    /// step's time is the time of reading the cache, and the weights are rounded anyway.
     pub fn cache_dtype(&self) -> DType {
         if self.device.is_cpu() && self.weights == WeightForm::Int8 {
             DType::BF16
@@ -116,34 +119,36 @@ impl Loader<'_> {
         }
     }
 
-    /// One linear layer made of the rows of several stored matrices `(n_i, k)`: their outputs lie side by side.
+    /// One linear layer from the rows of several stored matrices `(n_i, k)`, with their outputs
+    /// side by side.
     ///
     /// # Errors
-    /// Where a tensor is missing or misshapen.
+    /// A tensor that is missing or has another shape.
     pub fn linear(&self, parts: &[(&str, usize)], k: usize) -> Result<Weight> {
-        self.linear_in(self.weights, parts, k, false)
+        self.linear_of(Role::Ordinary, parts, k)
     }
 
-    /// As [`Loader::linear`], of outputs that are better than products in bf16 make them ([`Weight::precise`]).
+    /// As [`Loader::linear`], for queries, keys and values ([`Role::QueryKeyValue`]).
     ///
     /// # Errors
-    /// Where a tensor is missing or misshapen.
+    /// A tensor that is missing or has another shape.
     pub fn precise_linear(&self, parts: &[(&str, usize)], k: usize) -> Result<Weight> {
-        self.linear_in(self.weights, parts, k, true)
+        self.linear_of(Role::QueryKeyValue, parts, k)
     }
 
-    /// The layer that makes logits: small, and never in integers.
+    /// The layer that computes logits: small, and never in integers.
     ///
     /// # Errors
-    /// Where the tensor is missing or misshapen.
+    /// A tensor that is missing or has another shape.
     pub fn head(&self, name: &str, n: usize, k: usize) -> Result<Weight> {
-        self.linear_in(WeightForm::Full, &[(name, n)], k, false)
+        self.linear_of(Role::Head, &[(name, n)], k)
     }
 
-    /// Both input layers of a gated feed-forward block, `(d_ff, k)` each: the gates', and what they are multiplied with.
+    /// Both input layers of a gated feed-forward block, `(d_ff, k)` each: the gate, and the values
+    /// that the gate multiplies.
     ///
     /// # Errors
-    /// Where a tensor is missing or misshapen.
+    /// A tensor that is missing or has another shape.
     pub fn gated(&self, names: [&str; 2], d_ff: usize, k: usize) -> Result<GatedWeight> {
         let learns = names
             .iter()
@@ -154,37 +159,21 @@ impl Loader<'_> {
         }
         let [gates, ups] = names.map(|name| self.source.tensor(name, &[d_ff, k]));
         let views = [gates?, ups?];
-        let n = interleaved_width(d_ff);
-        let fill = |row, values: &mut [f32]| {
-            let (part, row) = interleaved(row);
-            if row < d_ff {
-                views[part].read_row(row, values);
-            } else {
-                values.fill(0.0);
-            }
-        };
-        let weight = match self.weights {
-            WeightForm::Full => {
-                let weight = PackedWeight::new(n, k, self.precision(), fill);
-                GatedWeight::Packed(Arc::new(weight), d_ff)
-            }
-            WeightForm::Int8 => {
-                GatedWeight::Integer(Arc::new(IntegerWeight::new(Bits::Eight, n, k, fill)), d_ff)
-            }
-        };
+        let arithmetic = self.arithmetic(Role::Ordinary);
+        let weight = GatedWeight::interleaved(arithmetic, d_ff, k, |layer, row, values| {
+            views[layer].read_row(row, values);
+        });
         for name in names {
             self.source.release(name);
         }
         Ok(weight)
     }
 
-    fn linear_in(
-        &self,
-        form: WeightForm,
-        parts: &[(&str, usize)],
-        k: usize,
-        is_precise: bool,
-    ) -> Result<Weight> {
+    fn arithmetic(&self, role: Role) -> Arithmetic {
+        Arithmetic::of(self.precision(), self.weights, role, Isa::current())
+    }
+
+    fn linear_of(&self, role: Role, parts: &[(&str, usize)], k: usize) -> Result<Weight> {
         if let Some(weight) = self.variables(parts, k)? {
             return Ok(if self.device.is_cpu() {
                 Weight::Trained(weight, self.precision())
@@ -206,19 +195,11 @@ impl Loader<'_> {
                 }
                 views[part].read_row(row, values);
             };
-            let weight = match form {
-                WeightForm::Full if is_precise => Weight::precise(self.precision(), n, k, fill),
-                WeightForm::Full => {
-                    Weight::Packed(Arc::new(PackedWeight::new(n, k, self.precision(), fill)))
-                }
-                WeightForm::Int8 => {
-                    Weight::Integer(Arc::new(IntegerWeight::new(Bits::Eight, n, k, fill)))
-                }
-            };
+            let weight = CpuWeight::new(self.arithmetic(role), n, k, fill);
             for (name, _) in parts {
                 self.source.release(name);
             }
-            return Ok(weight);
+            return Ok(Weight::Packed(weight));
         }
         let values = views
             .iter()
@@ -229,7 +210,7 @@ impl Loader<'_> {
         ))
     }
 
-    /// Variables of a model that learns, one below the other.
+    /// The variables of a model in training, stacked by rows.
     fn variables(&self, parts: &[(&str, usize)], k: usize) -> Result<Option<Tensor>> {
         let Some(found) = parts
             .iter()
@@ -248,10 +229,11 @@ impl Loader<'_> {
         }
     }
 
-    /// A tensor in the type of activations, its values rounded to the type of the products first.
+    /// A tensor in the type of activations, with values that are first rounded to the type of the
+    /// products.
     ///
     /// # Errors
-    /// Where it is missing or misshapen.
+    /// A tensor that is missing or has another shape.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         if let Some(variable) = self.source.variable(name) {
             return shaped(variable, shape)?.to_dtype(self.activation_dtype());
@@ -264,10 +246,11 @@ impl Loader<'_> {
             .to_device(self.device)
     }
 
-    /// A tensor in f32, whatever the products work in: norm weights and position biases on a CPU.
+    /// A tensor in f32, independent of the type of the products, for norm weights and position
+    /// biases.
     ///
     /// # Errors
-    /// Where it is missing or misshapen.
+    /// A tensor that is missing or has another shape.
     pub fn tensor_f32(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         if let Some(variable) = self.source.variable(name) {
             return shaped(variable, shape).cloned();

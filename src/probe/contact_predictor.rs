@@ -6,6 +6,7 @@ use super::features::{FeatureSource, Protein};
 use super::head::Head;
 use super::native::BySeparation;
 use super::outputs::contact_logits;
+use crate::inference::EncoderDecoder;
 use crate::inference::contacts::jacobian::{Jacobian, Outputs, from_hidden_states};
 use crate::inference::contacts::{PairMap, rounds};
 use crate::inference::masked::MaskedModel;
@@ -132,7 +133,10 @@ impl JacobianPredictor {
             )?);
         };
         let model = MaskedModel::new(
-            vec![(&self.encoder, decoder)],
+            EncoderDecoder {
+                encoder: &self.encoder,
+                decoder,
+            },
             tokenizer,
             self.prefix,
             Residues::standard(tokenizer)?,

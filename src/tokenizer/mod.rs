@@ -1,18 +1,22 @@
-//! Residues to token ids and back. The vocabulary is data, read from a checkpoint's `tokenizer.json` or `spiece.model`.
+//! Residues to token ids and back. The vocabulary is data, read from a checkpoint's
+//! `tokenizer.json` or `spiece.model`.
 //!
-//! The reference is SentencePiece's own segmentation of the raw string with the prefix in front (the slow `T5Tokenizer` of Hugging
-//! Face): `[prefix] + one id per residue + </s>`. A sequence of letters needs no search over segmentations, so the whole of it is a
-//! table of 26 entries. Hugging Face's fast tokenizers put a `▁` in front, which these vocabularies lack: it becomes an `<unk>` that
-//! changes every embedding. Ours never does that.
+//! The reference is SentencePiece's segmentation of the raw string with the prefix before it (the
+//! slow `T5Tokenizer` of Hugging Face): `[prefix] + one id per residue + </s>`. A sequence of
+//! letters needs no search over segmentations, so a table of 26 entries is enough. Hugging Face's
+//! fast tokenizers put a `▁` before the text, which these vocabularies lack: it becomes an `<unk>`
+//! that changes every embedding. This tokenizer never adds it.
 
 mod read;
 mod vocabulary;
 mod write;
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// The task prefix in front of a sequence.
+/// The task prefix before a sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
@@ -26,7 +30,7 @@ pub enum TaskPrefix {
 }
 
 impl TaskPrefix {
-    /// As written on the command line and in provenance: `none`, `nlu`, `s2s`.
+    /// The word on the command line and in metadata: `none`, `nlu`, `s2s`.
     pub fn as_str(self) -> &'static str {
         match self {
             TaskPrefix::None => "none",
@@ -35,7 +39,7 @@ impl TaskPrefix {
         }
     }
 
-    /// The piece in the vocabulary, if this prefix is a token.
+    /// The piece in the vocabulary; `None` for [`TaskPrefix::None`].
     fn piece(self) -> Option<&'static str> {
         match self {
             TaskPrefix::None => None,
@@ -45,15 +49,23 @@ impl TaskPrefix {
     }
 }
 
-/// What the model sees of one sequence.
+/// The tokens of one sequence, as the encoder reads them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Encoding {
     /// `[prefix] + one id per residue + </s>`.
     pub token_ids: Vec<u32>,
-    /// Position of the first residue: 1 with a prefix, else 0. Residues are `token_ids[first..token_ids.len() - 1]`.
+    /// Position of the first residue: 1 with a prefix, else 0.
     pub first_residue: usize,
-    /// Residues without an id of their own, given the id of `X`.
+    /// Number of residues without an id of their own, which got the id of `X`.
     pub replaced: usize,
+}
+
+impl Encoding {
+    /// The positions of the residues in [`Encoding::token_ids`].
+    pub fn residues(&self) -> Range<usize> {
+        // The last token is `</s>`.
+        self.first_residue..self.token_ids.len() - 1
+    }
 }
 
 /// Why a vocabulary could not be read or a sequence not be encoded.
@@ -70,16 +82,16 @@ pub enum TokenizerError {
     /// A piece that every T5 vocabulary has is missing.
     #[error("the vocabulary has no `{0}`; it is not the vocabulary of a T5")]
     MissingPiece(&'static str),
-    /// The prefix asked for is not in the vocabulary.
+    /// The vocabulary lacks the requested prefix.
     #[error(
         "the vocabulary has no `{piece}`, so `--prefix {prefix}` cannot be used with this model; its prefixes: {available}"
     )]
     NoPrefix {
-        /// The prefix asked for.
+        /// The requested prefix.
         prefix: &'static str,
-        /// Its piece.
+        /// The piece of the prefix.
         piece: &'static str,
-        /// What may be asked for instead.
+        /// The prefixes of the vocabulary.
         available: String,
     },
     /// A byte that is no letter.
@@ -89,7 +101,7 @@ pub enum TokenizerError {
     NotAResidue {
         /// The byte.
         byte: u8,
-        /// 1-based position in the sequence.
+        /// The position in the sequence, from 1.
         position: usize,
     },
     /// A residue without an id in a vocabulary that has no `X` to stand for it.
@@ -99,7 +111,7 @@ pub enum TokenizerError {
     NoUnknownResidue {
         /// The residue.
         byte: u8,
-        /// 1-based position in the sequence.
+        /// The position in the sequence, from 1.
         position: usize,
     },
 }
@@ -108,14 +120,14 @@ fn shown(byte: u8) -> String {
     format!("`{}`", byte.escape_ascii())
 }
 
-/// Where a vocabulary came from.
+/// The origin of a vocabulary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenizerKind {
     /// `tokenizer.json`.
     Json,
     /// `spiece.model`.
     SentencePiece,
-    /// Made by this crate.
+    /// A layout of this crate.
     Builtin,
 }
 
@@ -135,10 +147,11 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Token ids of one sequence: the prefix if any, one id per residue, `</s>`. Lower case (soft-masked) counts as upper case; a
-    /// letter without an id of its own (often `J`, `U`, `Z`, `O`, `B`) gets the id of `X` and is counted.
+    /// The token ids of one sequence: the prefix if any, one id per residue, `</s>`. Lower case
+    /// (soft-masked) counts as upper case. A letter without an id of its own (often `J`, `U`, `Z`,
+    /// `O`, `B`) gets the id of `X` and is counted.
     pub fn encode(&self, residues: &[u8], prefix: TaskPrefix) -> Result<Encoding, TokenizerError> {
-        let mut token_ids = Vec::with_capacity(residues.len() + 2);
+        let mut token_ids = Vec::with_capacity(Self::num_tokens(residues.len()));
         token_ids.extend(self.require_prefix(prefix)?);
         let first_residue = token_ids.len();
         let mut replaced = 0;
@@ -157,6 +170,12 @@ impl Tokenizer {
             first_residue,
             replaced,
         })
+    }
+
+    /// Tokens of a sequence of `residues` residues with a task prefix: the prefix, one token per
+    /// residue, `</s>`. Without a prefix the sequence has one token fewer.
+    pub fn num_tokens(residues: usize) -> usize {
+        residues + 2
     }
 
     fn require_prefix(&self, prefix: TaskPrefix) -> Result<Option<u32>, TokenizerError> {
@@ -192,14 +211,14 @@ impl Tokenizer {
             .ok_or(TokenizerError::NoUnknownResidue { byte, position })
     }
 
-    /// The id of a residue's own letter, of either case.
+    /// The id of a residue's letter, in either case.
     pub fn residue_id(&self, residue: u8) -> Option<u32> {
         let letter = residue.to_ascii_uppercase();
         let index = letter.is_ascii_uppercase().then(|| letter - b'A')?;
         self.residues[usize::from(index)]
     }
 
-    /// The upper-case letter that an id stands for, if it stands for a residue.
+    /// The upper-case letter of an id; `None` for an id that is not a residue.
     pub fn residue(&self, id: u32) -> Option<u8> {
         self.letters.get(id as usize).copied().flatten()
     }
@@ -209,7 +228,7 @@ impl Tokenizer {
         self.sentinels.get(k).copied()
     }
 
-    /// How many sentinels there are, counted from `<extra_id_0>` without a gap.
+    /// The number of sentinels, counted from `<extra_id_0>` without a gap.
     pub fn num_sentinels(&self) -> usize {
         self.sentinels.len()
     }
@@ -223,7 +242,7 @@ impl Tokenizer {
         }
     }
 
-    /// `[NLU]` where the vocabulary has it, else none.
+    /// `[NLU]` where the vocabulary has it, else no prefix.
     pub fn default_prefix(&self) -> TaskPrefix {
         match self.nlu {
             Some(_) => TaskPrefix::Nlu,
@@ -241,17 +260,17 @@ impl Tokenizer {
         self.pad
     }
 
-    /// The id of `<unk>`, which [`Tokenizer::encode`] never gives.
+    /// The id of `<unk>`, which [`Tokenizer::encode`] never returns.
     pub fn unk(&self) -> u32 {
         self.unk
     }
 
-    /// One more than the largest id. A model's embedding table may have more rows.
+    /// The largest id plus one. A model's embedding table may have more rows.
     pub fn vocab_size(&self) -> usize {
         self.pieces.len()
     }
 
-    /// The text of a token; empty for an id that the vocabulary leaves out.
+    /// The text of a token; empty for an unused id.
     pub fn piece(&self, id: u32) -> &str {
         self.pieces.get(id as usize).map_or("", String::as_str)
     }
@@ -261,7 +280,7 @@ impl Tokenizer {
         &self.pieces
     }
 
-    /// Where the vocabulary came from.
+    /// The origin of the vocabulary.
     pub fn kind(&self) -> TokenizerKind {
         self.kind
     }
@@ -320,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_it_cannot_say() {
+    fn sequences_outside_the_vocabulary_are_errors() {
         let v1 = Tokenizer::ankh_v1();
         let error = v1.encode(b"MK", TaskPrefix::Nlu).unwrap_err().to_string();
         assert!(

@@ -1,4 +1,5 @@
-//! Vocabularies from a checkpoint's files: Hugging Face's `tokenizer.json` and SentencePiece's `spiece.model`.
+//! Vocabularies from a checkpoint's files: Hugging Face's `tokenizer.json` and SentencePiece's
+//! `spiece.model`.
 
 use prost::Message;
 use serde::Deserialize;
@@ -7,10 +8,10 @@ use serde_json::Value;
 use super::vocabulary::sentinel_pieces;
 use super::{Tokenizer, TokenizerError, TokenizerKind};
 
-/// Ids beyond this are taken for a damaged file rather than for a vocabulary.
+/// The largest number of ids; a file with more is damaged.
 const MAX_ID: usize = 1 << 24;
 
-/// The two fields of `tokenizer.json` that say which id a piece has.
+/// The two fields of `tokenizer.json` that define the id of a piece.
 #[derive(Deserialize)]
 struct TokenizerJson {
     #[serde(default)]
@@ -29,14 +30,15 @@ struct Model {
     vocab: Value,
 }
 
-/// `sentencepiece_model.proto`, message `ModelProto`: only the pieces matter here.
+/// The message `ModelProto` of `sentencepiece_model.proto`, with the pieces only.
 #[derive(Clone, PartialEq, Message)]
 struct ModelProto {
     #[prost(message, repeated, tag = "1")]
     pieces: Vec<SentencePiece>,
 }
 
-/// `ModelProto.SentencePiece`; its score and type decide nothing where every residue is one piece.
+/// The message `ModelProto.SentencePiece`, without score and type, which have no effect where every
+/// residue is one piece.
 #[derive(Clone, PartialEq, Message)]
 struct SentencePiece {
     #[prost(string, optional, tag = "1")]
@@ -44,7 +46,8 @@ struct SentencePiece {
 }
 
 impl Tokenizer {
-    /// Reads the vocabulary of a `tokenizer.json`, whatever its model (Unigram's list, or a map from piece to id).
+    /// Reads the vocabulary of a `tokenizer.json` of any model: Unigram's list, or a map from piece
+    /// to id.
     pub fn from_tokenizer_json(bytes: &[u8]) -> Result<Self, TokenizerError> {
         let json: TokenizerJson = serde_json::from_slice(bytes)
             .map_err(|error| TokenizerError::Json(error.to_string()))?;
@@ -58,8 +61,9 @@ impl Tokenizer {
         Tokenizer::from_pieces(pieces, TokenizerKind::Json)
     }
 
-    /// Reads a SentencePiece model. T5 keeps its sentinels outside of it and numbers them after its pieces, `extra_ids` of them
-    /// (`tokenizer_config.json`), `<extra_id_0>` last; sentinels inside the model are found by name.
+    /// Reads a SentencePiece model. T5's sentinels are not in the model: `extra_ids` of them
+    /// (`tokenizer_config.json`) follow the pieces, `<extra_id_0>` last. Sentinels inside the model
+    /// are found by name.
     pub fn from_spiece(bytes: &[u8], extra_ids: usize) -> Result<Self, TokenizerError> {
         let model = ModelProto::decode(bytes)
             .map_err(|error| TokenizerError::SentencePiece(error.to_string()))?;

@@ -1,10 +1,12 @@
-//! Pieces to a [`Tokenizer`]: finding residues, sentinels and prefixes by name, and the layouts of our own checkpoints.
+//! From pieces to a [`Tokenizer`]: residues, sentinels and prefixes are found by name. And the
+//! vocabularies of this crate.
 
 use std::collections::HashMap;
 
 use super::{Tokenizer, TokenizerError, TokenizerKind};
 
-/// Ids 0 to 30 of Ankh3; ids 3, 5, 6 and 27 to 30 are not published and are settled here for checkpoints of our own.
+/// Ids 0 to 30 of Ankh3. Ids 3, 5, 6 and 27 to 30 are not published; they are chosen here for
+/// checkpoints of this crate.
 const ANKH3: [&str; 31] = [
     "<pad>", "</s>", "<unk>", "O", "[NLU]", "[S2S]", "[NLG]", "L", "A", "G", "S", "V", "E", "R",
     "T", "I", "D", "P", "K", "N", "F", "Q", "Y", "H", "M", "C", "W", "X", "U", "B", "Z",
@@ -19,8 +21,8 @@ const ANKH_V1: [&str; 28] = [
 const ANKH_V1_SENTINELS: usize = 116;
 
 impl Tokenizer {
-    /// The vocabulary of checkpoints made by this crate: Ankh3's published ids, and for the few unpublished ones our own choice. The
-    /// files of a released checkpoint always win over this.
+    /// The vocabulary of checkpoints made by this crate: Ankh3's published ids, and a choice for
+    /// the few unpublished ones. A released checkpoint always uses its own files.
     pub fn ankh3() -> Self {
         builtin(&ANKH3, ANKH3_SENTINELS)
     }
@@ -30,7 +32,7 @@ impl Tokenizer {
         builtin(&ANKH_V1, ANKH_V1_SENTINELS)
     }
 
-    /// A tokenizer from its pieces in the order of their ids; an empty piece is an id without meaning.
+    /// A tokenizer from its pieces in the order of their ids; an empty piece is an unused id.
     pub(super) fn from_pieces(
         pieces: Vec<String>,
         kind: TokenizerKind,
@@ -63,7 +65,7 @@ impl Tokenizer {
     }
 }
 
-/// `<extra_id_{n - 1}>` … `<extra_id_0>`: T5 appends its sentinels in falling order.
+/// `<extra_id_{n - 1}>` … `<extra_id_0>`: T5 appends its sentinels in descending order.
 pub(super) fn sentinel_pieces(count: usize) -> impl Iterator<Item = String> {
     (0..count).rev().map(|k| format!("<extra_id_{k}>"))
 }
@@ -80,14 +82,15 @@ fn ids_by_piece(pieces: &[String]) -> HashMap<&str, u32> {
         .iter()
         .enumerate()
         .filter(|(_, piece)| !piece.is_empty());
-    // SentencePiece looks a piece up by its first id where a table repeats it.
+    // Where a table repeats a piece, SentencePiece uses its first id.
     named
         .rev()
         .map(|(id, piece)| (piece.as_str(), id as u32))
         .collect()
 }
 
-/// A piece as such, or as a word of its own (`▁A`): `ProtT5` was trained on residues separated by blanks.
+/// The id of a piece, or of the piece as a word (`▁A`): `ProtT5` was trained on residues separated
+/// by blanks.
 fn word(ids: &HashMap<&str, u32>, piece: &str) -> Option<u32> {
     let spaced = format!("\u{2581}{piece}");
     ids.get(piece).or_else(|| ids.get(spaced.as_str())).copied()

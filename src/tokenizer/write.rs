@@ -1,15 +1,17 @@
-//! Vocabularies to the files that Hugging Face's `AutoTokenizer` loads (transformers 4 and 5), giving the ids of [`Tokenizer::encode`].
+//! Vocabularies as the files that Hugging Face's `AutoTokenizer` loads (transformers 4 and 5), with
+//! the ids of [`Tokenizer::encode`].
 //!
-//! The class written is the generic `PreTrainedTokenizerFast`, because `T5Tokenizer` of transformers 5 replaces whatever
-//! `tokenizer.json` says by a pre-tokenizer that puts `▁` in front of every text. Letters without an id of their own are rewritten to
-//! `X` by the normalizer, as our own table does.
+//! The class is the generic `PreTrainedTokenizerFast`, because `T5Tokenizer` of transformers 5
+//! replaces the pre-tokenizer of `tokenizer.json` by one that puts `▁` before every text. The
+//! normalizer rewrites letters without an id of their own to `X`, as [`Tokenizer::encode`] does.
 
 use serde_json::{Value, json};
 
 use super::{TaskPrefix, Tokenizer};
 
 impl Tokenizer {
-    /// `tokenizer.json`. For vocabularies whose residues are bare letters, as all of Ankh's are.
+    /// The content of `tokenizer.json`, for vocabularies whose residues are bare letters, as in all
+    /// Ankh models.
     pub fn to_tokenizer_json(&self) -> Vec<u8> {
         let eos = self.piece(self.eos);
         let end = json!({"SpecialToken": {"id": eos, "type_id": 0}});
@@ -37,7 +39,7 @@ impl Tokenizer {
         }))
     }
 
-    /// `tokenizer_config.json`.
+    /// The content of `tokenizer_config.json`.
     pub fn to_tokenizer_config(&self) -> Vec<u8> {
         pretty(&json!({
             "tokenizer_class": "PreTrainedTokenizerFast",
@@ -51,7 +53,7 @@ impl Tokenizer {
         }))
     }
 
-    /// `special_tokens_map.json`.
+    /// The content of `special_tokens_map.json`.
     pub fn to_special_tokens_map(&self) -> Vec<u8> {
         pretty(&json!({
             "pad_token": self.piece(self.pad),
@@ -65,7 +67,8 @@ impl Tokenizer {
         self.sentinels.iter().map(|id| self.piece(*id)).collect()
     }
 
-    /// Pieces of several letters must be found before the text is split. Prefixes are ordinary pieces, not special ones.
+    /// Pieces of several letters must be found before the text is split. Prefixes are ordinary
+    /// pieces, not special ones.
     fn added_tokens(&self) -> Vec<Value> {
         let prefixes = [TaskPrefix::Nlu, TaskPrefix::S2s].map(|prefix| self.prefix_id(prefix));
         let ordinary = prefixes.into_iter().flatten().map(|id| (id, false));

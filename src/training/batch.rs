@@ -1,28 +1,29 @@
-//! Sequences to packed batches: cropping, corrupting, packing up to a budget of tokens. Nothing is padded.
+//! From sequences to packed batches: cropping, corrupting, packing up to a budget of tokens,
+//! without padding.
 
 use rand::{Rng, RngExt};
 
-use super::objective::{Example, Mixture, Task, example};
-use super::order::Order;
+use super::objective::{Mixture, Objective, TrainingExample, example};
+use super::order::SequenceOrder;
 use crate::model::{Config, Packed};
 use crate::tokenizer::Tokenizer;
 
-/// Examples in the form that the network takes.
+/// Packed training examples.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
     /// Encoder input.
     pub source: Packed,
     /// Decoder input: labels shifted right behind the start token.
     pub target: Packed,
-    /// What each position of the target must say.
+    /// The expected output at each position of the target.
     pub labels: Vec<u32>,
-    /// What each segment is.
-    pub tasks: Vec<Task>,
+    /// The objective of each segment.
+    pub tasks: Vec<Objective>,
 }
 
 impl Batch {
     /// Packs examples.
-    pub fn new(examples: &[Example], config: &Config) -> Self {
+    pub fn new(examples: &[TrainingExample], config: &Config) -> Self {
         let shifted: Vec<Vec<u32>> = examples
             .iter()
             .map(|example| {
@@ -41,41 +42,42 @@ impl Batch {
         }
     }
 
-    /// Tokens of both sides.
+    /// Tokens of encoder and decoder together.
     pub fn tokens(&self) -> usize {
         self.source.token_ids.len() + self.labels.len()
     }
 }
 
-/// How examples are made of sequences.
+/// Makes training examples from sequences.
 #[derive(Clone, Debug)]
-pub struct Maker<'a> {
-    /// Which objectives.
+pub struct ExampleMaker<'a> {
+    /// The objectives.
     pub mixture: &'a Mixture,
-    /// Their tokens.
+    /// The vocabulary.
     pub tokenizer: &'a Tokenizer,
     /// Longer sequences are cropped to this many residues.
     pub max_residues: usize,
 }
 
-impl Maker<'_> {
-    /// The example of one sequence, given as residue tokens.
-    pub fn example(&self, residues: &[u32], rng: &mut impl Rng) -> Example {
+impl ExampleMaker<'_> {
+    /// The example from one sequence of residue tokens.
+    pub fn example(&self, residues: &[u32], rng: &mut impl Rng) -> TrainingExample {
         let residues = crop(residues, self.max_residues, rng);
         let task = self.mixture.pick(residues.len(), rng);
         example(residues, task, self.mixture, self.tokenizer, rng)
     }
 
-    /// The examples of the next batch: as many as fit into `max_tokens` of both sides together, at least one. `residues` reads a sequence's tokens.
+    /// The examples of the next batch: as many as fit into `max_tokens` of encoder and decoder
+    /// together, at least one. `residues` reads the tokens of a sequence.
     ///
     /// # Errors
-    /// What `residues` meets.
+    /// The errors of `residues`.
     pub fn next<E>(
         &self,
-        order: &mut Order,
+        order: &mut SequenceOrder,
         max_tokens: usize,
         mut residues: impl FnMut(usize) -> Result<Vec<u32>, E>,
-    ) -> Result<Vec<Example>, E> {
+    ) -> Result<Vec<TrainingExample>, E> {
         let (mut examples, mut tokens) = (Vec::new(), 0);
         loop {
             let (number, mut rng) = order.peek();
@@ -90,7 +92,7 @@ impl Maker<'_> {
     }
 }
 
-/// A window of at most `limit`, every one equally likely.
+/// A window of at most `limit` tokens; every window is equally likely.
 fn crop<'a>(residues: &'a [u32], limit: usize, rng: &mut impl Rng) -> &'a [u32] {
     let spare = residues.len().saturating_sub(limit);
     let first = rng.random_range(0..=spare);
@@ -129,13 +131,13 @@ mod tests {
     #[test]
     fn batches_fill_the_budget_and_lose_nothing() {
         let (tokenizer, mixture) = (Tokenizer::ankh3(), Mixture::default());
-        let maker = Maker {
+        let maker = ExampleMaker {
             mixture: &mixture,
             tokenizer: &tokenizer,
             max_residues: 50,
         };
         let lengths = [5, 50, 200, 1, 2, 30, 12];
-        let mut order = Order::new(lengths.len(), 1, Position::default());
+        let mut order = SequenceOrder::new(lengths.len(), 1, Position::default());
         let mut examples = 0;
         for _ in 0..50 {
             let batch = maker
@@ -143,7 +145,7 @@ mod tests {
                     Ok::<_, Infallible>(vec![7; lengths[i]])
                 })
                 .unwrap();
-            let tokens: usize = batch.iter().map(Example::tokens).sum();
+            let tokens: usize = batch.iter().map(TrainingExample::tokens).sum();
             assert!(tokens <= 120 && tokens > 20, "{tokens}");
             examples += batch.len();
         }
@@ -152,7 +154,7 @@ mod tests {
             position.epoch as usize * lengths.len() + position.seen,
             examples
         );
-        // A budget below any example still moves on.
+        // A budget below the length of any example still advances.
         assert_eq!(
             maker
                 .next(&mut order, 1, |_| Ok::<_, Infallible>(vec![7; 9]))
@@ -172,15 +174,15 @@ mod tests {
             .unwrap()
         };
         let examples = [
-            Example {
+            TrainingExample {
                 source: vec![4, 8, 1],
                 labels: vec![5, 6, 1],
-                task: Task::Completion,
+                task: Objective::Completion,
             },
-            Example {
+            TrainingExample {
                 source: vec![4, 1],
                 labels: vec![7, 1],
-                task: Task::Masking(0.2),
+                task: Objective::Masking(0.2),
             },
         ];
         let batch = Batch::new(&examples, &config);

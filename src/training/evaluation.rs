@@ -1,11 +1,13 @@
-//! What a model has learnt, on held-out sequences: for each task the mean loss of a label, and over residues alone (sentinels and `</s>` are easy)
-//! perplexity `exp(mean loss)` and the share of residues that are the most likely token. The same examples at every evaluation.
+//! The quality of a model on held-out sequences, for each objective: the mean loss per label; and
+//! over residues alone, because sentinels and `</s>` are easy, the perplexity `exp(mean loss)` and
+//! the share of residues that the model predicts as the most likely token. Every evaluation uses
+//! the same examples.
 
 use candle_core::Result;
 use serde::Serialize;
 
 use super::batch::Batch;
-use super::objective::{Example, Mixture, Task, example};
+use super::objective::{Mixture, Objective, TrainingExample, example};
 use super::order::{Purpose, stream};
 use super::step::Network;
 use super::variables::Variables;
@@ -15,33 +17,33 @@ use crate::tokenizer::Tokenizer;
 /// The seed of held-out examples: the same in every run, so that runs can be compared.
 const SEED: u64 = 0x616e_6b68;
 
-/// Figures of one task.
+/// The results of one objective.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Figures {
-    /// The task.
+    /// The objective in words.
     pub task: String,
-    /// Mean loss of a label.
+    /// Mean loss per label.
     pub loss: f64,
-    /// Mean loss of a residue.
+    /// Mean loss per residue.
     pub residue_loss: f64,
     /// `exp(residue_loss)`.
     pub residue_perplexity: f64,
-    /// Share of residues guessed.
+    /// Share of residues that are predicted correctly.
     pub residue_accuracy: f64,
-    /// Residues judged.
+    /// Number of evaluated residues.
     pub residues: usize,
 }
 
-/// The examples of one task, one of each sequence that is long enough.
+/// The examples of one objective, one per sequence that is long enough.
 pub fn examples(
     sequences: &[Vec<u32>],
-    task: Task,
+    task: Objective,
     mixture: &Mixture,
     tokenizer: &Tokenizer,
-) -> Vec<Example> {
+) -> Vec<TrainingExample> {
     let numbered = sequences.iter().enumerate();
     let long_enough =
-        numbered.filter(|(_, tokens)| tokens.len() > usize::from(task == Task::Completion));
+        numbered.filter(|(_, tokens)| tokens.len() > usize::from(task == Objective::Completion));
     long_enough
         .map(|(number, tokens)| {
             let mut rng = stream(SEED, 0, Purpose::Sequence(number as u32));
@@ -50,18 +52,18 @@ pub fn examples(
         .collect()
 }
 
-/// Judges the weights on the examples of one task, in batches of up to `max_tokens`.
+/// Evaluates the weights on the examples of one objective, in batches of up to `max_tokens` tokens.
 ///
 /// # Errors
-/// Where the weights do not fit the network.
+/// Weights that do not fit the network.
 pub fn evaluate(
     network: &Network<'_>,
     variables: &Variables,
-    examples: &[Example],
+    examples: &[TrainingExample],
     tokenizer: &Tokenizer,
     max_tokens: usize,
 ) -> Result<Figures> {
-    let lengths: Vec<usize> = examples.iter().map(Example::tokens).collect();
+    let lengths: Vec<usize> = examples.iter().map(TrainingExample::tokens).collect();
     let (mut loss, mut labels) = (0.0, 0usize);
     let (mut residue_loss, mut residues, mut right) = (0.0, 0usize, 0usize);
     for range in by_token_budget(&lengths, max_tokens) {

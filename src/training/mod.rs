@@ -1,9 +1,19 @@
-//! How a model is made: joint training on masked language modelling and sequence completion, after the paper (arXiv 2505.20052).
+//! Pretraining: joint training on masked language modelling and sequence completion, after the
+//! paper (arXiv 2505.20052).
 //!
-//! A [`recipe`] says what is done; [`presets`] come with the tool. [`order`] shuffles sequences, [`objective`] makes examples of them, [`batch`] packs
-//! examples; [`step`] is the loss of a batch and its gradients: on a CPU by `backprop`, a backward pass that is written down, elsewhere by candle's tape
-//! ([`recompute`]: in less memory). [`optimizer`] and [`schedule`] move the weights, [`trainer`] holds the state of a run, [`evaluation`] measures it. Pure
-//! but for the weights: reading sequences and saving checkpoints is the caller's.
+//! | file | does |
+//! |---|---|
+//! | [`recipe`], [`presets`] | the settings of a run, and those that come with the tool |
+//! | [`order`] | shuffles sequences |
+//! | [`objective`] | makes training examples from sequences |
+//! | [`batch`] | packs examples |
+//! | [`step`] | the loss of a batch and its gradients: on a CPU by `backprop`, elsewhere by candle's tape |
+//! | [`recompute`] | the tape in less memory |
+//! | [`optimizer`], [`schedule`] | move the weights |
+//! | [`trainer`] | the state of a run |
+//! | [`evaluation`] | the quality of the weights on held-out sequences |
+//!
+//! Reading sequences and saving checkpoints is the caller's task.
 
 mod backprop;
 pub mod batch;

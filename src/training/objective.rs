@@ -1,9 +1,12 @@
 //! The two objectives of Ankh3 as pure functions on token ids.
 //!
-//! - **Masking**, `[NLU]`: every masked residue is replaced by its own sentinel, in order; the target repeats each sentinel with the residue behind it:
-//!   `M K A Y` → `M <extra_id_0> A <extra_id_1>`, target `<extra_id_0> K <extra_id_1> Y </s>`. Longer spans are an option. T5's own routine never masks the
-//!   first position and always ends in noise; here every position is masked equally often.
-//! - **Completion**, `[S2S]`: the encoder reads the first part of a sequence, the target is the rest.
+//! - **Masking**, `[NLU]`: every masked residue is replaced by a sentinel of its own, in order; the
+//!   target repeats each sentinel, followed by the residue: `M K A Y` →
+//!   `M <extra_id_0> A <extra_id_1>`, target `<extra_id_0> K <extra_id_1> Y </s>`. Longer spans are
+//!   an option. T5's own routine never masks the first position and always ends with a masked span;
+//!   here every position is masked equally often.
+//! - **Completion**, `[S2S]`: the encoder reads the first part of a sequence, the target is the
+//!   rest.
 
 use std::ops::Range;
 
@@ -12,17 +15,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::tokenizer::{TaskPrefix, Tokenizer};
 
-/// Where a sequence is cut for completion.
+/// The position where a sequence is cut for completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Split {
     /// In the middle.
     Half,
-    /// Anywhere between 20 % and 80 % of it, each place equally likely.
+    /// Between 20 % and 80 % of the sequence, each position equally likely.
     Random,
 }
 
-/// Which objectives, and how often.
+/// The objectives of a run and their weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Mixture {
@@ -30,11 +33,11 @@ pub struct Mixture {
     pub masking: f64,
     /// Weight of completion.
     pub completion: f64,
-    /// Masking probabilities, each equally often.
+    /// Masking probabilities, each used equally often.
     pub probabilities: Vec<f64>,
-    /// Mean number of neighbouring residues behind one sentinel; 1 is the paper's.
+    /// Mean number of adjacent residues per sentinel; 1 in the paper.
     pub span: usize,
-    /// Where sequences are cut for completion.
+    /// The position where sequences are cut for completion.
     pub split: Split,
 }
 
@@ -50,84 +53,85 @@ impl Default for Mixture {
     }
 }
 
-/// What is made of one sequence.
+/// The objective of one training example.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Task {
+pub enum Objective {
     /// Masking with this probability.
     Masking(f64),
     /// Completion.
     Completion,
 }
 
-impl std::fmt::Display for Task {
+impl std::fmt::Display for Objective {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Task::Masking(probability) => write!(f, "masking {probability}"),
-            Task::Completion => f.write_str("completion"),
+            Objective::Masking(probability) => write!(f, "masking {probability}"),
+            Objective::Completion => f.write_str("completion"),
         }
     }
 }
 
 impl Mixture {
-    /// Every task that occurs.
-    pub fn tasks(&self) -> Vec<Task> {
-        let occurs = |task: &Task| match task {
-            Task::Masking(_) => self.masking > 0.0,
-            Task::Completion => self.completion > 0.0,
+    /// Every objective with a weight above 0.
+    pub fn tasks(&self) -> Vec<Objective> {
+        let occurs = |task: &Objective| match task {
+            Objective::Masking(_) => self.masking > 0.0,
+            Objective::Completion => self.completion > 0.0,
         };
         self.all_tasks().into_iter().filter(occurs).collect()
     }
 
-    /// Every task, also those of weight 0.
-    pub fn all_tasks(&self) -> Vec<Task> {
-        let masking = self.probabilities.iter().map(|p| Task::Masking(*p));
-        masking.chain([Task::Completion]).collect()
+    /// Every objective, including those of weight 0.
+    pub fn all_tasks(&self) -> Vec<Objective> {
+        let masking = self.probabilities.iter().map(|p| Objective::Masking(*p));
+        masking.chain([Objective::Completion]).collect()
     }
 
-    /// Draws the task of one sequence. A single residue cannot be cut: it is masked.
-    pub fn pick(&self, length: usize, rng: &mut impl Rng) -> Task {
+    /// Draws the objective of one sequence. A single residue cannot be cut and is masked.
+    pub fn pick(&self, length: usize, rng: &mut impl Rng) -> Objective {
         let share = self.masking / (self.masking + self.completion);
-        // Both numbers are drawn always, so that a weight of 0 changes no other draw.
+        // Both numbers are always drawn, so that a weight of 0 changes no other draw.
         let (which, probability) = (
             rng.random::<f64>(),
             rng.random_range(0..self.probabilities.len()),
         );
         if length < 2 || which < share {
-            Task::Masking(self.probabilities[probability])
+            Objective::Masking(self.probabilities[probability])
         } else {
-            Task::Completion
+            Objective::Completion
         }
     }
 }
 
-/// What the encoder reads and what the decoder must write.
+/// The encoder's input and the decoder's expected output.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Example {
+pub struct TrainingExample {
     /// Encoder input: prefix, tokens, `</s>`.
     pub source: Vec<u32>,
-    /// Decoder output: tokens, `</s>`. Its input is this, shifted right behind the start token.
+    /// Decoder output: tokens, `</s>`. The decoder's input is the start token and the labels
+    /// without the last.
     pub labels: Vec<u32>,
-    /// What was made.
-    pub task: Task,
+    /// The objective.
+    pub task: Objective,
 }
 
-impl Example {
-    /// Tokens of both sides.
+impl TrainingExample {
+    /// Tokens of encoder and decoder together.
     pub fn tokens(&self) -> usize {
         self.source.len() + self.labels.len()
     }
 }
 
-/// Makes an example of residue tokens (no prefix, no `</s>`).
+/// Makes an example from residue tokens without prefix and `</s>`.
 pub fn example(
     residues: &[u32],
-    task: Task,
+    task: Objective,
     mixture: &Mixture,
     tokenizer: &Tokenizer,
     rng: &mut impl Rng,
-) -> Example {
+) -> TrainingExample {
     let (prefix, body, mut labels) = match task {
-        Task::Masking(probability) => {
+        Objective::Masking(probability) => {
             let sentinels = tokenizer.num_sentinels();
             let spans = masked_spans(residues.len(), probability, mixture.span, sentinels, rng);
             let (source, labels) = mask(residues, &spans, |k| {
@@ -135,7 +139,7 @@ pub fn example(
             });
             (TaskPrefix::Nlu, source, labels)
         }
-        Task::Completion => {
+        Objective::Completion => {
             let cut = cut_at(residues.len(), mixture.split, rng);
             let (first, rest) = residues.split_at(cut);
             (TaskPrefix::S2s, first.to_vec(), rest.to_vec())
@@ -145,15 +149,16 @@ pub fn example(
     source.extend(body);
     source.push(tokenizer.eos());
     labels.push(tokenizer.eos());
-    Example {
+    TrainingExample {
         source,
         labels,
         task,
     }
 }
 
-/// Spans that are masked in a sequence of `length` tokens: in order, apart from each other where `span > 1`, at least one, at most `max_spans`. Each
-/// position is masked with the same chance: `probability`, but for these limits.
+/// The masked spans of a sequence of `length` tokens: ascending, not adjacent where `span > 1`, at
+/// least one, at most `max_spans`. Except for these limits each position is masked with the same
+/// probability, `probability`.
 pub fn masked_spans(
     length: usize,
     probability: f64,
@@ -175,7 +180,8 @@ pub fn masked_spans(
         let first = rng.random_range(0..=length - count);
         return std::iter::once(first..first + count).collect();
     }
-    // On a ring: masked runs and gaps between them, turned by a random angle. A run across the end becomes two spans.
+    // Masked runs and gaps lie on a ring that is turned by a random angle. A run across the end
+    // becomes two spans.
     let runs = (count.div_ceil(span))
         .min(length - count)
         .min(max_spans - 1);
@@ -204,7 +210,7 @@ fn choose(count: usize, length: usize, rng: &mut impl Rng) -> Vec<usize> {
     chosen
 }
 
-/// `total` as a sum of `parts` numbers of at least 1, every one equally likely.
+/// `total` as a sum of `parts` numbers of at least 1; every sum is equally likely.
 fn compose(total: usize, parts: usize, rng: &mut impl Rng) -> Vec<usize> {
     let cuts = choose(parts - 1, total - 1, rng)
         .into_iter()
@@ -226,7 +232,8 @@ fn runs_of(is_masked: &[bool]) -> Vec<Range<usize>> {
     spans
 }
 
-/// Source and target of a masked sequence: sentinel `k` stands for span `k` in the source and in front of it in the target.
+/// Source and target of a masked sequence: sentinel `k` replaces span `k` in the source and
+/// precedes it in the target.
 pub fn mask(
     tokens: &[u32],
     spans: &[Range<usize>],
@@ -244,7 +251,8 @@ pub fn mask(
     (source, target)
 }
 
-/// Tokens that the encoder reads for completion; at least one is left on either side (of two or more).
+/// The number of tokens that the encoder reads for completion; of two or more tokens at least one
+/// remains on either side.
 pub fn cut_at(length: usize, split: Split, rng: &mut impl Rng) -> usize {
     match split {
         Split::Half => length / 2,
@@ -429,18 +437,19 @@ mod tests {
             ..Mixture::default()
         };
         let mut rng = rng(5);
-        let tasks: Vec<Task> = (0..40_000).map(|_| mixture.pick(100, &mut rng)).collect();
-        let share =
-            |wanted: Task| tasks.iter().filter(|task| **task == wanted).count() as f64 / 40_000.0;
-        assert!((share(Task::Completion) - 0.25).abs() < 0.01);
+        let tasks: Vec<Objective> = (0..40_000).map(|_| mixture.pick(100, &mut rng)).collect();
+        let share = |wanted: Objective| {
+            tasks.iter().filter(|task| **task == wanted).count() as f64 / 40_000.0
+        };
+        assert!((share(Objective::Completion) - 0.25).abs() < 0.01);
         for probability in [0.15, 0.2, 0.3] {
             assert!(
-                (share(Task::Masking(probability)) - 0.25).abs() < 0.01,
+                (share(Objective::Masking(probability)) - 0.25).abs() < 0.01,
                 "{probability}"
             );
         }
         assert_eq!(mixture.tasks().len(), 4);
-        assert!(matches!(mixture.pick(1, &mut rng), Task::Masking(_)));
+        assert!(matches!(mixture.pick(1, &mut rng), Objective::Masking(_)));
     }
 
     #[test]
@@ -455,12 +464,18 @@ mod tests {
             split: Split::Half,
             ..Mixture::default()
         };
-        let done = example(tokens, Task::Completion, &mixture, &tokenizer, &mut rng(6));
+        let done = example(
+            tokens,
+            Objective::Completion,
+            &mixture,
+            &tokenizer,
+            &mut rng(6),
+        );
         assert_eq!(done.source, [&[5], &tokens[..6], &[1]].concat());
         assert_eq!(done.labels, [&tokens[6..], &[1]].concat());
         let masked = example(
             tokens,
-            Task::Masking(0.5),
+            Objective::Masking(0.5),
             &mixture,
             &tokenizer,
             &mut rng(6),

@@ -1,30 +1,34 @@
-//! How gradients move weights: AdamW and Adafactor over f32 master weights.
+//! The optimizers AdamW and Adafactor over f32 master weights.
 //!
-//! - **AdamW** (arXiv 1711.05101) with the update multiplied by the weight's root mean square, at least 1e-3: without it AdamW diverges on T5 (nanoT5,
-//!   arXiv 2309.02373, its `AdamWScale`).
-//! - **Adafactor** (arXiv 1804.04235, algorithm 4) as T5 was trained: second moments of matrices as row and column means, decay `1 − t^-0.8`, updates
-//!   clipped at a root mean square of 1, steps relative to that of the weight. Equals Hugging Face's `Adafactor(relative_step=False)`.
+//! - **AdamW** (arXiv 1711.05101) with the update multiplied by the weight's root mean square, at
+//!   least 1e-3: without this factor AdamW diverges on T5 (`AdamWScale` of nanoT5, arXiv
+//!   2309.02373).
+//! - **Adafactor** (arXiv 1804.04235, algorithm 4) as T5 was trained: second moments of matrices as
+//!   row and column means, decay `1 − t^-0.8`, updates clipped at a root mean square of 1, steps
+//!   relative to the root mean square of the weight. Equals Hugging Face's
+//!   `Adafactor(relative_step=False)`.
 //!
-//! Sums are made in chunks of a fixed size, added in order: they do not depend on threads.
+//! Sums are computed in chunks of a fixed size and added in order, so they do not depend on the
+//! number of threads.
 
 use std::collections::BTreeMap;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::step::Gradients;
-use super::variables::{Parameter, Parameters};
+use super::step::WeightGradients;
+use super::variables::{ModelParameters, Parameter};
 
-/// Values in a partial sum.
+/// Values per partial sum.
 const CHUNK: usize = 1 << 14;
-/// The least root mean square that a weight counts with.
+/// The lower bound of a weight's root mean square.
 const LEAST_RMS: f64 = 1e-3;
 
-/// Which rule.
+/// The optimizer's rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
-    /// AdamW, scaled by the weight's size unless told otherwise.
+pub enum OptimizerKind {
+    /// AdamW, by default scaled by the weight's root mean square.
     AdamW,
     /// Adafactor.
     Adafactor,
@@ -33,10 +37,10 @@ pub enum Kind {
 /// The optimizer's settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Settings {
-    /// Which rule.
-    pub kind: Kind,
-    /// The learning rate at its peak.
+pub struct OptimizerSettings {
+    /// The rule.
+    pub kind: OptimizerKind,
+    /// The peak learning rate.
     pub learning_rate: f64,
     /// Decay of AdamW's first moment.
     pub beta1: f64,
@@ -48,14 +52,14 @@ pub struct Settings {
     pub weight_decay: f64,
     /// Whether AdamW's updates are scaled by the weight's root mean square.
     pub scale_by_rms: bool,
-    /// Gradients are scaled down to this norm; 0: never.
+    /// Gradients are scaled down to this norm; 0 disables clipping.
     pub clip_norm: f64,
 }
 
-impl Default for Settings {
+impl Default for OptimizerSettings {
     fn default() -> Self {
         Self {
-            kind: Kind::AdamW,
+            kind: OptimizerKind::AdamW,
             learning_rate: 0.01,
             beta1: 0.9,
             beta2: 0.99,
@@ -67,10 +71,11 @@ impl Default for Settings {
     }
 }
 
-/// What the optimizer remembers of each weight: AdamW two moments; Adafactor row and column means of a matrix, or one second moment.
+/// The moments of each weight: two of AdamW; of Adafactor row and column means of a matrix, or one
+/// second moment.
 pub type Moments = BTreeMap<String, Vec<Vec<f32>>>;
 
-/// The sum of `f` over all values, in one order whatever the threads.
+/// The sum of `f` over all values, in an order that does not depend on the number of threads.
 fn sum(values: &[f32], f: impl Fn(f64) -> f64 + Sync) -> f64 {
     let partial: Vec<f64> = values
         .par_chunks(CHUNK)
@@ -79,7 +84,7 @@ fn sum(values: &[f32], f: impl Fn(f64) -> f64 + Sync) -> f64 {
     partial.iter().sum()
 }
 
-/// Eight sums side by side, so that none waits for the one before.
+/// Eight independent sums, so that no addition waits for the one before.
 fn chunk_sum(chunk: &[f32], f: impl Fn(f64) -> f64) -> f64 {
     let (eights, rest) = chunk.as_chunks::<8>();
     let mut sums = [0.0; 8];
@@ -97,7 +102,7 @@ fn rms(values: &[f32]) -> f64 {
 }
 
 /// The norm of all gradients together.
-pub fn global_norm(gradients: &Gradients) -> f64 {
+pub fn global_norm(gradients: &WeightGradients) -> f64 {
     let squares = gradients.values().map(|values| sum(values, |g| g * g));
     squares.sum::<f64>().sqrt()
 }
@@ -105,25 +110,30 @@ pub fn global_norm(gradients: &Gradients) -> f64 {
 /// One step of an optimizer.
 #[derive(Clone, Copy, Debug)]
 pub struct Update<'a> {
-    /// How.
-    pub settings: &'a Settings,
+    /// The optimizer's settings.
+    pub settings: &'a OptimizerSettings,
     /// The learning rate of this step.
     pub rate: f64,
-    /// Number of the step, the first is 1.
+    /// The number of the step; the first step is 1.
     pub step: u64,
-    /// What gradients are multiplied by before they are used.
+    /// The factor of all gradients.
     pub scale: f64,
 }
 
 impl Update<'_> {
     /// Moves every weight.
-    pub fn apply(&self, parameters: &mut Parameters, gradients: &Gradients, moments: &mut Moments) {
+    pub fn apply(
+        &self,
+        parameters: &mut ModelParameters,
+        gradients: &WeightGradients,
+        moments: &mut Moments,
+    ) {
         for (name, parameter) in parameters {
             let moments = moments.entry(name.clone()).or_default();
             self.decay(parameter);
             match self.settings.kind {
-                Kind::AdamW => self.adamw(parameter, &gradients[name], moments),
-                Kind::Adafactor => self.adafactor(parameter, &gradients[name], moments),
+                OptimizerKind::AdamW => self.adamw(parameter, &gradients[name], moments),
+                OptimizerKind::Adafactor => self.adafactor(parameter, &gradients[name], moments),
             }
         }
     }
@@ -139,7 +149,7 @@ impl Update<'_> {
     }
 
     fn adamw(&self, parameter: &mut Parameter, gradient: &[f32], moments: &mut Vec<Vec<f32>>) {
-        let Settings {
+        let OptimizerSettings {
             beta1,
             beta2,
             epsilon,
@@ -159,7 +169,8 @@ impl Update<'_> {
         let (correct1, correct2) = (1.0 - beta1.powi(exponent), 1.0 - beta2.powi(exponent));
         let rate = (self.rate * size / correct1) as f32;
         let (inverse2, scale) = ((1.0 / correct2) as f32, self.scale as f32);
-        // 1 − β is rounded after the subtraction: of 0.999 in f32 it would be wrong in its fifth digit.
+        // 1 − β is rounded after the subtraction: with β = 0.999 in f32 its fifth digit would be
+        // wrong.
         let (rest1, rest2) = ((1.0 - beta1) as f32, (1.0 - beta2) as f32);
         let (beta1, beta2, epsilon) = (beta1 as f32, beta2 as f32, epsilon as f32);
         parameter
@@ -183,56 +194,67 @@ impl Update<'_> {
     }
 
     fn adafactor(&self, parameter: &mut Parameter, gradient: &[f32], moments: &mut Vec<Vec<f32>>) {
-        let rest = (self.step as f64).powf(-0.8);
-        let (beta, rest) = ((1.0 - rest) as f32, rest as f32);
-        let scale = self.scale as f32;
-        let square = |g: f32| (g * scale) * (g * scale) + 1e-30;
-        let mut update: Vec<f32> = if let [rows, columns] = parameter.shape[..] {
+        let update = if let [rows, columns] = parameter.shape[..] {
             if moments.is_empty() {
                 *moments = vec![vec![0.0; rows], vec![0.0; columns]];
             }
-            let mut column_sums = vec![0.0f32; columns];
-            for (row, values) in gradient.chunks_exact(columns).enumerate() {
-                let mut total = 0.0;
-                for (sum, g) in column_sums.iter_mut().zip(values) {
-                    *sum += square(*g);
-                    total += square(*g);
-                }
-                let mean = &mut moments[0][row];
-                *mean = beta * *mean + rest * total / columns as f32;
-            }
-            for (mean, sum) in moments[1].iter_mut().zip(column_sums) {
-                *mean = beta * *mean + rest * sum / rows as f32;
-            }
-            let mean = moments[0].iter().sum::<f32>() / rows as f32;
-            let (row_means, column_means) = (&moments[0], &moments[1]);
-            gradient
-                .iter()
-                .enumerate()
-                .map(|(i, g)| {
-                    g * scale / (row_means[i / columns] / mean * column_means[i % columns]).sqrt()
-                })
-                .collect()
+            self.adafactor_of_matrix(gradient, moments)
         } else {
             moments.resize_with(1, || vec![0.0; gradient.len()]);
-            let pairs = gradient.iter().zip(&mut moments[0]);
-            pairs
-                .map(|(g, v)| {
-                    *v = beta * *v + rest * square(*g);
-                    g * scale / v.sqrt()
-                })
-                .collect()
+            self.adafactor_of_vector(gradient, &mut moments[0])
         };
         let clip = rms(&update).max(1.0);
         let rate = (self.rate * rms(&parameter.values).max(LEAST_RMS) / clip) as f32;
-        for u in &mut update {
-            *u *= rate;
+        let pairs = parameter.values.iter_mut().zip(update);
+        pairs.for_each(|(value, u)| *value -= u * rate);
+    }
+
+    /// Adafactor's decay of second moments in this step, and one minus the decay.
+    fn adafactor_decay(&self) -> (f32, f32) {
+        let rest = (self.step as f64).powf(-0.8);
+        ((1.0 - rest) as f32, rest as f32)
+    }
+
+    fn squared(&self, gradient: f32) -> f32 {
+        let scaled = gradient * self.scale as f32;
+        scaled * scaled + 1e-30
+    }
+
+    /// The update by the means of rows and columns, `moments[0]` and `moments[1]`.
+    fn adafactor_of_matrix(&self, gradient: &[f32], moments: &mut [Vec<f32>]) -> Vec<f32> {
+        let (rows, columns) = (moments[0].len(), moments[1].len());
+        let (beta, rest) = self.adafactor_decay();
+        let mut column_sums = vec![0.0f32; columns];
+        for (row, values) in gradient.chunks_exact(columns).enumerate() {
+            let mut total = 0.0;
+            for (sum, g) in column_sums.iter_mut().zip(values) {
+                *sum += self.squared(*g);
+                total += self.squared(*g);
+            }
+            let mean = &mut moments[0][row];
+            *mean = beta * *mean + rest * total / columns as f32;
         }
-        parameter
-            .values
-            .iter_mut()
-            .zip(update)
-            .for_each(|(value, u)| *value -= u);
+        for (mean, sum) in moments[1].iter_mut().zip(column_sums) {
+            *mean = beta * *mean + rest * sum / rows as f32;
+        }
+        let mean = moments[0].iter().sum::<f32>() / rows as f32;
+        let (row_means, column_means) = (&moments[0], &moments[1]);
+        let update = |(i, g): (usize, &f32)| {
+            let moment = row_means[i / columns] / mean * column_means[i % columns];
+            g * self.scale as f32 / moment.sqrt()
+        };
+        gradient.iter().enumerate().map(update).collect()
+    }
+
+    fn adafactor_of_vector(&self, gradient: &[f32], moment: &mut [f32]) -> Vec<f32> {
+        let (beta, rest) = self.adafactor_decay();
+        let pairs = gradient.iter().zip(moment);
+        pairs
+            .map(|(g, v)| {
+                *v = beta * *v + rest * self.squared(*g);
+                g * self.scale as f32 / v.sqrt()
+            })
+            .collect()
     }
 }
 
@@ -240,20 +262,20 @@ impl Update<'_> {
 mod tests {
     use super::*;
 
-    fn parameters(values: &[f32], shape: &[usize]) -> Parameters {
+    fn parameters(values: &[f32], shape: &[usize]) -> ModelParameters {
         let parameter = Parameter {
             shape: shape.to_vec(),
             values: values.to_vec(),
         };
-        Parameters::from([("w".to_owned(), parameter)])
+        ModelParameters::from([("w".to_owned(), parameter)])
     }
 
-    fn gradients(values: &[f32]) -> Gradients {
-        Gradients::from([("w".to_owned(), values.to_vec())])
+    fn gradients(values: &[f32]) -> WeightGradients {
+        WeightGradients::from([("w".to_owned(), values.to_vec())])
     }
 
     fn run(
-        settings: &Settings,
+        settings: &OptimizerSettings,
         values: &[f32],
         shape: &[usize],
         gradients_: &[&[f32]],
@@ -286,12 +308,12 @@ mod tests {
 
     #[test]
     fn adamw_equals_pytorch() {
-        let settings = Settings {
+        let settings = OptimizerSettings {
             learning_rate: 0.1,
             beta2: 0.999,
             weight_decay: 0.01,
             scale_by_rms: false,
-            ..Settings::default()
+            ..OptimizerSettings::default()
         };
         // torch.optim.AdamW(lr=0.1, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01), two steps.
         close(&run(&settings, &W, &[4], &[&G1, &G2]), &ADAMW);
@@ -299,12 +321,12 @@ mod tests {
 
     #[test]
     fn adamw_is_scaled_by_the_size_of_the_weight() {
-        let plain = Settings {
+        let plain = OptimizerSettings {
             learning_rate: 0.1,
             scale_by_rms: false,
-            ..Settings::default()
+            ..OptimizerSettings::default()
         };
-        let scaled = Settings {
+        let scaled = OptimizerSettings {
             scale_by_rms: true,
             ..plain.clone()
         };
@@ -316,18 +338,19 @@ mod tests {
         for i in 0..4 {
             assert!(((b[i] - W[i]) - (a[i] - W[i]) * size).abs() < 1e-6);
         }
-        // A weight of zeros moves all the same.
+        // A weight of zeros moves too.
         assert!(run(&scaled, &[0.0; 4], &[4], &[&G1])[0] < 0.0);
     }
 
     #[test]
     fn adafactor_equals_hugging_face() {
-        let settings = Settings {
-            kind: Kind::Adafactor,
+        let settings = OptimizerSettings {
+            kind: OptimizerKind::Adafactor,
             learning_rate: 0.1,
-            ..Settings::default()
+            ..OptimizerSettings::default()
         };
-        // transformers.optimization.Adafactor(lr=0.1, scale_parameter=True, relative_step=False, warmup_init=False), two steps.
+        // transformers.optimization.Adafactor(lr=0.1, scale_parameter=True, relative_step=False,
+        // warmup_init=False), two steps.
         close(&run(&settings, &W, &[4], &[&G1, &G2]), &ADAFACTOR_VECTOR);
         close(&run(&settings, &W, &[2, 2], &[&G1, &G2]), &ADAFACTOR_MATRIX);
     }

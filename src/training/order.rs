@@ -1,11 +1,11 @@
-//! In which order sequences are seen, and the random stream of each: both depend on the seed, the epoch and the sequence's number alone, so a run can
-//! go on where it stopped.
+//! The order of sequences in training, and the random stream of each. Both depend on the seed, the
+//! epoch and the number of the sequence alone, so a run can resume at any position.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-/// The numbers `0..count` in the order of an epoch.
+/// The numbers `0..count` in the order of one epoch.
 pub fn shuffled(count: usize, seed: u64, epoch: u64) -> Vec<u32> {
     let mut order: Vec<u32> = (0..count as u32).collect();
     let mut rng = stream(seed, epoch, Purpose::Order);
@@ -15,10 +15,10 @@ pub fn shuffled(count: usize, seed: u64, epoch: u64) -> Vec<u32> {
     order
 }
 
-/// What a stream is for.
+/// The purpose of a random stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// The order of an epoch.
+    /// The order of one epoch.
     Order,
     /// Cropping and corrupting a sequence.
     Sequence(u32),
@@ -26,7 +26,7 @@ pub enum Purpose {
     Dropout(u32),
 }
 
-/// The random stream of a purpose within an epoch (or, for dropout, a step).
+/// The random stream of a purpose in an epoch, or for dropout in a step.
 pub fn stream(seed: u64, epoch: u64, purpose: Purpose) -> ChaCha8Rng {
     let (kind, number) = match purpose {
         Purpose::Order => (0u32, 0),
@@ -41,34 +41,34 @@ pub fn stream(seed: u64, epoch: u64, purpose: Purpose) -> ChaCha8Rng {
     ChaCha8Rng::from_seed(key)
 }
 
-/// Where a run stands in its data.
+/// The position of a run in its data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
-    /// Passes over the data that are done.
+    /// Completed passes over the data.
     pub epoch: u64,
-    /// Sequences of this pass that were seen.
+    /// Sequences seen in the current pass.
     pub seen: usize,
 }
 
 /// The endless order of sequences.
 #[derive(Clone, Debug)]
-pub struct Order {
+pub struct SequenceOrder {
     seed: u64,
     position: Position,
     numbers: Vec<u32>,
 }
 
-impl Order {
-    /// Goes on at `position`. `count` must not be 0.
+impl SequenceOrder {
+    /// The order of `count` sequences from `position` on. `count` must not be 0.
     pub fn new(count: usize, seed: u64, position: Position) -> Self {
-        Order {
+        SequenceOrder {
             seed,
             position,
             numbers: shuffled(count, seed, position.epoch),
         }
     }
 
-    /// Where it stands: before the sequence that [`Order::peek`] shows.
+    /// The position before the sequence that [`SequenceOrder::peek`] returns.
     pub fn position(&self) -> Position {
         self.position
     }
@@ -83,7 +83,7 @@ impl Order {
         )
     }
 
-    /// Takes the sequence that [`Order::peek`] shows.
+    /// Moves past the sequence that [`SequenceOrder::peek`] returns.
     pub fn advance(&mut self) {
         self.position.seen += 1;
         if self.position.seen == self.numbers.len() {
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn it_goes_on_where_it_stopped() {
-        let mut order = Order::new(7, 3, Position::default());
+        let mut order = SequenceOrder::new(7, 3, Position::default());
         let mut all = Vec::new();
         let mut positions = Vec::new();
         for _ in 0..20 {
@@ -128,7 +128,7 @@ mod tests {
             order.advance();
         }
         for (i, position) in positions.into_iter().enumerate() {
-            let mut order = Order::new(7, 3, position);
+            let mut order = SequenceOrder::new(7, 3, position);
             let again: Vec<_> = (i..20)
                 .map(|_| {
                     let (number, mut rng) = order.peek();

@@ -1,6 +1,6 @@
-//! Recipes that come with the tool, one for each shape: `recipes/*.toml`, embedded.
+//! The recipes of `recipes/*.toml`, embedded in the program: one for each shape.
 
-/// The recipe's text, by the name of its shape.
+/// The text of the recipe for a shape, by the name of the shape.
 pub fn preset(name: &str) -> Option<&'static str> {
     let text = match name {
         "nano" => include_str!("../../recipes/nano.toml"),

@@ -1,11 +1,12 @@
-//! A recipe: everything that decides what a run computes, as TOML. Unknown keys are errors, and so is what cannot work.
+//! A recipe: all settings that decide what a run computes, as TOML. Unknown keys and invalid values
+//! are errors.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use toml::{Table, Value};
 
-use super::objective::{Mixture, Task};
-use super::optimizer::Settings;
+use super::objective::{Mixture, Objective};
+use super::optimizer::OptimizerSettings;
 use super::recompute::Activations;
 use super::schedule::Schedule;
 use crate::model::Config;
@@ -15,34 +16,34 @@ use crate::number::NumberType;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Recipe {
-    /// Of weights, order, corruption and dropout.
+    /// The seed of initial weights, order, corruption and dropout.
     pub seed: u64,
-    /// Optimizer steps in all.
+    /// Total number of optimizer steps.
     pub steps: u64,
-    /// Dropout in training.
+    /// The dropout rate in training.
     pub dropout: f64,
     /// Weight of the z-loss.
     pub z_loss: f64,
-    /// Steps in a row whose loss or gradient is not finite before the run stops.
+    /// Consecutive steps with a loss or gradient that is not finite after which the run stops.
     pub max_skipped: u64,
     /// The network's shape.
-    pub model: Shape,
-    /// What is read.
+    pub model: ModelShape,
+    /// The training data.
     pub data: Data,
-    /// What is learnt.
+    /// The objectives.
     pub objectives: Mixture,
-    /// How much at a time.
+    /// The size of a step.
     pub batch: BatchSize,
-    /// How much is kept of it.
+    /// The activations kept in memory.
     pub memory: Memory,
-    /// How weights move.
-    pub optimizer: Settings,
-    /// How fast.
+    /// The optimizer.
+    pub optimizer: OptimizerSettings,
+    /// The schedule of the learning rate.
     pub schedule: Schedule,
-    /// What is kept.
+    /// The saved checkpoints.
     pub checkpoints: Checkpoints,
-    /// What is measured.
-    pub evaluation: Evaluation,
+    /// The evaluation during the run.
+    pub evaluation: EvaluationSettings,
 }
 
 impl Default for Recipe {
@@ -53,23 +54,23 @@ impl Default for Recipe {
             dropout: 0.0,
             z_loss: 0.0,
             max_skipped: 5,
-            model: Shape::default(),
+            model: ModelShape::default(),
             data: Data::default(),
             objectives: Mixture::default(),
             batch: BatchSize::default(),
             memory: Memory::default(),
-            optimizer: Settings::default(),
+            optimizer: OptimizerSettings::default(),
             schedule: Schedule::default(),
             checkpoints: Checkpoints::default(),
-            evaluation: Evaluation::default(),
+            evaluation: EvaluationSettings::default(),
         }
     }
 }
 
-/// The network's shape: a preset, and what is different from it.
+/// The network's shape: a preset, and the values that differ from it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Shape {
+pub struct ModelShape {
     /// nano, small, base, large or xl [nano].
     pub preset: Option<String>,
     /// Width of the residual stream.
@@ -86,8 +87,8 @@ pub struct Shape {
     pub num_decoder_layers: Option<usize>,
 }
 
-impl Shape {
-    /// `config` with what this shape says differently.
+impl ModelShape {
+    /// `config` with the values that this shape sets.
     pub fn applied_to(&self, mut config: Config) -> Config {
         let set = |field: &mut usize, value: Option<usize>| {
             *field = value.unwrap_or(*field);
@@ -102,13 +103,13 @@ impl Shape {
     }
 }
 
-/// What is read.
+/// The training data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Data {
     /// FASTA files or globs, plain or compressed.
     pub train: Vec<String>,
-    /// The same, held out for evaluation.
+    /// FASTA files or globs, held out for evaluation.
     pub valid: Vec<String>,
     /// Longer sequences are cropped to a random window of this many residues.
     pub max_residues: usize,
@@ -124,13 +125,13 @@ impl Default for Data {
     }
 }
 
-/// How much is computed at a time.
+/// The size of a step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BatchSize {
-    /// Tokens of encoder and decoder in a micro-batch.
+    /// Tokens of encoder and decoder per micro-batch.
     pub tokens: usize,
-    /// Micro-batches whose gradients make a step.
+    /// Micro-batches per step.
     pub accumulation: usize,
 }
 
@@ -143,21 +144,22 @@ impl Default for BatchSize {
     }
 }
 
-/// What is in memory at a time.
+/// The memory of a step.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Memory {
-    /// Of the forward pass: all, the inputs of layers, or of √n layers; the rest is computed again, to the same bits.
+    /// The activations that are kept: all, the inputs of all layers, or the inputs of √n layers.
+    /// Other activations are computed again, to the same bits.
     pub activations: Activations,
 }
 
-/// What is kept.
+/// The saved checkpoints.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Checkpoints {
-    /// Steps between two.
+    /// Steps between two checkpoints.
     pub every: u64,
-    /// How many of the last are kept.
+    /// The number of latest checkpoints that are kept.
     pub keep: usize,
     /// The number type of the finished model; checkpoints of the run are f32.
     pub final_dtype: NumberType,
@@ -173,21 +175,21 @@ impl Default for Checkpoints {
     }
 }
 
-/// What is measured during the run.
+/// The evaluation during the run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Evaluation {
+pub struct EvaluationSettings {
     /// Steps between two evaluations.
     pub every: u64,
-    /// Held-out sequences used.
+    /// Number of held-out sequences.
     pub sequences: usize,
     /// Steps between two lines of the log.
     pub log_every: u64,
-    /// Whether objectives of weight 0 are judged too.
+    /// Whether objectives of weight 0 are evaluated too.
     pub all_tasks: bool,
 }
 
-impl Default for Evaluation {
+impl Default for EvaluationSettings {
     fn default() -> Self {
         Self {
             every: 500,
@@ -209,21 +211,21 @@ pub enum RecipeError {
         "--set {0}: give KEY=VALUE with a key of the recipe, such as optimizer.learning_rate=0.01"
     )]
     Set(String),
-    /// A value that cannot work.
+    /// An invalid value.
     #[error("{key} is {value}; it must be {must}")]
     Value {
         /// The key.
         key: &'static str,
-        /// What was given.
+        /// The given value.
         value: String,
-        /// What would work.
+        /// The valid values.
         must: &'static str,
     },
 }
 
 impl Recipe {
-    /// The tasks that evaluations judge.
-    pub fn judged(&self) -> Vec<Task> {
+    /// The objectives that are evaluated.
+    pub fn evaluated(&self) -> Vec<Objective> {
         if self.evaluation.all_tasks {
             self.objectives.all_tasks()
         } else {
@@ -231,10 +233,10 @@ impl Recipe {
         }
     }
 
-    /// Reads a recipe; each of `sets` (`key.of.table=value`) goes over what the text says.
+    /// Reads a recipe; each of `sets` (`key.of.table=value`) replaces a value of the text.
     ///
     /// # Errors
-    /// Unknown keys and values that cannot work.
+    /// Unknown keys and invalid values.
     pub fn read(text: &str, sets: &[String]) -> Result<Self, RecipeError> {
         let toml_error =
             |error: toml::de::Error| RecipeError::Toml(error.to_string().trim_end().to_owned());
@@ -251,7 +253,7 @@ impl Recipe {
         Ok(recipe)
     }
 
-    /// The recipe as TOML, every key written out.
+    /// The recipe as TOML with every key.
     ///
     /// # Panics
     /// Never: numbers, words and tables of them serialise.
@@ -260,26 +262,27 @@ impl Recipe {
     }
 
     fn check(&self) -> Result<(), RecipeError> {
-        let Recipe {
-            objectives,
-            batch,
-            optimizer,
-            data,
-            schedule,
-            ..
-        } = self;
-        let rule =
-            |holds: bool, key: &'static str, value: &dyn std::fmt::Debug, must: &'static str| {
-                if holds {
-                    Ok(())
-                } else {
-                    Err(RecipeError::Value {
-                        key,
-                        value: format!("{value:?}"),
-                        must,
-                    })
-                }
-            };
+        self.check_objectives()?;
+        rule(
+            (0.0..1.0).contains(&self.dropout),
+            "dropout",
+            &self.dropout,
+            "at least 0 and below 1",
+        )?;
+        rule(
+            self.checkpoints.final_dtype != NumberType::F16,
+            "checkpoints.final_dtype",
+            &self.checkpoints.final_dtype.name(),
+            "f32 or bf16",
+        )?;
+        rule(self.steps >= 1, "steps", &self.steps, "at least 1")?;
+        self.check_sizes()?;
+        self.check_optimizer()?;
+        self.check_intervals()
+    }
+
+    fn check_objectives(&self) -> Result<(), RecipeError> {
+        let objectives = &self.objectives;
         let weights = [objectives.masking, objectives.completion];
         rule(
             weights.iter().all(|w| *w >= 0.0) && weights.iter().sum::<f64>() > 0.0,
@@ -299,20 +302,11 @@ impl Recipe {
             "objectives.span",
             &objectives.span,
             "at least 1",
-        )?;
-        rule(
-            (0.0..1.0).contains(&self.dropout),
-            "dropout",
-            &self.dropout,
-            "at least 0 and below 1",
-        )?;
-        rule(
-            self.checkpoints.final_dtype != NumberType::F16,
-            "checkpoints.final_dtype",
-            &self.checkpoints.final_dtype.name(),
-            "f32 or bf16",
-        )?;
-        rule(self.steps >= 1, "steps", &self.steps, "at least 1")?;
+        )
+    }
+
+    fn check_sizes(&self) -> Result<(), RecipeError> {
+        let Recipe { data, batch, .. } = self;
         rule(
             data.max_residues >= 2,
             "data.max_residues",
@@ -330,7 +324,11 @@ impl Recipe {
             "batch.accumulation",
             &batch.accumulation,
             "at least 1",
-        )?;
+        )
+    }
+
+    fn check_optimizer(&self) -> Result<(), RecipeError> {
+        let optimizer = &self.optimizer;
         rule(
             optimizer.learning_rate > 0.0,
             "optimizer.learning_rate",
@@ -349,12 +347,16 @@ impl Recipe {
             &optimizer.clip_norm,
             "at least 0",
         )?;
+        let warmup_steps = self.schedule.warmup_steps;
         rule(
-            schedule.warmup_steps < self.steps,
+            warmup_steps < self.steps,
             "schedule.warmup_steps",
-            &schedule.warmup_steps,
+            &warmup_steps,
             "below steps",
-        )?;
+        )
+    }
+
+    fn check_intervals(&self) -> Result<(), RecipeError> {
         rule(
             self.checkpoints.every >= 1 && self.checkpoints.keep >= 1,
             "checkpoints.every and keep",
@@ -370,7 +372,24 @@ impl Recipe {
     }
 }
 
-/// Writes `a.b=value` into a table; a value that is no TOML is a word.
+/// An error for the value of `key` unless `holds`.
+fn rule(
+    holds: bool,
+    key: &'static str,
+    value: &dyn std::fmt::Debug,
+    must: &'static str,
+) -> Result<(), RecipeError> {
+    if holds {
+        return Ok(());
+    }
+    Err(RecipeError::Value {
+        key,
+        value: format!("{value:?}"),
+        must,
+    })
+}
+
+/// Writes `a.b=value` into a table; a value that is not TOML is a string.
 fn put(table: &mut Table, set: &str) -> Result<(), RecipeError> {
     let error = || RecipeError::Set(set.to_owned());
     let (key, value) = set.split_once('=').ok_or_else(error)?;
@@ -398,7 +417,7 @@ fn put(table: &mut Table, set: &str) -> Result<(), RecipeError> {
 mod tests {
     use super::*;
     use crate::training::objective::Split;
-    use crate::training::optimizer::Kind;
+    use crate::training::optimizer::OptimizerKind;
 
     fn read(text: &str, sets: &[&str]) -> Result<Recipe, String> {
         let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
@@ -418,7 +437,7 @@ mod tests {
         );
         assert_eq!(
             (recipe.optimizer.kind, recipe.objectives.split),
-            (Kind::Adafactor, Split::Half)
+            (OptimizerKind::Adafactor, Split::Half)
         );
         assert_eq!(
             (recipe.model.preset.as_deref(), recipe.model.d_ff),

@@ -1,27 +1,32 @@
-//! Gradients in less memory (Chen et al. 2016, arXiv 1604.06174): forward, only the inputs of some layers are kept; backward, from the last layer to the
-//! first, a layer is computed again with its graph, the gradient of its output is pulled through it, and the graph is dropped.
+//! Gradients in less memory (Chen et al. 2016, arXiv 1604.06174). The forward pass keeps only the
+//! inputs of some layers. The backward pass goes from the last layer to the first: it computes the
+//! layer again with its graph, computes the gradient of the layer's input through the graph, and
+//! drops the graph.
 //!
-//! With every layer's input kept, memory is n inputs and one layer's graph, and a step computes forward twice. With only every √n-th kept, the inputs in
-//! between are computed again a stretch at a time: 2√n inputs and one layer's graph, forward thrice. Gradients are those of [`Network::taped`]'s plain
-//! way but for the order in which the embedding table's are summed: dropout's masks are functions of their place. On a CPU `backprop` does this without
-//! a tape.
+//! With every layer's input kept, the memory is n inputs and one layer's graph, and a step computes
+//! the forward pass twice. With only every √n-th input kept, the inputs between are computed again
+//! one stretch at a time: 2√n inputs and one layer's graph, and three forward passes. The gradients
+//! are those of [`Network::taped`] with everything kept, except for the order in which the gradient
+//! of the embedding table is summed; dropout's masks are functions of their place. On a CPU
+//! `backprop` does the same without a tape.
 
 use candle_core::backprop::GradStore;
 use candle_core::{Result, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
 use super::batch::Batch;
-use super::step::{Gradients, Network, flat};
+use super::step::{Network, WeightGradients, flat};
 use super::variables::Variables;
 use crate::kernels::cross_entropy::cross_entropy;
 use crate::kernels::dropout::Dropout;
+use crate::model::names::Stack;
 use crate::model::{Decoder, Encoder, Mode};
 
-/// What is kept of a forward pass for the backward one.
+/// The activations that a forward pass keeps for the backward pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Activations {
-    /// Everything: the fastest.
+    /// All activations: the fastest.
     #[default]
     Keep,
     /// The input of every layer.
@@ -31,7 +36,7 @@ pub enum Activations {
 }
 
 impl Activations {
-    /// Layers from one kept input to the next; `None`: all is kept.
+    /// Layers from one kept input to the next; `None` where all activations are kept.
     pub fn stride(self, layers: usize) -> Option<usize> {
         match self {
             Activations::Keep => None,
@@ -41,7 +46,8 @@ impl Activations {
     }
 }
 
-/// A tensor that many layers read, cut off from what made it, and the sum of their gradients of it.
+/// A tensor that many layers read, detached from its graph, and the sum of the layers' gradients of
+/// it.
 struct Shared {
     variable: Var,
     gradient: Option<Tensor>,
@@ -59,7 +65,7 @@ impl Shared {
         add(&mut self.gradient, store.remove(&self.variable))
     }
 
-    /// The gradient, pulled through what the tensor was made by.
+    /// The gradients of everything that `tensor` was computed from.
     fn pull(self, tensor: &Tensor) -> Result<Option<GradStore>> {
         self.gradient
             .map(|gradient| pull(tensor, &gradient))
@@ -77,18 +83,19 @@ fn add(sum: &mut Option<Tensor>, gradient: Option<Tensor>) -> Result<()> {
     Ok(())
 }
 
-/// Gradients of everything behind `output`, whose own is `gradient`.
+/// The gradients of everything that `output` was computed from, where `gradient` is the gradient of
+/// `output`.
 fn pull(output: &Tensor, gradient: &Tensor) -> Result<GradStore> {
     (output * gradient)?.sum_all()?.backward()
 }
 
 /// The sums of the weights' gradients.
-struct Weights<'a> {
+struct GradientSums<'a> {
     variables: &'a Variables,
     sums: Vec<Option<Tensor>>,
 }
 
-impl Weights<'_> {
+impl GradientSums<'_> {
     fn take(&mut self, store: &mut GradStore) -> Result<()> {
         for ((_, variable), sum) in self.variables.iter().zip(&mut self.sums) {
             add(sum, store.remove(variable))?;
@@ -96,7 +103,7 @@ impl Weights<'_> {
         Ok(())
     }
 
-    fn finish(self) -> Result<Gradients> {
+    fn finish(self) -> Result<WeightGradients> {
         let named = self.variables.iter().zip(self.sums);
         named
             .map(|((name, variable), sum)| Ok((name.to_owned(), flat(variable, sum)?)))
@@ -104,19 +111,19 @@ impl Weights<'_> {
     }
 }
 
-/// A stack's kept inputs, and its last output.
-struct Kept {
+/// The kept inputs of a stack, and its last output.
+struct StackInputs {
     layers: usize,
     stride: usize,
     inputs: Vec<Tensor>,
     last: Tensor,
 }
 
-/// A stack's layer: number and input to output.
+/// A layer of a stack: from its number and its input to its output.
 type Layer<'a> = dyn Fn(usize, &Tensor) -> Result<Tensor> + 'a;
 
-impl Kept {
-    /// Runs the layers and forgets their graphs.
+impl StackInputs {
+    /// Runs the layers without keeping their graphs.
     fn run(first: &Tensor, layers: usize, stride: usize, layer: &Layer<'_>) -> Result<Self> {
         let (mut x, mut inputs) = (first.detach(), Vec::new());
         for number in 0..layers {
@@ -125,7 +132,7 @@ impl Kept {
             }
             x = layer(number, &x)?.detach();
         }
-        Ok(Kept {
+        Ok(StackInputs {
             layers,
             stride,
             inputs,
@@ -133,7 +140,8 @@ impl Kept {
         })
     }
 
-    /// The gradient of the first layer's input from that of the last one's output; `take` gets the others of each layer.
+    /// The gradient of the first layer's input from the gradient of the last layer's output; `take`
+    /// gets all other gradients of each layer.
     fn pull(
         self,
         mut gradient: Tensor,
@@ -167,20 +175,22 @@ fn gradient_of(input: &Var, store: &mut GradStore) -> Result<Tensor> {
     }
 }
 
-/// The loss of every label and the gradients of their sum, with what `kept` says in memory between.
+/// The loss of every label and the gradients of the sum of losses, with the activations `kept` in
+/// memory.
 pub(super) fn gradients(
     network: &Network<'_>,
     variables: &Variables,
     batch: &Batch,
     dropout: Option<Dropout>,
     kept: Activations,
-) -> Result<(Vec<f32>, Gradients)> {
+) -> Result<(Vec<f32>, WeightGradients)> {
     let loader = network.loader(variables);
     let encoder = Encoder::load(&loader, network.config)?;
     let decoder = Decoder::load(&loader, network.config)?;
-    let mode = |stack| dropout.map_or(Mode::Inference, |dropout| Mode::Training(dropout.at(stack)));
+    let encoder_mode = Mode::new(dropout, Stack::Encoder, network.config);
+    let decoder_mode = Mode::new(dropout, Stack::Decoder, network.config);
     let stride = |layers| kept.stride(layers).unwrap_or(layers).max(1);
-    let mut weights = Weights {
+    let mut weights = GradientSums {
         variables,
         sums: variables.iter().map(|_| None).collect(),
     };
@@ -188,12 +198,12 @@ pub(super) fn gradients(
     let plan = encoder.plan(&batch.source);
     let mut encoder_bias = Shared::new(encoder.bias())?;
     let bias = encoder_bias.variable.clone();
-    let encode = |number, x: &Tensor| encoder.layer(number, x, &bias, &plan, mode(0));
+    let encode = |number, x: &Tensor| encoder.layer(number, x, &bias, &plan, encoder_mode);
     let layers = network.config.num_layers;
-    let first = encoder.embedded(&batch.source, mode(0))?;
-    let encoder_kept = Kept::run(&first, layers, stride(layers), &encode)?;
+    let first = encoder.embedded(&batch.source, encoder_mode)?;
+    let encoder_kept = StackInputs::run(&first, layers, stride(layers), &encode)?;
     drop(first);
-    let mut encoded = Shared::new(&encoder.finished(&encoder_kept.last, mode(0))?)?;
+    let mut encoded = Shared::new(&encoder.finished(&encoder_kept.last, encoder_mode)?)?;
 
     let numbers: Vec<usize> = (0..batch.tasks.len()).collect();
     let segments: Vec<_> = batch.source.segments().collect();
@@ -202,15 +212,15 @@ pub(super) fn gradients(
     let (bias, source) = (decoder_bias.variable.clone(), encoded.variable.clone());
     let decode = |number, x: &Tensor| {
         let keys_values = decoder.keys_values(number, &source)?;
-        decoder.layer(number, x, &keys_values, &bias, &plans, mode(1))
+        decoder.layer(number, x, &keys_values, &bias, &plans, decoder_mode)
     };
     let layers = network.config.decoder_layers();
-    let first = decoder.embedded(&batch.target, mode(1))?;
-    let decoder_kept = Kept::run(&first, layers, stride(layers), &decode)?;
+    let first = decoder.embedded(&batch.target, decoder_mode)?;
+    let decoder_kept = StackInputs::run(&first, layers, stride(layers), &decode)?;
     drop(first);
 
     let last = Var::from_tensor(&decoder_kept.last)?;
-    let logits = decoder.finished(&last, mode(1))?;
+    let logits = decoder.finished(&last, decoder_mode)?;
     let losses = cross_entropy(&logits, &batch.labels, network.z_loss)?;
     let mut store = losses.sum_all()?.backward()?;
     let losses = losses.to_vec1()?;
@@ -224,7 +234,7 @@ pub(super) fn gradients(
         weights.take(store)
     })?;
     let finished = Var::from_tensor(&encoder_kept.last)?;
-    let output = encoder.finished(&finished, mode(0))?;
+    let output = encoder.finished(&finished, encoder_mode)?;
     let gradient = match encoded.pull(&output)? {
         Some(mut store) => {
             let gradient = gradient_of(&finished, &mut store)?;
@@ -239,10 +249,10 @@ pub(super) fn gradients(
         weights.take(store)
     })?;
 
-    // The encoder's embedding before the decoder's: the order in which the plain way adds them up.
-    let embedded = encoder.embedded(&batch.source, mode(0))?;
+    // The encoder's embedding before the decoder's, as in [`Network::taped`] with everything kept.
+    let embedded = encoder.embedded(&batch.source, encoder_mode)?;
     weights.take(&mut pull(&embedded, &encoder_first)?)?;
-    let embedded = decoder.embedded(&batch.target, mode(1))?;
+    let embedded = decoder.embedded(&batch.target, decoder_mode)?;
     weights.take(&mut pull(&embedded, &decoder_first)?)?;
     for (shared, tensor) in [
         (encoder_bias, encoder.bias()),

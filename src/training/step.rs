@@ -1,4 +1,5 @@
-//! The loss of a batch and its gradients. Must equal Hugging Face's `T5ForConditionalGeneration(labels=…).loss` and PyTorch's gradients of it, which
+//! The loss of a batch and its gradients. Must equal Hugging Face's
+//! `T5ForConditionalGeneration(labels=…).loss` and PyTorch's gradients of it, as
 //! `tests/it/gradients.rs` checks.
 
 use std::collections::BTreeMap;
@@ -9,32 +10,33 @@ use rayon::prelude::*;
 use super::backprop::Backprop;
 use super::batch::Batch;
 use super::recompute::{self, Activations};
-use super::variables::{Parameters, Variables};
+use super::variables::{ModelParameters, Variables};
 use crate::kernels::cross_entropy::cross_entropy;
 use crate::kernels::dropout::Dropout;
-use crate::kernels::linear::WeightForm;
+use crate::kernels::plan::WeightForm;
+use crate::model::names::Stack;
 use crate::model::{Config, Decoder, Encoder, Loader, Mode};
 
 /// Values given to one thread at a time.
 const CHUNK: usize = 1 << 14;
 
-/// Where and how a network in training computes.
+/// The shape of a network in training, its device and its settings.
 #[derive(Clone, Debug)]
 pub struct Network<'a> {
-    /// Its shape.
+    /// The shape.
     pub config: &'a Config,
-    /// Where.
+    /// The device that computes.
     pub device: &'a Device,
     /// The type of matrix products.
     pub dtype: DType,
     /// Weight of the z-loss.
     pub z_loss: f64,
-    /// What is kept in memory between the forward and the backward pass.
+    /// The activations kept in memory between the forward and the backward pass.
     pub activations: Activations,
 }
 
 /// The gradient of a sum of losses, by the names of the weights.
-pub type Gradients = BTreeMap<String, Vec<f32>>;
+pub type WeightGradients = BTreeMap<String, Vec<f32>>;
 
 impl Network<'_> {
     pub(super) fn loader<'a>(&'a self, variables: &'a Variables) -> Loader<'a> {
@@ -49,7 +51,7 @@ impl Network<'_> {
     /// Logits `(labels, vocab)` of a batch.
     ///
     /// # Errors
-    /// Where weights or tokens do not fit the shape.
+    /// Weights or tokens that do not fit the shape.
     pub fn logits(
         &self,
         variables: &Variables,
@@ -57,42 +59,42 @@ impl Network<'_> {
         dropout: Option<Dropout>,
     ) -> Result<Tensor> {
         let loader = self.loader(variables);
-        let mode =
-            |stack| dropout.map_or(Mode::Inference, |dropout| Mode::Training(dropout.at(stack)));
+        let mode = |stack| Mode::new(dropout, stack, self.config);
         let encoder = Encoder::load(&loader, self.config)?;
         let decoder = Decoder::load(&loader, self.config)?;
-        let encoded = encoder.forward_in(&batch.source, mode(0))?;
+        let encoded = encoder.forward_in(&batch.source, mode(Stack::Encoder))?;
         let source = decoder.source(&encoded, &batch.source)?;
         let numbers: Vec<usize> = (0..batch.tasks.len()).collect();
-        decoder.forward_in(&batch.target, &numbers, &source, mode(1))
+        decoder.forward_in(&batch.target, &numbers, &source, mode(Stack::Decoder))
     }
 
-    /// The loss of every label, and the gradient of their sum with respect to every weight.
+    /// The loss of every label, and the gradient of the sum of losses with respect to every weight.
     ///
     /// # Errors
-    /// Where weights or tokens do not fit the shape.
+    /// Weights or tokens that do not fit the shape.
     pub fn gradients(
         &self,
-        parameters: &Parameters,
+        parameters: &ModelParameters,
         batch: &Batch,
         dropout: Option<Dropout>,
-    ) -> Result<(Vec<f32>, Gradients)> {
+    ) -> Result<(Vec<f32>, WeightGradients)> {
         let mut accumulator = Accumulator::default();
         accumulator.begin(self, parameters)?;
         let losses = accumulator.add(self, parameters, batch, dropout)?;
         Ok((losses, accumulator.sums))
     }
 
-    /// [`Network::gradients`] by candle's tape: on a GPU the way, on a CPU what [`super::backprop`] is checked against.
+    /// [`Network::gradients`] by candle's tape: used on a GPU, and on a CPU as the reference of
+    /// [`super::backprop`].
     ///
     /// # Errors
-    /// Where weights or tokens do not fit the shape.
+    /// Weights or tokens that do not fit the shape.
     pub fn taped(
         &self,
-        parameters: &Parameters,
+        parameters: &ModelParameters,
         batch: &Batch,
         dropout: Option<Dropout>,
-    ) -> Result<(Vec<f32>, Gradients)> {
+    ) -> Result<(Vec<f32>, WeightGradients)> {
         let variables = Variables::recorded(parameters, self.device)?;
         if self.activations != Activations::Keep {
             return recompute::gradients(self, &variables, batch, dropout, self.activations);
@@ -114,7 +116,7 @@ impl Network<'_> {
     /// The loss of every label and the most likely token in its place, without dropout.
     ///
     /// # Errors
-    /// Where weights or tokens do not fit the shape.
+    /// Weights or tokens that do not fit the shape.
     pub fn evaluate(&self, variables: &Variables, batch: &Batch) -> Result<(Vec<f32>, Vec<u32>)> {
         let logits = self.logits(variables, batch, None)?;
         let losses = cross_entropy(&logits, &batch.labels, 0.0)?;
@@ -122,20 +124,21 @@ impl Network<'_> {
     }
 }
 
-/// The gradients of one step, added up over its micro-batches. Kept from step to step, as what it computes in is.
+/// The gradients of one step, summed over its micro-batches. The accumulator and its memory are
+/// reused from step to step.
 #[derive(Default)]
 pub struct Accumulator {
     backprop: Backprop,
-    /// Of all losses' sum so far.
-    pub sums: Gradients,
+    /// The gradient of the sum of all losses so far.
+    pub sums: WeightGradients,
 }
 
 impl Accumulator {
-    /// Begins a step at these weights.
+    /// Starts a step with these weights.
     ///
     /// # Errors
-    /// Where weights do not fit the shape.
-    pub fn begin(&mut self, network: &Network<'_>, parameters: &Parameters) -> Result<()> {
+    /// Weights that do not fit the shape.
+    pub fn begin(&mut self, network: &Network<'_>, parameters: &ModelParameters) -> Result<()> {
         self.sums.retain(|name, _| parameters.contains_key(name));
         for (name, parameter) in parameters {
             let sum = self.sums.entry(name.clone()).or_default();
@@ -148,14 +151,14 @@ impl Accumulator {
         Ok(())
     }
 
-    /// The loss of every label of a batch; adds the gradients of their sum.
+    /// The loss of every label of a batch; adds the gradients of the sum of losses.
     ///
     /// # Errors
-    /// Where tokens do not fit the shape.
+    /// Tokens that do not fit the shape.
     pub fn add(
         &mut self,
         network: &Network<'_>,
-        parameters: &Parameters,
+        parameters: &ModelParameters,
         batch: &Batch,
         dropout: Option<Dropout>,
     ) -> Result<Vec<f32>> {

@@ -1,4 +1,5 @@
-//! The state of a run and one step of it: gradients of several micro-batches, clipped, applied; or skipped where they are not finite.
+//! The state of a run and one training step: the gradients of several micro-batches are summed,
+//! clipped and applied, or skipped where they are not finite.
 
 use std::collections::BTreeMap;
 
@@ -11,64 +12,65 @@ use super::batch::Batch;
 use super::optimizer::{Moments, Update, global_norm};
 use super::order::{Position, Purpose, stream};
 use super::recipe::Recipe;
-use super::step::{Accumulator, Gradients, Network};
-use super::variables::Parameters;
+use super::step::{Accumulator, Network, WeightGradients};
+use super::variables::ModelParameters;
 use crate::kernels::dropout::Dropout;
 
-/// What a run knows besides its weights.
+/// The state of a run beside its weights and moments.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
-    /// Steps done, skipped ones included.
+    /// Completed steps, including skipped ones.
     pub step: u64,
-    /// Where the run stands in its data.
+    /// The position in the data.
     pub position: Position,
     /// Tokens seen, of encoder and decoder.
     pub tokens: u64,
     /// Steps whose loss or gradient was not finite.
     pub skipped: u64,
-    /// Of them, those since the last good step.
+    /// Skipped steps since the last applied step.
     pub skipped_in_a_row: u64,
 }
 
-/// A run.
-pub struct Trainer<'a> {
-    /// Where and how it computes.
+/// A training run.
+pub struct Pretrainer<'a> {
+    /// The network and its device.
     pub network: Network<'a>,
-    /// What it does.
+    /// The settings of the run.
     pub recipe: &'a Recipe,
-    /// Master weights.
-    pub parameters: Parameters,
-    /// The optimizer's memory.
+    /// The master weights.
+    pub parameters: ModelParameters,
+    /// The optimizer's moments.
     pub moments: Moments,
-    /// Where it stands.
+    /// The progress of the run.
     pub state: State,
-    /// The gradients of the step at hand.
+    /// The gradients of the current step.
     pub accumulator: Accumulator,
 }
 
-/// What one step was like.
+/// The results of one step.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Report {
-    /// Number of the step; the first is 1.
+pub struct StepReport {
+    /// The number of the step; the first step is 1.
     pub step: u64,
-    /// Mean loss of a label.
+    /// Mean loss per label.
     pub loss: f64,
     /// Norm of the gradient of that mean, before clipping.
     pub gradient_norm: f64,
-    /// Learning rate.
+    /// The learning rate.
     pub rate: f64,
     /// Tokens of encoder and decoder.
     pub tokens: usize,
-    /// Labels.
+    /// Number of labels.
     pub labels: usize,
-    /// Mean loss by task.
+    /// Mean loss per label, by objective.
     pub by_task: BTreeMap<String, f64>,
-    /// Weights whose gradient is not finite, if that is why the step was skipped; `loss` if already the loss is not.
+    /// Why the step was skipped, else empty: the weights whose gradient is not finite, and `loss`
+    /// where the loss is not.
     pub not_finite: Vec<String>,
 }
 
-impl Trainer<'_> {
-    /// Losses of the batches; their gradients are summed up in the accumulator.
+impl Pretrainer<'_> {
+    /// The losses of the batches; the accumulator sums their gradients.
     fn accumulate(&mut self, batches: &[Batch], dropout: f64) -> Result<Losses> {
         let (network, parameters) = (&self.network, &self.parameters);
         self.accumulator.begin(network, parameters)?;
@@ -85,11 +87,11 @@ impl Trainer<'_> {
         Ok(losses)
     }
 
-    /// One step on its micro-batches.
+    /// Runs one step on its micro-batches.
     ///
     /// # Errors
-    /// Where the batches do not fit the network.
-    pub fn step(&mut self, batches: &[Batch]) -> Result<Report> {
+    /// Batches that do not fit the network.
+    pub fn step(&mut self, batches: &[Batch]) -> Result<StepReport> {
         let losses = self.accumulate(batches, self.recipe.dropout)?;
         let gradients = &self.accumulator.sums;
         let labels = losses.labels.max(1) as f64;
@@ -122,7 +124,7 @@ impl Trainer<'_> {
             self.state.skipped += 1;
             self.state.skipped_in_a_row += 1;
         }
-        Ok(Report {
+        Ok(StepReport {
             step: self.state.step,
             loss: losses.sum / labels,
             gradient_norm: norm,
@@ -134,10 +136,11 @@ impl Trainer<'_> {
         })
     }
 
-    /// Weights that get no gradient, or none that is finite, from these batches without dropout: such a weight would never learn.
+    /// Weights whose gradient from these batches, without dropout, is zero or not finite: such
+    /// weights would never learn.
     ///
     /// # Errors
-    /// Where the batches do not fit the network.
+    /// Batches that do not fit the network.
     pub fn dead_weights(&mut self, batches: &[Batch]) -> Result<Vec<String>> {
         self.accumulate(batches, 0.0)?;
         let dead = |gradient: &[f32]| {
@@ -149,7 +152,7 @@ impl Trainer<'_> {
     }
 }
 
-/// Losses of a step, added up.
+/// The sums of a step's losses.
 #[derive(Default)]
 struct Losses {
     sum: f64,
@@ -182,8 +185,9 @@ impl Losses {
     }
 }
 
-/// What is not finite; of the gradients nothing if their norm is: it has seen all.
-fn not_finite(loss: f64, norm: f64, gradients: &Gradients) -> Vec<String> {
+/// The names of weights whose gradient is not finite, and `loss`. Gradients are searched only where
+/// their norm is not finite.
+fn not_finite(loss: f64, norm: f64, gradients: &WeightGradients) -> Vec<String> {
     let bad = gradients
         .iter()
         .filter(|(_, g)| !norm.is_finite() && g.par_iter().any(|g| !g.is_finite()));

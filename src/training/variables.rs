@@ -1,4 +1,5 @@
-//! The weights that learn: f32 master copies by Hugging Face name, and their variables for one step.
+//! The weights of a model in training: f32 master copies by Hugging Face name, and their tensors on
+//! a device for one step.
 
 use std::collections::BTreeMap;
 
@@ -6,17 +7,17 @@ use candle_core::{Device, Result, Tensor, Var};
 
 use crate::model::{TensorView, WeightSource};
 
-/// One weight: values in f32, row-major.
+/// One weight with its values in f32, row-major.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Parameter {
-    /// Its shape.
+    /// The shape of the weight.
     pub shape: Vec<usize>,
-    /// Its values.
+    /// The values in row-major order.
     pub values: Vec<f32>,
 }
 
-/// All weights of a model by their names.
-pub type Parameters = BTreeMap<String, Parameter>;
+/// All weights of a model, by name.
+pub type ModelParameters = BTreeMap<String, Parameter>;
 
 /// Tensors of all weights on a device, for the loader.
 pub struct Variables {
@@ -27,25 +28,28 @@ impl Variables {
     /// Variables whose gradients are recorded.
     ///
     /// # Errors
-    /// Where the device runs out of memory.
-    pub fn recorded(parameters: &Parameters, device: &Device) -> Result<Self> {
+    /// A device that runs out of memory.
+    pub fn recorded(parameters: &ModelParameters, device: &Device) -> Result<Self> {
         Self::new(parameters, |parameter| {
             let values = Tensor::from_slice(&parameter.values, &parameter.shape[..], device)?;
             Ok(Var::from_tensor(&values)?.into_inner())
         })
     }
 
-    /// Plain tensors, for evaluation: nothing is recorded.
+    /// Tensors without recorded gradients, for evaluation.
     ///
     /// # Errors
-    /// Where the device runs out of memory.
-    pub fn plain(parameters: &Parameters, device: &Device) -> Result<Self> {
+    /// A device that runs out of memory.
+    pub fn plain(parameters: &ModelParameters, device: &Device) -> Result<Self> {
         Self::new(parameters, |parameter| {
             Tensor::from_slice(&parameter.values, &parameter.shape[..], device)
         })
     }
 
-    fn new(parameters: &Parameters, tensor: impl Fn(&Parameter) -> Result<Tensor>) -> Result<Self> {
+    fn new(
+        parameters: &ModelParameters,
+        tensor: impl Fn(&Parameter) -> Result<Tensor>,
+    ) -> Result<Self> {
         let tensors = parameters
             .iter()
             .map(|(name, parameter)| Ok((name.clone(), tensor(parameter)?)))

@@ -1,17 +1,21 @@
-//! Packed attention in all its forms, forward and backward, on ragged segments around the tiles (32 and 64 rows).
+//! Packed attention in all its forms, forward and backward, on ragged segments around the tiles (32
+//! and 64 rows).
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use ankh3::kernels::attention::{Plan, Precision, Segment, Visibility};
-use ankh3::kernels::cuda::attention::{Attention, Form, Gradients, Operands, Placed, Tables, Use};
+use ankh3::kernels::attention::Precision;
+use ankh3::kernels::cuda::attention::{
+    AttentionLaunches, Form, GradientAddresses, Operands, TableAddresses, Tables, Use,
+};
 use ankh3::kernels::cuda::launch::{Address, Element};
-use ankh3::kernels::dropout::Dropout;
+use ankh3::kernels::dropout::{Dropout, DropoutParts};
+use ankh3::kernels::plan::{AttentionPlan, Segment, Visibility};
 
 use super::emulator::{Device, Emulator, without_compiler};
 use super::reference::{self, random, stored};
 
-/// What is computed.
+/// One test case.
 #[derive(Clone)]
 struct Case {
     element: Element,
@@ -77,7 +81,7 @@ impl Case {
         )
     }
 
-    /// Of the values of a test: relative to the largest.
+    /// Largest error, relative to the largest value.
     fn limit(&self) -> f64 {
         match self.element {
             Element::F32 => 5e-6,
@@ -93,7 +97,8 @@ impl Case {
     }
 }
 
-/// Values of a case, queries beside keys beside values as the fused product leaves them where lengths are the same.
+/// Values of a case: queries beside keys beside values, as in the fused product, where their
+/// lengths are equal.
 struct Values {
     q: Vec<f32>,
     kv: Vec<f32>,
@@ -132,7 +137,7 @@ impl Case {
     fn run(&self, emulator: &'static Emulator, backward: bool) -> Result<(), String> {
         let (values, segments, inner) = (self.values(), self.segments(), self.heads * self.d);
         let (rows, keys) = (values.q.len() / inner, values.kv.len() / 2 / inner);
-        let plan = Plan {
+        let plan = AttentionPlan {
             heads: self.heads,
             d_kv: self.d,
             visibility: self.visibility,
@@ -170,14 +175,14 @@ impl Case {
                 self.name()
             );
         }
-        let attention = Attention {
+        let attention = AttentionLaunches {
             element: self.element,
             form,
             plan: &plan,
-            dropout: self.dropout.map_or((0, 0, 0.0), Dropout::parts),
+            dropout: self.dropout.map(Dropout::parts).unwrap_or_default(),
             operands,
             tables: &tables,
-            placed: Placed {
+            placed: TableAddresses {
                 segments: device.ids("segments", &tables.segments),
                 query_tiles: device.ids("query tiles", &tables.query_tiles),
                 key_tiles: device.ids("key tiles", &tables.key_tiles),
@@ -223,7 +228,7 @@ impl Case {
         }
         let count = (2 * self.max_distance + 1) * self.heads;
         let d_kv = device.room("d_kv", self.element, keys * 2 * inner);
-        let gradients = Gradients {
+        let gradients = GradientAddresses {
             out,
             grad: device.values("grad", self.element, &values.grad),
             lse,
@@ -271,7 +276,8 @@ impl Case {
             None,
         )?;
         if has_bias {
-            // Slopes of a row sum to zero, so this gradient is what is left of terms that cancel: its error is measured by those.
+            // The slopes of a row sum to zero, so this gradient is a sum of terms that cancel; its
+            // error is relative to the terms.
             let terms = exact.terms.iter().copied().fold(0.0, f64::max);
             near(
                 self,
@@ -490,7 +496,7 @@ fn a_segment_does_not_depend_on_its_neighbours() {
 impl Case {
     fn forward(&self, values: &Values) -> Vec<f32> {
         let (segments, inner) = (self.segments(), self.heads * self.d);
-        let plan = Plan {
+        let plan = AttentionPlan {
             heads: self.heads,
             d_kv: self.d,
             visibility: self.visibility,
@@ -501,11 +507,11 @@ impl Case {
         let tables = Tables::new(&segments, form.tile());
         let mut device = Device::new(Emulator::of(self.file()));
         let kv = device.values("kv", self.element, &values.kv);
-        let attention = Attention {
+        let attention = AttentionLaunches {
             element: self.element,
             form,
             plan: &plan,
-            dropout: (0, 0, 0.0),
+            dropout: DropoutParts::default(),
             operands: Operands {
                 q: device.values("q", self.element, &values.q),
                 k: kv,
@@ -516,7 +522,7 @@ impl Case {
                 max_distance: self.max_distance,
             },
             tables: &tables,
-            placed: Placed {
+            placed: TableAddresses {
                 segments: device.ids("segments", &tables.segments),
                 query_tiles: device.ids("query tiles", &tables.query_tiles),
                 key_tiles: device.ids("key tiles", &tables.key_tiles),

@@ -1,4 +1,5 @@
-//! A program built with the feature `cuda`: it starts where there is neither driver nor CUDA library, and says what is missing.
+//! A program built with the feature `cuda`: it starts where there is neither driver nor CUDA
+//! library, and says what is missing.
 
 use std::process::Command;
 

@@ -1,4 +1,4 @@
-//! Compiles kernels with g++ and launches them: buffers of their exact size, results read back.
+//! Compiles kernels with g++ and launches them on buffers of their exact size.
 #![expect(
     unsafe_code,
     reason = "calls a library that this file compiles; the emulator checks every access of it"
@@ -23,7 +23,7 @@ pub fn source(file: &str) -> String {
     std::fs::read_to_string(source_folder().join(file)).unwrap()
 }
 
-/// True without g++, said loudly: what needs it is not tested then.
+/// Whether g++ is missing, which is reported on standard error: no kernel is tested then.
 pub fn without_compiler() -> bool {
     static MISSING: OnceLock<bool> = OnceLock::new();
     *MISSING.get_or_init(|| {
@@ -71,7 +71,8 @@ impl Emulator {
         emulator
     }
 
-    /// Compiles this text as if it lay beside the kernels, and the sums that backward passes need with it.
+    /// Compiles this text as if it lay beside the kernels, and the sums that backward passes need
+    /// with it.
     pub fn compile(text: &str) -> Result<Self, String> {
         let text = &format!("{}\n{text}", source("sums.cu"));
         let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cuda");
@@ -115,7 +116,8 @@ impl Emulator {
             }
             std::fs::rename(made, &library).unwrap();
         }
-        // SAFETY: what was just compiled from this repository's own sources; loading it registers its kernels and does nothing else.
+        // SAFETY: what was just compiled from this repository's own sources; loading it registers
+        // its kernels and does nothing else.
         let library = unsafe { Library::new(&library) }.map_err(|error| error.to_string())?;
         Ok(Self(library))
     }
@@ -154,7 +156,8 @@ impl Device {
         let address = buffer.as_mut_ptr();
         let c_name = CString::new(name).unwrap();
         let register: Buffer = self.emulator.function("emulate_buffer");
-        // SAFETY: the buffer lives as long as the device, which is forgotten before the next begins.
+        // SAFETY: the buffer lives as long as the device, which is forgotten before the next
+        // begins.
         unsafe {
             register(address.cast(), bytes.len(), c_name.as_ptr(), written.into());
         }
@@ -205,7 +208,8 @@ impl Device {
             .collect();
         let mut message = vec![0_u8; 4096];
         let run: Run = self.emulator.function("emulate_launch");
-        // SAFETY: all pointers live through the call; the emulator checks sizes and every access of the kernel.
+        // SAFETY: all pointers live through the call; the emulator checks sizes and every access of
+        // the kernel.
         let status = unsafe {
             run(
                 name.as_ptr(),

@@ -1,5 +1,6 @@
-//! What the emulator is worth: kernels broken on purpose, and whether it sees. Each plant is a text of a kernel's file that is replaced, once; a text that is no
-//! longer there fails the test, so plants keep up with the kernels.
+//! Kernels broken on purpose: the emulator must detect each fault. A fault is a text of a kernel's
+//! file that is replaced once. A text that no longer exists fails the test, so that the faults
+//! follow the kernels.
 
 use ankh3::kernels::cuda::launch::{Element, Launch};
 use ankh3::kernels::cuda::norm;
@@ -88,10 +89,11 @@ fn a_barrier_too_few() {
         norm_fault(sum(0), 300),
         "a read of what nobody wrote: shared memory",
     );
-    // Without the second, a second sum overwrites what the first is read from: the backward pass has two.
+    // Without the second, a second sum overwrites what the first is read from: the backward pass
+    // has two.
     let fault = {
         let mut device = Device::new(sum(1));
-        let b = norm::Backward {
+        let b = norm::NormGradients {
             x: device.values("x", Element::F32, &random(1, 600, 1.0)),
             weight: device.values("weight", Element::F32, &random(2, 300, 1.0)),
             grad: device.values("grad", Element::F32, &random(3, 600, 1.0)),
@@ -151,7 +153,7 @@ fn a_copy_that_is_not_waited_for() {
     );
 }
 
-/// Wrong lanes read and write inside their arrays: mostly only the numbers show them.
+/// Wrong lanes read and write inside their arrays, so that mostly only the results show them.
 #[test]
 fn a_fragment_of_the_wrong_lane() {
     if without_compiler() {

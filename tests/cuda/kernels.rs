@@ -1,10 +1,11 @@
-//! Norm, gated activation, dropout, gather, pooling and loss, forward and backward, at widths around their tiles.
+//! Norm, gated activation, dropout, gather, pooling and loss, forward and backward, at widths
+//! around their tiles.
 
 use ankh3::inference::pooling::Pooling;
 use ankh3::kernels::cuda::launch::{Address, Element};
 use ankh3::kernels::cuda::{elementwise, norm, rows};
 use ankh3::kernels::dropout::Dropout;
-use ankh3::kernels::elementwise::Activation;
+use ankh3::kernels::plan::{Activation, Pool};
 
 use super::emulator::{Device, Emulator, without_compiler};
 use super::reference::{assert_close, random, stored};
@@ -82,7 +83,7 @@ fn gradients_of_rms_norm() {
             let (x, grad) = (random(4, count * width, 2.0), random(5, count * width, 1.0));
             let weight = random(6, width, 1.5);
             let mut device = Device::new(emulator);
-            let b = norm::Backward {
+            let b = norm::NormGradients {
                 x: device.values("x", element, &x),
                 weight: device.values("weight", Element::F32, &weight),
                 grad: device.values("grad", element, &grad),
@@ -239,10 +240,10 @@ fn pooling_of_ragged_segments() {
     }
     let emulator = Emulator::of("rows.cu");
     let kinds = [
-        (rows::Pool::Mean, Pooling::Mean),
-        (rows::Pool::Max, Pooling::Max),
-        (rows::Pool::Min, Pooling::Min),
-        (rows::Pool::Std, Pooling::Std),
+        (Pool::Mean, Pooling::Mean),
+        (Pool::Max, Pooling::Max),
+        (Pool::Min, Pooling::Min),
+        (Pool::Std, Pooling::Std),
     ];
     // Residues of proteins between a prefix and an end: rows that count for nobody.
     let segments: [(u32, u32); 6] = [
@@ -282,8 +283,9 @@ fn pooling_of_ragged_segments() {
                     })
                     .collect();
                 let what = format!("{kind:?} {element:?} {width}");
-                // Std differs where the mean, rounded to f32, does: 100 ± 6e-8 · 100 against a spread of 0.6.
-                let limit = if kind == rows::Pool::Std { 1e-5 } else { 2e-7 };
+                // Std differs where the mean, rounded to f32, does: 100 ± 6e-8 · 100 against a
+                // spread of 0.6.
+                let limit = if kind == Pool::Std { 1e-5 } else { 2e-7 };
                 assert_close(&what, &device.read(out, Element::F32), &expected, limit);
             }
         }

@@ -1,8 +1,8 @@
-//! Definitions in f64, and how far a result may be from them.
+//! Reference results in f64, and the largest error of a result.
 
-use ankh3::kernels::attention::{Segment, Visibility};
 use ankh3::kernels::cuda::launch::Element;
 use ankh3::kernels::dropout::Dropout;
+use ankh3::kernels::plan::{Segment, Visibility};
 use half::bf16;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -15,7 +15,7 @@ pub fn random(seed: u64, count: usize, size: f32) -> Vec<f32> {
         .collect()
 }
 
-/// As the element's type holds them.
+/// The values as the element's type represents them.
 pub fn stored(values: &[f32], element: Element) -> Vec<f64> {
     let store = |value: &f32| match element {
         Element::F32 => *value,
@@ -24,7 +24,7 @@ pub fn stored(values: &[f32], element: Element) -> Vec<f64> {
     values.iter().map(|value| f64::from(store(value))).collect()
 }
 
-/// Largest difference relative to the largest magnitude expected.
+/// Largest difference relative to the largest expected magnitude.
 pub fn error(got: &[f32], expected: &[f64]) -> f64 {
     assert_eq!(got.len(), expected.len());
     let largest = expected.iter().fold(1e-300_f64, |m, x| m.max(x.abs()));
@@ -39,14 +39,14 @@ pub fn error(got: &[f32], expected: &[f64]) -> f64 {
     }) / largest
 }
 
-/// Fails where a result is off by more than `limit`.
+/// Fails where the error of a result exceeds `limit`.
 pub fn assert_close(what: &str, got: &[f32], expected: &[f64], limit: f64) {
     let error = error(got, expected);
     assert!(
         error <= limit,
         "{what}: error {error:.2e}, limit {limit:.0e}"
     );
-    // Something was compared.
+    // An all-zero expectation would test nothing.
     assert!(
         expected.iter().any(|x| *x != 0.0),
         "{what}: nothing but zeros"
@@ -74,7 +74,7 @@ pub struct Gradients {
     pub dk: Vec<f64>,
     pub dv: Vec<f64>,
     pub d_bias: Vec<f64>,
-    /// Sums of the magnitudes of what `d_bias` is the sum of.
+    /// Sums of the magnitudes of the terms of `d_bias`.
     pub terms: Vec<f64>,
 }
 

@@ -1,19 +1,23 @@
-//! The CPU kernels read and write nothing beyond their slices: each slice ends where the memory that may be touched ends, so that one byte more is a
-//! bus error. Odd shapes: one row, one column, sizes that are no multiples of a tile; every instruction set this machine has.
+//! The CPU kernels read and write nothing beyond their slices: each slice ends where the memory
+//! that may be touched ends, so that one byte more is a bus error. Odd shapes: one row, one column,
+//! sizes that are no multiples of a tile; every instruction set this machine has.
 #![cfg(target_os = "linux")]
 #![allow(unsafe_code, reason = "a map that is longer than its file")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::ops::{Deref, DerefMut};
 
-use ankh3::kernels::cpu::attention::{Attention, Bias, Heads, Segment, Visibility, attend};
-use ankh3::kernels::cpu::elementwise::{Activation, gated, rms_norm};
-use ankh3::kernels::cpu::gemm::{Left, multiply};
+use ankh3::kernels::cpu::attend::attend;
+use ankh3::kernels::cpu::attention::{Attention, Heads};
+use ankh3::kernels::cpu::elementwise::{gated, rms_norm};
+use ankh3::kernels::cpu::gemm::multiply;
 use ankh3::kernels::cpu::integer_product;
 use ankh3::kernels::cpu::integer_weight::{Bits, IntegerWeight};
 use ankh3::kernels::cpu::packed_weight::{PackedWeight, Precision};
-use ankh3::kernels::cpu::simd::Stored;
+use ankh3::kernels::cpu::product::Left;
+use ankh3::kernels::cpu::simd::StoredFloat;
 use ankh3::kernels::cpu::{IntegerIsa, Isa};
+use ankh3::kernels::plan::{Activation, Bias, Segment, Visibility};
 use half::bf16;
 use memmap2::{MmapMut, MmapOptions};
 
@@ -94,7 +98,7 @@ fn products() {
         let fill = |row: usize, values: &mut [f32]| values.copy_from_slice(&w[row * k..][..k]);
         for precision in [Precision::F32, Precision::Bf16] {
             let weight = PackedWeight::new(n, k, precision, fill);
-            // The same bytes, read as (k, n): what is compared is only where it ends.
+            // The same bytes, read as (k, n): only the end of the slice matters.
             let transposed = PackedWeight::from_transposed(n, k, precision, &w);
             for isa in isas() {
                 for weight in [&weight, &transposed] {
@@ -128,7 +132,7 @@ fn norms_and_activations() {
     }
 }
 
-/// The same memory as twice as many bf16.
+/// The same memory, as twice as many bf16.
 fn as_bf16(values: &[f32]) -> &[bf16] {
     // SAFETY: two bf16 are as large as an f32 and less aligned; any bits are a bf16.
     unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), 2 * values.len()) }
@@ -147,7 +151,7 @@ fn attentions() {
     }
 }
 
-fn attention_within<T: Stored>(
+fn attention_within<T: StoredFloat>(
     heads: usize,
     d_kv: usize,
     (queries, keys): (usize, usize),

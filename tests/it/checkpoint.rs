@@ -1,5 +1,6 @@
-//! Checkpoints as they are found: pickles written by PyTorch, shards, wrong and missing tensors, and what `init` writes.
-//! The pickles are made by `checkpoint/make_pickles.py`, which also writes down what PyTorch itself sees in them.
+//! Checkpoints as they are found: pickles written by PyTorch, shards, wrong and missing tensors,
+//! and what `init` writes. The pickles are made by `checkpoint/make_pickles.py`, which also writes
+//! down what PyTorch itself sees in them.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -7,8 +8,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use ankh3::checkpoint::init::{self, Preset};
-use ankh3::checkpoint::inspect::Summary;
+use ankh3::checkpoint::init::{self, ModelPreset};
+use ankh3::checkpoint::inspect::CheckpointSummary;
 use ankh3::checkpoint::layout::LmHead;
 use ankh3::checkpoint::{Checkpoint, CheckpointError, convert};
 use ankh3::number::NumberType;
@@ -33,7 +34,8 @@ fn expected() -> BTreeMap<String, Expected> {
     serde_json::from_slice(&fs::read(fixtures().join("expected.json")).unwrap()).unwrap()
 }
 
-/// A directory with config.json, a tokenizer of 40 ids, and the given fixtures under the given names.
+/// A directory with config.json, a tokenizer of 40 ids, and the given fixtures under the given
+/// names.
 fn checkpoint_of(files: &[(&str, &str)]) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let mut pieces: Vec<Value> = Tokenizer::ankh_v1().pieces()[..28]
@@ -69,7 +71,8 @@ fn change_config(dir: &Path, key: &str, value: Value) {
     fs::write(path, config.to_string()).unwrap();
 }
 
-/// First and last value are exactly those of PyTorch in the stored type, and so is the sum within `tolerance` of its terms.
+/// First and last value are exactly those of PyTorch in the stored type, and so is the sum within
+/// `tolerance` of its terms.
 fn assert_holds_what_pytorch_sees(checkpoint: &Checkpoint, stored: fn(f32) -> f32, tolerance: f64) {
     for (name, expected) in expected() {
         let tensor = checkpoint.tensor(&name, &expected.shape).unwrap();
@@ -134,7 +137,8 @@ fn stored_bytes_are_not_copied() {
     assert!(matches!(table.bytes, std::borrow::Cow::Borrowed(_)));
 }
 
-/// The pickle's second `lm_head.weight` is the embedding table: a head of its own would go unscaled.
+/// The pickle's second `lm_head.weight` is the embedding table: a head of its own would go
+/// unscaled.
 #[test]
 fn tied_embeddings_answer_to_every_name_but_are_no_head() {
     let dir = tiny();
@@ -158,7 +162,7 @@ fn pickle_and_safetensors_are_the_same_model() {
         let file = dir.path().join("model.safetensors");
         convert::to_safetensors(dir.path(), &file).unwrap();
         let converted = Checkpoint::load(dir.path()).unwrap();
-        let stored: Vec<_> = Summary::of(&converted).files;
+        let stored: Vec<_> = CheckpointSummary::of(&converted).files;
         assert_eq!(stored.len(), 1);
         assert_eq!(stored[0].0, "model.safetensors");
         assert_eq!(
@@ -311,9 +315,9 @@ fn what_is_no_t5_is_refused() {
 fn init_writes_a_model_that_loads() {
     let parent = tempfile::tempdir().unwrap();
     let dir = parent.path().join("models/nano");
-    init::init(&dir, Preset::Nano, 7, NumberType::Bf16).unwrap();
+    init::init(&dir, ModelPreset::Nano, 7, NumberType::Bf16).unwrap();
     let checkpoint = Checkpoint::load(&dir).unwrap();
-    let summary = Summary::of(&checkpoint);
+    let summary = CheckpointSummary::of(&checkpoint);
     assert_eq!(summary.problems, Vec::<String>::new());
     assert_eq!(summary.unused, Vec::<String>::new());
     assert_eq!(summary.parameters, 7_706_880);
@@ -330,7 +334,7 @@ fn init_writes_a_model_that_loads() {
         .map(|e| e.unwrap().file_name())
         .collect();
     assert_eq!(left, ["nano"], "nothing unfinished is left behind");
-    let message = init::init(&dir, Preset::Nano, 7, NumberType::Bf16)
+    let message = init::init(&dir, ModelPreset::Nano, 7, NumberType::Bf16)
         .unwrap_err()
         .to_string();
     assert!(message.contains("not empty"), "{message}");
@@ -341,7 +345,7 @@ fn the_same_seed_is_the_same_file_and_bf16_is_f32_rounded() {
     let parent = tempfile::tempdir().unwrap();
     let make = |name: &str, seed, dtype| {
         let dir = parent.path().join(name);
-        init::init(&dir, Preset::Nano, seed, dtype).unwrap();
+        init::init(&dir, ModelPreset::Nano, seed, dtype).unwrap();
         dir
     };
     let a = make("a", 1, NumberType::Bf16);
@@ -361,14 +365,15 @@ fn the_same_seed_is_the_same_file_and_bf16_is_f32_rounded() {
     }
 }
 
-/// Weights are for everyone who may read the directory, whatever the private temporary file they were written to.
+/// Weights are for everyone who may read the directory, whatever the private temporary file they
+/// were written to.
 #[cfg(unix)]
 #[test]
 fn written_files_have_ordinary_permissions() {
     use std::os::unix::fs::PermissionsExt;
     let parent = tempfile::tempdir().unwrap();
     let dir = parent.path().join("nano");
-    init::init(&dir, Preset::Nano, 0, NumberType::Bf16).unwrap();
+    init::init(&dir, ModelPreset::Nano, 0, NumberType::Bf16).unwrap();
     let mode = |name: &str| fs::metadata(dir.join(name)).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode("model.safetensors"), mode("config.json"));
 }

@@ -1,4 +1,5 @@
-//! `ankh3 complete` from the outside, on a random nano model: what is written, that shards, batches and interruptions change no byte, and what is refused.
+//! `ankh3 complete` from the outside, on a random nano model: what is written, that shards, batches
+//! and interruptions change no byte, and what is refused.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
@@ -6,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
 
-use ankh3::checkpoint::init::{Preset, init};
+use ankh3::checkpoint::init::{ModelPreset, init};
 use ankh3::number::NumberType;
 
 const STANDARD: &str = "ACDEFGHIKLMNPQRSTVWY";
@@ -15,7 +16,7 @@ const STANDARD: &str = "ACDEFGHIKLMNPQRSTVWY";
 static MODEL: LazyLock<(tempfile::TempDir, PathBuf)> = LazyLock::new(|| {
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("nano");
-    init(&model, Preset::Nano, 3, NumberType::F32).unwrap();
+    init(&model, ModelPreset::Nano, 3, NumberType::F32).unwrap();
     (folder, model)
 });
 
@@ -130,7 +131,8 @@ fn batches_and_threads_and_shards_change_no_byte() {
     assert_eq!(joined, records(&whole));
 }
 
-/// Where each entry of a journal ends: eight bytes of magic, then length, checksum and payload of each.
+/// Where each entry of a journal ends: eight bytes of magic, then length, checksum and payload of
+/// each.
 fn entry_ends(journal: &[u8]) -> Vec<usize> {
     let mut ends = Vec::new();
     let mut end = 8;
@@ -307,7 +309,7 @@ fn a_record_too_short_to_cut_is_named_or_left_out() {
 fn weights_that_are_no_numbers_are_an_error_and_never_a_sequence() {
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("broken");
-    init(&model, Preset::Nano, 3, NumberType::F32).unwrap();
+    init(&model, ModelPreset::Nano, 3, NumberType::F32).unwrap();
     let file = model.join("model.safetensors");
     let mut bytes = std::fs::read(&file).unwrap();
     let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;

@@ -1,15 +1,17 @@
-//! Generation against Hugging Face's `generate` (`tests/golden/*/expected.json`), and what must hold of it whatever the model: a sequence is the same
-//! alone and among others, samples follow the distribution they are drawn from.
+//! Generation against Hugging Face's `generate` (`tests/golden/*/expected.json`), and what must
+//! hold of it whatever the model: a sequence is the same alone and among others, samples follow the
+//! distribution they are drawn from.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use ankh3::inference::generate::{
-    Allowed, BeamSearch, Budget, Completion, Generator, Generators, NotFinite, Prompt, Sampling,
-    Settings, Strategy,
+    Allowed, BeamSearch, Budget, GeneratedSequence, GenerationSettings, Generator, Generators,
+    NotFinite, Prompt, Sampling, Strategy,
 };
-use ankh3::kernels::linear::WeightForm;
+use ankh3::inference::{EncoderDecoder, Replicas};
+use ankh3::kernels::plan::WeightForm;
 use ankh3::model::{Config, Decoder, Encoder, Loader, Packed, TensorView, WeightSource};
 use ankh3::number::NumberType;
 use candle_core::{DType, Device, Result};
@@ -82,8 +84,15 @@ impl Model {
         u32::try_from(self.decoder.config().vocab_size).unwrap()
     }
 
-    fn settings(&self, strategy: Strategy, num_samples: usize) -> Settings {
-        Settings {
+    fn stacks(&self) -> EncoderDecoder<'_> {
+        EncoderDecoder {
+            encoder: &self.encoder,
+            decoder: &self.decoder,
+        }
+    }
+
+    fn settings(&self, strategy: Strategy, num_samples: usize) -> GenerationSettings {
+        GenerationSettings {
             strategy,
             num_samples,
             seed: 7,
@@ -93,12 +102,11 @@ impl Model {
 
     fn run(
         &self,
-        settings: &Settings,
+        settings: &GenerationSettings,
         budget: Budget,
         prompts: &[Prompt],
-    ) -> Vec<std::result::Result<Vec<Completion>, NotFinite>> {
-        let mut generator =
-            Generator::new(&self.encoder, &self.decoder, settings.clone(), budget).unwrap();
+    ) -> Vec<std::result::Result<Vec<GeneratedSequence>, NotFinite>> {
+        let mut generator = Generator::new(self.stacks(), settings.clone(), budget).unwrap();
         generator.run(prompts.iter().cloned()).unwrap()
     }
 
@@ -125,7 +133,7 @@ fn ids(value: &Value) -> Vec<u32> {
 }
 
 /// Our tokens as Hugging Face's: with `</s>`.
-fn with_end(completion: &Completion) -> Vec<u32> {
+fn with_end(completion: &GeneratedSequence) -> Vec<u32> {
     let end = completion.end_log_prob.map(|_| END);
     completion.token_ids.iter().copied().chain(end).collect()
 }
@@ -179,7 +187,7 @@ fn every_trace_of_generate_is_reproduced() {
     assert_eq!(compared, 3 * 3 * 4);
 }
 
-fn compare(expected: &Value, completions: &[Completion], what: &str) {
+fn compare(expected: &Value, completions: &[GeneratedSequence], what: &str) {
     let tokens = expected["tokens"].as_array().unwrap();
     assert_eq!(completions.len(), tokens.len(), "{what}");
     let scores = expected["scores"].as_array().unwrap();
@@ -196,8 +204,8 @@ fn compare(expected: &Value, completions: &[Completion], what: &str) {
 }
 
 /// Every bit of every number.
-fn bits(results: &[std::result::Result<Vec<Completion>, NotFinite>]) -> Vec<Vec<u64>> {
-    let of = |completion: &Completion| {
+fn bits(results: &[std::result::Result<Vec<GeneratedSequence>, NotFinite>]) -> Vec<Vec<u64>> {
+    let of = |completion: &GeneratedSequence| {
         let ids = completion.token_ids.iter().map(|id| u64::from(*id));
         let numbers = completion.log_probs.iter().copied();
         let numbers = numbers
@@ -205,7 +213,7 @@ fn bits(results: &[std::result::Result<Vec<Completion>, NotFinite>]) -> Vec<Vec<
             .chain(completion.score);
         ids.chain(numbers.map(f64::to_bits)).collect::<Vec<u64>>()
     };
-    let of = |result: &std::result::Result<Vec<Completion>, NotFinite>| {
+    let of = |result: &std::result::Result<Vec<GeneratedSequence>, NotFinite>| {
         result.as_ref().unwrap().iter().flat_map(of).collect()
     };
     results.iter().map(of).collect()
@@ -280,7 +288,7 @@ fn several_devices_write_what_one_does_in_its_order() {
     };
     for (strategy, num_samples) in strategies() {
         let settings = model.settings(strategy, num_samples);
-        let stacks = vec![(&model.encoder, &model.decoder); 3];
+        let stacks = Replicas::new(model.stacks(), vec![model.stacks(); 2]);
         let mut generators = Generators::new(stacks, &settings, budget).unwrap();
         let mut waiting = prompts.iter().cloned();
         let mut results = Vec::new();
@@ -304,7 +312,7 @@ fn only_allowed_tokens_are_written_and_as_many_as_asked_for() {
     let model = model("relu-v1");
     let allowed = [5, 9, 20, 21];
     for (strategy, samples) in strategies() {
-        let settings = Settings {
+        let settings = GenerationSettings {
             allowed: Allowed::new(allowed, END),
             ..model.settings(strategy, samples)
         };
@@ -348,7 +356,7 @@ fn samples_follow_the_softmax_by_chi_square() {
         ..model.ragged(1).remove(0)
     };
     let samples = 20_000;
-    let settings = Settings {
+    let settings = GenerationSettings {
         allowed: Allowed::new(allowed.iter().copied(), END),
         ..model.settings(Strategy::Sample(Sampling::default()), samples)
     };
@@ -421,7 +429,7 @@ fn logits_that_are_no_numbers_spoil_their_own_prompt_only() {
     prompts[4].token_ids[1] = broken as u32;
     let allowed = Allowed::new((2..200).filter(|id| *id != broken as u32), END);
     for (strategy, samples) in strategies() {
-        let settings = Settings {
+        let settings = GenerationSettings {
             allowed: allowed.clone(),
             ..model.settings(strategy, samples)
         };

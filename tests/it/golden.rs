@@ -1,12 +1,13 @@
-//! The network against Hugging Face transformers: `tests/golden/` holds tiny checkpoints and what that implementation computes with them
-//! (in float64, rounded once). f32 must agree within 2e-5 of the largest magnitude; bf16 within cosine 0.9999 a residue.
+//! The network against Hugging Face transformers: `tests/golden/` holds tiny checkpoints and what
+//! that implementation computes with them (in float64, rounded once). f32 must agree within 2e-5 of
+//! the largest magnitude; bf16 within cosine 0.9999 a residue.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use ankh3::kernels::cpu::Isa;
-use ankh3::kernels::linear::WeightForm;
+use ankh3::kernels::plan::WeightForm;
 use ankh3::model::decoder::StepInput;
 use ankh3::model::relative_position::{Direction, relative_position_bucket};
 use ankh3::model::{Config, Decoder, Encoder, Loader, Packed, TensorView, WeightSource};
@@ -93,8 +94,9 @@ impl Golden {
         self.with_loader(dtype, Decoder::load)
     }
 
-    /// Weights as a bf16 checkpoint holds them. Rounding them alone turns the embeddings of these tiny models, whose attention is sharp on
-    /// purpose, by more than the arithmetic does (cosine 0.9994 in float64), so the arithmetic is judged on weights that bf16 can hold.
+    /// Weights as a bf16 checkpoint holds them. Rounding them alone turns the embeddings of these
+    /// tiny models, whose attention is sharp on purpose, by more than the arithmetic does (cosine
+    /// 0.9994 in float64), so the arithmetic is judged on weights that bf16 can hold.
     fn round_weights(&mut self) {
         for (name, weight) in &mut self.weights {
             if !name.contains("norm") && !name.contains("relative_attention_bias") {
@@ -230,7 +232,8 @@ fn attention_maps_equal_transformers() {
     }
 }
 
-/// With weights that bf16 can hold. A CPU whose instructions multiply bf16 runs the test again without them.
+/// With weights that bf16 can hold. A CPU whose instructions multiply bf16 runs the test again
+/// without them.
 #[test]
 fn bf16_embeddings_point_where_f32_ones_do() {
     if Isa::current().rounds_activations() {

@@ -1,5 +1,6 @@
-//! One training step against PyTorch: `tests/golden/*/gradients.safetensors` holds a ragged batch and what transformers' gradients of it are (in
-//! float64); and every own operation's gradient against candle's autograd over plain operations.
+//! One training step against PyTorch: `tests/golden/*/gradients.safetensors` holds a ragged batch
+//! and what transformers' gradients of it are (in float64); and every own operation's gradient
+//! against candle's autograd over plain operations.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -7,18 +8,19 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use ankh3::checkpoint::layout::{self, LmHead};
-use ankh3::kernels::attention::{Plan, Segment, Visibility, attention, self_attention};
+use ankh3::kernels::attention::{attention, self_attention};
 use ankh3::kernels::cpu::packed_weight::Precision;
 use ankh3::kernels::dropout::Dropout;
-use ankh3::kernels::elementwise::{Activation, activate, gated, rms_norm};
+use ankh3::kernels::elementwise::{activate, gated, rms_norm};
 use ankh3::kernels::linear::Weight;
 use ankh3::kernels::plain;
+use ankh3::kernels::plan::{Activation, AttentionPlan, Segment, Visibility};
 use ankh3::model::{Config, Packed};
 use ankh3::training::batch::Batch;
-use ankh3::training::objective::{Example, Task};
+use ankh3::training::objective::{Objective, TrainingExample};
 use ankh3::training::recompute::Activations;
 use ankh3::training::step::Network;
-use ankh3::training::variables::{Parameter, Parameters};
+use ankh3::training::variables::{ModelParameters, Parameter};
 use candle_core::{DType, Device, Result, Tensor, Var};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -28,7 +30,7 @@ const KINDS: [&str; 3] = ["untied-gated-silu", "tied-gated-gelu", "relu-v1"];
 struct Golden {
     config: Config,
     loss: f64,
-    parameters: Parameters,
+    parameters: ModelParameters,
     gradients: BTreeMap<String, Tensor>,
 }
 
@@ -74,11 +76,11 @@ impl Golden {
     }
 
     fn batch(&self) -> Batch {
-        let examples: Vec<Example> = (0..3)
-            .map(|i| Example {
+        let examples: Vec<TrainingExample> = (0..3)
+            .map(|i| TrainingExample {
                 source: self.ids(&format!("batch.{i}.source_ids")),
                 labels: self.ids(&format!("batch.{i}.labels")),
-                task: Task::Completion,
+                task: Objective::Completion,
             })
             .collect();
         Batch::new(&examples, &self.config)
@@ -177,7 +179,8 @@ fn loss_and_every_gradient_equal_pytorch() {
     }
 }
 
-/// Kept or computed again: the same bits, with dropout and without, also where a shape has several stretches of layers.
+/// Kept or computed again: the same bits, with dropout and without, also where a shape has several
+/// stretches of layers.
 #[test]
 fn recomputed_activations_change_no_bit() {
     for kind in KINDS {
@@ -248,7 +251,8 @@ fn the_tape_gives_the_same_gradients() {
     }
 }
 
-/// In bf16 a sum made in another order may be rounded the other way: the two ways may differ by less than rounding itself changes.
+/// In bf16 a sum made in another order may be rounded the other way: the two ways may differ by
+/// less than rounding itself changes.
 #[test]
 fn the_tape_gives_the_same_gradients_in_bf16() {
     for kind in KINDS {
@@ -288,10 +292,10 @@ fn a_batch_has_the_gradients_of_its_parts() {
         .1;
     let mut sum: BTreeMap<String, Vec<f32>> = BTreeMap::new();
     for i in 0..3 {
-        let example = Example {
+        let example = TrainingExample {
             source: golden.ids(&format!("batch.{i}.source_ids")),
             labels: golden.ids(&format!("batch.{i}.labels")),
-            task: Task::Completion,
+            task: Objective::Completion,
         };
         let batch = Batch::new(&[example], &golden.config);
         for (name, gradient) in network
@@ -315,7 +319,7 @@ fn dropout_has_the_gradient_of_its_own_loss() {
         let golden = golden(kind);
         let (network, batch) = (golden.network(), golden.batch());
         let dropout = Some(Dropout::new(0.1, 3));
-        let total = |parameters: &Parameters| -> f64 {
+        let total = |parameters: &ModelParameters| -> f64 {
             let losses = network.gradients(parameters, &batch, dropout).unwrap().0;
             losses.iter().map(|loss| f64::from(*loss)).sum()
         };
@@ -463,7 +467,12 @@ fn norms_and_activations_have_the_gradients_of_plain_operations() {
     }
 }
 
-fn plan(lengths: &[(usize, usize)], heads: usize, d_kv: usize, visibility: Visibility) -> Plan {
+fn plan(
+    lengths: &[(usize, usize)],
+    heads: usize,
+    d_kv: usize,
+    visibility: Visibility,
+) -> AttentionPlan {
     let (mut query, mut key) = (0, 0);
     let segments = lengths.iter().map(|(queries, keys)| {
         let segment = Segment {
@@ -474,7 +483,7 @@ fn plan(lengths: &[(usize, usize)], heads: usize, d_kv: usize, visibility: Visib
         (query, key) = (query + queries, key + keys);
         segment
     });
-    Plan {
+    AttentionPlan {
         heads,
         d_kv,
         visibility,

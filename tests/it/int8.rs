@@ -1,12 +1,14 @@
-//! Products in 8-bit and 16-bit integers: against exact arithmetic on odd shapes, and the same bytes on every instruction set, in any batch.
+//! Products in 8-bit and 16-bit integers: against exact arithmetic on odd shapes, and the same
+//! bytes on every instruction set, in any batch.
 #![allow(clippy::print_stdout, reason = "a test says what it ran on")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use ankh3::kernels::cpu::elementwise::{self, Activation};
+use ankh3::kernels::cpu::elementwise;
 use ankh3::kernels::cpu::integer_product::{gated, matmul};
 use ankh3::kernels::cpu::integer_weight::{Bits, IntegerWeight};
-use ankh3::kernels::cpu::output::{interleaved, interleaved_width};
+use ankh3::kernels::cpu::layout::{interleaved, interleaved_width};
 use ankh3::kernels::cpu::{IntegerIsa, Isa};
+use ankh3::kernels::plan::Activation;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -33,7 +35,7 @@ fn pack_in(bits: Bits, w: &[f32], n: usize, k: usize) -> IntegerWeight {
     })
 }
 
-/// A row's scale and integers, as the definition has it: max |v| / 127, to the nearest, ties to even.
+/// The scale and the integers of a row, by definition: max |v| / 127, to the nearest, ties to even.
 fn quantized(row: &[f32]) -> (f32, Vec<i64>) {
     let largest = row.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
     let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
@@ -41,7 +43,7 @@ fn quantized(row: &[f32]) -> (f32, Vec<i64>) {
     (largest / 127.0, row.iter().map(integer).collect())
 }
 
-/// The definition, its sums in 64 bits.
+/// The expected product, by definition, with sums in 64 bits.
 fn expected(a: &[f32], w: &[f32], r: Option<&[f32]>, n: usize, k: usize) -> Vec<f32> {
     let rows: Vec<_> = a.chunks_exact(k).map(quantized).collect();
     let columns: Vec<_> = w.chunks_exact(k).map(quantized).collect();
@@ -107,7 +109,7 @@ fn norm(values: &[f32]) -> f64 {
     squares.sum::<f64>().sqrt()
 }
 
-/// Half a step of every value of both, at most.
+/// The error of every value of either operand is at most half a step.
 #[test]
 fn sixteen_bits_are_as_close_as_their_steps_on_every_instruction_set() {
     let mut rng = ChaCha8Rng::seed_from_u64(5);
@@ -135,7 +137,7 @@ fn sixteen_bits_are_as_close_as_their_steps_on_every_instruction_set() {
     }
 }
 
-/// What they are for.
+/// 16-bit integers exist to be more exact than bf16.
 #[test]
 fn sixteen_bits_lose_far_less_than_bf16() {
     let mut rng = ChaCha8Rng::seed_from_u64(6);
@@ -182,7 +184,7 @@ fn sixteen_bits_lose_far_less_than_bf16() {
     );
 }
 
-/// The gate applied panel by panel gives the bytes of a product and then a gate.
+/// A gate applied panel by panel gives the same bytes as a product followed by a gate.
 #[test]
 fn gated_products_are_products_and_then_a_gate() {
     let mut rng = ChaCha8Rng::seed_from_u64(4);
@@ -224,7 +226,8 @@ fn the_largest_sums_fit() {
     }
 }
 
-/// 46000² and the like; a single value; and norms that rounding lengthens.
+/// Rows with the largest norms: many equal values, a single value, and values whose norm grows by
+/// rounding.
 #[test]
 fn the_largest_sums_of_sixteen_bits_fit() {
     let k = 60_000;

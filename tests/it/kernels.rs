@@ -1,14 +1,17 @@
-//! The CPU kernels against plain f64 arithmetic on odd shapes, for every instruction set this machine has, and their byte-exact invariances.
+//! The CPU kernels against plain f64 arithmetic on odd shapes, for every instruction set this
+//! machine has, and their byte-exact invariances.
 #![allow(clippy::print_stdout, reason = "a test says what it ran on")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod attention;
 
 use ankh3::kernels::cpu::Isa;
-use ankh3::kernels::cpu::elementwise::{Activation, activate, gated, rms_norm};
-use ankh3::kernels::cpu::gemm::{self, Left, matmul, multiply, multiply_add};
-use ankh3::kernels::cpu::output::{interleaved, interleaved_width};
+use ankh3::kernels::cpu::elementwise::{activate, gated, rms_norm};
+use ankh3::kernels::cpu::gemm::{self, matmul, multiply, multiply_add};
+use ankh3::kernels::cpu::layout::{interleaved, interleaved_width};
 use ankh3::kernels::cpu::packed_weight::{PackedWeight, Precision};
+use ankh3::kernels::cpu::product::Left;
+use ankh3::kernels::plan::Activation;
 use half::bf16;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -26,7 +29,7 @@ fn random(rng: &mut ChaCha8Rng, count: usize) -> Vec<f32> {
     (0..count).map(|_| rng.random_range(-1.0..1.0)).collect()
 }
 
-/// Largest difference relative to the largest magnitude expected.
+/// Largest difference relative to the largest expected magnitude.
 fn error(got: &[f32], expected: &[f64]) -> f64 {
     assert_eq!(got.len(), expected.len());
     let largest = expected.iter().fold(1e-30f64, |m, v| m.max(v.abs()));
@@ -95,7 +98,8 @@ fn matmul_equals_f64_on_odd_shapes() {
     }
 }
 
-/// The gate applied panel by panel gives the bytes of a product and then a gate, and its rows are what they are alone.
+/// A gate applied panel by panel gives the same bytes as a product followed by a gate, and a row
+/// does not depend on the other rows.
 #[test]
 fn gated_products_are_products_and_then_a_gate() {
     let mut rng = ChaCha8Rng::seed_from_u64(7);
@@ -132,7 +136,7 @@ fn gated_products_are_products_and_then_a_gate() {
     }
 }
 
-/// In f32 as good as the weights, whatever multiplies them.
+/// Precise products are as exact as their weights on every instruction set.
 #[test]
 fn precise_products_do_not_round_what_they_multiply() {
     let mut rng = ChaCha8Rng::seed_from_u64(8);
@@ -144,7 +148,7 @@ fn precise_products_do_not_round_what_they_multiply() {
             let what = format!("{isa:?} {m}x{n}x{k}");
             let mut c = vec![f32::NAN; m * n];
             matmul(isa, &a, &weight, None, &mut c);
-            // What is left of the rest: 2^-17 of a value.
+            // The remainder of the second part: 2^-17 of a value.
             assert!(error(&c, &expected) < 2e-5, "{what}");
             let columns: Vec<f32> = (0..k * m).map(|i| a[i % m * k + i / m]).collect();
             let mut same = vec![f32::NAN; m * n];
@@ -157,7 +161,7 @@ fn precise_products_do_not_round_what_they_multiply() {
     }
 }
 
-/// What a room held before leaves no trace.
+/// Old values in reused memory leave no trace.
 #[test]
 fn packing_again_is_packing() {
     let mut rng = ChaCha8Rng::seed_from_u64(6);
@@ -186,7 +190,7 @@ fn packing_again_is_packing() {
     }
 }
 
-/// Which operands of a product are rounded to bf16 before they are multiplied.
+/// The operands of a product that are rounded to bf16 before the multiplication.
 #[derive(Clone, Copy, PartialEq)]
 enum Rounding {
     Neither,

@@ -1,4 +1,5 @@
-//! Scores and filled masks: against transformers (`tests/golden/make_scores.py`), and what must hold whatever the model, in the library and on the command line.
+//! Scores and filled masks: against transformers (`tests/golden/make_scores.py`), and what must
+//! hold whatever the model, in the library and on the command line.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -38,10 +39,10 @@ fn goldens() -> Vec<(Network, TaskPrefix, Value)> {
 }
 
 fn model(network: &Network, prefix: TaskPrefix, max_batch_tokens: usize) -> MaskedModel<'_> {
-    let stacks = (&network.encoder, &network.decoder);
+    let stacks = network.stacks();
     let residues = Residues::standard(&network.tokenizer).unwrap();
     MaskedModel::new(
-        vec![stacks],
+        stacks,
         &network.tokenizer,
         prefix,
         residues,

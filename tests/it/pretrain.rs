@@ -1,4 +1,5 @@
-//! `ankh3 pretrain` as a process: runs that are killed and go on give the same bytes, and what cannot work says why.
+//! `ankh3 pretrain` as a process: runs that are killed and go on give the same bytes, and what
+//! cannot work says why.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -208,7 +209,8 @@ fn thirty_seven_steps_a_kill_and_the_rest_are_a_hundred() {
     assert!(place.log("more")[0]["loss"].as_f64().unwrap() < losses[0] - 1.0);
 }
 
-/// `TensorBoard`'s own reader finds each number of the log once, though a run was killed and did steps again.
+/// `TensorBoard`'s own reader finds each number of the log once, though a run was killed and did
+/// steps again.
 fn tensorboard_reads(run: &Path, log: &[Value]) {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let python =

@@ -167,7 +167,7 @@ fn a_jacobian_equals_one_asked_copy_by_copy() {
     // Of any batch size the same.
     for max_tokens in [20, 2048] {
         let residues = Residues::standard(tokenizer).unwrap();
-        let both = vec![(&network.encoder, &network.decoder)];
+        let both = network.stacks();
         let model =
             MaskedModel::new(both, tokenizer, TaskPrefix::Nlu, residues, max_tokens).unwrap();
         let jacobian = Jacobian::compute(&model, b"MKTAYIAKQRX", &rounds)

@@ -3,10 +3,12 @@
 //! Reads the sources as tokens (comments, strings and `#[cfg(test)]` items count for nothing), resolves `use` declarations, and fails
 //! with the file, the line and the room of every import that goes the wrong way. A new room starts with a line in [`ROOMS`].
 
+mod names;
 mod paths;
 
 use std::path::{Path, PathBuf};
 
+use names::public_types;
 use paths::{Found, find};
 
 /// Who may use whom: each room with all rooms it may import from. `main` is `src/main.rs`, `lib` is `src/lib.rs`.
@@ -255,6 +257,44 @@ fn the_map_has_no_circles() {
         left.retain(|(_, allowed)| allowed.iter().any(|used| names.contains(used)));
         assert!(left.len() < before, "rooms in a circle: {names:?}");
     }
+}
+
+/// Public types that share a name with another one, and why that is no confusion.
+const SAME_NAME: &[&str] = &[];
+
+#[test]
+fn a_public_type_name_occurs_once() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut types: Vec<_> = sources(&src)
+        .iter()
+        .flat_map(|path| {
+            let file = path.strip_prefix(&src).expect("found below src");
+            let source = std::fs::read_to_string(path).expect("readable");
+            public_types(file.to_str().expect("file names are plain"), &source)
+                .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+        })
+        .filter(|found| !SAME_NAME.contains(&found.name.as_str()))
+        .collect();
+    types.sort();
+    assert!(types.len() > 100, "found only {} types", types.len());
+    let twice: Vec<String> = types
+        .windows(2)
+        .filter(|pair| pair[0].name == pair[1].name)
+        .map(|pair| {
+            let [one, other] = pair else {
+                return String::new();
+            };
+            format!(
+                "{}: {}:{} and {}:{}",
+                one.name, one.file, one.line, other.file, other.line
+            )
+        })
+        .collect();
+    assert!(
+        twice.is_empty(),
+        "one meaning, one name:\n{}",
+        twice.join("\n")
+    );
 }
 
 /// `(file, source, part of the complaint; empty where there must be none)`.

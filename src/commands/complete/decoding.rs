@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use crate::args::{UsageError, at_least_one, usage};
-use crate::inference::generate::{Allowed, BeamSearch, Sampling, Settings, Strategy};
+use crate::inference::generate::{Allowed, BeamSearch, GenerationSettings, Sampling, Strategy};
 use crate::inference::residues::{Residues, STANDARD};
 use crate::tokenizer::Tokenizer;
 
@@ -100,9 +100,13 @@ impl DecodingArgs {
     ///
     /// # Errors
     /// Flags that mean nothing together.
-    pub fn settings(&self, residues: &Residues, tokenizer: &Tokenizer) -> Result<Settings> {
+    pub fn settings(
+        &self,
+        residues: &Residues,
+        tokenizer: &Tokenizer,
+    ) -> Result<GenerationSettings> {
         let ids = (0..residues.letters().len()).map(|column| residues.token_id(column));
-        Ok(Settings {
+        Ok(GenerationSettings {
             strategy: self.strategy()?,
             num_samples: self.num_samples,
             seed: self.seed,
@@ -137,7 +141,7 @@ mod tests {
         decoding: DecodingArgs,
     }
 
-    fn parse(flags: &str) -> Result<Settings> {
+    fn parse(flags: &str) -> Result<GenerationSettings> {
         let flags = std::iter::once("test").chain(flags.split_whitespace());
         let (flags, tokenizer) = (Cli::try_parse_from(flags)?.decoding, Tokenizer::ankh3());
         flags.settings(&flags.residues(&tokenizer)?, &tokenizer)

@@ -12,7 +12,7 @@ use super::text::fasta;
 use super::{Outcome, Part, place, report};
 use crate::args::Shard;
 use crate::inference::generate::{
-    End, Generators, NotFinite, Outcome as Written, Prompt, Settings,
+    End, GenerationResult as Written, GenerationSettings, Generators, NotFinite, Prompt,
 };
 use crate::input::sequences::{Input, Item, OnBad};
 use crate::io::stdio::Output;
@@ -29,7 +29,7 @@ pub(super) struct Run<'a> {
     pub generators: Generators<'a>,
     pub tokenizer: &'a Tokenizer,
     pub prefix: TaskPrefix,
-    pub settings: Settings,
+    pub settings: GenerationSettings,
     pub rule: Rule,
     pub part: Part,
     /// What the generators have.

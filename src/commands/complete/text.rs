@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::Part;
-use crate::inference::generate::{Completion, End, Settings, Strategy};
+use crate::inference::generate::{End, GeneratedSequence, GenerationSettings, Strategy};
 use crate::output::write_fasta::write_record;
 use crate::sequence::Sequence;
 use crate::tokenizer::Tokenizer;
@@ -12,8 +12,8 @@ use crate::tokenizer::Tokenizer;
 pub fn fasta(
     sequence: &Sequence,
     prompt: usize,
-    completions: &[Completion],
-    settings: &Settings,
+    completions: &[GeneratedSequence],
+    settings: &GenerationSettings,
     tokenizer: &Tokenizer,
     part: Part,
 ) -> Vec<u8> {
@@ -35,8 +35,8 @@ pub fn fasta(
 fn description(
     sequence: &Sequence,
     prompt: usize,
-    completion: &Completion,
-    settings: &Settings,
+    completion: &GeneratedSequence,
+    settings: &GenerationSettings,
 ) -> String {
     let mut fields = format!(
         "log_likelihood={:.4} perplexity={:.4} prompt={prompt} new={} end={}",

@@ -7,12 +7,12 @@ use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
 use crate::args::RuntimeArgs;
-use crate::checkpoint::{BUNDLED, Hub, Place};
+use crate::checkpoint::{BUNDLED, Hub, ModelLocation};
 use crate::commands::heads::{FeatureArgs, OpenedFeatures, StoredHead, open_model_of_head};
 use crate::commands::opened::Opened;
 use crate::inference::contacts::PairMap;
 use crate::inference::contacts::jacobian::Outputs;
-use crate::inference::token_budget::Stacks;
+use crate::inference::token_budget::LoadedStacks;
 use crate::model::{Decoder, Encoder};
 use crate::probe::attention_maps::AttentionReader;
 use crate::probe::contact_predictor::{ContactPredictor, JacobianPredictor};
@@ -94,7 +94,7 @@ impl Predictor {
             Some(MethodArg::Separation) => Self::separation(args),
             _ => {
                 let place = match &args.head {
-                    Some(dir) => Place::from(dir.clone()),
+                    Some(dir) => ModelLocation::from(dir.clone()),
                     None => find(args.method, features)?,
                 };
                 let stored = StoredHead::load(&place)?;
@@ -178,7 +178,7 @@ impl Predictor {
             mask_fraction: args.mask_fraction,
             seed: args.seed,
             max_memory: args.max_memory,
-            max_batch_tokens: opened.batch_tokens(runtime, Stacks::Both),
+            max_batch_tokens: opened.batch_tokens(runtime, LoadedStacks::Both),
         };
         Ok(Self {
             method: ContactPredictor::Jacobian(Box::new(predictor)),
@@ -264,7 +264,7 @@ fn ensure_method(stored: &StoredHead, asked: Option<MethodArg>) -> Result<()> {
 }
 
 /// The head in the model's own directory.
-fn find(method: Option<MethodArg>, features: &FeatureArgs) -> Result<Place> {
+fn find(method: Option<MethodArg>, features: &FeatureArgs) -> Result<ModelLocation> {
     let model = features.model(None).reference()?;
     let place = model.resolve(&Hub::from_env())?;
     let name = features.model.as_deref().unwrap_or(BUNDLED);

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use super::forecast::Forecast;
 use super::{Outcome, report};
 use crate::args::Shard;
-use crate::inference::embedder::{Columns, Embedder};
+use crate::inference::embedder::{Embedder, EmbeddingColumns};
 use crate::input::sequences::{Input, Item, OnBad};
 use crate::output::embeddings::EmbeddingRecord;
 use crate::output::entry;
@@ -115,7 +115,7 @@ impl Run<'_> {
         written.with_context(|| writing(self.output))
     }
 
-    fn done(&self, sequence: &Sequence, columns: Arc<Columns>) -> Done {
+    fn done(&self, sequence: &Sequence, columns: Arc<EmbeddingColumns>) -> Done {
         let values = Arc::try_unwrap(columns).unwrap_or_else(|shared| (*shared).clone());
         let record = EmbeddingRecord {
             id: sequence.id.clone(),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::Device;
 
-use crate::checkpoint::Place;
+use crate::checkpoint::ModelLocation;
 use crate::io::stdio::{Content, Output};
 use crate::probe::description::{FORMAT, FittedMethod, HeadDescription};
 use crate::probe::head::Head;
@@ -27,7 +27,7 @@ pub(crate) struct StoredHead {
 
 impl StoredHead {
     /// Reads a head.
-    pub(crate) fn load(place: &Place) -> Result<Self> {
+    pub(crate) fn load(place: &ModelLocation) -> Result<Self> {
         let path = place.path(DESCRIPTION);
         let text = place.read(DESCRIPTION)?.with_context(|| {
             format!(

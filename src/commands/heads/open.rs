@@ -10,7 +10,7 @@ use crate::args::{RuntimeArgs, usage};
 use crate::commands::embed::resolve_layers;
 use crate::commands::opened::Opened;
 use crate::device::Compute;
-use crate::inference::token_budget::Stacks;
+use crate::inference::token_budget::LoadedStacks;
 use crate::model::Encoder;
 use crate::probe::description::FeatureOrigin;
 use crate::probe::features::{FeatureSource, ModelFeatures, Protein};
@@ -135,7 +135,7 @@ impl OpenedFeatures {
             tokenizer: checkpoint.tokenizer.clone(),
             prefix: opened.prefix,
             layers,
-            max_batch_tokens: opened.batch_tokens(runtime, Stacks::Encoder),
+            max_batch_tokens: opened.batch_tokens(runtime, LoadedStacks::Encoder),
             cache,
         };
         Ok(Self {

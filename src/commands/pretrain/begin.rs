@@ -1,6 +1,6 @@
-//! Where a run begins: recipe, data files, shape, vocabulary, weights; from scratch, from a model, or from the run's own last checkpoint.
+//! The start of a run: recipe, data files, shape, vocabulary and weights; from scratch, from a model,
+//! or from the run's own last checkpoint.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use serde_json::{Map, json};
 
 use super::{PretrainArgs, steps};
 use crate::args::usage;
-use crate::checkpoint::init::{self, Preset};
+use crate::checkpoint::init::{self, ModelPreset};
 use crate::checkpoint::layout::{self, LmHead, TensorSpec};
 use crate::checkpoint::save::{Contents, LazyTensor, save};
 use crate::checkpoint::{Checkpoint, Hub};
@@ -23,11 +23,11 @@ use crate::training::optimizer::Moments;
 use crate::training::presets;
 use crate::training::recipe::Recipe;
 use crate::training::step::{Accumulator, Network};
-use crate::training::trainer::{State, Trainer};
-use crate::training::variables::{Parameter, Parameters};
+use crate::training::trainer::{Pretrainer, State};
+use crate::training::variables::{ModelParameters, Parameter};
 
-/// What a run is made of, before anything is written.
-pub(super) struct Begin {
+/// The content of a run before any file is written.
+pub(super) struct PretrainPlan {
     pub(super) recipe: Recipe,
     pub(super) tokenizer: Tokenizer,
     pub(super) train: Vec<PathBuf>,
@@ -40,7 +40,7 @@ pub(super) struct Begin {
 }
 
 /// An opened run.
-pub(super) struct Run {
+pub(super) struct PretrainRun {
     pub(super) dir: PathBuf,
     pub(super) recipe: Recipe,
     pub(super) tokenizer: Tokenizer,
@@ -52,8 +52,8 @@ pub(super) struct Run {
     resumes: bool,
 }
 
-impl Begin {
-    /// Reads the recipe and opens what it begins with.
+impl PretrainPlan {
+    /// Reads the recipe and opens the checkpoint to start from.
     pub(super) fn new(args: &PretrainArgs) -> Result<Self> {
         let recipe = read_recipe(args)?;
         let last = match &args.output {
@@ -86,7 +86,7 @@ impl Begin {
             !train.is_empty(),
             "data.train names no file; give FASTA files or globs in the recipe, or --set data.train='[\"a.fasta\"]'"
         );
-        Ok(Begin {
+        Ok(PretrainPlan {
             valid: files(&recipe.data.valid, "data.valid")?,
             recipe,
             tokenizer,
@@ -98,8 +98,8 @@ impl Begin {
         })
     }
 
-    /// Makes the run's directory, or checks that it is the one to go on with.
-    pub(super) fn open_run(self, args: &PretrainArgs) -> Result<Run> {
+    /// Creates the run's directory, or checks that it can be resumed.
+    pub(super) fn open_run(self, args: &PretrainArgs) -> Result<PretrainRun> {
         let dir = args.output.clone().context("--output RUN is missing")?;
         let occupied = fs::read_dir(&dir).is_ok_and(|mut entries| entries.next().is_some());
         ensure!(
@@ -113,7 +113,7 @@ impl Begin {
         let mut file = AtomicFile::create(&path).with_context(|| path.display().to_string())?;
         std::io::Write::write_all(&mut file, self.recipe.to_toml().as_bytes())?;
         file.finish().with_context(|| path.display().to_string())?;
-        let Begin {
+        let PretrainPlan {
             recipe,
             tokenizer,
             train,
@@ -123,7 +123,7 @@ impl Begin {
             from,
             resumes,
         } = self;
-        Ok(Run {
+        Ok(PretrainRun {
             dir,
             recipe,
             tokenizer,
@@ -141,7 +141,7 @@ fn checkpoints(run: &Path) -> PathBuf {
     run.join("checkpoints")
 }
 
-/// The recipe given, or that of the run that goes on.
+/// The given recipe, or the recipe of the run to resume.
 fn read_recipe(args: &PretrainArgs) -> Result<Recipe> {
     let read = |path: &Path, sets: &[String]| {
         let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
@@ -171,7 +171,7 @@ fn read_recipe(args: &PretrainArgs) -> Result<Recipe> {
     }
 }
 
-/// The files that paths and globs name, each glob's in order.
+/// The files of paths and globs; the files of a glob are sorted.
 fn files(patterns: &[String], key: &str) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for pattern in patterns {
@@ -185,15 +185,15 @@ fn files(patterns: &[String], key: &str) -> Result<Vec<PathBuf>> {
 
 fn shape(recipe: &Recipe) -> Result<Config> {
     let name = recipe.model.preset.as_deref().unwrap_or("nano");
-    let preset = Preset::from_str(name, true).map_err(|_| {
+    let preset = ModelPreset::from_str(name, true).map_err(|_| {
         anyhow!("model.preset is \"{name}\"; it must be nano, small, base, large or xl")
     })?;
     Ok(recipe.model.applied_to(preset.config()))
 }
 
-/// A shape that the recipe asks for must be that of the checkpoint.
+/// Checks that the recipe's shape, if it has one, is the shape of the checkpoint.
 fn check_shape(recipe: &Recipe, checkpoint: &Checkpoint) -> Result<()> {
-    if recipe.model == crate::training::recipe::Shape::default() {
+    if recipe.model == crate::training::recipe::ModelShape::default() {
         return Ok(());
     }
     let (asked, found) = (shape(recipe)?, &checkpoint.config);
@@ -217,13 +217,13 @@ fn check_shape(recipe: &Recipe, checkpoint: &Checkpoint) -> Result<()> {
     Ok(())
 }
 
-impl Run {
+impl PretrainRun {
     fn specs(&self) -> Vec<TensorSpec> {
         layout::tensors(&self.config, self.lm_head)
     }
 
-    /// The run's weights and state, where it stands.
-    pub(super) fn trainer<'a>(&'a self, compute: &'a Compute) -> Result<Trainer<'a>> {
+    /// The run with its current weights and state.
+    pub(super) fn trainer<'a>(&'a self, compute: &'a Compute) -> Result<Pretrainer<'a>> {
         let parameters = self.specs().into_iter().map(|spec| {
             let values = match &self.from {
                 Some(checkpoint) => checkpoint.tensor(&spec.name, &spec.shape)?.to_f32_vec(),
@@ -235,7 +235,7 @@ impl Run {
             };
             Ok((spec.name, parameter))
         });
-        let parameters = parameters.collect::<Result<Parameters>>()?;
+        let parameters = parameters.collect::<Result<ModelParameters>>()?;
         let (moments, state) = match &self.from {
             Some(checkpoint) if self.resumes => resumed(checkpoint)?,
             _ => (Moments::new(), State::default()),
@@ -247,7 +247,7 @@ impl Run {
             z_loss: self.recipe.z_loss,
             activations: self.recipe.memory.activations,
         };
-        Ok(Trainer {
+        Ok(Pretrainer {
             network,
             recipe: &self.recipe,
             parameters,
@@ -257,7 +257,7 @@ impl Run {
         })
     }
 
-    fn contents<'a>(&'a self, trainer: &'a Trainer<'_>, dtype: NumberType) -> Contents<'a> {
+    fn contents<'a>(&'a self, trainer: &'a Pretrainer<'_>, dtype: NumberType) -> Contents<'a> {
         let tensors = self.specs().into_iter().map(|spec| {
             let values = &trainer.parameters[&spec.name].values;
             LazyTensor {
@@ -278,17 +278,14 @@ impl Run {
     }
 
     /// Saves a checkpoint and deletes old ones.
-    pub(super) fn save(&self, trainer: &Trainer<'_>) -> Result<PathBuf> {
-        let mut moments = BTreeMap::new();
-        for (name, values) in &trainer.moments {
-            for (number, values) in values.iter().enumerate() {
-                moments.insert(format!("{number}.{name}"), &values[..]);
-            }
-        }
+    pub(super) fn save(&self, trainer: &Pretrainer<'_>) -> Result<PathBuf> {
         let state = serde_json::to_value(&trainer.state)?;
         let dir = checkpoints(&self.dir);
         let contents = self.contents(trainer, NumberType::F32);
-        let run = steps::RunState { moments, state };
+        let run = steps::RunState {
+            moments: &trainer.moments,
+            state,
+        };
         let step = trainer.state.step;
         let place = steps::save_step(&dir, step, contents, &run).with_context(|| {
             format!("could not save step {step}; earlier checkpoints are whole: when there is room again, go on with --resume")
@@ -298,7 +295,7 @@ impl Run {
     }
 
     /// Writes the finished model.
-    pub(super) fn export(&self, trainer: &Trainer<'_>) -> Result<PathBuf> {
+    pub(super) fn export(&self, trainer: &Pretrainer<'_>) -> Result<PathBuf> {
         let place = self.dir.join("model");
         if place.exists() {
             fs::remove_dir_all(&place).with_context(|| place.display().to_string())?;
@@ -309,18 +306,10 @@ impl Run {
     }
 }
 
-/// The optimizer's memory and the state of a checkpoint of the run.
+/// The optimizer's moments and the state from a checkpoint of the run.
 fn resumed(checkpoint: &Checkpoint) -> Result<(Moments, State)> {
-    let (tensors, state) = steps::load_state(&checkpoint.place.name())?;
-    let state = serde_json::from_value(state)
+    let run = steps::load_state(&checkpoint.place.name())?;
+    let state = serde_json::from_value(run.state)
         .with_context(|| format!("{}: training/state.json", checkpoint.place))?;
-    let mut moments = Moments::new();
-    // Sorted by their numbers first: `0.name`, then `1.name`.
-    for (name, values) in tensors {
-        let (_, name) = name
-            .split_once('.')
-            .context("an unknown tensor among the moments")?;
-        moments.entry(name.to_owned()).or_default().push(values);
-    }
-    Ok((moments, state))
+    Ok((run.moments, state))
 }

@@ -6,28 +6,27 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use serde_json::json;
 
-use super::begin::Begin;
+use super::begin::PretrainPlan;
 use super::{held_out, maker, open_corpus, tokens};
 use crate::commands::Outcome;
 use crate::io::stdio::{Content, Output};
 use crate::training::evaluation;
-use crate::training::objective::Example;
-use crate::training::order::{Order, Position, Purpose, stream};
+use crate::training::objective::TrainingExample;
+use crate::training::order::{Position, Purpose, SequenceOrder, stream};
 
 /// Prints examples of the first `count` sequences as pieces.
-pub(super) fn show(begin: &Begin, count: usize) -> Result<Outcome> {
+pub(super) fn show(plan: &PretrainPlan, count: usize) -> Result<Outcome> {
     let mut out = Output::create(&PathBuf::from("-"), Content::Text)?;
-    let input =
-        crate::input::sequences::Input::open(&begin.train, crate::input::corpus::options())?;
-    let maker = maker(&begin.recipe, &begin.tokenizer);
+    let input = crate::input::sequences::Input::open(&plan.train, crate::input::corpus::options())?;
+    let maker = maker(&plan.recipe, &plan.tokenizer);
     let text = |ids: &[u32]| {
-        let pieces: Vec<&str> = ids.iter().map(|id| begin.tokenizer.piece(*id)).collect();
+        let pieces: Vec<&str> = ids.iter().map(|id| plan.tokenizer.piece(*id)).collect();
         pieces.join(" ")
     };
     for item in input.take(count) {
         let item = item?;
-        let residues = tokens(&begin.tokenizer, &item.sequence.residues)?;
-        let mut rng = stream(begin.recipe.seed, 0, Purpose::Sequence(item.index as u32));
+        let residues = tokens(&plan.tokenizer, &item.sequence.residues)?;
+        let mut rng = stream(plan.recipe.seed, 0, Purpose::Sequence(item.index as u32));
         let example = maker.example(&residues, &mut rng);
         writeln!(out, "{}: {}", item.sequence.id, example.task)?;
         writeln!(out, "  encoder: {}", text(&example.source))?;
@@ -38,22 +37,22 @@ pub(super) fn show(begin: &Begin, count: usize) -> Result<Outcome> {
 }
 
 /// Writes the vocabulary (a piece for each id), the examples of all evaluations, then those of every step in their order: exactly what the run computes on, for other programs to repeat.
-pub(super) fn export(begin: &Begin, file: &Path) -> Result<Outcome> {
-    let Begin {
+pub(super) fn export(plan: &PretrainPlan, file: &Path) -> Result<Outcome> {
+    let PretrainPlan {
         recipe, tokenizer, ..
-    } = begin;
+    } = plan;
     let mut out = Output::create(file, Content::Text)?;
     writeln!(out, "{}", json!({ "vocabulary": tokenizer.pieces() }))?;
-    let sequences = held_out(&begin.valid, recipe, tokenizer)?;
-    for task in recipe.judged() {
+    let sequences = held_out(&plan.valid, recipe, tokenizer)?;
+    for task in recipe.evaluated() {
         for example in evaluation::examples(&sequences, task, &recipe.objectives, tokenizer) {
             line(&mut out, json!({ "split": "held-out" }), &example)?;
         }
     }
     let folder = tempfile::tempdir()?;
-    let mut corpus = open_corpus(folder.path(), &begin.train, recipe)?;
+    let mut corpus = open_corpus(folder.path(), &plan.train, recipe)?;
     let maker = maker(recipe, tokenizer);
-    let mut order = Order::new(corpus.len(), recipe.seed, Position::default());
+    let mut order = SequenceOrder::new(corpus.len(), recipe.seed, Position::default());
     for step in 1..=recipe.steps {
         for micro_batch in 0..recipe.batch.accumulation {
             let examples = maker.next(&mut order, recipe.batch.tokens, |number| {
@@ -69,7 +68,7 @@ pub(super) fn export(begin: &Begin, file: &Path) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-fn line(out: &mut Output, mut place: serde_json::Value, example: &Example) -> Result<()> {
+fn line(out: &mut Output, mut place: serde_json::Value, example: &TrainingExample) -> Result<()> {
     place["task"] = json!(example.task.to_string());
     place["source"] = json!(example.source);
     place["labels"] = json!(example.labels);

@@ -11,15 +11,15 @@ use serde_json::{Value, json};
 use crate::io::atomic_file::AtomicFile;
 use crate::report::tensorboard::Events;
 use crate::training::evaluation::Figures;
-use crate::training::trainer::Report;
+use crate::training::trainer::StepReport;
 
 /// The log, open for more.
-pub(super) struct Journal {
+pub(super) struct TrainingJournal {
     file: BufWriter<File>,
     events: Events,
 }
 
-impl Journal {
+impl TrainingJournal {
     /// Opens the log of `run`, which has done `step` steps.
     pub(super) fn open(run: &Path, step: u64) -> Result<Self> {
         let path = run.join("log.jsonl");
@@ -40,14 +40,14 @@ impl Journal {
             .with_context(what)?;
         let events = Events::create(run, step);
         let events = events.with_context(|| format!("{}: event files", run.display()))?;
-        Ok(Journal {
+        Ok(TrainingJournal {
             file: BufWriter::new(file),
             events,
         })
     }
 
     /// A line of training.
-    pub(super) fn step(&mut self, report: &Report, tokens_per_second: f64) -> Result<()> {
+    pub(super) fn step(&mut self, report: &StepReport, tokens_per_second: f64) -> Result<()> {
         let mut line = json!({
             "kind": "train",
             "step": report.step,

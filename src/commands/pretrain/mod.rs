@@ -12,7 +12,7 @@ use clap::Args;
 
 use super::Outcome;
 use crate::args::{COMPUTE_TYPES, at_least_one, number_type};
-use crate::checkpoint::init::Preset;
+use crate::checkpoint::init::ModelPreset;
 use crate::checkpoint::training as steps;
 use crate::device::{Compute, DeviceSpec};
 use crate::input::corpus::Corpus;
@@ -20,15 +20,15 @@ use crate::io::signals::Said;
 use crate::number::NumberType;
 use crate::progress::Steps;
 use crate::tokenizer::{TaskPrefix, Tokenizer};
-use crate::training::batch::{Batch, Maker};
+use crate::training::batch::{Batch, ExampleMaker};
 use crate::training::evaluation::{self, Figures, evaluate};
-use crate::training::order::{Order, Position};
+use crate::training::order::{Position, SequenceOrder};
 use crate::training::recipe::Recipe;
-use crate::training::trainer::{Report, Trainer};
+use crate::training::trainer::{Pretrainer, StepReport};
 use crate::training::variables::Variables;
 
-use begin::{Begin, Run};
-use journal::Journal;
+use begin::{PretrainPlan, PretrainRun};
+use journal::TrainingJournal;
 
 /// Train a model from scratch or go on with one: masked language modelling and sequence completion together
 ///
@@ -44,7 +44,7 @@ pub struct PretrainArgs {
 
     /// A recipe that comes with the tool, instead of a file: name the data by `--set data.train=…`.
     #[arg(long, value_enum, value_name = "SHAPE", conflicts_with = "recipe")]
-    preset: Option<Preset>,
+    preset: Option<ModelPreset>,
 
     /// The directory of the run.
     #[arg(
@@ -98,21 +98,21 @@ Examples:
 /// # Errors
 /// A recipe, a corpus or a checkpoint that cannot be used; a full disk; a loss that stays not finite.
 pub fn run(args: &PretrainArgs) -> Result<Outcome> {
-    let begin = Begin::new(args)?;
+    let plan = PretrainPlan::new(args)?;
     if let Some(count) = args.show_examples {
-        return examples::show(&begin, count);
+        return examples::show(&plan, count);
     }
     if let Some(file) = &args.export_examples {
-        return examples::export(&begin, file);
+        return examples::export(&plan, file);
     }
     let compute = Compute::open(args.device, args.dtype)?;
     let signals = Said::register()?;
-    let run = begin.open_run(args)?;
+    let run = plan.open_run(args)?;
     let mut corpus = open_corpus(&run.dir, &run.train, &run.recipe)?;
     let held_out = held_out(&run.valid, &run.recipe, &run.tokenizer)?;
     let mut trainer = run.trainer(&compute)?;
-    let mut order = Order::new(corpus.len(), run.recipe.seed, trainer.state.position);
-    let mut journal = Journal::open(&run.dir, trainer.state.step)?;
+    let mut order = SequenceOrder::new(corpus.len(), run.recipe.seed, trainer.state.position);
+    let mut journal = TrainingJournal::open(&run.dir, trainer.state.step)?;
     describe(&run, &corpus, &trainer, &compute);
     if trainer.state.step == 0 {
         check_gradients(&run, &mut trainer, &mut corpus)?;
@@ -163,8 +163,8 @@ fn tokens(tokenizer: &Tokenizer, residues: &[u8]) -> Result<Vec<u32>> {
     Ok(tokens)
 }
 
-fn maker<'a>(recipe: &'a Recipe, tokenizer: &'a Tokenizer) -> Maker<'a> {
-    Maker {
+fn maker<'a>(recipe: &'a Recipe, tokenizer: &'a Tokenizer) -> ExampleMaker<'a> {
+    ExampleMaker {
         mixture: &recipe.objectives,
         tokenizer,
         max_residues: recipe.data.max_residues,
@@ -204,7 +204,11 @@ fn held_out(valid: &[PathBuf], recipe: &Recipe, tokenizer: &Tokenizer) -> Result
     kept.collect()
 }
 
-fn next_batches(run: &Run, order: &mut Order, corpus: &mut Corpus) -> Result<Vec<Batch>> {
+fn next_batches(
+    run: &PretrainRun,
+    order: &mut SequenceOrder,
+    corpus: &mut Corpus,
+) -> Result<Vec<Batch>> {
     let maker = maker(&run.recipe, &run.tokenizer);
     let batch = |_| {
         let examples = maker.next(order, run.recipe.batch.tokens, |number| {
@@ -216,8 +220,12 @@ fn next_batches(run: &Run, order: &mut Order, corpus: &mut Corpus) -> Result<Vec
 }
 
 /// Before the first step: every weight must get a gradient, or it would never learn.
-fn check_gradients(run: &Run, trainer: &mut Trainer<'_>, corpus: &mut Corpus) -> Result<()> {
-    let mut order = Order::new(corpus.len(), run.recipe.seed, Position::default());
+fn check_gradients(
+    run: &PretrainRun,
+    trainer: &mut Pretrainer<'_>,
+    corpus: &mut Corpus,
+) -> Result<()> {
+    let mut order = SequenceOrder::new(corpus.len(), run.recipe.seed, Position::default());
     let batches = next_batches(run, &mut order, corpus)?;
     let dead = trainer.dead_weights(&batches)?;
     ensure!(
@@ -228,7 +236,7 @@ fn check_gradients(run: &Run, trainer: &mut Trainer<'_>, corpus: &mut Corpus) ->
     Ok(())
 }
 
-fn judge(report: &Report, trainer: &Trainer<'_>) -> Result<()> {
+fn judge(report: &StepReport, trainer: &Pretrainer<'_>) -> Result<()> {
     if report.not_finite.is_empty() {
         return Ok(());
     }
@@ -242,7 +250,13 @@ fn judge(report: &Report, trainer: &Trainer<'_>) -> Result<()> {
     Ok(())
 }
 
-fn tell(run: &Run, report: &Report, rate: f64, line: &Steps, journal: &mut Journal) -> Result<()> {
+fn tell(
+    run: &PretrainRun,
+    report: &StepReport,
+    rate: f64,
+    line: &Steps,
+    journal: &mut TrainingJournal,
+) -> Result<()> {
     let message = format!("loss {:.4}, {rate:.0} tokens/s", report.loss);
     line.show(report.step, message);
     let evaluation = &run.recipe.evaluation;
@@ -252,7 +266,7 @@ fn tell(run: &Run, report: &Report, rate: f64, line: &Steps, journal: &mut Journ
     }
     journal.step(report, rate)?;
     if line.is_hidden() {
-        let Report {
+        let StepReport {
             step,
             loss,
             gradient_norm,
@@ -267,10 +281,14 @@ fn tell(run: &Run, report: &Report, rate: f64, line: &Steps, journal: &mut Journ
     Ok(())
 }
 
-fn measure(run: &Run, trainer: &Trainer<'_>, held_out: &[Vec<u32>]) -> Result<Vec<Figures>> {
+fn measure(
+    run: &PretrainRun,
+    trainer: &Pretrainer<'_>,
+    held_out: &[Vec<u32>],
+) -> Result<Vec<Figures>> {
     let variables = Variables::plain(&trainer.parameters, trainer.network.device)?;
     let mixture = &run.recipe.objectives;
-    let judged = run.recipe.judged().into_iter().map(|task| {
+    let judged = run.recipe.evaluated().into_iter().map(|task| {
         let examples = evaluation::examples(held_out, task, mixture, &run.tokenizer);
         let tokens = run.recipe.batch.tokens;
         evaluate(
@@ -284,7 +302,7 @@ fn measure(run: &Run, trainer: &Trainer<'_>, held_out: &[Vec<u32>]) -> Result<Ve
     Ok(judged.collect::<candle_core::Result<_>>()?)
 }
 
-fn describe(run: &Run, corpus: &Corpus, trainer: &Trainer<'_>, compute: &Compute) {
+fn describe(run: &PretrainRun, corpus: &Corpus, trainer: &Pretrainer<'_>, compute: &Compute) {
     let weights: usize = trainer.parameters.values().map(|p| p.values.len()).sum();
     tracing::info!(
         "{weights} parameters on {} ({}, {} threads), {}",

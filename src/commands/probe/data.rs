@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::input::labelled::{Columns, LabelledRow, read_labelled};
+use crate::input::labelled::{LabelledColumns, LabelledRow, read_labelled};
 use crate::probe::description::PredictionTask;
 use crate::probe::features::Protein;
 use crate::probe::loss::Label;
@@ -31,7 +31,7 @@ pub(super) struct LabelledSet {
 }
 
 /// Reads the labelled rows of a table.
-pub(super) fn read_rows(path: &Path, columns: &Columns) -> Result<Vec<LabelledRow>> {
+pub(super) fn read_rows(path: &Path, columns: &LabelledColumns) -> Result<Vec<LabelledRow>> {
     let labelled = read_labelled(path, columns)?;
     if labelled.unlabelled > 0 {
         tracing::warn!(
@@ -56,7 +56,7 @@ pub(super) fn read_rows(path: &Path, columns: &Columns) -> Result<Vec<LabelledRo
 
 impl LabelledSet {
     /// Reads all labelled rows of a table.
-    pub(super) fn read(path: &Path, columns: &Columns) -> Result<Self> {
+    pub(super) fn read(path: &Path, columns: &LabelledColumns) -> Result<Self> {
         let rows = read_rows(path, columns)?;
         Self::of_rows(path, rows.into_iter().enumerate())
     }
@@ -222,9 +222,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t.csv");
         std::fs::write(&path, text).unwrap();
-        let columns = Columns {
+        let columns = LabelledColumns {
             label: "y".to_owned(),
-            ..Columns::default()
+            ..LabelledColumns::default()
         };
         LabelledSet::read(&path, &columns)
     }

@@ -11,7 +11,7 @@ use super::{load_head, measures};
 use crate::args::{RuntimeArgs, usage};
 use crate::commands::Outcome;
 use crate::commands::heads::{self, FeatureArgs, OpenedFeatures, StoredHead};
-use crate::input::labelled::{Columns, SPLIT_NAME};
+use crate::input::labelled::{LabelledColumns, SPLIT_NAME};
 use crate::output::table::{Table, TableFormat, write_manifest};
 use crate::probe::description::PredictionTask;
 use crate::probe::loss::Label;
@@ -120,11 +120,11 @@ pub(super) fn run(args: &ProbeEvaluateArgs) -> Result<Outcome> {
 }
 
 /// The columns asked for; the label's is by default the one used in training.
-fn columns(args: &ProbeEvaluateArgs, stored: &StoredHead) -> Result<Columns> {
+fn columns(args: &ProbeEvaluateArgs, stored: &StoredHead) -> Result<LabelledColumns> {
     let trained_on = stored.description.data.get("label_column");
     let trained_on = trained_on.and_then(|name| name.as_str()).map(str::to_owned);
     let label = args.label_column.clone().or(trained_on);
-    Ok(Columns {
+    Ok(LabelledColumns {
         sequence: args.sequence_column.clone(),
         label: label.unwrap_or_else(|| "label".to_owned()),
         mask: args.mask_column.clone(),
@@ -136,7 +136,7 @@ fn columns(args: &ProbeEvaluateArgs, stored: &StoredHead) -> Result<Columns> {
 /// Reads a table and its labels, with a warning where training rows may be among its rows.
 fn read(
     path: &Path,
-    columns: &Columns,
+    columns: &LabelledColumns,
     task: &PredictionTask,
 ) -> Result<(LabelledSet, Vec<Label>)> {
     let rows = read_rows(path, columns)?;

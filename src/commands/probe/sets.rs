@@ -11,7 +11,7 @@ use super::data::{LabelledSet, read_rows};
 use super::task::ProbeTask;
 use crate::args::{at_least_one, usage};
 use crate::commands::heads;
-use crate::input::labelled::{Columns, LabelledRow, SPLIT_NAME};
+use crate::input::labelled::{LabelledColumns, LabelledRow, SPLIT_NAME};
 use crate::probe::description::PredictionTask;
 use crate::probe::loss::Label;
 
@@ -135,7 +135,7 @@ impl Tables {
             bail!(usage("--train takes one table"));
         };
         let columns = args.columns(task);
-        let with_split = Columns {
+        let with_split = LabelledColumns {
             split: args.split_column.clone(),
             ..columns.clone()
         };
@@ -205,8 +205,8 @@ impl Tables {
 }
 
 impl TableArgs {
-    fn columns(&self, task: ProbeTask) -> Columns {
-        Columns {
+    fn columns(&self, task: ProbeTask) -> LabelledColumns {
+        LabelledColumns {
             sequence: self.sequence_column.clone(),
             label: self.label(task),
             mask: self.mask_column.clone(),

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use anyhow::Result;
 use serde_json::{Map, Value};
 
-use crate::inference::score::{Answers, Key};
+use crate::inference::score::{AnswerKey, Answers};
 use crate::output::journal::{self, Journal};
 
 /// The journal of answers.
@@ -37,7 +37,7 @@ impl Kept {
         }
         let journal = Rc::new(RefCell::new(journal));
         let writer = Rc::clone(&journal);
-        let keep = Box::new(move |key: &Key, values: &[f64]| {
+        let keep = Box::new(move |key: &AnswerKey, values: &[f64]| {
             let values = values.iter().flat_map(|value| value.to_le_bytes());
             let entry: Vec<u8> = key.iter().copied().chain(values).collect();
             let mut journal = writer.borrow_mut();

@@ -9,7 +9,7 @@ use super::kept::Kept;
 use super::task::{Listed, Task};
 use crate::commands::stream::{Work, place};
 use crate::inference::score::{
-    Effects, Masking, Method, Scorer, log_likelihood, pseudo_perplexity, spearman,
+    EffectMethod, Effects, Masking, Scorer, log_likelihood, pseudo_perplexity, spearman,
 };
 use crate::input::sequences::OnBad;
 use crate::output::table::{Cell, Table};
@@ -20,7 +20,7 @@ use crate::sequence::Sequence;
 pub(super) struct Scoring<'a> {
     scorer: Scorer<'a>,
     task: Task,
-    method: Method,
+    method: EffectMethod,
     masking: Masking,
     table: Table,
     /// With --resume.
@@ -45,7 +45,7 @@ impl<'a> Scoring<'a> {
     pub(super) fn new(
         scorer: Scorer<'a>,
         task: Task,
-        (method, masking): (Method, Masking),
+        (method, masking): (EffectMethod, Masking),
         (table, kept): (Table, Option<Kept>),
         on_bad: OnBad,
     ) -> Self {

@@ -1,4 +1,5 @@
-//! Attention maps as features of pairs: residue rows and columns only, symmetrised, corrected; one map a head, numbered `layer · heads + head`.
+//! Attention maps as features of pairs: rows and columns of residues only, symmetrised and
+//! corrected; one map per head, numbered `layer · heads + head`.
 
 use candle_core::Result;
 
@@ -6,12 +7,13 @@ use super::PairMap;
 use crate::model::Encoder;
 use crate::tokenizer::Encoding;
 
-/// Features of every pair: layers × heads.
+/// The number of features of every pair: layers × heads.
 pub fn num_features(encoder: &Encoder) -> usize {
     encoder.config().num_layers * encoder.config().num_heads
 }
 
-/// Shows the corrected map of each head to `look`, with its number. Memory grows with length², not with layers or heads: about 40 bytes a pair.
+/// Passes the corrected map of each head to `look`, with its number. Memory grows with length², not
+/// with layers or heads: about 40 bytes per pair.
 ///
 /// # Errors
 /// The network's failure.
@@ -21,8 +23,7 @@ pub fn features(
     mut look: impl FnMut(usize, PairMap),
 ) -> Result<()> {
     let heads = encoder.config().num_heads;
-    let (first, last) = (encoding.first_residue, encoding.token_ids.len() - 1);
-    let length = last - first;
+    let (first, length) = (encoding.first_residue, encoding.residues().len());
     encoder.attention_maps(&encoding.token_ids, |layer, head, map| {
         let residues = map.narrow(0, first, length)?.narrow(1, first, length)?;
         let values = residues.contiguous()?.flatten_all()?.to_vec1()?;
@@ -44,7 +45,7 @@ pub fn weighted(
     weights: &[f64],
     bias: f64,
 ) -> Result<PairMap> {
-    let length = encoding.token_ids.len() - 1 - encoding.first_residue;
+    let length = encoding.residues().len();
     let mut sum = PairMap::new(length, vec![bias as f32; length * length]);
     features(encoder, encoding, |number, map| {
         let weight = weights[number] as f32;

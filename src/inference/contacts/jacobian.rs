@@ -1,4 +1,5 @@
-//! The categorical Jacobian: each residue is replaced by each of the 20, and what this does to the model's outputs elsewhere is measured.
+//! The categorical Jacobian: each residue is replaced by each of the 20, and the change of the
+//! model's outputs at all other positions is measured.
 //!
 //! ```text
 //! J[i, a, j, b]  log p(b at j | a at i), j masked, the rest of the protein as it is; 0 where i = j
@@ -7,9 +8,10 @@
 //! contact map    APC of c, then the mean with its transpose
 //! ```
 //!
-//! As Zhang et al. 2024 (doi 10.1101/2024.01.30.577970), but that the residues watched are masked, because this model names only what it does not see
-//! ([`super::rounds`]). [`Outputs::Hidden`] watches the encoder's last hidden states instead, `c_ij = √ Σ_a |h_j(a at i) − mean over a|²`, which needs one
-//! pass a substitution and no masks.
+//! As Zhang et al. 2024 (doi 10.1101/2024.01.30.577970), except that observed residues are masked,
+//! because this model predicts only masked residues ([`super::rounds`]). [`Outputs::Hidden`]
+//! observes the encoder's last hidden states instead, `c_ij = √ Σ_a |h_j(a at i) − mean over a|²`,
+//! which needs one pass per substitution and no masks.
 
 use candle_core::{DType, Tensor};
 
@@ -21,10 +23,10 @@ use crate::packing::by_token_budget;
 use crate::tokenizer::{Encoding, Tokenizer};
 
 const KINDS: usize = STANDARD.len();
-/// Positions substituted at a time: enough for full batches of short proteins.
+/// Positions substituted per call of the model: enough for full batches of short proteins.
 const TOGETHER: usize = 32;
 
-/// What is watched while residues are substituted.
+/// The outputs that are observed while residues are substituted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Outputs {
@@ -35,7 +37,7 @@ pub enum Outputs {
 }
 
 impl Outputs {
-    /// Bytes that a protein of `length` residues needs at once, beside the network.
+    /// Bytes of memory for a protein of `length` residues, beside the network.
     pub fn memory(self, length: usize) -> u64 {
         let pairs = (length * length) as u64;
         match self {
@@ -53,13 +55,13 @@ pub struct Jacobian {
 }
 
 impl Jacobian {
-    /// Substitutes as `rounds` say, in batches. `None` where a result is NaN or infinite.
+    /// Computes the substitutions of `rounds` in batches. `None` where a result is NaN or infinite.
     ///
     /// # Errors
-    /// A residue that the vocabulary cannot say, or the network's failure.
+    /// A residue that the vocabulary cannot encode, or the network's failure.
     ///
     /// # Panics
-    /// Where `model` does not choose among the 20 standard residues.
+    /// A `model` that does not choose among the 20 standard residues.
     pub fn compute(
         model: &MaskedModel<'_>,
         residues: &[u8],
@@ -83,7 +85,8 @@ impl Jacobian {
         Ok(Some(jacobian))
     }
 
-    /// Substitutes at each of `substituted` and watches `masked`; false where a result is NaN or infinite.
+    /// Substitutes each of `substituted` and observes `masked`; false where a result is NaN or
+    /// infinite.
     fn run(
         &mut self,
         model: &MaskedModel<'_>,
@@ -121,10 +124,10 @@ impl Jacobian {
         Ok(true)
     }
 
-    /// `values` as they are described above.
+    /// A Jacobian of `values (length, 20, length, 20)`.
     ///
     /// # Panics
-    /// Where they are not `length² · 400`.
+    /// `values` of another length than `length² · 400`.
     pub fn new(length: usize, values: Vec<f32>) -> Self {
         assert_eq!(
             values.len(),
@@ -139,7 +142,7 @@ impl Jacobian {
         &mut self.values[start..start + KINDS]
     }
 
-    /// The contact map; see the head of this file.
+    /// The contact map, as defined at the top of this file.
     pub fn contact_map(mut self) -> PairMap {
         let n = self.length;
         for [outer, axis, inner] in [
@@ -192,7 +195,8 @@ fn finish(length: usize, squares: &[f64]) -> PairMap {
     map
 }
 
-/// [`Outputs::Hidden`]: the contact map of a protein from the encoder alone. `None` where a result is NaN or infinite.
+/// [`Outputs::Hidden`]: the contact map of a protein from the encoder alone. `None` where a result
+/// is NaN or infinite.
 ///
 /// # Errors
 /// A vocabulary without a standard residue, or the network's failure.
@@ -203,7 +207,7 @@ pub fn from_hidden_states(
     max_batch_tokens: usize,
 ) -> candle_core::Result<Option<PairMap>> {
     let first = encoding.first_residue;
-    let length = encoding.token_ids.len() - 1 - first;
+    let length = encoding.residues().len();
     let mut squares = vec![0.0; length * length];
     let tokens = encoding.token_ids.len();
     for i in 0..length {

@@ -1,12 +1,14 @@
-//! What a model's attention and outputs say about which residues touch.
+//! Contact maps from a model's attention and outputs.
 //!
 //! ```text
 //! symmetrize  S = A + Aᵀ
-//! apc         S − r rᵀ / Σ S,  r the sums of rows: what a residue couples with everything is taken away (Dunn et al. 2008, doi 10.1093/bioinformatics/btm604)
+//! apc         S − r rᵀ / Σ S,  r the sums of rows: removes the coupling of a residue with all others
+//!             (average product correction, Dunn et al. 2008, doi 10.1093/bioinformatics/btm604)
 //! ```
 //!
-//! [`attention`]: a feature a head, for a logistic regression (Rao et al. 2021, ESM, doi 10.1101/2020.12.15.422761). [`jacobian`]: what substitutions do to the
-//! model's outputs elsewhere, without any training (Zhang et al. 2024, doi 10.1101/2024.01.30.577970).
+//! [`attention`]: one feature per head, for a logistic regression (Rao et al. 2021, ESM, doi
+//! 10.1101/2020.12.15.422761). [`jacobian`]: the effects of substitutions on the model's outputs at
+//! other positions, without any training (Zhang et al. 2024, doi 10.1101/2024.01.30.577970).
 
 pub mod attention;
 pub mod jacobian;
@@ -24,36 +26,36 @@ pub struct PairMap {
 }
 
 impl PairMap {
-    /// `values` has `length²` numbers.
+    /// A map of `length²` values, row-major.
     ///
     /// # Panics
-    /// Where it has not.
+    /// Another number of values.
     pub fn new(length: usize, values: Vec<f32>) -> Self {
         assert_eq!(values.len(), length * length, "a map is square");
         Self { length, values }
     }
 
-    /// Zeros.
+    /// A map of zeros.
     pub fn zeros(length: usize) -> Self {
         Self::new(length, vec![0.0; length * length])
     }
 
-    /// Residues.
+    /// The number of residues.
     pub fn length(&self) -> usize {
         self.length
     }
 
-    /// Row-major.
+    /// The values, row-major.
     pub fn values(&self) -> &[f32] {
         &self.values
     }
 
-    /// Row-major.
+    /// The values, row-major.
     pub fn values_mut(&mut self) -> &mut [f32] {
         &mut self.values
     }
 
-    /// Row-major, the map used up.
+    /// The values, row-major.
     pub fn into_values(self) -> Vec<f32> {
         self.values
     }
@@ -79,7 +81,8 @@ impl PairMap {
         }
     }
 
-    /// The average product correction, in place: `a_ij − (Σ_j a_ij)(Σ_i a_ij) / Σ a`. A map whose sum is 0 stays as it is.
+    /// The average product correction, in place: `a_ij − (Σ_j a_ij)(Σ_i a_ij) / Σ a`. A map whose
+    /// sum is 0 stays as it is.
     pub fn apc(&mut self) {
         let n = self.length;
         let rows: Vec<f64> = self

@@ -1,15 +1,18 @@
-//! Which residues are masked while others are substituted.
+//! The residues that are masked while others are substituted.
 //!
-//! A T5 names only what it does not see, so the residues whose probabilities are watched must be masked, several at a time; a masked residue cannot be
-//! substituted. Positions are dealt out to groups; all others are substituted while a group is masked; then each group is halved, one half masked while the
-//! other is substituted, and so on until groups of one are left: every ordered pair is seen exactly once.
+//! A T5 predicts only masked residues, so the observed residues must be masked, several at a time;
+//! a masked residue cannot be substituted. Positions are divided into groups; while a group is
+//! masked, all other positions are substituted. Then each group is halved, one half is masked while
+//! the other is substituted, and so on down to groups of one: every ordered pair of positions
+//! occurs exactly once.
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
 
-/// One masked copy and the residues substituted in it, each in turn. Both rise.
+/// One masked copy and the residues that are substituted in it one after the other; both lists
+/// ascend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Round {
     /// Positions from 0.
@@ -18,7 +21,8 @@ pub struct Round {
     pub substituted: Vec<usize>,
 }
 
-/// The rounds of a protein of `length` residues, at most `fraction` of them and `most` masked at once. They depend on the seed and the id alone.
+/// The rounds of a protein of `length` residues, where at most `fraction` of all and at most `most`
+/// residues are masked at once. The rounds depend on the seed and the id alone.
 pub fn rounds(id: &str, length: usize, fraction: f64, most: usize, seed: u64) -> Vec<Round> {
     let size = ((length as f64 * fraction).round() as usize).clamp(1, most.max(1));
     let count = length.div_ceil(size);
@@ -45,7 +49,8 @@ pub fn rounds(id: &str, length: usize, fraction: f64, most: usize, seed: u64) ->
     rounds
 }
 
-/// Pairs within a group: every second residue against the others, so that halves lie side by side.
+/// The rounds for pairs within a group: every second residue against the others, so that the halves
+/// interleave.
 fn halve(group: &[usize], rounds: &mut Vec<Round>) {
     if group.len() < 2 {
         return;

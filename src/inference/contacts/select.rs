@@ -1,23 +1,23 @@
-//! Which pairs of a contact map are told.
+//! The pairs of a contact map that are reported.
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::PairMap;
 
-/// How many pairs, from the highest value down.
+/// The number of pairs with the highest values.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Top {
     /// Every pair.
     All,
-    /// This many.
+    /// A fixed number of pairs.
     Count(usize),
-    /// Residues divided by this.
+    /// The number of residues divided by a number.
     LengthOver(f64),
 }
 
 impl Top {
-    /// Pairs of a protein of `length` residues.
+    /// The number of pairs for a protein of `length` residues.
     pub fn count(self, length: usize) -> usize {
         match self {
             Top::All => usize::MAX,
@@ -60,7 +60,8 @@ impl fmt::Display for Top {
     }
 }
 
-/// The pairs `i < j` at least `min_separation` apart whose value reaches `threshold`, the highest first (equal ones in the order of pairs), at most `top`.
+/// The pairs `i < j` at least `min_separation` apart whose value is at least `threshold`, the
+/// highest first and equal ones in the order of pairs, at most `top`.
 pub fn select(
     map: &PairMap,
     min_separation: usize,

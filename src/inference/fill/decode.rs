@@ -1,4 +1,5 @@
-//! Greedy decoding with forced sentinels: many masked proteins advance together, two decoder steps a site.
+//! Greedy decoding with forced sentinels: many masked proteins advance together, with two decoder
+//! steps per site.
 
 use std::ops::Range;
 
@@ -6,19 +7,20 @@ use candle_core::DType;
 
 use crate::inference::masked::{Answer, MaskedError, MaskedModel, source};
 use crate::inference::residues::most_probable;
-use crate::inference::workers::Stacks;
+use crate::inference::workers::EncoderDecoder;
 use crate::model::decoder::StepInput;
 
-/// A protein as the encoder reads it, and which of its residues are sentinels.
-pub(super) struct Copy {
+/// The encoder's input for one protein, and the positions of its sentinels.
+pub(super) struct MaskedCopy {
     pub(super) token_ids: Vec<u32>,
     pub(super) sites: Vec<usize>,
 }
 
-/// Log-probabilities of the allowed residues at each site, each given the most probable residues at the sites before it.
+/// Log-probabilities of the allowed residues at each site, each given the most probable residues at
+/// the sites before it.
 pub(super) fn greedy(
     model: &MaskedModel<'_>,
-    copies: &[&Copy],
+    copies: &[&MaskedCopy],
 ) -> Result<Vec<Answer>, MaskedError> {
     let sizes: Vec<(usize, usize)> = copies
         .iter()
@@ -30,7 +32,7 @@ pub(super) fn greedy(
         .collect();
     let batches = by_cache_budget(&sizes, model.workers.max_batch_tokens());
     let mut answers = Vec::with_capacity(copies.len());
-    let work = |stacks: &Stacks<'_>, batch| greedy_batch(model, *stacks, &copies[batch]);
+    let work = |stacks: &EncoderDecoder<'_>, batch| greedy_batch(model, *stacks, &copies[batch]);
     let take = |_, batch: Vec<Answer>| {
         answers.extend(batch);
         Ok::<(), MaskedError>(())
@@ -39,8 +41,9 @@ pub(super) fn greedy(
     Ok(answers)
 }
 
-/// Splits copies of (encoder, decoder) tokens into consecutive batches. The decoder's cache is as long as the batch's longest decoder sequence in every
-/// slot, and counts as such.
+/// Splits copies with the given (encoder, decoder) tokens into consecutive batches. Every slot of
+/// the decoder's cache is as long as the longest decoder sequence of the batch, and counts with
+/// that length.
 fn by_cache_budget(sizes: &[(usize, usize)], max_batch_tokens: usize) -> Vec<Range<usize>> {
     let mut batches = Vec::new();
     let (mut first, mut source, mut longest) = (0, 0, 0);
@@ -61,18 +64,18 @@ fn by_cache_budget(sizes: &[(usize, usize)], max_batch_tokens: usize) -> Vec<Ran
 
 fn greedy_batch(
     model: &MaskedModel<'_>,
-    stacks: Stacks<'_>,
-    copies: &[&Copy],
+    stacks: EncoderDecoder<'_>,
+    copies: &[&MaskedCopy],
 ) -> candle_core::Result<Vec<Answer>> {
     let source = source(stacks, copies.iter().map(|copy| copy.token_ids.as_slice()))?;
-    let decoder = stacks.1;
+    let decoder = stacks.decoder;
     let most = copies.iter().map(|copy| copy.sites.len()).max();
     let most = most.unwrap_or(0);
     let mut cache = decoder.cache(copies.len(), 2 * most)?;
     let mut answers: Vec<Answer> = vec![Some(Vec::new()); copies.len()];
     let mut last = vec![model.start(); copies.len()];
     for k in 0..most {
-        // A copy whose result is not finite is given up; its neighbours go on.
+        // A copy whose result is not finite ends; the other copies continue.
         let alive: Vec<usize> = (0..copies.len())
             .filter(|slot| copies[*slot].sites.len() > k && answers[*slot].is_some())
             .collect();

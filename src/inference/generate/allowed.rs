@@ -1,4 +1,4 @@
-//! Which tokens may be written, and the model's distribution over them.
+//! The tokens that may be written, and the model's distribution over them.
 
 use super::NotFinite;
 
@@ -6,22 +6,22 @@ use super::NotFinite;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Choice {
     pub id: u32,
-    /// ln p among the tokens allowed.
+    /// ln p among the allowed tokens.
     pub log_prob: f64,
     /// ln p in the whole vocabulary.
     pub full_log_prob: f64,
 }
 
-/// The tokens that may be written, besides the one that ends a sequence.
+/// The tokens that may be written, and the token that ends a sequence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Allowed {
-    /// Ascending.
+    /// Ascending, without the end.
     token_ids: Vec<u32>,
     end: u32,
 }
 
 impl Allowed {
-    /// `token_ids` may be written, and `end` ends a sequence.
+    /// Allows `token_ids`, and `end` as the token that ends a sequence.
     pub fn new(token_ids: impl IntoIterator<Item = u32>, end: u32) -> Self {
         let mut token_ids: Vec<u32> = token_ids.into_iter().filter(|id| *id != end).collect();
         token_ids.sort_unstable();
@@ -39,7 +39,8 @@ impl Allowed {
         self.end
     }
 
-    /// The distribution of one position, in ascending order of ids. `logits (vocab)`; `may_end` says whether the end is among the tokens.
+    /// The distribution of one position by `logits (vocab)`, in ascending order of ids; with
+    /// `may_end` the end is one of the tokens.
     pub(super) fn choices(&self, logits: &[f32], may_end: bool) -> Result<Vec<Choice>, NotFinite> {
         if logits.iter().any(|logit| !logit.is_finite()) {
             return Err(NotFinite);
@@ -93,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_logit_that_is_no_number_is_refused_wherever_it_stands() {
+    fn a_logit_that_is_no_number_is_an_error_at_any_position() {
         let allowed = Allowed::new([0], 1);
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             assert_eq!(allowed.choices(&[0.0, 1.0, bad], true), Err(NotFinite));

@@ -1,13 +1,18 @@
-//! Beam search of one prompt, as Hugging Face's `GenerationMixin._beam_search` with `early_stopping=False`:
+//! Beam search of one prompt, as Hugging Face's `GenerationMixin._beam_search` with
+//! `early_stopping=False`:
 //!
-//! of all continuations of the running beams the best `2 num_beams` are candidates. Those among the best `num_beams` of them that end are finished, with
-//! score log-probability / length^penalty; of the others the best `num_beams` run on. It stops at the length limit, or when `num_beams` are finished
-//! and the best running beam, divided by the present length^penalty, is no better than the worst of them.
+//! - The best `2 num_beams` continuations of the running beams are candidates.
+//! - Candidates that end, among the best `num_beams`, are finished, with the score log-probability
+//!   / length^penalty.
+//! - The best `num_beams` candidates that do not end run on.
+//! - The search stops at the length limit, or when `num_beams` sequences are finished and the
+//!   log-probability of the best running beam, divided by the current length^penalty, is not above
+//!   the score of the worst finished sequence.
 //!
-//! Where Hugging Face fills missing beams with a score of -1e9, ours are missing: the first step has one beam.
+//! Hugging Face fills missing beams with a score of -1e9; here the first step has one beam.
 
 use super::allowed::{Allowed, Choice};
-use super::{BeamSearch, Completion, NotFinite};
+use super::{BeamSearch, GeneratedSequence, NotFinite};
 
 #[derive(Clone, Debug)]
 struct Hypothesis {
@@ -24,7 +29,7 @@ pub(super) struct Beams {
     /// Best first.
     running: Vec<Hypothesis>,
     /// Best first.
-    finished: Vec<(f64, Completion)>,
+    finished: Vec<(f64, GeneratedSequence)>,
 }
 
 struct Candidate {
@@ -47,12 +52,13 @@ impl Beams {
         }
     }
 
-    /// What each running beam has written.
+    /// The tokens of each running beam.
     pub(super) fn running(&self) -> impl ExactSizeIterator<Item = &[u32]> {
         self.running.iter().map(|beam| beam.token_ids.as_slice())
     }
 
-    /// Continues the beams by their logits, one `(vocab)` a running beam. Returns which beam each of the next ones continues; none: the search is over.
+    /// Continues the beams by their logits, one row `(vocab)` per running beam. Returns for each
+    /// next beam the beam that it continues; an empty list ends the search.
     pub(super) fn advance<'a>(
         &mut self,
         logits: impl Iterator<Item = &'a [f32]>,
@@ -84,7 +90,8 @@ impl Beams {
         }
     }
 
-    /// The best `2 num_beams` continuations, best first; of equals the earlier beam's, then the lower id's.
+    /// The best `2 num_beams` continuations, best first; of equals the earlier beam first, then the
+    /// lower id.
     fn candidates<'a>(
         &self,
         logits: impl Iterator<Item = &'a [f32]>,
@@ -120,7 +127,7 @@ impl Beams {
             self.continued(candidate)
         };
         let score = self.score(candidate.sum, length);
-        let completion = Completion {
+        let completion = GeneratedSequence {
             token_ids: hypothesis.token_ids,
             log_probs: hypothesis.log_probs,
             end_log_prob: ends.then_some(candidate.choice.log_prob),
@@ -142,7 +149,7 @@ impl Beams {
     }
 
     /// The finished sequences, best first.
-    pub(super) fn into_completions(self) -> impl Iterator<Item = Completion> {
+    pub(super) fn into_completions(self) -> impl Iterator<Item = GeneratedSequence> {
         self.finished.into_iter().map(|(_, completion)| completion)
     }
 }
@@ -152,7 +159,11 @@ mod tests {
     use super::*;
 
     /// A model without memory over tokens 0, 1 (ends) and 2.
-    fn search(probabilities: [f32; 3], num_beams: usize, length_penalty: f64) -> Vec<Completion> {
+    fn search(
+        probabilities: [f32; 3],
+        num_beams: usize,
+        length_penalty: f64,
+    ) -> Vec<GeneratedSequence> {
         let logits = probabilities.map(f32::ln);
         let allowed = Allowed::new(0..3, 1);
         let mut beams = Beams::new(BeamSearch {

@@ -1,36 +1,39 @@
-//! Continuous batching: live sequences step together; one that ends leaves, and a waiting one takes its room at once.
+//! Continuous batching: live sequences step together; when one ends, a waiting one takes its memory
+//! at once.
 //!
-//! Prompts go in by [`Generator::push`] while it [`Generator::wants_more`], results come out in the same order by [`Generator::pop`], and between the two
-//! [`Generator::advance`] writes one token of every live sequence. What it keeps is bounded by [`Budget::rows`].
+//! [`Generator::push`] adds prompts while [`Generator::wants_more`] is true, [`Generator::pop`]
+//! returns results in the same order, and [`Generator::advance`] writes one token of every live
+//! sequence. [`Budget::rows`] bounds the memory.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use candle_core::{DType, Result};
 
-use super::job::{Advance, Job, Search, slots};
+use super::job::{Advance, PromptJob, Search, slots};
 use super::room::Room;
-use super::{Budget, NotFinite, Outcome, Prompt, Settings};
-use crate::inference::workers::{Stacks, Workers};
+use super::{Budget, GenerationResult, GenerationSettings, NotFinite, Prompt};
+use crate::inference::workers::{EncoderDecoder, Workers};
+use crate::model::Decoder;
 use crate::model::decoder::StepInput;
-use crate::model::{Decoder, Encoder};
 
-/// Prompts that may be between [`Generator::push`] and [`Generator::pop`]: results wait for those before them.
+/// The largest number of prompts between [`Generator::push`] and [`Generator::pop`]; results wait
+/// for earlier results.
 const WINDOW: u64 = 4096;
 
-/// Writes sequences.
+/// A model that writes sequences, on one device.
 pub struct Generator<'a> {
-    workers: Workers<Stacks<'a>>,
-    settings: Settings,
+    workers: Workers<EncoderDecoder<'a>>,
+    settings: GenerationSettings,
     budget: Budget,
     room: Room,
-    jobs: BTreeMap<u64, Job>,
-    /// Of all jobs.
+    jobs: BTreeMap<u64, PromptJob>,
+    /// Rows of all jobs.
     rows: usize,
-    /// Jobs of which not every search has begun.
+    /// Jobs with searches that have not started.
     waiting: VecDeque<u64>,
     waiting_rows: usize,
     live: Vec<Search>,
-    finished: BTreeMap<u64, Outcome>,
+    finished: BTreeMap<u64, GenerationResult>,
     pushed: u64,
     popped: u64,
 }
@@ -39,18 +42,17 @@ impl<'a> Generator<'a> {
     /// A generator without prompts.
     ///
     /// # Errors
-    /// Where the device has no memory for the budget.
+    /// A device without memory for the budget.
     pub fn new(
-        encoder: &'a Encoder,
-        decoder: &'a Decoder,
-        settings: Settings,
+        stacks: EncoderDecoder<'a>,
+        settings: GenerationSettings,
         budget: Budget,
     ) -> Result<Self> {
         Ok(Self {
-            workers: Workers::new(vec![(encoder, decoder)], budget.batch_tokens),
+            workers: Workers::new(stacks.into(), EncoderDecoder::device, budget.batch_tokens),
             settings,
             budget,
-            room: Room::new((encoder, decoder), budget.rows)?,
+            room: Room::new(stacks, budget.rows)?,
             jobs: BTreeMap::new(),
             rows: 0,
             waiting: VecDeque::new(),
@@ -63,7 +65,7 @@ impl<'a> Generator<'a> {
     }
 
     fn decoder(&self) -> &'a Decoder {
-        self.workers.network().1
+        self.workers.network().decoder
     }
 
     /// True where another prompt should be pushed before the next step.
@@ -71,7 +73,7 @@ impl<'a> Generator<'a> {
         self.waiting_rows < self.budget.rows && self.pushed - self.popped < WINDOW
     }
 
-    /// True without anything left to write.
+    /// True when there is nothing left to write.
     pub fn is_idle(&self) -> bool {
         self.jobs.is_empty()
     }
@@ -81,22 +83,22 @@ impl<'a> Generator<'a> {
         self.rows
     }
 
-    /// Takes a prompt in.
+    /// Adds a prompt.
     ///
     /// # Panics
-    /// Where the prompt is to get no token.
+    /// A prompt with `max_new` 0.
     pub fn push(&mut self, prompt: Prompt) {
         assert!(prompt.max_new > 0, "a prompt gets at least one token");
         self.rows += prompt.rows();
         self.waiting_rows += prompt.rows();
         self.waiting.push_back(self.pushed);
         self.jobs
-            .insert(self.pushed, Job::new(prompt, &self.settings));
+            .insert(self.pushed, PromptJob::new(prompt, &self.settings));
         self.pushed += 1;
     }
 
-    /// The next result, in the order of the prompts, if it is there.
-    pub fn pop(&mut self) -> Option<Outcome> {
+    /// The next result in the order of the prompts, if it is complete.
+    pub fn pop(&mut self) -> Option<GenerationResult> {
         let outcome = self.finished.remove(&self.popped)?;
         self.popped += 1;
         Some(outcome)
@@ -106,7 +108,10 @@ impl<'a> Generator<'a> {
     ///
     /// # Errors
     /// The network's failure.
-    pub fn run(&mut self, prompts: impl IntoIterator<Item = Prompt>) -> Result<Vec<Outcome>> {
+    pub fn run(
+        &mut self,
+        prompts: impl IntoIterator<Item = Prompt>,
+    ) -> Result<Vec<GenerationResult>> {
         let mut prompts = prompts.into_iter();
         let mut results = Vec::new();
         loop {
@@ -122,7 +127,7 @@ impl<'a> Generator<'a> {
         }
     }
 
-    /// Lets in what has room, and writes one token of every live sequence.
+    /// Starts the searches that have room, and writes one token of every live sequence.
     ///
     /// # Errors
     /// The network's failure.
@@ -175,7 +180,7 @@ impl<'a> Generator<'a> {
         logits.to_dtype(DType::F32)?.flatten_all()?.to_vec1()
     }
 
-    /// Closes a search; the last one of a job makes its outcome.
+    /// Closes a search; the last search of a job completes the job's result.
     fn end(&mut self, search: Search, result: std::result::Result<(), NotFinite>) {
         self.room.close(&search.slots);
         let (number, place) = (search.job, search.number);
@@ -194,7 +199,7 @@ impl<'a> Generator<'a> {
         }
     }
 
-    /// Ends what is left of jobs of which one search has failed.
+    /// Ends the remaining searches of jobs with a failed search.
     fn drop_failed(&mut self) {
         for search in std::mem::take(&mut self.live) {
             if self.jobs[&search.job].failed {
@@ -205,7 +210,7 @@ impl<'a> Generator<'a> {
         }
     }
 
-    /// Begins searches as long as there is room, in order, and encodes their prompts.
+    /// Starts searches in order as long as there is room, and encodes their prompts.
     fn admit(&mut self) -> Result<()> {
         let mut new = Vec::new();
         while let Some(&number) = self.waiting.front() {
@@ -221,15 +226,15 @@ impl<'a> Generator<'a> {
             }
         }
         let prompt = |number| {
-            let job: &Job = &self.jobs[number];
+            let job: &PromptJob = &self.jobs[number];
             (job.source.expect("just reserved"), &job.prompt)
         };
         let prompts: Vec<_> = new.iter().map(prompt).collect();
         self.room.encode(&self.workers, &prompts)
     }
 
-    /// Begins what has room of one job. True where nothing of it is left to begin.
-    fn begin(&mut self, number: u64, job: &mut Job, new: &mut Vec<u64>) -> Result<bool> {
+    /// Starts the searches of one job that have room. True when all of them have started.
+    fn begin(&mut self, number: u64, job: &mut PromptJob, new: &mut Vec<u64>) -> Result<bool> {
         let slots = slots(&self.settings);
         if self.live.is_empty() {
             let decoder = self.decoder();

@@ -1,33 +1,40 @@
-//! Generators on several devices: prompts are dealt out to whichever has least to do, and results come in their order.
+//! Generators on several devices: each prompt goes to the least busy generator, and results come in
+//! the order of the prompts.
 
 use std::collections::VecDeque;
 use std::panic::resume_unwind;
 
 use candle_core::Result;
 
-use super::{Budget, Generator, Outcome, Prompt, Settings};
-use crate::inference::workers::Stacks;
+use super::{Budget, GenerationResult, GenerationSettings, Generator, Prompt};
+use crate::inference::workers::{EncoderDecoder, Replicas};
 
-/// Steps that devices take by themselves before new prompts are dealt out.
+/// Steps that every device takes before new prompts are assigned.
 const STEPS: usize = 8;
 
-/// One generator a device.
+/// One generator per device.
 pub struct Generators<'a> {
     generators: Vec<Generator<'a>>,
-    /// Which of them has each prompt that is not popped yet, in order.
+    /// The generator of each prompt that is not popped yet, in the order of the prompts.
     dealt: VecDeque<usize>,
 }
 
 impl<'a> Generators<'a> {
-    /// Generators without prompts; each may keep what `budget` says.
+    /// Generators without prompts; `budget` applies to each.
     ///
     /// # Errors
-    /// Where a device has no memory for the least of budgets.
-    pub fn new(stacks: Vec<Stacks<'a>>, settings: &Settings, budget: Budget) -> Result<Self> {
-        let generator =
-            |(encoder, decoder)| Generator::new(encoder, decoder, settings.clone(), budget);
+    /// A device without memory for the smallest budget.
+    pub fn new(
+        replicas: impl Into<Replicas<EncoderDecoder<'a>>>,
+        settings: &GenerationSettings,
+        budget: Budget,
+    ) -> Result<Self> {
+        let replicas = replicas.into();
+        let generators = replicas
+            .iter()
+            .map(|stacks| Generator::new(*stacks, settings.clone(), budget));
         Ok(Self {
-            generators: stacks.into_iter().map(generator).collect::<Result<_>>()?,
+            generators: generators.collect::<Result<_>>()?,
             dealt: VecDeque::new(),
         })
     }
@@ -37,15 +44,15 @@ impl<'a> Generators<'a> {
         self.generators.iter().any(Generator::wants_more)
     }
 
-    /// True without anything left to write.
+    /// True when there is nothing left to write.
     pub fn is_idle(&self) -> bool {
         self.generators.iter().all(Generator::is_idle)
     }
 
-    /// Takes a prompt in.
+    /// Adds a prompt.
     ///
     /// # Panics
-    /// Where the prompt is to get no token.
+    /// A prompt with `max_new` 0.
     pub fn push(&mut self, prompt: Prompt) {
         let busy = |generator: &Generator<'_>| (!generator.wants_more(), generator.rows());
         let least = (0..self.generators.len()).min_by_key(|i| busy(&self.generators[*i]));
@@ -54,14 +61,15 @@ impl<'a> Generators<'a> {
         self.dealt.push_back(least);
     }
 
-    /// The next result, in the order of the prompts, if it is there.
-    pub fn pop(&mut self) -> Option<Outcome> {
+    /// The next result in the order of the prompts, if it is complete.
+    pub fn pop(&mut self) -> Option<GenerationResult> {
         let outcome = self.generators[*self.dealt.front()?].pop()?;
         self.dealt.pop_front();
         Some(outcome)
     }
 
-    /// Lets in what has room, and writes one token of every live sequence, or on several devices some.
+    /// Starts the searches that have room, and writes one token of every live sequence (several
+    /// tokens on several devices).
     ///
     /// # Errors
     /// The network's failure.

@@ -1,28 +1,28 @@
-//! A prompt on its way through the generator, and the searches that are run for it.
+//! A prompt in the generator, and the searches that run for it.
 
 use super::beam::Beams;
 use super::sampling::RandomStream;
 use super::single::Single;
-use super::{Completion, NotFinite, Outcome, Prompt, Settings, Strategy};
+use super::{GeneratedSequence, GenerationResult, GenerationSettings, NotFinite, Prompt, Strategy};
 
-/// A prompt with what was written for it so far.
+/// A prompt and the sequences written for it so far.
 #[derive(Debug)]
-pub(super) struct Job {
+pub(super) struct PromptJob {
     pub prompt: Prompt,
-    /// Where its encoding lies.
+    /// The number of the encoded prompt.
     pub source: Option<usize>,
-    /// Searches in all: each sample by itself, beams all in one.
+    /// Number of searches: one per sample, or one beam search.
     searches: usize,
     begun: usize,
     ended: usize,
-    /// What each search has written.
-    written: Vec<Vec<Completion>>,
-    /// One search has failed, so all have.
+    /// The sequences of each search.
+    written: Vec<Vec<GeneratedSequence>>,
+    /// True once one search has failed, which makes the whole job fail.
     pub failed: bool,
 }
 
-impl Job {
-    pub(super) fn new(prompt: Prompt, settings: &Settings) -> Self {
+impl PromptJob {
+    pub(super) fn new(prompt: Prompt, settings: &GenerationSettings) -> Self {
         let searches = match settings.strategy {
             Strategy::Beam(_) => 1,
             Strategy::Greedy | Strategy::Sample(_) => settings.num_samples,
@@ -42,15 +42,24 @@ impl Job {
         self.begun == self.searches || self.failed
     }
 
-    /// Begins the next search, as job `number`.
-    pub(super) fn begin(&mut self, number: u64, slots: Vec<usize>, settings: &Settings) -> Search {
+    /// Starts the next search, where `number` is the number of this job.
+    pub(super) fn begin(
+        &mut self,
+        number: u64,
+        slots: Vec<usize>,
+        settings: &GenerationSettings,
+    ) -> Search {
         let search = Search::new(number, self.begun, slots, &self.prompt.id, settings);
         self.begun += 1;
         search
     }
 
-    /// Search `number` has written `completions`, or failed.
-    pub(super) fn ended(&mut self, number: usize, completions: Result<Vec<Completion>, NotFinite>) {
+    /// Stores the sequences of search `number`, or its failure.
+    pub(super) fn ended(
+        &mut self,
+        number: usize,
+        completions: Result<Vec<GeneratedSequence>, NotFinite>,
+    ) {
         self.ended += 1;
         match completions {
             Ok(completions) => self.written[number] = completions,
@@ -62,7 +71,7 @@ impl Job {
         self.all_begun() && self.ended == self.begun
     }
 
-    pub(super) fn into_outcome(self) -> Outcome {
+    pub(super) fn into_outcome(self) -> GenerationResult {
         if self.failed {
             return Err(NotFinite);
         }
@@ -70,8 +79,8 @@ impl Job {
     }
 }
 
-/// Slots that one search needs.
-pub(super) fn slots(settings: &Settings) -> usize {
+/// The number of slots per search.
+pub(super) fn slots(settings: &GenerationSettings) -> usize {
     match settings.strategy {
         Strategy::Beam(search) => search.num_beams,
         Strategy::Greedy | Strategy::Sample(_) => 1,
@@ -82,9 +91,9 @@ pub(super) fn slots(settings: &Settings) -> usize {
 #[derive(Debug)]
 pub(super) struct Search {
     pub job: u64,
-    /// Its number among the job's searches.
+    /// The number of the search in its job.
     pub number: usize,
-    /// One for each beam; the first [`Search::rows`] are in use.
+    /// One slot per beam; the first [`Search::rows`] are in use.
     pub slots: Vec<usize>,
     state: State,
 }
@@ -95,15 +104,21 @@ enum State {
     Beams(Beams),
 }
 
-/// How a search stands after a step.
+/// The state of a search after a step.
 pub(super) enum Advance {
-    /// It goes on; row `i` continues what row `parents[i]` was.
+    /// The search continues: row `i` continues the former row `parents[i]`.
     On(Vec<usize>),
     Complete,
 }
 
 impl Search {
-    fn new(job: u64, number: usize, slots: Vec<usize>, id: &str, settings: &Settings) -> Self {
+    fn new(
+        job: u64,
+        number: usize,
+        slots: Vec<usize>,
+        id: &str,
+        settings: &GenerationSettings,
+    ) -> Self {
         let state = match settings.strategy {
             Strategy::Greedy => State::Single(Box::new(Single::new(None))),
             Strategy::Sample(sampling) => {
@@ -120,7 +135,7 @@ impl Search {
         }
     }
 
-    /// Sequences that it follows now.
+    /// The number of sequences that the search continues now.
     pub(super) fn rows(&self) -> usize {
         match &self.state {
             State::Single(_) => 1,
@@ -128,7 +143,7 @@ impl Search {
         }
     }
 
-    /// The token that each row has written last; `start` where it has none.
+    /// The last token of each row; `start` for an empty row.
     pub(super) fn last_tokens(&self, start: u32) -> Vec<u32> {
         let last = |written: &[u32]| written.last().copied().unwrap_or(start);
         match &self.state {
@@ -137,13 +152,13 @@ impl Search {
         }
     }
 
-    /// Goes on by the logits of its rows, `(rows, vocab)`.
+    /// Continues the search by one token per row; `logits (rows, vocab)`.
     pub(super) fn advance(
         &mut self,
         logits: &[f32],
         vocab: usize,
         prompt: &Prompt,
-        settings: &Settings,
+        settings: &GenerationSettings,
     ) -> Result<Advance, NotFinite> {
         let (allowed, min, max) = (&settings.allowed, prompt.min_new, prompt.max_new);
         let parents = match &mut self.state {
@@ -160,8 +175,8 @@ impl Search {
         })
     }
 
-    /// What it has written, best first, at most `num_samples`.
-    pub(super) fn into_completions(self, num_samples: usize) -> Vec<Completion> {
+    /// The written sequences, best first, at most `num_samples`.
+    pub(super) fn into_completions(self, num_samples: usize) -> Vec<GeneratedSequence> {
         match self.state {
             State::Single(single) => vec![single.into_completion()],
             State::Beams(beams) => beams.into_completions().take(num_samples).collect(),

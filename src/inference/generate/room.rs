@@ -1,29 +1,31 @@
-//! The memory of a generator: rows for encoded prompts, and rows for what is being written.
+//! The memory of a generator: rows for encoded prompts, and rows for sequences that are being
+//! written.
 
 use std::ops::Range;
 
 use candle_core::Result;
 
 use super::Prompt;
-use crate::inference::workers::{Stacks, Workers, with_room};
-use crate::model::{Decoder, DecoderCache, Packed, Source};
+use crate::inference::workers::{EncoderDecoder, Workers, with_room};
+use crate::model::{Decoder, DecoderCache, DecoderSource, Packed};
 
-/// Fewer rows than these are no use.
+/// The smallest useful number of rows.
 const LEAST: usize = 1024;
 
-/// Both kinds of rows, and how many there are.
+/// Both kinds of rows and their numbers.
 pub(super) struct Room {
-    pub sources: Source,
+    pub sources: DecoderSource,
     source_rows: usize,
     pub cache: DecoderCache,
     cache_rows: usize,
 }
 
 impl Room {
-    /// So many rows of each kind, or as many as the device has memory for.
-    pub(super) fn new((encoder, decoder): Stacks<'_>, rows: usize) -> Result<Self> {
+    /// `rows` rows of each kind, or as many as the device has memory for.
+    pub(super) fn new(stacks: EncoderDecoder<'_>, rows: usize) -> Result<Self> {
+        let decoder = stacks.decoder;
         let reserve = |rows| Ok((decoder.sources(rows)?, decoder.cache_of(rows)?));
-        let ((sources, cache), rows) = with_room(encoder.device(), rows, LEAST, reserve)?;
+        let ((sources, cache), rows) = with_room(stacks.device(), rows, LEAST, reserve)?;
         Ok(Self {
             sources,
             source_rows: rows,
@@ -32,7 +34,8 @@ impl Room {
         })
     }
 
-    /// Makes room for a prompt that needs more than the budget. Nothing may be live, nor any other prompt have its source.
+    /// Makes room for a prompt that needs more than the budget. No sequence may be live, and no
+    /// other prompt encoded.
     pub(super) fn enlarge(
         &mut self,
         decoder: &Decoder,
@@ -52,7 +55,7 @@ impl Room {
         Ok(())
     }
 
-    /// `count` slots of `capacity` positions, or none of them.
+    /// Opens `count` slots of `capacity` positions each, or none where not all of them fit.
     pub(super) fn open(&mut self, count: usize, capacity: usize) -> Option<Vec<usize>> {
         let mut opened = Vec::new();
         for _ in 0..count {
@@ -71,22 +74,23 @@ impl Room {
         }
     }
 
-    /// Encodes prompts, packed in batches, each into the source that was reserved for it.
+    /// Encodes prompts in packed batches, each into the source that was reserved for it.
     pub(super) fn encode(
         &mut self,
-        workers: &Workers<Stacks<'_>>,
+        workers: &Workers<EncoderDecoder<'_>>,
         prompts: &[(usize, &Prompt)],
     ) -> Result<()> {
         let lengths: Vec<usize> = prompts
             .iter()
             .map(|(_, prompt)| prompt.token_ids.len())
             .collect();
-        let work = |&(encoder, decoder): &Stacks<'_>, batch: Range<usize>| {
+        let work = |stacks: &EncoderDecoder<'_>, batch: Range<usize>| {
             let segments = prompts[batch]
                 .iter()
                 .map(|(_, prompt)| prompt.token_ids.as_slice());
             let packed = Packed::from_segments(segments);
-            decoder.source(&encoder.forward(&packed)?, &packed)
+            let encoded = stacks.encoder.forward(&packed)?;
+            stacks.decoder.source(&encoded, &packed)
         };
         workers.run(&lengths, work, |batch, encoded| {
             for (index, (source, _)) in prompts[batch].iter().enumerate() {

@@ -1,18 +1,21 @@
-//! Drawing a token: temperature, top-k and top-p in the order of Hugging Face's warpers, and the random stream of one sample.
+//! Sampling of a token: temperature, top-k and nucleus sampling (top-p) in the order of Hugging
+//! Face's warpers, and the random stream of one sample.
 
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-/// How a distribution is changed before a token is drawn from it. Applied in the order of the fields.
+/// The changes to a distribution before a token is drawn from it, applied in the order of the
+/// fields.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Sampling {
-    /// Logits are divided by it; above 0.
+    /// The divisor of the logits, above 0.
     pub temperature: f64,
-    /// Tokens less probable than the k-th are left out (its equals stay).
+    /// Tokens less probable than the k-th are removed; tokens as probable as the k-th remain.
     pub top_k: Option<usize>,
-    /// The least probable tokens are left out as long as together they have at most 1 - p; the most probable always stays.
+    /// The least probable tokens are removed while their probabilities sum to at most 1 - p; the
+    /// most probable token always remains.
     pub top_p: Option<f64>,
 }
 
@@ -28,7 +31,8 @@ impl Default for Sampling {
 }
 
 impl Sampling {
-    /// The probabilities with which tokens of these `log_probs` (up to a constant) are drawn; they add up to 1.
+    /// The probabilities with which tokens of these `log_probs`, given up to a constant, are drawn;
+    /// the sum is 1.
     pub fn probabilities(&self, log_probs: &[f64]) -> Vec<f64> {
         let mut scores: Vec<f64> = log_probs
             .iter()
@@ -79,7 +83,8 @@ fn nucleus(mut probabilities: Vec<f64>, top_p: f64) -> Vec<f64> {
     normalized(probabilities)
 }
 
-/// The random numbers of one sample: `ChaCha12`, keyed by seed, sequence id and sample number alone. Each token takes one number.
+/// The random numbers of one sample: `ChaCha12`, keyed by seed, sequence id and sample number
+/// alone. Each token uses one number.
 #[derive(Clone, Debug)]
 pub struct RandomStream(ChaCha12Rng);
 
@@ -94,12 +99,12 @@ impl RandomStream {
         Self(ChaCha12Rng::from_seed(key.finalize().into()))
     }
 
-    /// An index drawn by `probabilities`, which add up to 1.
+    /// An index drawn with `probabilities`, whose sum is 1.
     ///
     /// # Panics
-    /// Without any probability above 0.
+    /// No probability above 0.
     pub fn draw(&mut self, probabilities: &[f64]) -> usize {
-        // 53 random bits: all that the fraction of an f64 holds.
+        // 53 random bits, the precision of an f64.
         let mut left = (self.0.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
         for (index, probability) in probabilities.iter().enumerate() {
             if left < *probability {
@@ -107,7 +112,7 @@ impl RandomStream {
             }
             left -= probability;
         }
-        // Rounding may leave a crumb: it belongs to the last one that can be drawn.
+        // Rounding may leave a small remainder, which counts for the last token that can be drawn.
         probabilities
             .iter()
             .rposition(|probability| *probability > 0.0)
@@ -141,12 +146,12 @@ mod tests {
             ),
             (1.0, Some(1), None, &[1.0, 0.0, 0.0, 0.0]),
             (1.0, Some(2), None, &[2.0 / 3.0, 1.0 / 3.0, 0.0, 0.0]),
-            // Equals of the k-th stay.
+            // Tokens as probable as the k-th remain.
             (1.0, Some(3), None, &[0.5, 0.25, 0.125, 0.125]),
             (1.0, Some(9), Some(1.0), &[0.5, 0.25, 0.125, 0.125]),
             (1.0, None, Some(0.7), &[2.0 / 3.0, 1.0 / 3.0, 0.0, 0.0]),
             (1.0, None, Some(0.01), &[1.0, 0.0, 0.0, 0.0]),
-            // Top-p is of what top-k and temperature have left: 2/3 and 1/3, squared 4/5 and 1/5.
+            // Top-p applies after temperature and top-k: 2/3 and 1/3, squared 4/5 and 1/5.
             (0.5, Some(2), Some(0.75), &[1.0, 0.0, 0.0, 0.0]),
         ];
         for (temperature, top_k, top_p, expected) in table {

@@ -1,21 +1,21 @@
-//! One sequence after the other token: greedy, or drawn.
+//! One sequence, token by token: greedy decoding or sampling.
 
 use super::allowed::Allowed;
 use super::sampling::{RandomStream, Sampling};
-use super::{Completion, NotFinite};
+use super::{GeneratedSequence, NotFinite};
 use crate::inference::residues::most_probable;
 
 /// A sequence that is being written.
 #[derive(Debug)]
 pub(super) struct Single {
-    written: Completion,
-    /// None: greedy.
+    written: GeneratedSequence,
+    /// `None` for greedy decoding.
     random: Option<(Sampling, RandomStream)>,
 }
 
 impl Single {
     pub(super) fn new(random: Option<(Sampling, RandomStream)>) -> Self {
-        let written = Completion {
+        let written = GeneratedSequence {
             token_ids: Vec::new(),
             log_probs: Vec::new(),
             end_log_prob: None,
@@ -28,7 +28,7 @@ impl Single {
         &self.written.token_ids
     }
 
-    /// Chooses the token that follows, by `logits (vocab)`. True where the sequence is complete.
+    /// Chooses the next token by `logits (vocab)`. True when the sequence is complete.
     pub(super) fn advance(
         &mut self,
         logits: &[f32],
@@ -53,7 +53,7 @@ impl Single {
         Ok(written.token_ids.len() == max_new)
     }
 
-    pub(super) fn into_completion(self) -> Completion {
+    pub(super) fn into_completion(self) -> GeneratedSequence {
         self.written
     }
 }

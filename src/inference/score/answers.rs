@@ -1,6 +1,8 @@
-//! Answers that are kept as soon as they are there, so that a run that was cut off in the middle of a long protein asks only for the others.
+//! Stored answers. Each answer is stored as soon as it is computed, so that a run that stopped in
+//! the middle of a long protein computes only the missing answers.
 //!
-//! A masked copy's answer depends on its tokens and masks alone, so these are what it is known by; a mutant's log-likelihood by its residues.
+//! The answer for a masked copy depends on its tokens and masks alone, so its key is a hash of
+//! both; the key of a mutant's log-likelihood is a hash of its residues.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -11,40 +13,40 @@ use sha2::{Digest, Sha256};
 use super::Masking;
 use crate::inference::masked::Question;
 
-/// What an answer is known by.
-pub type Key = [u8; 32];
+/// The key of a stored answer.
+pub type AnswerKey = [u8; 32];
 
-/// Writes an answer where it outlives this process.
-pub type Keep<'a> = Box<dyn FnMut(&Key, &[f64]) -> io::Result<()> + 'a>;
+/// Writes an answer to a place that outlives this process.
+pub type AnswerWriter<'a> = Box<dyn FnMut(&AnswerKey, &[f64]) -> io::Result<()> + 'a>;
 
-/// Answers of an earlier run, and where new ones go.
+/// The answers of an earlier run, and the writer of new answers.
 pub struct Answers<'a> {
-    known: HashMap<Key, Vec<f64>>,
-    keep: RefCell<Keep<'a>>,
+    known: HashMap<AnswerKey, Vec<f64>>,
+    keep: RefCell<AnswerWriter<'a>>,
 }
 
 impl<'a> Answers<'a> {
-    /// Begins with what an earlier run had.
-    pub fn new(known: HashMap<Key, Vec<f64>>, keep: Keep<'a>) -> Self {
+    /// Starts with the answers of an earlier run.
+    pub fn new(known: HashMap<AnswerKey, Vec<f64>>, keep: AnswerWriter<'a>) -> Self {
         Self {
             known,
             keep: RefCell::new(keep),
         }
     }
 
-    /// The earlier run's answer.
-    pub(super) fn known(&self, key: &Key) -> Option<&[f64]> {
+    /// The answer of an earlier run.
+    pub(super) fn known(&self, key: &AnswerKey) -> Option<&[f64]> {
         self.known.get(key).map(Vec::as_slice)
     }
 
-    /// Keeps a new one.
-    pub(super) fn keep(&self, key: &Key, values: &[f64]) -> io::Result<()> {
+    /// Stores a new answer.
+    pub(super) fn keep(&self, key: &AnswerKey, values: &[f64]) -> io::Result<()> {
         (self.keep.borrow_mut())(key, values)
     }
 }
 
 /// The key of a masked copy.
-pub(super) fn of_copy(question: &Question<'_>) -> Key {
+pub(super) fn of_copy(question: &Question<'_>) -> AnswerKey {
     let mut hash = Sha256::new();
     hash.update(b"copy");
     for token in &question.encoding.token_ids {
@@ -57,7 +59,7 @@ pub(super) fn of_copy(question: &Question<'_>) -> Key {
 }
 
 /// The key of a whole protein's log-likelihood.
-pub(super) fn of_protein(id: &str, residues: &[u8], masking: Masking) -> Key {
+pub(super) fn of_protein(id: &str, residues: &[u8], masking: Masking) -> AnswerKey {
     let mut hash = Sha256::new();
     hash.update(format!("protein {masking:?} {id} "));
     hash.update(residues);

@@ -1,31 +1,34 @@
-//! What variants do to a protein: higher is better liked by the model than the protein itself.
+//! Effects of variants: a positive score means that the model prefers the variant to the protein
+//! itself.
 //!
 //! ```text
 //! S        the variant's substitutions w_i → m_i
 //! masked   Σ_{i∈S} log p(m_i | x, i masked) - log p(w_i | x, i masked)       each position masked alone (Meier et al. 2021, additive)
-//! wild-type  the same, but several positions are masked in one copy of the protein and the decoder is fed the wild type at the earlier
-//!          ones: Σ_{i∈S} log p(m_i | x_M, w_{j∈M, j<i}) - log p(w_i | the same)
+//! wild-type  as masked, but several positions are masked in one copy of the protein, and the decoder reads the wild type at
+//!          earlier masks: Σ_{i∈S} log p(m_i | x_M, w_{j∈M, j<i}) - log p(w_i | x_M, w_{j∈M, j<i})
 //! pll      log_likelihood(mutant) - log_likelihood(x)
 //! ```
 //!
-//! In BERT-like models the wild-type marginal lets the model see the residue it is asked about. A T5 is trained to name only what it does not see, so
-//! here the wild type is what the decoder sees: teacher forcing over about `1 / fraction` copies instead of one copy a position.
+//! In the wild-type marginal of BERT-like models the input contains the residue that is predicted.
+//! A T5 is trained to predict only masked residues, so here the decoder reads the wild type:
+//! teacher forcing over about `1 / fraction` copies instead of one copy per position.
 
 use std::collections::BTreeSet;
 
-use super::{Job, Masking, Row, Scorer, Substitution, Variant, column};
+use super::{Masking, Row, ScoreQuery, Scorer, Substitution, Variant, column};
 use crate::inference::masked::MaskedError;
 use crate::inference::residues::STANDARD;
 
 use super::masking::{num_copies, standard_positions};
 
-/// Masked copies that may wait at once while mutants are scored, and the most that a run which is cut off computes again.
+/// The largest number of masked copies in memory while mutants are scored, and of copies that a
+/// resumed run computes again.
 const COPIES: usize = 1024;
 
-/// How a variant is scored.
+/// The method that scores variants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
-pub enum Method {
+pub enum EffectMethod {
     /// Several residues masked per pass, the decoder reads the wild type: the fastest
     WildType,
     /// One residue masked per pass; one pass gives all substitutions of that residue
@@ -38,11 +41,12 @@ pub enum Method {
 /// Scores variants of proteins.
 pub struct Effects<'s, 'a> {
     scorer: &'s Scorer<'a>,
-    method: Method,
+    method: EffectMethod,
     masking: Masking,
 }
 
-/// Every single substitution of every standard residue, position by position, in alphabetical order.
+/// Every single substitution of every standard residue, position by position, in alphabetical
+/// order.
 pub fn full_scan(residues: &[u8]) -> Vec<Variant> {
     let of = |position: usize| {
         let wild_type = residues[position];
@@ -62,8 +66,9 @@ pub fn full_scan(residues: &[u8]) -> Vec<Variant> {
 }
 
 impl<'s, 'a> Effects<'s, 'a> {
-    /// Scores by `method`; `masking` says how many residues are masked at once (for [`Method::Masked`] it must be one).
-    pub fn new(scorer: &'s Scorer<'a>, method: Method, masking: Masking) -> Self {
+    /// Scores by `method`; `masking` is the number of residues masked at once, which must be one
+    /// for [`EffectMethod::Masked`].
+    pub fn new(scorer: &'s Scorer<'a>, method: EffectMethod, masking: Masking) -> Self {
         Self {
             scorer,
             method,
@@ -71,10 +76,11 @@ impl<'s, 'a> Effects<'s, 'a> {
         }
     }
 
-    /// One score a variant, in order; `None` where the network's result is NaN or infinite. Variants must fit the protein ([`Variant::apply`]).
+    /// One score per variant, in order; `None` where the network's result is NaN or infinite.
+    /// Variants must fit the protein ([`Variant::apply`]).
     ///
     /// # Errors
-    /// A residue that the vocabulary cannot say, or the network's failure.
+    /// A residue that the vocabulary cannot encode, or the network's failure.
     pub fn score(
         &self,
         id: &str,
@@ -83,8 +89,8 @@ impl<'s, 'a> Effects<'s, 'a> {
     ) -> Result<Option<Vec<f64>>, MaskedError> {
         match self.method {
             _ if variants.is_empty() => Ok(Some(Vec::new())),
-            Method::WildType | Method::Masked => self.marginals(id, residues, variants),
-            Method::PseudoLikelihood => self.ratios(id, residues, variants),
+            EffectMethod::WildType | EffectMethod::Masked => self.marginals(id, residues, variants),
+            EffectMethod::PseudoLikelihood => self.ratios(id, residues, variants),
         }
     }
 
@@ -97,7 +103,7 @@ impl<'s, 'a> Effects<'s, 'a> {
         let changed = variants.iter().flat_map(Variant::substitutions);
         let positions: BTreeSet<usize> = changed.map(|s| s.position - 1).collect();
         let positions: Vec<usize> = positions.into_iter().collect();
-        let job = Job {
+        let job = ScoreQuery {
             id,
             residues,
             positions: &positions,
@@ -141,7 +147,8 @@ impl<'s, 'a> Effects<'s, 'a> {
         Ok(Some(ratios))
     }
 
-    /// Log-likelihoods; all under one id, so that all are masked at the same positions.
+    /// Log-likelihoods; all proteins have the same id, so that all are masked at the same
+    /// positions.
     fn likelihoods(&self, id: &str, proteins: &[Vec<u8>]) -> Result<Option<Vec<f64>>, MaskedError> {
         let named: Vec<(&str, &[u8])> = proteins
             .iter()

@@ -1,23 +1,25 @@
-//! Which residues of a protein are masked together.
+//! The residues of a protein that are masked together.
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
 
-use super::Job;
+use super::ScoreQuery;
 use crate::inference::residues::STANDARD;
 
-/// How many residues of a protein are masked at once.
+/// The number of residues of a protein that are masked at once.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Masking {
-    /// One: as many copies as residues.
+    /// One residue: as many copies as residues.
     Single,
-    /// This fraction, drawn with this seed: about `1 / fraction` copies, each residue masked in exactly one.
+    /// A random fraction: about `1 / fraction` copies, where each residue is masked in exactly one
+    /// copy.
     Fraction {
         /// In (0, 1].
         fraction: f64,
-        /// Together with the protein's id it decides who is masked with whom.
+        /// The seed, which decides together with the protein's id which residues are masked
+        /// together.
         seed: u64,
     },
 }
@@ -30,17 +32,17 @@ pub fn standard_positions(residues: &[u8]) -> Vec<usize> {
 }
 
 impl Masking {
-    /// The masked positions of every copy that the job needs.
-    pub(super) fn copies(self, job: &Job<'_>, most: usize) -> Vec<Vec<usize>> {
+    /// The masked positions of every copy that the query needs.
+    pub(super) fn copies(self, query: &ScoreQuery<'_>, most: usize) -> Vec<Vec<usize>> {
         match self {
-            Masking::Single => job.positions.iter().map(|&at| vec![at]).collect(),
+            Masking::Single => query.positions.iter().map(|&at| vec![at]).collect(),
             Masking::Fraction { fraction, seed } => {
-                let all = standard_positions(job.residues);
-                let mut groups = groups(all, fraction, most, stream(seed, job.id));
+                let all = standard_positions(query.residues);
+                let mut groups = groups(all, fraction, most, stream(seed, query.id));
                 groups.retain(|group| {
                     group
                         .iter()
-                        .any(|at| job.positions.binary_search(at).is_ok())
+                        .any(|at| query.positions.binary_search(at).is_ok())
                 });
                 groups
             }
@@ -48,7 +50,7 @@ impl Masking {
     }
 }
 
-/// Copies that masking this way makes of a protein of `scored` standard residues.
+/// The number of copies for a protein of `scored` standard residues.
 pub fn num_copies(masking: Masking, scored: usize, most: usize) -> usize {
     match masking {
         Masking::Single => scored,
@@ -60,7 +62,8 @@ fn group_size(scored: usize, fraction: f64, most: usize) -> usize {
     ((scored as f64 * fraction).round() as usize).clamp(1, most)
 }
 
-/// Deals `positions` out to groups of nearly equal size, each of at most `fraction` of them and at most `most`.
+/// Divides `positions` at random into groups of nearly equal size, each of at most `fraction` of
+/// all and at most `most`.
 fn groups(
     mut positions: Vec<usize>,
     fraction: f64,
@@ -135,7 +138,7 @@ mod tests {
     fn only_the_copies_asked_for_are_made_and_odd_residues_stay() {
         let residues = b"MXKAYVLINSRGPU";
         let positions = [2, 3];
-        let job = Job {
+        let job = ScoreQuery {
             id: "a",
             residues,
             positions: &positions,

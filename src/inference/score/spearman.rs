@@ -1,6 +1,7 @@
-//! Spearman's rank correlation, the measure of ProteinGym: Pearson's correlation of ranks, equal values sharing the mean of their ranks.
+//! Spearman's rank correlation, the measure of ProteinGym: Pearson's correlation of ranks, where
+//! equal values share the mean of their ranks.
 
-/// ρ of pairs; `None` for fewer than two, or where one side is constant or holds NaN.
+/// ρ of pairs; `None` for fewer than two pairs, or where one side is constant or contains NaN.
 pub fn spearman(pairs: &[(f64, f64)]) -> Option<f64> {
     if pairs.len() < 2 || pairs.iter().any(|(x, y)| x.is_nan() || y.is_nan()) {
         return None;
@@ -16,7 +17,7 @@ pub fn spearman(pairs: &[(f64, f64)]) -> Option<f64> {
     (spread > 0.0).then(|| product(&x, &y) / spread.sqrt())
 }
 
-/// Ranks from 0; equal values share the mean of theirs.
+/// Ranks from 0; equal values share the mean of their ranks.
 fn ranks(values: &[f64]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..values.len()).collect();
     order.sort_by(|a, b| values[*a].total_cmp(&values[*b]));

@@ -1,4 +1,5 @@
-//! Variants as people write them: `A24G`, several at once `A24G:H30L`. Positions count from 1.
+//! Variants in the usual notation: `A24G`, or with several substitutions `A24G:H30L`. Positions
+//! count from 1.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,18 +8,18 @@ use thiserror::Error;
 
 use crate::inference::residues::STANDARD;
 
-/// One residue for another.
+/// The replacement of one residue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Substitution {
     /// The residue that the protein has.
     pub wild_type: u8,
-    /// From 1.
+    /// The position, from 1.
     pub position: usize,
-    /// The residue that takes its place.
+    /// The new residue.
     pub mutant: u8,
 }
 
-/// Substitutions made together, by rising position.
+/// Simultaneous substitutions, by ascending position.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Variant {
     substitutions: Vec<Substitution>,
@@ -27,7 +28,7 @@ pub struct Variant {
 /// Why a variant cannot be scored.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum VariantError {
-    /// Not the form `A24G`.
+    /// The text does not have the form `A24G`.
     #[error(
         "`{0}` is no substitution; write the residue, its position from 1 and the new residue, such as A24G, and several as A24G:H30L"
     )]
@@ -41,7 +42,7 @@ pub enum VariantError {
     /// Beyond the protein's end.
     #[error("{substitution}: there is no position {}, the sequence has {length} residues", .substitution.position)]
     Beyond {
-        /// What was asked for.
+        /// The substitution.
         substitution: Substitution,
         /// Residues of the protein.
         length: usize,
@@ -52,9 +53,9 @@ pub enum VariantError {
         char::from(*.found), .substitution.position, char::from(.substitution.wild_type)
     )]
     WildType {
-        /// What was asked for.
+        /// The substitution.
         substitution: Substitution,
-        /// What the protein has.
+        /// The residue of the protein.
         found: u8,
     },
 }
@@ -67,7 +68,7 @@ impl Variant {
         }
     }
 
-    /// Its substitutions, by rising position.
+    /// The substitutions, by ascending position.
     pub fn substitutions(&self) -> &[Substitution] {
         &self.substitutions
     }
@@ -75,7 +76,7 @@ impl Variant {
     /// The mutant of a protein.
     ///
     /// # Errors
-    /// A position beyond the end, or a residue that is not what the variant says.
+    /// A position beyond the end, or a residue that differs from the variant's wild type.
     pub fn apply(&self, residues: &[u8]) -> Result<Vec<u8>, VariantError> {
         self.replace(residues, |s| (s.wild_type, s.mutant))
     }
@@ -83,7 +84,7 @@ impl Variant {
     /// The protein of which `mutant` is this variant.
     ///
     /// # Errors
-    /// A position beyond the end, or a residue that is not the variant's.
+    /// A position beyond the end, or a residue that differs from the variant's mutant residue.
     pub fn revert(&self, mutant: &[u8]) -> Result<Vec<u8>, VariantError> {
         self.replace(mutant, |s| (s.mutant, s.wild_type))
     }
@@ -203,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn variants_are_parsed_and_shown() {
         for (text, shown) in [
             ("A24G", "A24G"),
             (" h30l:A24G ", "A24G:H30L"),

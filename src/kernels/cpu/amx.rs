@@ -1,14 +1,18 @@
-//! Matrix tiles of Intel's servers (AMX): eight registers of 16 rows × 64 bytes, and instructions that multiply two of them.
+//! Matrix tiles of Intel's servers (AMX): eight registers of 16 rows × 64 bytes, and instructions
+//! that multiply two of them.
 //!
-//! Four tiles hold [`SIDE`] × [`SIDE`] sums; each step over 64 bytes of k reads two tiles of A and two of B and multiplies each by each. B is read as the
-//! packed weights lie: a panel's row of pairs of bf16, or of groups of bytes, is two rows of tiles side by side.
+//! Four tiles hold [`SIDE`] × [`SIDE`] sums (drawn in [`super::layout`]). Each step over 64 bytes
+//! of k reads two tiles of A and two tiles of B and multiplies every tile of A by every tile of B.
+//! B is read as the packed weights lie: one row of a panel is one row of two tiles side by side.
 //!
-//! `tdpbf16ps` adds, for every element, the sum of the even products of its 32 values of k and that of the odd ones, rounded to nearest even with
-//! subnormals as zeros; `tdpbsud` multiplies signed by unsigned bytes, exactly (Intel 64 Software Developer's Manual, volume 2). An element's chain of
-//! sums never depends on the other rows of its tile.
+//! `tdpbf16ps` adds to every element the sum of the even products and the sum of the odd products
+//! of its 32 values of k, rounded to nearest even with subnormals as zeros; `tdpbsud` multiplies
+//! signed by unsigned bytes, exactly (Intel 64 Software Developer's Manual, volume 2). The chain of
+//! sums of an element never depends on the other rows of its tile.
 //!
-//! The compiler's intrinsics for this are not stable: it is a few lines of assembly. All around them is generic over [`Unit`], of which tests have one in
-//! plain Rust, and the tiles themselves are checked when a process first asks for them ([`is_available`]).
+//! The compiler's intrinsics for AMX are not stable, so the inner loop is a few lines of assembly.
+//! The code around it is generic over [`TileUnit`], which the tests implement in plain Rust; the
+//! machine's own tiles are checked when a process first asks for them ([`is_available`]).
 #![expect(
     unsafe_code,
     reason = "assembly; each block says what it reads, writes and needs"
@@ -18,21 +22,27 @@ use std::arch::asm;
 use std::arch::x86_64::{__cpuid_count, __get_cpuid_max};
 use std::sync::OnceLock;
 
-use super::packed_weight::PANEL;
-use super::simd::LANES;
+use super::layout::{LANES, PANEL, Strided};
 
-/// Rows, and columns, of a block of sums.
+/// Rows and columns of a block of sums.
 pub(super) const SIDE: usize = PANEL;
-/// Rows of B, and four-byte groups of a row of A, multiplied in one step.
+/// Rows of B, and four-byte groups of one row of A, in one step.
 pub(super) const STEP: usize = LANES;
 
-/// Where rows of four-byte values begin, and the bytes between them.
-pub(super) type Rows<T> = (T, usize);
+/// One row of zeros, which every row of a new block reads.
+static ZEROS: [u32; SIDE] = [0; SIDE];
 
-/// Sums of a block that begins at nothing: every row reads this one.
-pub(super) static ZEROS: [u32; SIDE] = [0; SIDE];
+/// A block of zeros: every row is the same one.
+#[inline(always)]
+pub(super) fn zeros() -> Strided<*const u32> {
+    Strided {
+        start: ZEROS.as_ptr(),
+        stride: 0,
+    }
+}
 
-/// A panel of B: steps of [`STEP`] rows of [`SIDE`] pairs or groups, and the rows that are left with zeros behind them.
+/// A panel of B: whole steps of [`STEP`] rows of [`SIDE`] pairs or groups, and a copy of the
+/// remaining rows, padded with zeros.
 pub(super) struct Right {
     b: *const u32,
     whole: usize,
@@ -57,36 +67,37 @@ impl Right {
         Self { b, whole, last }
     }
 
-    /// `to = from + a · b` by a unit's `multiply`; rows of A are whole steps, zero behind what B has.
+    /// `to = from + a · b` by `multiply`, a method of [`TileUnit`]. Strides are in bytes. Rows of A
+    /// are whole steps, zero beyond the rows of B.
     ///
     /// # Safety
-    /// As [`Unit`].
+    /// As for [`TileUnit`].
     #[inline(always)]
     pub(super) unsafe fn multiply(
         &self,
-        multiply: unsafe fn(&Block),
-        from: Rows<*const u32>,
-        a: Rows<*const u32>,
-        to: Rows<*mut u32>,
+        multiply: unsafe fn(&TileBlock),
+        from: Strided<*const u32>,
+        a: Strided<*const u32>,
+        to: Strided<*mut u32>,
     ) {
-        let mut block = Block {
-            from: from.0,
-            from_stride: from.1,
-            a: a.0,
-            a_stride: a.1,
+        let mut block = TileBlock {
+            from,
+            a,
             b: self.b,
             steps: self.whole,
-            to: to.0,
-            to_stride: to.1,
+            to,
         };
         // SAFETY: passed on from the caller; A holds a step for the last rows too.
         unsafe {
             if self.whole > 0 {
                 multiply(&block);
-                (block.from, block.from_stride) = (to.0, to.1);
+                block.from = Strided {
+                    start: to.start.cast_const(),
+                    stride: to.stride,
+                };
             }
             if let Some(last) = &self.last {
-                block.a = block.a.add(self.whole * STEP);
+                block.a.start = block.a.start.add(self.whole * STEP);
                 (block.b, block.steps) = (last.as_ptr(), 1);
                 multiply(&block);
             }
@@ -94,40 +105,39 @@ impl Right {
     }
 }
 
-/// `to = from + a · b`: [`SIDE`] × [`SIDE`] sums of four bytes. Strides are in bytes, between rows.
-pub(super) struct Block {
-    pub from: *const u32,
-    pub from_stride: usize,
+/// `to = from + a · b`: [`SIDE`] × [`SIDE`] sums of four bytes. Strides are in bytes.
+pub(super) struct TileBlock {
+    pub from: Strided<*const u32>,
     /// [`SIDE`] rows of `steps` × 64 bytes.
-    pub a: *const u32,
-    pub a_stride: usize,
+    pub a: Strided<*const u32>,
     /// `steps` × [`STEP`] rows of [`SIDE`] pairs or groups.
     pub b: *const u32,
     /// At least 1.
     pub steps: usize,
-    pub to: *mut u32,
-    pub to_stride: usize,
+    pub to: Strided<*mut u32>,
 }
 
-/// What multiplies blocks.
+/// Instructions that multiply blocks.
 ///
 /// # Safety
-/// Methods may only run where the implementor's instructions are available; blocks lie where they say.
-pub(super) unsafe trait Unit {
-    /// Makes this thread ready; nothing else runs on it until [`Unit::end`].
+/// Methods may only run where the implementor's instructions are available; the pointers of a block
+/// must be valid.
+pub(super) unsafe trait TileUnit {
+    /// Prepares this thread, which does nothing else until [`TileUnit::end`].
     unsafe fn begin();
-    /// Leaves the thread as it was.
+    /// Restores the state of the thread.
     unsafe fn end();
-    /// Pairs of bf16.
-    unsafe fn multiply_bf16(block: &Block);
-    /// Quads of bytes, A signed and B unsigned.
-    unsafe fn multiply_int8(block: &Block);
+    /// Multiplies pairs of bf16.
+    unsafe fn multiply_bf16(block: &TileBlock);
+    /// Multiplies groups of four bytes, A signed and B unsigned.
+    unsafe fn multiply_int8(block: &TileBlock);
 }
 
-/// The machine's own tiles.
+/// The AMX tiles of this machine.
 pub(super) struct Tiles;
 
-/// What `ldtilecfg` reads: palette 1; bytes a row of each tile at 16, rows at 48.
+/// The operand of `ldtilecfg`: palette 1; bytes per row of each tile from offset 16, rows of each
+/// tile from offset 48.
 #[repr(C, align(64))]
 struct Configuration([u8; 64]);
 
@@ -143,12 +153,13 @@ static CONFIGURATION: Configuration = {
     Configuration(bytes)
 };
 
-/// A function that multiplies a block by `$multiply`.
+/// Defines a function that multiplies a block with the instruction `$multiply`.
 macro_rules! multiply {
     ($(#[$doc:meta])* $name:ident, $multiply:literal) => {
         $(#[$doc])*
-        unsafe fn $name(block: &Block) {
-            // SAFETY: the caller's tiles are configured, and the block lies where it says; the compiler uses no tiles, and all eight are named.
+        unsafe fn $name(block: &TileBlock) {
+            // SAFETY: the caller's tiles are configured, and the pointers of the block are valid;
+            // the compiler uses no tiles, and all eight are named.
             unsafe {
                 asm!(
                     "tileloadd tmm0, [{from} + {from_stride}*1]",
@@ -173,18 +184,18 @@ macro_rules! multiply {
                     "tilestored [{to} + {to_stride}*1 + 64], tmm1",
                     "tilestored [{to_below} + {to_stride}*1], tmm2",
                     "tilestored [{to_below} + {to_stride}*1 + 64], tmm3",
-                    from = in(reg) block.from,
-                    below = in(reg) block.from.wrapping_byte_add(16 * block.from_stride),
-                    from_stride = in(reg) block.from_stride,
-                    a = inout(reg) block.a => _,
-                    a_below = inout(reg) block.a.wrapping_byte_add(16 * block.a_stride) => _,
-                    a_stride = in(reg) block.a_stride,
+                    from = in(reg) block.from.start,
+                    below = in(reg) block.from.start.wrapping_byte_add(16 * block.from.stride),
+                    from_stride = in(reg) block.from.stride,
+                    a = inout(reg) block.a.start => _,
+                    a_below = inout(reg) block.a.start.wrapping_byte_add(16 * block.a.stride) => _,
+                    a_stride = in(reg) block.a.stride,
                     b = inout(reg) block.b => _,
                     b_stride = in(reg) 4 * SIDE,
                     steps = inout(reg) block.steps => _,
-                    to = in(reg) block.to,
-                    to_below = in(reg) block.to.wrapping_byte_add(16 * block.to_stride),
-                    to_stride = in(reg) block.to_stride,
+                    to = in(reg) block.to.start,
+                    to_below = in(reg) block.to.start.wrapping_byte_add(16 * block.to.stride),
+                    to_stride = in(reg) block.to.stride,
                     out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                     out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
                     options(nostack),
@@ -195,20 +206,21 @@ macro_rules! multiply {
 }
 
 multiply!(
-    /// Pairs of bf16 by f32 sums.
+    /// Products of bf16 pairs, added to f32 sums.
     multiply_bf16,
     "tdpbf16ps"
 );
 multiply!(
-    /// Signed by unsigned bytes by i32 sums.
+    /// Products of signed by unsigned bytes, added to i32 sums.
     multiply_int8,
     "tdpbsud"
 );
 
 // SAFETY: assembly for AMX, whose presence the trait's callers promise.
-unsafe impl Unit for Tiles {
+unsafe impl TileUnit for Tiles {
     unsafe fn begin() {
-        // SAFETY: the system has been asked for tiles (`is_available`); the configuration is 64 bytes that the manual allows.
+        // SAFETY: the system has been asked for tiles (`is_available`); the configuration is 64
+        // bytes that the manual allows.
         unsafe {
             asm!("ldtilecfg [{}]", in(reg) &raw const CONFIGURATION, options(nostack, readonly));
         }
@@ -217,20 +229,21 @@ unsafe impl Unit for Tiles {
         // SAFETY: as above.
         unsafe { asm!("tilerelease", options(nostack, nomem)) };
     }
-    unsafe fn multiply_bf16(block: &Block) {
+    unsafe fn multiply_bf16(block: &TileBlock) {
         // SAFETY: passed on from the caller.
         unsafe { multiply_bf16(block) };
     }
-    unsafe fn multiply_int8(block: &Block) {
+    unsafe fn multiply_int8(block: &TileBlock) {
         // SAFETY: passed on from the caller.
         unsafe { multiply_int8(block) };
     }
 }
 
-/// Whether this machine has tiles for bf16 and bytes, the system lets this process use them, and they compute what they should: found out once.
+/// Whether this machine has tiles for bf16 and bytes, the system lets this process use them, and
+/// their results are right. Determined once.
 pub(super) fn is_available() -> bool {
     static AVAILABLE: OnceLock<bool> = OnceLock::new();
-    // SAFETY: asked last, when the tiles are there and allowed.
+    // SAFETY: evaluated last, when the tiles exist and are permitted.
     *AVAILABLE.get_or_init(|| has_tiles() && is_permitted() && unsafe { multiplies::<Tiles>() })
 }
 
@@ -240,7 +253,7 @@ fn has_tiles() -> bool {
     __get_cpuid_max(0).0 >= 7 && __cpuid_count(7, 0).edx & BITS == BITS
 }
 
-/// Asks the system for the registers, which it gives to processes that ask only.
+/// Requests the tile registers, which Linux grants on request only.
 fn is_permitted() -> bool {
     #[cfg(target_os = "linux")]
     {
@@ -253,11 +266,12 @@ fn is_permitted() -> bool {
     false
 }
 
-/// Whether a unit multiplies blocks of integers right, which every number type holds exactly.
+/// Whether the products of a unit are right, on blocks of integers that every number type
+/// represents exactly.
 ///
 /// # Safety
-/// As [`Unit`].
-pub(super) unsafe fn multiplies<U: Unit>() -> bool {
+/// As for [`TileUnit`].
+pub(super) unsafe fn multiplies<U: TileUnit>() -> bool {
     let bf16 = |value: i32| (value as f32).to_bits() >> 16;
     let byte = |value: i32| u32::from(value as u8);
     // SAFETY: passed on from the caller.
@@ -270,9 +284,9 @@ pub(super) unsafe fn multiplies<U: Unit>() -> bool {
     }
 }
 
-/// The same of one number type, `GROUP` values of which are four bytes.
+/// Whether the products of one number type are right; `GROUP` values are four bytes.
 unsafe fn is_right<const GROUP: usize>(
-    multiply: unsafe fn(&Block),
+    multiply: unsafe fn(&TileBlock),
     value: impl Fn(i32) -> u32,
     sum: impl Fn(i32) -> u32,
 ) -> bool {
@@ -300,15 +314,21 @@ unsafe fn is_right<const GROUP: usize>(
     let to = sums.as_mut_ptr();
     // SAFETY: 32 rows of two steps, as many rows of B and 32 × 32 sums.
     unsafe {
-        multiply(&Block {
-            from: to,
-            from_stride: 4 * SIDE,
-            a: a.as_ptr(),
-            a_stride: 4 * STEPS * STEP,
+        multiply(&TileBlock {
+            from: Strided {
+                start: to.cast_const(),
+                stride: 4 * SIDE,
+            },
+            a: Strided {
+                start: a.as_ptr(),
+                stride: 4 * STEPS * STEP,
+            },
             b: b.as_ptr(),
             steps: STEPS,
-            to,
-            to_stride: 4 * SIDE,
+            to: Strided {
+                start: to,
+                stride: 4 * SIDE,
+            },
         });
     }
     sums == expected

@@ -1,9 +1,11 @@
-//! Gradients of packed attention on the CPU. Probabilities are computed again, [`QUERIES`] queries of one segment and head at a time: no L × L map in
-//! memory.
+//! Gradients of packed attention on the CPU. Probabilities are recomputed, 96 queries of
+//! one segment and head at a time, so that no L × L map is in memory.
 //!
-//! With `p = softmax(q kᵀ + bias)`, dropout factors `m` and `o = (m p) v`: `dp = m (do vᵀ)`, `ds = p (dp − Σ do·o)`, `dq = ds k`, `dk = dsᵀ q`,
-//! `dv = (m p)ᵀ do`, and the bias of a distance gets the sum of `ds` along its diagonal (Dao et al. 2022, arXiv 2205.14135, appendix B.2). One task
-//! is a segment and a head; its sums run in one fixed order, so results do not depend on threads or on the other segments of the batch.
+//! With `p = softmax(q kᵀ + bias)`, dropout factors `m` and `o = (m p) v`: `dp = m (do vᵀ)`, `ds =
+//! p (dp − Σ do·o)`, `dq = ds k`, `dk = dsᵀ q`, `dv = (m p)ᵀ do`, and the gradient of the bias at a
+//! distance is the sum of `ds` along its diagonal (Dao et al. 2022, arXiv 2205.14135, appendix
+//! B.2). One task is one segment and one head; its sums run in one fixed order, so results do not
+//! depend on threads or on the other segments of the batch.
 #![expect(
     clippy::inline_always,
     reason = "kernels must be compiled inside the function that enables their instructions"
@@ -17,20 +19,24 @@ use std::cell::RefCell;
 
 use rayon::prelude::*;
 
-use super::attention::{Attention, MAX_HEAD, Segment, Visibility};
-use super::packed_weight::PANEL;
-use super::simd::{LANES, Lanes, exp};
+use super::attention::{Attention, MAX_HEAD};
+use super::isa::{Isa, with_isa};
+use super::layout::{LANES, PANEL, Strided};
+use super::shared::SharedMut;
+use super::simd::{Lanes, exp};
 use super::tile::{Sum, product};
-use super::{Isa, SharedMut, with_isa};
+use crate::kernels::plan::{Segment, Visibility};
 
 /// Keys in one block.
 const DEPTH: usize = 512;
-/// Floats between rows of scores: keeps them off each other's cache sets.
+/// Floats from one row of scores to the next: more than [`DEPTH`], so that rows do not share cache
+/// sets.
 const STRIDE: usize = DEPTH + LANES;
-/// Queries whose probabilities are held at a time; a multiple of every tile height.
+/// Queries whose probabilities are in memory at a time: a multiple of every tile's height.
 const QUERIES: usize = 96;
 
-/// Where gradients of heads go: row `r`, head `h` at `r * stride + offset + h * d_kv`.
+/// Gradients of heads inside a wider matrix: row `r`, head `h` starts at `r * stride + offset + h *
+/// d_kv`.
 #[derive(Clone, Copy)]
 pub struct HeadsMut<'a> {
     target: SharedMut,
@@ -41,7 +47,8 @@ pub struct HeadsMut<'a> {
 }
 
 impl<'a> HeadsMut<'a> {
-    /// Columns of `matrix`, whose rows are `stride` long, from each `offset` on. The parts must not overlap.
+    /// Splits `matrix`, whose rows are `stride` long, into the columns from each offset on. The
+    /// parts must not overlap.
     pub fn split<const N: usize>(
         matrix: &'a mut [f32],
         stride: usize,
@@ -64,7 +71,7 @@ impl<'a> HeadsMut<'a> {
     unsafe fn write(&self, row: usize, head: usize, values: &[f32]) {
         let first = row * self.stride + self.offset + head * values.len();
         assert!(first + values.len() <= self.len, "rows of the gradient");
-        // SAFETY: in bounds as just checked, and ours alone as the caller promises.
+        // SAFETY: in bounds as just checked; the caller promises that no other thread writes here.
         unsafe {
             let target = self.target.get().add(first);
             std::ptr::copy_nonoverlapping(values.as_ptr(), target, values.len());
@@ -72,13 +79,13 @@ impl<'a> HeadsMut<'a> {
     }
 }
 
-/// What the backward pass reads and writes beside the inputs of the forward pass.
-pub struct Gradients<'a> {
+/// The operands of the backward pass beside the inputs of the forward pass.
+pub struct AttentionGradients<'a> {
     /// The result of the forward pass, `(rows of Q, heads * d_kv)`.
     pub out: &'a [f32],
-    /// Its gradient.
+    /// Gradient of the result.
     pub grad: &'a [f32],
-    /// Gradient of the queries. Rows outside every segment are left as they are.
+    /// Gradient of the queries. Rows outside every segment keep their values.
     pub dq: HeadsMut<'a>,
     /// Gradient of the keys.
     pub dk: HeadsMut<'a>,
@@ -86,38 +93,39 @@ pub struct Gradients<'a> {
     pub dv: HeadsMut<'a>,
 }
 
-/// Room for one task.
+/// Working memory of one task.
 #[derive(Default)]
-pub(super) struct Scratch {
+pub(super) struct GradientScratch {
     /// `[key / 32][d][key % 32]`.
     key_panels: Vec<f32>,
     value_panels: Vec<f32>,
-    /// Rows of `padded_d`.
+    /// Keys in rows of `padded_d`.
     key_rows: Vec<f32>,
-    /// Rows of [`STRIDE`].
+    /// Queries in rows of [`STRIDE`].
     queries: Vec<f32>,
     grads: Vec<f32>,
     /// `[key / DEPTH][query][STRIDE]`: scores, then probabilities after dropout.
     weights: Vec<f32>,
-    /// The same of their gradients.
+    /// Gradients of the scores, in the same layout.
     slopes: Vec<f32>,
     dq: Vec<f32>,
     dk: Vec<f32>,
     dv: Vec<f32>,
-    /// By `key - query + last query`.
+    /// Bias by `key - query + last query`.
     bias: Vec<f32>,
     diagonals: Vec<f32>,
 }
 
 thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::default());
+    static SCRATCH: RefCell<GradientScratch> = RefCell::new(GradientScratch::default());
 }
 
-/// Writes the gradients of queries, keys and values and returns that of the bias, `(2 max_distance + 1, heads)`, empty without one.
+/// Writes the gradients of queries, keys and values, and returns the gradient of the bias, `(2
+/// max_distance + 1, heads)`, empty without a bias.
 ///
 /// # Panics
 /// If shapes do not fit, or two segments share keys.
-pub fn attend(isa: Isa, attention: &Attention<'_>, gradients: &Gradients<'_>) -> Vec<f32> {
+pub fn attend(isa: Isa, attention: &Attention<'_>, gradients: &AttentionGradients<'_>) -> Vec<f32> {
     assert!(
         attention.d_kv <= MAX_HEAD,
         "heads are at most {MAX_HEAD} wide"
@@ -135,12 +143,13 @@ pub fn attend(isa: Isa, attention: &Attention<'_>, gradients: &Gradients<'_>) ->
         .par_iter()
         .with_max_len(1)
         .map(|&(segment, head)| {
-            let task = Task { attention, gradients, segment: &attention.segments[segment], head };
+            let task = GradientTask { attention, gradients, segment: &attention.segments[segment], head };
             let mut bias = vec![0.0; distances];
             SCRATCH.with_borrow_mut(|scratch| {
-                // SAFETY: `isa` is available; a task writes only rows and columns of its own segment and head.
+                // SAFETY: `isa` is available; a task writes only rows and columns of its own
+                // segment and head.
                 unsafe {
-                    with_isa!(isa, run(task: &Task<'_>, scratch: &mut Scratch, bias: &mut [f32])(&task, scratch, &mut bias));
+                    with_isa!(isa, run(task: &GradientTask<'_>, scratch: &mut GradientScratch, bias: &mut [f32])(&task, scratch, &mut bias));
                 }
             });
             bias
@@ -161,22 +170,22 @@ fn keys_are_disjoint(segments: &[Segment]) -> bool {
     ranges.windows(2).all(|pair| pair[0].end <= pair[1].start)
 }
 
-pub(super) struct Task<'a> {
+pub(super) struct GradientTask<'a> {
     pub attention: &'a Attention<'a>,
-    pub gradients: &'a Gradients<'a>,
+    pub gradients: &'a AttentionGradients<'a>,
     pub segment: &'a Segment,
     pub head: usize,
 }
 
 /// Some queries of a task and the keys they may see.
-struct Block {
+struct QueryBlock {
     first: usize,
     rows: usize,
     seen: usize,
 }
 
-impl Block {
-    /// Blocks of up to [`DEPTH`] keys: number, keys.
+impl QueryBlock {
+    /// Blocks of up to [`DEPTH`] keys: number of the block, keys in it.
     fn key_blocks(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
         let seen = self.seen;
         (0..seen.div_ceil(DEPTH)).map(move |block| (block, DEPTH.min(seen - block * DEPTH)))
@@ -184,7 +193,11 @@ impl Block {
 }
 
 #[inline(always)]
-pub(super) unsafe fn run<V: Lanes>(task: &Task<'_>, scratch: &mut Scratch, bias: &mut [f32]) {
+pub(super) unsafe fn run<V: Lanes>(
+    task: &GradientTask<'_>,
+    scratch: &mut GradientScratch,
+    bias: &mut [f32],
+) {
     let (d_kv, segment) = (task.attention.d_kv, task.segment);
     let padded_d = d_kv.next_multiple_of(PANEL);
     task.prepare(scratch, padded_d);
@@ -192,7 +205,7 @@ pub(super) unsafe fn run<V: Lanes>(task: &Task<'_>, scratch: &mut Scratch, bias:
     for first in (0..segment.queries.len()).step_by(QUERIES) {
         let rows = QUERIES.min(segment.queries.len() - first);
         let seen = task.attention.seen(segment, first + rows);
-        let block = Block { first, rows, seen };
+        let block = QueryBlock { first, rows, seen };
         task.copy_queries(&block, scratch, padded_d);
         task.spread_bias(&block, &mut scratch.bias);
         // SAFETY: `prepare` made every buffer as large as these shapes need.
@@ -216,7 +229,7 @@ pub(super) unsafe fn run<V: Lanes>(task: &Task<'_>, scratch: &mut Scratch, bias:
                 task.soften::<V>(&block, row, scratch);
             }
             query_gradient::<V>(&block, padded_d, scratch);
-            let Scratch {
+            let GradientScratch {
                 weights,
                 slopes,
                 queries,
@@ -249,10 +262,10 @@ pub(super) unsafe fn run<V: Lanes>(task: &Task<'_>, scratch: &mut Scratch, bias:
     }
 }
 
-impl Task<'_> {
+impl GradientTask<'_> {
     /// Sizes the buffers and copies keys and values.
     #[inline(always)]
-    fn prepare(&self, scratch: &mut Scratch, padded_d: usize) {
+    fn prepare(&self, scratch: &mut GradientScratch, padded_d: usize) {
         let (d_kv, keys) = (self.attention.d_kv, self.segment.keys.len());
         let panels = keys.next_multiple_of(PANEL) * d_kv;
         let maps = keys.div_ceil(DEPTH) * QUERIES * STRIDE;
@@ -267,7 +280,7 @@ impl Task<'_> {
         resize(&mut scratch.dv, keys * padded_d);
         resize(&mut scratch.diagonals, QUERIES + keys + LANES);
         resize(&mut scratch.bias, QUERIES + keys + LANES);
-        // These are written before they are read.
+        // The rest is written before it is read, so old values may stay.
         scratch.weights.resize(maps, 0.0);
         scratch.slopes.resize(maps, 0.0);
         scratch.queries.resize(QUERIES * STRIDE, 0.0);
@@ -289,7 +302,7 @@ impl Task<'_> {
     }
 
     #[inline(always)]
-    fn copy_queries(&self, block: &Block, scratch: &mut Scratch, padded_d: usize) {
+    fn copy_queries(&self, block: &QueryBlock, scratch: &mut GradientScratch, padded_d: usize) {
         let d_kv = self.attention.d_kv;
         let inner = self.attention.heads * d_kv;
         for row in 0..block.rows {
@@ -304,38 +317,41 @@ impl Task<'_> {
         }
     }
 
-    /// Distance of key 0 from the block's last query.
-    fn first_distance(&self, block: &Block) -> isize {
+    /// Distance of key 0 from the last query of the block.
+    fn first_distance(&self, block: &QueryBlock) -> isize {
         -((self.segment.first_position + block.first + block.rows - 1) as isize)
     }
 
     #[inline(always)]
-    fn spread_bias(&self, block: &Block, target: &mut [f32]) {
+    fn spread_bias(&self, block: &QueryBlock, target: &mut [f32]) {
         let Some(bias) = self.attention.bias else {
             return;
         };
-        let (limit, first) = (bias.max_distance as isize, self.first_distance(block));
+        let first = self.first_distance(block);
         for (i, target) in target[..block.rows + block.seen - 1].iter_mut().enumerate() {
-            let distance = (first + i as isize).clamp(-limit, limit);
-            *target =
-                bias.by_distance[(distance + limit) as usize * self.attention.heads + self.head];
+            let row = bias.row(first + i as isize);
+            *target = bias.by_distance[row * self.attention.heads + self.head];
         }
     }
 
-    fn fold_diagonals(&self, block: &Block, diagonals: &[f32], target: &mut [f32]) {
+    fn fold_diagonals(&self, block: &QueryBlock, diagonals: &[f32], target: &mut [f32]) {
         let Some(bias) = self.attention.bias else {
             return;
         };
-        let (limit, first) = (bias.max_distance as isize, self.first_distance(block));
+        let first = self.first_distance(block);
         for (i, value) in diagonals[..block.rows + block.seen - 1].iter().enumerate() {
-            let distance = (first + i as isize).clamp(-limit, limit);
-            target[(distance + limit) as usize] += value;
+            target[bias.row(first + i as isize)] += value;
         }
     }
 
     /// One query: scores become probabilities, `do vᵀ` becomes the gradient of the scores.
     #[inline(always)]
-    unsafe fn soften<V: Lanes>(&self, block: &Block, row: usize, scratch: &mut Scratch) {
+    unsafe fn soften<V: Lanes>(
+        &self,
+        block: &QueryBlock,
+        row: usize,
+        scratch: &mut GradientScratch,
+    ) {
         let position = self.segment.first_position + block.first + row;
         let visible = match self.attention.visibility {
             Visibility::All => block.seen,
@@ -353,9 +369,10 @@ impl Task<'_> {
             let place = (query * self.attention.heads + self.head) as u64;
             dropout.at(place).mask()
         });
-        // Columns of each block of keys that hold visible keys, rounded up to whole vectors.
+        // Columns of a block of keys that hold visible keys.
         let columns = |block: usize| DEPTH.min(visible.saturating_sub(block * DEPTH));
-        // SAFETY: rows of STRIDE hold DEPTH + LANES values; bias and diagonals hold queries + keys + LANES.
+        // SAFETY: rows of STRIDE hold DEPTH + LANES values; bias and diagonals hold queries + keys
+        // + LANES.
         unsafe {
             let mut maximum = V::splat(f32::NEG_INFINITY);
             for (number, keys) in block.key_blocks() {
@@ -425,7 +442,7 @@ impl Task<'_> {
 /// `target[key / DEPTH][query][key % DEPTH] = rows · panels`.
 #[inline(always)]
 unsafe fn scores<V: Lanes>(
-    block: &Block,
+    block: &QueryBlock,
     d_kv: usize,
     rows: &[f32],
     panels: &[f32],
@@ -435,14 +452,22 @@ unsafe fn scores<V: Lanes>(
         let (number, column) = (panel * PANEL / DEPTH, panel * PANEL % DEPTH);
         for row in (0..block.rows).step_by(V::TILE_ROWS) {
             let count = V::TILE_ROWS.min(block.rows - row);
-            // SAFETY: `rows` holds QUERIES rows of STRIDE, `panels` whole panels, the target whole maps.
+            // SAFETY: `rows` holds QUERIES rows of STRIDE, `panels` whole panels, the target whole
+            // maps.
             unsafe {
                 let a = rows.as_ptr().add(row * STRIDE);
                 let b = panels.as_ptr().add(panel * d_kv * PANEL);
                 let c = target
                     .as_mut_ptr()
                     .add((number * QUERIES + row) * STRIDE + column);
-                product::<V, STRIDE, 1>(count, a, (b, PANEL), d_kv, (c, STRIDE), Sum::New);
+                product::<V, STRIDE, 1>(
+                    count,
+                    a,
+                    strided(b, PANEL),
+                    d_kv,
+                    strided(c, STRIDE),
+                    Sum::New,
+                );
             }
         }
     }
@@ -450,13 +475,18 @@ unsafe fn scores<V: Lanes>(
 
 /// `dq = ds · k`.
 #[inline(always)]
-unsafe fn query_gradient<V: Lanes>(block: &Block, padded_d: usize, scratch: &mut Scratch) {
+unsafe fn query_gradient<V: Lanes>(
+    block: &QueryBlock,
+    padded_d: usize,
+    scratch: &mut GradientScratch,
+) {
     for (number, keys) in block.key_blocks() {
         let sum = if number == 0 { Sum::New } else { Sum::Add };
         for row in (0..block.rows).step_by(V::TILE_ROWS) {
             let count = V::TILE_ROWS.min(block.rows - row);
             for column in (0..padded_d).step_by(PANEL) {
-                // SAFETY: maps hold QUERIES rows a block of keys, keys and dq rows of padded_d.
+                // SAFETY: maps hold QUERIES rows per block of keys; keys and dq are rows of
+                // padded_d.
                 unsafe {
                     let a = scratch
                         .slopes
@@ -467,7 +497,14 @@ unsafe fn query_gradient<V: Lanes>(block: &Block, padded_d: usize, scratch: &mut
                         .as_ptr()
                         .add(number * DEPTH * padded_d + column);
                     let c = scratch.dq.as_mut_ptr().add(row * padded_d + column);
-                    product::<V, STRIDE, 1>(count, a, (b, padded_d), keys, (c, padded_d), sum);
+                    product::<V, STRIDE, 1>(
+                        count,
+                        a,
+                        strided(b, padded_d),
+                        keys,
+                        strided(c, padded_d),
+                        sum,
+                    );
                 }
             }
         }
@@ -477,7 +514,7 @@ unsafe fn query_gradient<V: Lanes>(block: &Block, padded_d: usize, scratch: &mut
 /// `target += mapᵀ · rows`: gradients of keys or values.
 #[inline(always)]
 unsafe fn key_gradient<V: Lanes>(
-    block: &Block,
+    block: &QueryBlock,
     padded_d: usize,
     map: &[f32],
     rows: &[f32],
@@ -487,7 +524,7 @@ unsafe fn key_gradient<V: Lanes>(
         for key in (0..keys).step_by(V::TILE_ROWS) {
             let count = V::TILE_ROWS.min(keys - key);
             for column in (0..padded_d).step_by(PANEL) {
-                // SAFETY: as in `query_gradient`; the target holds a row of padded_d a key.
+                // SAFETY: as in `query_gradient`; the target holds one row of padded_d per key.
                 unsafe {
                     let a = map.as_ptr().add(number * QUERIES * STRIDE + key);
                     let b = rows.as_ptr().add(column);
@@ -497,13 +534,18 @@ unsafe fn key_gradient<V: Lanes>(
                     product::<V, 1, STRIDE>(
                         count,
                         a,
-                        (b, STRIDE),
+                        strided(b, STRIDE),
                         block.rows,
-                        (c, padded_d),
+                        strided(c, padded_d),
                         Sum::Add,
                     );
                 }
             }
         }
     }
+}
+
+#[inline(always)]
+fn strided<P>(start: P, stride: usize) -> Strided<P> {
+    Strided { start, stride }
 }

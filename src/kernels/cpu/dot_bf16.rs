@@ -1,11 +1,16 @@
-//! The product of [`super::gemm`] where the CPU multiplies pairs of bf16 (AVX512-BF16, `vdpbf16ps`): both operands are rounded to bf16, to nearest
-//! even, and sums are f32. Twice the multiply-adds an instruction; many times as many where it has matrix tiles ([`super::amx`]). Precise outputs
-//! ([`PackedWeight::precise`](super::packed_weight::PackedWeight::precise)) are sums of two products, of A rounded and of what rounding left, itself rounded.
+//! The product of [`super::gemm`] where the CPU multiplies pairs of bf16 (AVX512-BF16,
+//! `vdpbf16ps`): both operands are rounded to bf16, to nearest even, and sums are f32. One
+//! instruction does twice as many multiply-adds as in f32, and many times as many where the CPU has
+//! matrix tiles ([`super::amx`]). Precise outputs
+//! ([`PackedWeight::precise`](super::packed_weight::PackedWeight::precise)) are sums of two
+//! products: of A rounded to bf16, and of the remainder of that rounding, itself rounded.
 //!
-//! A task's rows of A are rounded block by block ([`DEPTH`] columns) into pairs of k, row by row where A lies in rows and in strips of
-//! [`STRIP`] rows where it lies in columns, so that rounding never needs a transpose. Weights are pairs already ([`super::packed_weight`]).
+//! The rows of A of a task are rounded block by block ([`DEPTH`] columns) into pairs of k: row by
+//! row where A lies in rows, and in strips of [`STRIP`] rows where A lies in columns, so that
+//! rounding never transposes. Weights are packed in pairs ([`super::layout`]).
 //!
-//! **Batch-invariant to the byte**: every element of C is one chain of pairs in the order of k, whatever the number of rows, the tile or the threads.
+//! **Batch-invariant to the byte**: every element of C is one chain of pairs in the order of k,
+//! whatever the number of rows, the tile or the threads.
 #![expect(
     unsafe_code,
     reason = "vector loads and stores through pointers; each block says why it is in bounds"
@@ -19,20 +24,24 @@ use std::arch::x86_64::{
 };
 use std::cell::RefCell;
 
-use super::amx::{self, Right, Rows, SIDE, Unit};
-use super::gemm::{Left, Product, ROW_BLOCK, STRIP};
-use super::output::{Progress, Target, Task};
-use super::packed_weight::PANEL;
-use super::simd::{LANES, interleaved, prefetch};
+use super::amx::{self, Right, SIDE, TileUnit};
+use super::layout::{LANES, PANEL, Strided};
+use super::output::{DepthProgress, ProductTask, TargetRows};
+use super::product::{DepthSlice, FloatProduct, Left, ROW_BLOCK, STRIP, depth_slices};
+use super::simd::prefetch;
+use super::simd::x86::{interleave_bf16, lane_mask};
 use super::tile::{AHEAD, by_rows};
 
-/// Columns of A multiplied in one go: with half the bytes, more of them fit the second cache than in f32, and results are read and written less often.
+/// Columns of A in one block. bf16 has half the bytes of f32, so twice as many columns fit the
+/// second-level cache, and results are read and written less often.
 const DEPTH: usize = 1536;
-/// Rows of A in one task that is multiplied in tiles.
+/// Rows of A in one task of matrix tiles.
 pub(super) const TILED_ROWS: usize = 8 * SIDE;
-/// Pairs of one row of a block; some more than [`DEPTH`] asks for, so that twelve rows do not fall on the same lines of the cache.
+/// Pairs from one row of a block to the next: more than [`DEPTH`] needs, so that twelve rows do not
+/// share the same cache lines.
 const ROW_PAIRS: usize = DEPTH / 2 + LANES;
-/// Pairs of a block: ten strips in either form. What rounding left lies behind it in a block of its own.
+/// Pairs of a block: ten strips, in rows or in columns. The remainders of rounding fill a second
+/// block behind it.
 const BLOCK_PAIRS: usize = ROW_BLOCK * ROW_PAIRS;
 /// Pairs of a strip.
 const STRIP_PAIRS: usize = STRIP * ROW_PAIRS;
@@ -41,22 +50,24 @@ thread_local! {
     static BLOCK: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The results of one task of `product`.
+/// Writes the results of one task of `product`.
 ///
 /// # Safety
-/// The CPU must have AVX-512F/BW/VL and AVX512-BF16; no other thread may touch these results meanwhile.
+/// The CPU must have AVX-512F/BW/VL and AVX512-BF16; no other thread may touch these results
+/// meanwhile.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-pub(super) unsafe fn run(product: &Product<'_>, task: &Task) {
+pub(super) unsafe fn run(product: &FloatProduct<'_>, task: &ProductTask) {
     BLOCK.with_borrow_mut(|block| {
         let k = product.weight.k();
-        // Up to one strip of rows takes all of k at once: its weights are read straight through, and once.
+        // Up to one strip of rows takes all of k at once, so that its weights are read once and
+        // straight through.
         let depth = if task.rows.len() <= STRIP { k } else { DEPTH };
         let pairs = BLOCK_PAIRS.max(k.div_ceil(DEPTH) * STRIP_PAIRS);
         let has_rest = product.weight.is_precise();
         let blocks = 1 + usize::from(has_rest);
         block.resize((blocks * pairs).max(block.len()), 0);
         for start in (0..k).step_by(depth.max(1)) {
-            let part = Part {
+            let part = Bf16Block {
                 product,
                 task,
                 start,
@@ -64,7 +75,8 @@ pub(super) unsafe fn run(product: &Product<'_>, task: &Task) {
                 block: block.as_mut_ptr(),
                 rest: has_rest.then_some(pairs),
             };
-            // SAFETY: `block` holds ten strips of DEPTH columns, or one of every DEPTH columns of k; rows and panels are those of the product.
+            // SAFETY: `block` holds ten strips of DEPTH columns, or one of every DEPTH columns of
+            // k; rows and panels are those of the product.
             unsafe {
                 match product.a {
                     Left::Rows(a) => {
@@ -81,25 +93,29 @@ pub(super) unsafe fn run(product: &Product<'_>, task: &Task) {
     });
 }
 
-/// As [`run`], by the tiles of `U`; A lies in rows.
+/// As [`run`], with the matrix tiles of `U`; A lies in rows.
 ///
 /// # Safety
-/// As [`run`], and as [`Unit`].
+/// As for [`run`] and for [`TileUnit`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-pub(super) unsafe fn run_in_tiles<U: Unit>(product: &Product<'_>, a: &[f32], task: &Task) {
+pub(super) unsafe fn run_in_tiles<U: TileUnit>(
+    product: &FloatProduct<'_>,
+    a: &[f32],
+    task: &ProductTask,
+) {
     BLOCK.with_borrow_mut(|block| {
         let k = product.weight.k();
         let pairs = TILED_ROWS * ROW_PAIRS;
         let has_rest = product.weight.is_precise();
         let blocks = 1 + usize::from(has_rest);
         block.resize((blocks * pairs + LANES).max(block.len()), 0);
-        // Rows that begin with a line of the cache are read line by line.
+        // Rows that begin at a cache line are read line by line.
         let skipped = block.as_ptr().align_offset(64).min(LANES);
         // SAFETY: `block` holds as many rows as a task has; the product is the caller's.
         unsafe {
             U::begin();
             for start in (0..k).step_by(DEPTH) {
-                let part = Part {
+                let part = Bf16Block {
                     product,
                     task,
                     start,
@@ -115,20 +131,14 @@ pub(super) unsafe fn run_in_tiles<U: Unit>(product: &Product<'_>, a: &[f32], tas
     });
 }
 
-/// The first `count` (at most 16) of sixteen lanes.
-#[inline(always)]
-fn first(count: usize) -> u16 {
-    ((1_u32 << count.min(LANES)) - 1) as u16
-}
-
-/// Up to 32 values as bf16: `low` first, then `high`.
+/// 32 values rounded to bf16: `low` first, then `high`.
 #[inline(always)]
 unsafe fn rounded(low: __m512, high: __m512) -> __m512i {
     // SAFETY: the caller's CPU has AVX512-BF16; both types are 64 bytes.
     unsafe { std::mem::transmute(_mm512_cvtne2ps_pbh(high, low)) }
 }
 
-/// What rounding leaves of 32 values.
+/// The remainders of rounding 32 values.
 #[inline(always)]
 unsafe fn rest(low: __m512, high: __m512, rounded: __m512i) -> (__m512, __m512) {
     // SAFETY: the caller's CPU has AVX-512F.
@@ -146,54 +156,40 @@ unsafe fn rest(low: __m512, high: __m512, rounded: __m512i) -> (__m512, __m512) 
     }
 }
 
-/// Up to sixteen pairs `(even[i], odd[i])`, rounded; zero where a slice ends. Bits of f32 hold them.
-///
-/// # Safety
-/// The CPU must have AVX-512F/BW/VL and AVX512-BF16.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-pub(super) unsafe fn pairs(even: &[f32], odd: &[f32]) -> [f32; LANES] {
-    // SAFETY: masks end the reads where the slices end; both types are 64 bytes.
-    unsafe {
-        let even = _mm512_maskz_loadu_ps(first(even.len()), even.as_ptr());
-        let odd = _mm512_maskz_loadu_ps(first(odd.len()), odd.as_ptr());
-        std::mem::transmute(interleaved(even, odd))
-    }
-}
-
-/// One block of k of one task, or all of k of up to [`STRIP`] rows: then every [`DEPTH`] columns have a strip of their own.
-struct Part<'a> {
-    product: &'a Product<'a>,
-    task: &'a Task,
+/// One block of k of one task, or all of k of up to [`STRIP`] rows, where every [`DEPTH`] columns
+/// fill one strip.
+struct Bf16Block<'a> {
+    product: &'a FloatProduct<'a>,
+    task: &'a ProductTask,
     start: usize,
     depth: usize,
     block: *mut u32,
-    /// Where in the block that begins which rounding left, if outputs are precise.
+    /// Offset of the remainders of rounding in the block, for precise outputs.
     rest: Option<usize>,
 }
 
-impl Part<'_> {
-    /// The parts of up to [`DEPTH`] columns: where each begins behind `start`, its columns, and its first strip in the block.
-    #[inline(always)]
-    fn depths(&self) -> impl Iterator<Item = (usize, usize, usize)> + use<> {
-        let depth = self.depth;
-        let firsts = (0..depth).step_by(DEPTH).enumerate();
-        firsts.map(move |(strip, first)| (first, DEPTH.min(depth - first), strip))
-    }
-
-    /// A by rows: pair p of row r to `block[r][p]`; an odd last k is paired with zero.
+impl Bf16Block<'_> {
+    /// Rounds A that lies in rows: pair p of row r goes to `block[r][p]`. An odd last k is paired
+    /// with zero.
     #[inline(always)]
     unsafe fn round_rows(&self, a: &[f32]) {
         let k = self.product.weight.k();
-        for (first_column, depth, strip) in self.depths() {
+        for DepthSlice {
+            first: first_column,
+            depth,
+            strip,
+        } in depth_slices(self.depth, DEPTH)
+        {
             for (i, row) in self.task.rows.clone().enumerate() {
                 let values = &a[row * k + self.start + first_column..][..depth];
                 for column in (0..depth).step_by(2 * LANES) {
                     let left = depth - column;
-                    // SAFETY: masks end the reads at the row's end; a row of the block has room for whole registers (DEPTH is a multiple of 32).
+                    // SAFETY: masks end the reads at the row's end; a row of the block has room for
+                    // whole registers (DEPTH is a multiple of 32).
                     unsafe {
                         let source = values.as_ptr().wrapping_add(column);
-                        let low = _mm512_maskz_loadu_ps(first(left), source);
-                        let upper = first(left.saturating_sub(LANES));
+                        let low = _mm512_maskz_loadu_ps(lane_mask(left), source);
+                        let upper = lane_mask(left.saturating_sub(LANES));
                         let high = _mm512_maskz_loadu_ps(upper, source.wrapping_add(LANES));
                         let pairs = rounded(low, high);
                         let place = self
@@ -210,18 +206,24 @@ impl Part<'_> {
         }
     }
 
-    /// A by columns: pair p of row r to `block[r / 12][p][r % 12]`.
+    /// Rounds A that lies in columns: pair p of row r goes to `block[r / 12][p][r % 12]`.
     #[inline(always)]
     unsafe fn round_columns(&self, a: &[f32]) {
         let m = self.product.m;
-        for (first_column, depth, first_strip) in self.depths() {
+        for DepthSlice {
+            first: first_column,
+            depth,
+            strip: first_strip,
+        } in depth_slices(self.depth, DEPTH)
+        {
             for (strip, row) in self.task.rows.clone().step_by(STRIP).enumerate() {
-                let height = first(STRIP.min(self.task.rows.end - row));
+                let height = lane_mask(STRIP.min(self.task.rows.end - row));
                 for pair in 0..depth.div_ceil(2) {
                     let k = self.start + first_column + 2 * pair;
                     let odd = if 2 * pair + 1 < depth { height } else { 0 };
-                    // SAFETY: masks end reads at the task's last row, and rows `k` and `k + 1` of A exist where they are read; a strip of the block
-                    // holds 12 pairs for every pair of k.
+                    // SAFETY: masks end reads at the task's last row, and rows `k` and `k + 1` of A
+                    // exist where they are read; a strip of the block holds 12 pairs for every pair
+                    // of k.
                     unsafe {
                         let source = a.as_ptr().wrapping_add(k * m + row);
                         let even = _mm512_maskz_loadu_ps(height, source);
@@ -229,11 +231,11 @@ impl Part<'_> {
                         let place = self
                             .block
                             .add((first_strip + strip) * STRIP_PAIRS + pair * STRIP);
-                        let pairs = interleaved(even, odd);
+                        let pairs = interleave_bf16(even, odd);
                         _mm512_mask_storeu_epi32(place.cast(), height, pairs);
                         if let Some(behind) = self.rest {
                             let (even, odd) = rest(even, odd, rounded(even, odd));
-                            let pairs = interleaved(even, odd);
+                            let pairs = interleave_bf16(even, odd);
                             _mm512_mask_storeu_epi32(place.add(behind).cast(), height, pairs);
                         }
                     }
@@ -243,14 +245,11 @@ impl Part<'_> {
     }
 
     #[inline(always)]
-    fn progress(&self) -> Progress {
-        Progress {
-            is_first: self.start == 0,
-            is_last: self.start + self.depth == self.product.weight.k(),
-        }
+    fn progress(&self) -> DepthProgress {
+        self.product.progress(self.start, self.depth)
     }
 
-    /// Where in the block the parts of A begin.
+    /// Offsets of the parts of A in the block: rounded values, then remainders.
     #[inline(always)]
     fn parts(&self) -> impl Iterator<Item = usize> + use<> {
         std::iter::once(0).chain(self.rest)
@@ -282,10 +281,11 @@ impl Part<'_> {
         }
     }
 
-    /// The same in blocks of [`SIDE`] × [`SIDE`] results; those over an edge by way of `beyond`.
+    /// Multiplies the block in blocks of [`SIDE`] × [`SIDE`] results. A block that crosses an edge
+    /// of C is computed in `beyond`.
     #[inline(always)]
-    unsafe fn multiply_in_tiles<U: Unit>(&self) {
-        let Product {
+    unsafe fn multiply_in_tiles<U: TileUnit>(&self) {
+        let FloatProduct {
             weight,
             residual,
             adds,
@@ -301,8 +301,10 @@ impl Part<'_> {
             let stride = pass.target.stride;
             for panel in pass.panels.clone() {
                 let width = PANEL.min(pass.target.columns(panel));
-                // SAFETY: a panel holds every pair of k; a block of A holds TILED_ROWS rows of whole steps, zero behind the last pair, and rows that the
-                // task lacks change no others; the target and the residual have whole rows, of which those of this task and panel are touched.
+                // SAFETY: a panel holds every pair of k; a block of A holds TILED_ROWS rows of
+                // whole steps, zero beyond the last pair; rows beyond the task's last one affect no
+                // other row; the target and the residual have whole rows, of which those of this
+                // task and panel are touched.
                 unsafe {
                     let b: *const u32 = weight.panel(panel).cast();
                     let b = b.add(self.start / 2 * PANEL);
@@ -311,28 +313,40 @@ impl Part<'_> {
                         let height = SIDE.min(rows - row);
                         let target = pass.target.at(row, panel);
                         let is_whole = height == SIDE && width == SIDE;
-                        let (to, to_stride) = if is_whole {
-                            (target, stride)
+                        let target_rows = Strided {
+                            start: target,
+                            stride,
+                        };
+                        let to = if is_whole {
+                            target_rows
                         } else {
-                            (beyond.as_mut_ptr(), SIDE)
+                            Strided {
+                                start: beyond.as_mut_ptr(),
+                                stride: SIDE,
+                            }
                         };
                         if !is_whole && !begins {
-                            copy_rows((target, stride), (to, to_stride), (height, width));
+                            copy_rows(target_rows, to, height, width);
                         }
-                        let sums: Rows<*mut u32> = (to.cast(), 4 * to_stride);
-                        let so_far = (sums.0.cast_const(), sums.1);
-                        let mut from = if begins {
-                            (amx::ZEROS.as_ptr(), 0)
-                        } else {
-                            so_far
+                        let sums: Strided<*mut u32> = Strided {
+                            start: to.start.cast(),
+                            stride: 4 * to.stride,
                         };
+                        let so_far = Strided {
+                            start: sums.start.cast_const(),
+                            stride: sums.stride,
+                        };
+                        let mut from = if begins { amx::zeros() } else { so_far };
                         for part in self.parts() {
-                            let a = self.block.add(part + row * ROW_PAIRS).cast_const();
-                            right.multiply(U::multiply_bf16, from, (a, 4 * ROW_PAIRS), sums);
+                            let a = Strided {
+                                start: self.block.add(part + row * ROW_PAIRS).cast_const(),
+                                stride: 4 * ROW_PAIRS,
+                            };
+                            right.multiply(U::multiply_bf16, from, a, sums);
                             from = so_far;
                         }
                         if !is_whole {
-                            copy_rows((to, to_stride), (target, stride), (height, width));
+                            copy_rows(to, target_rows, height, width);
                         }
                         let Some(residual) = residual else {
                             continue;
@@ -347,12 +361,12 @@ impl Part<'_> {
                     }
                 }
             }
-            // SAFETY: the pass's results are there.
+            // SAFETY: the results of the pass are complete.
             unsafe { pass.finish() };
         }
     }
 
-    /// Where the residual of a task's row and a panel begins.
+    /// Index of the residual of a row of the task and the first column of a panel.
     #[inline(always)]
     fn residual_place(&self, row: usize, panel: usize) -> usize {
         (self.task.rows.start + row) * self.product.weight.n() + panel * PANEL
@@ -361,7 +375,7 @@ impl Part<'_> {
     #[inline(always)]
     unsafe fn tile_of_rows<const ROW: usize, const STEP: usize, const NP: usize>(
         &self,
-        target: &Target,
+        target: &TargetRows,
         row: usize,
         rows: usize,
         panel: usize,
@@ -376,19 +390,20 @@ impl Part<'_> {
         }
     }
 
-    /// `MR` rows × `NP` panels of results, for this block of k.
+    /// Computes `MR` rows × `NP` panels of results for this block of k.
     #[inline(always)]
     unsafe fn tile<const ROW: usize, const STEP: usize, const MR: usize, const NP: usize>(
         &self,
-        target: &Target,
+        target: &TargetRows,
         row: usize,
         panel: usize,
     ) {
-        let Product {
+        let FloatProduct {
             weight, residual, ..
         } = self.product;
-        // SAFETY: a tile begins at a multiple of 12 rows, hence at a strip in either form, and has at most 12; panels `panel..panel + NP` exist and
-        // hold every pair of k; the target and the residual have whole rows, of which masks touch only the columns that exist.
+        // SAFETY: a tile begins at a multiple of 12 rows, hence at a strip in either form, and has
+        // at most 12; panels `panel..panel + NP` exist and hold every pair of k; the target and the
+        // residual have whole rows, of which masks touch only the columns that exist.
         unsafe {
             let a = self.block.add(row * ROW_PAIRS);
             let b: [*const u32; NP] = std::array::from_fn(|p| {
@@ -399,7 +414,7 @@ impl Part<'_> {
             let (c, stride) = (target.at(row, panel), target.stride);
             let columns = target.columns(panel);
             let mask =
-                |p: usize, half: usize| first(columns.saturating_sub(p * PANEL + half * LANES));
+                |p: usize, half: usize| lane_mask(columns.saturating_sub(p * PANEL + half * LANES));
             if self.start > 0 || self.product.adds {
                 for (r, sums) in sums.iter_mut().enumerate() {
                     for (p, sums) in sums.iter_mut().enumerate() {
@@ -417,7 +432,12 @@ impl Part<'_> {
                     prefetch(next.wrapping_add(LANES));
                 }
             }
-            for (first, depth, strip) in self.depths() {
+            for DepthSlice {
+                first,
+                depth,
+                strip,
+            } in depth_slices(self.depth, DEPTH)
+            {
                 let b = b.map(|b| b.add(first / 2 * PANEL));
                 for part in self.parts() {
                     let a = a.add(part + strip * STRIP_PAIRS);
@@ -445,18 +465,14 @@ impl Part<'_> {
     }
 }
 
-/// Copies `height` rows of `width` floats from one place to another, each with the floats between its rows.
+/// Copies `height` rows of `width` floats.
 #[inline(always)]
-unsafe fn copy_rows(
-    (from, from_stride): (*const f32, usize),
-    (to, to_stride): (*mut f32, usize),
-    (height, width): (usize, usize),
-) {
+unsafe fn copy_rows(from: Strided<*mut f32>, to: Strided<*mut f32>, height: usize, width: usize) {
     for row in 0..height {
         // SAFETY: the caller's rows, which do not overlap.
         unsafe {
-            let from = from.add(row * from_stride);
-            std::ptr::copy_nonoverlapping(from, to.add(row * to_stride), width);
+            let from = from.start.add(row * from.stride);
+            std::ptr::copy_nonoverlapping(from, to.start.add(row * to.stride), width);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! RMS norm and activations on the CPU, row by row.
+//! RMS norm (`x / √(mean(x²) + ε) · weight`), activations and gates on the CPU, row by row.
 #![expect(
     unsafe_code,
     reason = "vector loads and stores through pointers; each block says why it is in bounds"
@@ -6,29 +6,22 @@
 
 use rayon::prelude::*;
 
-use super::packed_weight::PANEL;
-use super::simd::{LANES, Lanes, exp};
-use super::{Isa, with_isa};
+use super::isa::{Isa, with_isa};
+use super::layout::{LANES, PANEL, Strided};
+use super::simd::{Lanes, exp};
+use crate::kernels::plan::Activation;
 
-/// The activation between the two products of a feed-forward block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activation {
-    /// `max(x, 0)`.
-    Relu,
-    /// Gelu in its tanh approximation (Hugging Face's `gelu_new`): `x · σ(2 √(2/π) (x + 0.044715 x³))`.
-    GeluNew,
-    /// `x · σ(x)`.
-    Silu,
-}
+/// `2 √(2/π)` of the tanh approximation of gelu.
+pub(super) const GELU: f32 = 1.595_769;
+/// Values that one thread takes at a time.
+pub(super) const CHUNK: usize = 1 << 14;
 
-/// Values given to one thread at a time.
-const CHUNK: usize = 1 << 14;
-
-fn rows_per_chunk(width: usize) -> usize {
+pub(super) fn rows_per_chunk(width: usize) -> usize {
     (CHUNK / width.max(1)).max(1)
 }
 
-/// `out = x / √(mean(x²) + ε) · weight` for each row of `x (rows, width)`; the sum of squares in f32.
+/// `out = x / √(mean(x²) + ε) · weight` for each row of `x (rows, width)`; the sum of squares in
+/// f32.
 pub fn rms_norm(isa: Isa, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
     let width = weight.len();
     let chunk = rows_per_chunk(width) * width;
@@ -80,56 +73,59 @@ pub fn gated(isa: Isa, activation: Activation, x: &[f32], d_ff: usize, out: &mut
         });
 }
 
-/// `activation(gate) · up` of `rows` rows from `from` on, in which [`PANEL`] gates and what they are multiplied with take turns: `columns` results a row to `to`.
-/// Both come with the floats between their rows.
+/// Rows of interleaved results (see [`super::layout`]), and the rows of C that they become.
+pub(super) struct GatePanels {
+    /// Panels of gates and of ups, alternating.
+    pub from: Strided<*const f32>,
+    /// Rows of C.
+    pub to: Strided<*mut f32>,
+    pub rows: usize,
+    /// Results in one row.
+    pub columns: usize,
+}
+
+/// Writes `activation(gate) · up` of interleaved panels.
 ///
 /// # Safety
-/// `isa` is available; there are whole panels of either kind in every row of `from`, and `columns` floats in every row of `to`.
-pub(super) unsafe fn gate_panels(
-    isa: Isa,
-    activation: Activation,
-    from: (*const f32, usize),
-    shape: (usize, usize),
-    to: (*mut f32, usize),
-) {
+/// `isa` is available; every row of `from` has whole panels of either kind, and every row of `to`
+/// room for `columns` floats.
+pub(super) unsafe fn gate_panels(isa: Isa, activation: Activation, panels: &GatePanels) {
     // SAFETY: passed on from the caller.
     unsafe {
-        with_isa!(isa, gate_rows(activation: Activation, from: (*const f32, usize), shape: (usize, usize), to: (*mut f32, usize))
-            (activation, from, shape, to));
+        with_isa!(isa, gate_rows(activation: Activation, panels: &GatePanels)(activation, panels));
     }
 }
 
 #[inline(always)]
-unsafe fn gate_rows<V: Lanes>(
-    activation: Activation,
-    from: (*const f32, usize),
-    shape: (usize, usize),
-    to: (*mut f32, usize),
-) {
+unsafe fn gate_rows<V: Lanes>(activation: Activation, panels: &GatePanels) {
     // SAFETY: passed on from the caller.
     unsafe {
         match activation {
-            Activation::Relu => gate_rows_by::<V, Relu>(from, shape, to),
-            Activation::GeluNew => gate_rows_by::<V, GeluNew>(from, shape, to),
-            Activation::Silu => gate_rows_by::<V, Silu>(from, shape, to),
+            Activation::Relu => gate_rows_by::<V, Relu>(panels),
+            Activation::GeluNew => gate_rows_by::<V, GeluNew>(panels),
+            Activation::Silu => gate_rows_by::<V, Silu>(panels),
         }
     }
 }
 
 #[inline(always)]
-unsafe fn gate_rows_by<V: Lanes, F: Function>(
-    (from, from_stride): (*const f32, usize),
-    (rows, columns): (usize, usize),
-    (to, to_stride): (*mut f32, usize),
-) {
+unsafe fn gate_rows_by<V: Lanes, F: Function>(panels: &GatePanels) {
+    let GatePanels {
+        from,
+        to,
+        rows,
+        columns,
+    } = *panels;
     for row in 0..rows {
         for column in (0..columns).step_by(LANES) {
-            // SAFETY: panels are whole; of the last sixteen results, those that exist are written.
+            // SAFETY: panels are whole; of the last sixteen results, only the existing ones are
+            // written.
             unsafe {
-                let gate =
-                    from.add(row * from_stride + column / PANEL * 2 * PANEL + column % PANEL);
+                let gate = from
+                    .start
+                    .add(row * from.stride + column / PANEL * 2 * PANEL + column % PANEL);
                 let value = F::apply(V::load(gate)).mul(V::load(gate.add(PANEL)));
-                let to = to.add(row * to_stride + column);
+                let to = to.start.add(row * to.stride + column);
                 if columns - column >= LANES {
                     value.store(to);
                 } else {
@@ -155,11 +151,11 @@ fn run(isa: Isa, activation: Activation, gate: &[f32], up: Option<&[f32]>, out: 
     }
 }
 
-/// One activation of sixteen lanes. A trait and not a closure: a closure would be compiled without the vector instructions and its intrinsics
-/// called one by one.
+/// One activation of sixteen lanes. This is a trait because a closure would be compiled without the
+/// vector instructions, and its intrinsics would be calls.
 trait Function {
     /// # Safety
-    /// As [`Lanes`].
+    /// As for [`Lanes`].
     unsafe fn apply<V: Lanes>(x: V) -> V;
 }
 
@@ -181,10 +177,8 @@ impl Function for GeluNew {
         // SAFETY: passed on from the caller.
         unsafe {
             // 2 √(2/π) (x + 0.044715 x³)
-            let cubic = x
-                .mul(x)
-                .mul_add(V::splat(0.044_715 * 1.595_769), V::splat(1.595_769));
-            sigmoid_of(x, x.mul(cubic))
+            let cubic = x.mul(x).mul_add(V::splat(0.044_715 * GELU), V::splat(GELU));
+            over_sigmoid(x, x.mul(cubic))
         }
     }
 }
@@ -193,7 +187,7 @@ impl Function for Silu {
     #[inline(always)]
     unsafe fn apply<V: Lanes>(x: V) -> V {
         // SAFETY: passed on from the caller.
-        unsafe { sigmoid_of(x, x) }
+        unsafe { over_sigmoid(x, x) }
     }
 }
 
@@ -216,7 +210,7 @@ unsafe fn activate_slice<V: Lanes>(
 
 /// `x / (1 + e^-y)`.
 #[inline(always)]
-unsafe fn sigmoid_of<V: Lanes>(x: V, y: V) -> V {
+pub(super) unsafe fn over_sigmoid<V: Lanes>(x: V, y: V) -> V {
     // SAFETY: passed on from the caller.
     unsafe { x.div(V::splat(1.0).add(exp(V::splat(0.0).sub(y)))) }
 }

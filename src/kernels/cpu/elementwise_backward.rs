@@ -1,7 +1,8 @@
 //! Gradients of RMS norm and activations on the CPU.
 //!
-//! With `r = 1 / √(mean(x²) + ε)` and `y = x r w`: `dx = r w g − x r³ / width · Σ w g x`, `dw = Σ over rows of g x r`. Sums over rows are made in
-//! chunks of a fixed size that are added in order, so they do not depend on the number of threads.
+//! With `r = 1 / √(mean(x²) + ε)` and `y = x r w`: `dx = r w g − x r³ / width · Σ w g x`, `dw = Σ
+//! over rows of g x r`. Sums over rows are added up in chunks of a fixed size, in order, so that
+//! they do not depend on the number of threads.
 #![expect(
     clippy::inline_always,
     reason = "kernels must be compiled inside the function that enables their instructions"
@@ -13,20 +14,14 @@
 
 use rayon::prelude::*;
 
-use super::elementwise::Activation;
-use super::simd::{LANES, Lanes, exp};
-use super::{Isa, with_isa};
+use super::elementwise::{CHUNK, GELU, over_sigmoid, rows_per_chunk};
+use super::isa::{Isa, with_isa};
+use super::layout::LANES;
+use super::simd::Lanes;
+use crate::kernels::plan::Activation;
 
-/// `2 √(2/π)` of the tanh approximation of gelu.
-const GELU: f32 = 1.595_769;
-/// Values given to one thread at a time.
-const CHUNK: usize = 1 << 14;
-
-fn rows_per_chunk(width: usize) -> usize {
-    (CHUNK / width.max(1)).max(1)
-}
-
-/// Gradients of [`super::elementwise::rms_norm`]: adds to `dx (rows, width)`, which the residual's gradient may lie in, and returns `dw (width)`.
+/// Gradients of [`super::elementwise::rms_norm`]: adds to `dx (rows, width)`, which may already
+/// hold the gradient of the residual, and returns `dw (width)`.
 pub fn rms_norm(
     isa: Isa,
     x: &[f32],
@@ -131,7 +126,11 @@ pub fn gated(
             for ((x, grad), dx) in rows.zip(dx.chunks_exact_mut(2 * d_ff)) {
                 let (gate, up) = x.split_at(d_ff);
                 let (d_gate, d_up) = dx.split_at_mut(d_ff);
-                run(isa, activation, gate, Some((up, d_up)), grad, d_gate);
+                let up = Up {
+                    values: up,
+                    gradient: d_up,
+                };
+                run(isa, activation, gate, Some(up), grad, d_gate);
             }
         });
 }
@@ -144,17 +143,23 @@ pub fn activate(isa: Isa, activation: Activation, x: &[f32], grad: &[f32], dx: &
         .for_each(|((x, grad), dx)| run(isa, activation, x, None, grad, dx));
 }
 
+/// The factors of gates, and where their gradient goes.
+struct Up<'a> {
+    values: &'a [f32],
+    gradient: &'a mut [f32],
+}
+
 fn run(
     isa: Isa,
     activation: Activation,
     gate: &[f32],
-    up: Option<(&[f32], &mut [f32])>,
+    up: Option<Up<'_>>,
     grad: &[f32],
     d_gate: &mut [f32],
 ) {
     // SAFETY: `isa` is available; the slices are equally long.
     unsafe {
-        with_isa!(isa, slices(activation: Activation, gate: &[f32], up: Option<(&[f32], &mut [f32])>, grad: &[f32], d_gate: &mut [f32])(activation, gate, up, grad, d_gate));
+        with_isa!(isa, slices(activation: Activation, gate: &[f32], up: Option<Up<'_>>, grad: &[f32], d_gate: &mut [f32])(activation, gate, up, grad, d_gate));
     }
 }
 
@@ -162,7 +167,7 @@ fn run(
 unsafe fn slices<V: Lanes>(
     activation: Activation,
     gate: &[f32],
-    mut up: Option<(&[f32], &mut [f32])>,
+    mut up: Option<Up<'_>>,
     grad: &[f32],
     d_gate: &mut [f32],
 ) {
@@ -172,9 +177,9 @@ unsafe fn slices<V: Lanes>(
             let count = LANES.min(gate.len() - i);
             let (value, slope) = value_and_slope::<V>(activation, read(gate, i, count));
             let grad: V = read(grad, i, count);
-            let d = if let Some((up, d_up)) = &mut up {
-                write(grad.mul(value), d_up, i, count);
-                grad.mul(read(up, i, count)).mul(slope)
+            let d = if let Some(up) = &mut up {
+                write(grad.mul(value), up.gradient, i, count);
+                grad.mul(read(up.values, i, count)).mul(slope)
             } else {
                 grad.mul(slope)
             };
@@ -183,7 +188,7 @@ unsafe fn slices<V: Lanes>(
     }
 }
 
-/// `count` values from `i` on, at most sixteen; zero beyond.
+/// Reads `count` values (at most sixteen) from index `i` on; zero beyond.
 #[inline(always)]
 unsafe fn read<V: Lanes>(source: &[f32], i: usize, count: usize) -> V {
     let source = &source[i..i + count];
@@ -198,7 +203,7 @@ unsafe fn read<V: Lanes>(source: &[f32], i: usize, count: usize) -> V {
     }
 }
 
-/// The first `count` values to `i` and on.
+/// Writes the first `count` values from index `i` on.
 #[inline(always)]
 unsafe fn write<V: Lanes>(values: V, target: &mut [f32], i: usize, count: usize) {
     let target = &mut target[i..i + count];
@@ -212,7 +217,7 @@ unsafe fn write<V: Lanes>(values: V, target: &mut [f32], i: usize, count: usize)
     }
 }
 
-/// An activation and its derivative.
+/// The activation of `x` and its derivative.
 #[inline(always)]
 unsafe fn value_and_slope<V: Lanes>(activation: Activation, x: V) -> (V, V) {
     // SAFETY: passed on from `run`.
@@ -230,21 +235,14 @@ unsafe fn value_and_slope<V: Lanes>(activation: Activation, x: V) -> (V, V) {
                     .mul_add(V::splat(0.044_715 * GELU), V::splat(GELU))
                     .mul(x);
                 let slope = square.mul_add(V::splat(3.0 * 0.044_715 * GELU), V::splat(GELU));
-                let s = sigmoid(u);
+                let s = over_sigmoid(one, u);
                 let rest = x.mul(s).mul(one.sub(s));
                 (x.mul(s), rest.mul_add(slope, s))
             }
             Activation::Silu => {
-                let s = sigmoid(x);
+                let s = over_sigmoid(one, x);
                 (x.mul(s), s.mul(x.mul_add(one.sub(s), one)))
             }
         }
     }
-}
-
-/// `1 / (1 + e^-y)`.
-#[inline(always)]
-unsafe fn sigmoid<V: Lanes>(y: V) -> V {
-    // SAFETY: passed on from the caller.
-    unsafe { V::splat(1.0).div(V::splat(1.0).add(exp(V::splat(0.0).sub(y)))) }
 }

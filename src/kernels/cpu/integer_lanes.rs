@@ -1,8 +1,10 @@
-//! Sixteen i32 sums and the instruction that feeds them: four signed bytes of A by four unsigned bytes of a weight, or two signed 16-bit integers by two, added up
-//! exactly.
+//! Sixteen i32 sums and the instruction that adds to them: four signed bytes of A by four unsigned
+//! bytes of a weight, or two signed 16-bit integers by two, summed up exactly.
 //!
-//! Integer sums have no rounding: every form below, every order and every tile gives the same bits. AVX-512-VNNI does all of a group in one instruction; for bytes, the
-//! others split them into even and odd 16-bit halves and use the multiply-add of those (`pmaddubsw`, which takes bytes, saturates).
+//! Integer sums have no rounding: every form below, every order and every tile gives the same bits.
+//! AVX-512-VNNI multiplies and adds a whole group in one instruction. The other instruction sets
+//! split bytes into even and odd 16-bit halves and multiply-add those, because `pmaddubsw`, which
+//! takes bytes, saturates.
 #![expect(
     unsafe_code,
     reason = "vector intrinsics; each implementor says what its callers promise"
@@ -10,99 +12,52 @@
 
 use std::marker::PhantomData;
 
-use super::Isa;
-use super::simd::LANES;
+use super::layout::LANES;
 
-/// How integers are multiplied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IntegerIsa {
-    /// Whatever the target's baseline is.
-    Portable,
-    /// AVX2.
-    Avx2,
-    /// AVX-512BW.
-    Avx512,
-    /// AVX-512-VNNI.
-    Vnni,
-    /// Matrix tiles (AMX).
-    Amx,
+/// What turns the sums of one row of A into results: `(sum - offset) · scale`.
+#[derive(Clone, Copy)]
+pub(super) struct RowScale {
+    /// The excess of every sum of the row: weights are stored unsigned.
+    pub offset: i32,
+    /// The scale of the row.
+    pub scale: f32,
 }
 
-impl IntegerIsa {
-    /// Every form, slowest first.
-    pub const ALL: [IntegerIsa; 5] = [
-        IntegerIsa::Portable,
-        IntegerIsa::Avx2,
-        IntegerIsa::Avx512,
-        IntegerIsa::Vnni,
-        IntegerIsa::Amx,
-    ];
-
-    /// The best form among those that `isa` and this machine allow.
-    pub fn of(isa: Isa) -> Self {
-        if isa < Isa::Avx2 {
-            IntegerIsa::Portable
-        } else if isa < Isa::Avx512 {
-            IntegerIsa::Avx2
-        } else if isa == Isa::Amx && IntegerIsa::Amx.is_available() {
-            IntegerIsa::Amx
-        } else if IntegerIsa::Vnni.is_available() {
-            IntegerIsa::Vnni
-        } else {
-            IntegerIsa::Avx512
-        }
-    }
-
-    /// Whether this machine can run it.
-    pub fn is_available(self) -> bool {
-        match self {
-            IntegerIsa::Portable => true,
-            IntegerIsa::Avx2 => Isa::Avx2.is_available(),
-            IntegerIsa::Avx512 => Isa::Avx512.is_available(),
-            #[cfg(target_arch = "x86_64")]
-            IntegerIsa::Vnni => {
-                Isa::Avx512.is_available() && is_x86_feature_detected!("avx512vnni")
-            }
-            IntegerIsa::Amx => Isa::Amx.is_available() && IntegerIsa::Vnni.is_available(),
-            #[cfg(not(target_arch = "x86_64"))]
-            IntegerIsa::Vnni => false,
-        }
-    }
-}
-
-/// Sixteen columns' sums.
+/// The sums of sixteen columns.
 ///
 /// # Safety
-/// Methods may only run where the implementor's instruction set is available; pointers must be valid for 64 bytes, those of [`Sums::left`] for four.
+/// Methods may only run where the implementor's instruction set is available; pointers must be
+/// valid for 64 bytes, those of [`Sums::left`] for four.
 pub(super) unsafe trait Sums: Copy {
-    /// Four bytes, a group, of each of sixteen columns.
+    /// A group (four bytes) of each of sixteen columns.
     type Weights: Copy;
-    /// Four bytes of a row of A, for all columns.
+    /// A group of one row of A, for all columns.
     type Left: Copy;
-    /// Rows of a tile of 32 columns (16 where [`Sums::WIDTH`] is 1) that fit the registers.
+    /// Rows of a tile of [`Sums::WIDTH`] vectors that fit the registers.
     const TILE_ROWS: usize;
     /// Vectors of sixteen columns side by side in a tile.
     const WIDTH: usize;
-    /// Nothing added yet.
+    /// Sums of zero.
     unsafe fn zero() -> Self;
     /// Reads sixteen sums.
     unsafe fn load(source: *const i32) -> Self;
-    /// Reads weights: 16 × 4 bytes.
+    /// Reads one group of sixteen columns: 16 × 4 bytes.
     unsafe fn weights(source: *const u8) -> Self::Weights;
-    /// Reads four bytes of A.
+    /// Reads one group of A.
     unsafe fn left(source: *const i32) -> Self::Left;
-    /// Adds a group's products a column.
+    /// Adds the products of one group to the sum of each column.
     unsafe fn add_dot(self, left: Self::Left, weights: Self::Weights) -> Self;
-    /// The sums.
+    /// The sums as an array.
     unsafe fn to_array(self) -> [i32; LANES];
-    /// Writes sixteen results `(sum - offset) · (scale · scales) + residual` to `target`, each operation rounded by itself.
+    /// Writes sixteen results `(sum - offset) · (scale · scales) + residual` to `target`, each
+    /// operation rounded by itself.
     ///
     /// # Safety
-    /// As above; `scales`, `residual` and `target` are valid for sixteen floats.
+    /// As for the trait; `scales`, `residual` and `target` are valid for sixteen floats.
     #[inline(always)]
     unsafe fn write(
         self,
-        (offset, scale): (i32, f32),
+        row: RowScale,
         scales: *const f32,
         residual: Option<*const f32>,
         target: *mut f32,
@@ -110,7 +65,7 @@ pub(super) unsafe trait Sums: Copy {
         // SAFETY: passed on from the caller.
         unsafe {
             for (lane, sum) in self.to_array().into_iter().enumerate() {
-                let mut value = (sum - offset) as f32 * (scale * *scales.add(lane));
+                let mut value = (sum - row.offset) as f32 * (row.scale * *scales.add(lane));
                 if let Some(residual) = residual {
                     value += *residual.add(lane);
                 }
@@ -120,17 +75,18 @@ pub(super) unsafe trait Sums: Copy {
     }
 }
 
-/// Sixteen sums in an array, of groups of `N` integers.
+/// Sixteen sums in an array, of groups of `N` integers, in plain Rust.
 #[derive(Clone, Copy)]
-pub(super) struct Portable<A, W, const N: usize>([i32; LANES], PhantomData<(A, W)>);
+pub(super) struct ArraySums<A, W, const N: usize>([i32; LANES], PhantomData<(A, W)>);
 
-/// Bytes.
-pub(super) type Portable8 = Portable<i8, u8, 4>;
-/// 16-bit integers.
-pub(super) type Portable16 = Portable<i16, i16, 2>;
+/// Sums of groups of bytes.
+pub(super) type Portable8 = ArraySums<i8, u8, 4>;
+/// Sums of groups of 16-bit integers.
+pub(super) type Portable16 = ArraySums<i16, i16, 2>;
 
-// SAFETY: no instruction beyond the target's baseline; pointers are the caller's promise; groups are four bytes.
-unsafe impl<A, W, const N: usize> Sums for Portable<A, W, N>
+// SAFETY: no instruction beyond the target's baseline; pointers are the caller's promise; groups
+// are four bytes.
+unsafe impl<A, W, const N: usize> Sums for ArraySums<A, W, N>
 where
     A: Copy + Into<i32>,
     W: Copy + Into<i32>,
@@ -164,7 +120,8 @@ where
         let mut sums = self.0;
         for (sum, weights) in sums.iter_mut().zip(weights) {
             for (a, w) in left.into_iter().zip(weights) {
-                // Only sums of a row that is not finite overflow: its scale is NaN.
+                // Only the sums of a row that is not finite overflow, and the scale of such a row
+                // is NaN.
                 *sum = sum.wrapping_add(a.into() * w.into());
             }
         }
@@ -178,7 +135,7 @@ where
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{LANES, Sums};
+    use super::{LANES, RowScale, Sums};
     use std::arch::x86_64::{
         __m256i, __m512i, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256, _mm256_cvtepi32_ps,
         _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_mul_ps, _mm256_set1_epi16,
@@ -191,13 +148,13 @@ mod x86 {
         _mm512_sub_epi32,
     };
 
-    /// One register; AVX-512-VNNI, integers of so many bits.
+    /// One register of AVX-512-VNNI; integers of `BITS` bits.
     #[derive(Clone, Copy)]
-    pub(crate) struct Vnni<const BITS: usize>(__m512i);
+    pub(crate) struct VnniSums<const BITS: usize>(__m512i);
 
     // SAFETY: intrinsics of AVX-512F and -VNNI, whose presence the trait's callers promise.
     #[rustfmt::skip]
-    unsafe impl<const BITS: usize> Sums for Vnni<BITS> {
+    unsafe impl<const BITS: usize> Sums for VnniSums<BITS> {
         type Weights = __m512i;
         type Left = __m512i;
         const TILE_ROWS: usize = 12;
@@ -223,18 +180,18 @@ mod x86 {
         #[inline(always)]
         unsafe fn to_array(self) -> [i32; LANES] { unsafe { std::mem::transmute(self.0) } }
         #[inline(always)]
-        unsafe fn write(self, row: (i32, f32), scales: *const f32, residual: Option<*const f32>, target: *mut f32) {
+        unsafe fn write(self, row: RowScale, scales: *const f32, residual: Option<*const f32>, target: *mut f32) {
             unsafe { write_512(self.0, row, scales, residual, target) }
         }
     }
 
-    /// One register; AVX-512BW.
+    /// One register of AVX-512BW; bytes.
     #[derive(Clone, Copy)]
-    pub(crate) struct Avx512(__m512i);
+    pub(crate) struct Avx512Sums(__m512i);
 
     // SAFETY: intrinsics of AVX-512F and -BW, whose presence the trait's callers promise.
     #[rustfmt::skip]
-    unsafe impl Sums for Avx512 {
+    unsafe impl Sums for Avx512Sums {
         /// Even bytes and odd bytes as 16-bit integers.
         type Weights = [__m512i; 2];
         type Left = [__m512i; 2];
@@ -269,7 +226,7 @@ mod x86 {
         #[inline(always)]
         unsafe fn to_array(self) -> [i32; LANES] { unsafe { std::mem::transmute(self.0) } }
         #[inline(always)]
-        unsafe fn write(self, row: (i32, f32), scales: *const f32, residual: Option<*const f32>, target: *mut f32) {
+        unsafe fn write(self, row: RowScale, scales: *const f32, residual: Option<*const f32>, target: *mut f32) {
             unsafe { write_512(self.0, row, scales, residual, target) }
         }
     }
@@ -278,15 +235,15 @@ mod x86 {
     #[inline(always)]
     unsafe fn write_512(
         sums: __m512i,
-        (offset, scale): (i32, f32),
+        row: RowScale,
         scales: *const f32,
         residual: Option<*const f32>,
         target: *mut f32,
     ) {
         // SAFETY: passed on from `Sums::write`.
         unsafe {
-            let sums = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums, _mm512_set1_epi32(offset)));
-            let scales = _mm512_mul_ps(_mm512_set1_ps(scale), _mm512_loadu_ps(scales));
+            let sums = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums, _mm512_set1_epi32(row.offset)));
+            let scales = _mm512_mul_ps(_mm512_set1_ps(row.scale), _mm512_loadu_ps(scales));
             let mut values = _mm512_mul_ps(sums, scales);
             if let Some(residual) = residual {
                 values = _mm512_add_ps(values, _mm512_loadu_ps(residual));
@@ -295,14 +252,14 @@ mod x86 {
         }
     }
 
-    /// Two registers; AVX2.
+    /// Two registers of AVX2; bytes.
     #[derive(Clone, Copy)]
-    pub(crate) struct Avx2([__m256i; 2]);
+    pub(crate) struct Avx2Sums([__m256i; 2]);
 
     // SAFETY: intrinsics of AVX2, whose presence the trait's callers promise.
     #[rustfmt::skip]
-    unsafe impl Sums for Avx2 {
-        /// Even bytes and odd bytes as 16-bit integers, of columns 0 to 7 and of the rest.
+    unsafe impl Sums for Avx2Sums {
+        /// Even bytes and odd bytes as 16-bit integers, of columns 0 to 7 and of columns 8 to 15.
         type Weights = [[__m256i; 2]; 2];
         type Left = [__m256i; 2];
         const TILE_ROWS: usize = 3;
@@ -340,11 +297,11 @@ mod x86 {
         #[inline(always)]
         unsafe fn to_array(self) -> [i32; LANES] { unsafe { std::mem::transmute(self.0) } }
         #[inline(always)]
-        unsafe fn write(self, (offset, scale): (i32, f32), scales: *const f32, residual: Option<*const f32>, target: *mut f32) {
+        unsafe fn write(self, row: RowScale, scales: *const f32, residual: Option<*const f32>, target: *mut f32) {
             for (half, sums) in self.0.into_iter().enumerate() {
                 unsafe {
-                    let sums = _mm256_cvtepi32_ps(_mm256_sub_epi32(sums, _mm256_set1_epi32(offset)));
-                    let scales = _mm256_mul_ps(_mm256_set1_ps(scale), _mm256_loadu_ps(scales.add(8 * half)));
+                    let sums = _mm256_cvtepi32_ps(_mm256_sub_epi32(sums, _mm256_set1_epi32(row.offset)));
+                    let scales = _mm256_mul_ps(_mm256_set1_ps(row.scale), _mm256_loadu_ps(scales.add(8 * half)));
                     let mut values = _mm256_mul_ps(sums, scales);
                     if let Some(residual) = residual {
                         values = _mm256_add_ps(values, _mm256_loadu_ps(residual.add(8 * half)));
@@ -357,4 +314,4 @@ mod x86 {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(super) use x86::{Avx2, Avx512, Vnni};
+pub(super) use x86::{Avx2Sums, Avx512Sums, VnniSums};

@@ -1,7 +1,9 @@
-//! `C = A · Wᵀ (+ R)` with W in integers ([`IntegerWeight`]) and A quantised row by row as it comes.
+//! `C = A · Wᵀ (+ R)` with W in integers ([`IntegerWeight`]) and A quantised row by row, product by
+//! product.
 //!
-//! Sums are exact, and a result is `(sum as f32) · (scale of the row · scale of the output) + residual`, each operation rounded by itself: the same
-//! bytes on every instruction set, in any batch and on any number of threads.
+//! Sums are exact, and a result is `(sum as f32) · (scale of the row · scale of the output) +
+//! residual`, each operation rounded by itself: the same bytes on every instruction set, in any
+//! batch and on any number of threads.
 #![expect(
     unsafe_code,
     reason = "vector loads through pointers; each block says why it is in bounds"
@@ -12,40 +14,45 @@ use std::cell::Cell;
 use rayon::prelude::*;
 
 #[cfg(target_arch = "x86_64")]
-use super::amx::{self, Right, SIDE, Tiles, Unit};
-use super::elementwise::Activation;
+use super::amx::{self, Right, SIDE, TileUnit, Tiles};
 #[cfg(target_arch = "x86_64")]
-use super::integer_lanes;
-use super::integer_lanes::{IntegerIsa, Portable8, Portable16, Sums};
-use super::integer_weight::{Bits, IntegerRows, IntegerWeight, Order, Strip, quantize_strip};
-use super::output::{Gate, Output, Progress, Target, Task, written};
-use super::packed_weight::PANEL;
-use super::simd::{LANES, prefetch};
-use super::{Isa, SharedMut};
+use super::integer_lanes::{Avx2Sums, Avx512Sums, VnniSums};
+use super::integer_lanes::{Portable8, Portable16, RowScale, Sums};
+use super::integer_weight::{Bits, GroupOrder, IntegerRows, IntegerWeight, Strip, quantize_strip};
+use super::isa::{IntegerIsa, Isa};
+#[cfg(target_arch = "x86_64")]
+use super::layout::Strided;
+use super::layout::{LANES, PANEL};
+use super::output::{
+    DepthProgress, OutputGate, ProductOutput, ProductTask, TargetRows, TaskGrid, written,
+};
+use super::shared::SharedMut;
+use super::simd::prefetch;
+use crate::kernels::plan::Activation;
 
-/// Rows of A whose groups of one k lie side by side.
+/// Rows of A in one strip, whose groups of one k lie side by side.
 const STRIP: usize = 12;
 /// Rows of A in one task.
 const ROW_BLOCK: usize = 20 * STRIP;
-/// As many in matrix tiles: a multiple of their side.
+/// Rows of A in one task of matrix tiles: a multiple of the side of a tile block.
 const TILED_ROWS: usize = 8 * PANEL;
 /// Below this many multiply-adds a product is not worth a second thread.
 const SERIAL_WORK: usize = 1 << 18;
-/// Rows of weights that are asked for before they are needed.
+/// Rows of weights that are prefetched.
 const AHEAD: usize = 48;
 
-/// `with_integers!((isa, bits), kernel(name: Type, …)(argument, …))`: as [`super::with_isa!`], for [`IntegerIsa`]. Sixteen bits are multiplied by AVX-512-VNNI or by
-/// none.
+/// `with_integers!((isa, bits), kernel(name: Type, …)(argument, …))`: as [`with_isa!`](super::isa),
+/// for [`IntegerIsa`]. For 16-bit integers, AVX-512-VNNI is the only form beside plain Rust.
 macro_rules! with_integers {
     ($how:expr, $kernel:ident($($name:ident: $kind:ty),* $(,)?)($($argument:expr),* $(,)?)) => {{
         #[cfg(target_arch = "x86_64")]
-        with_integers!(@ vnni, "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma", integer_lanes::Vnni<8>, $kernel($($name: $kind),*));
+        with_integers!(@ vnni, "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma", VnniSums<8>, $kernel($($name: $kind),*));
         #[cfg(target_arch = "x86_64")]
-        with_integers!(@ vnni_16, "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma", integer_lanes::Vnni<16>, $kernel($($name: $kind),*));
+        with_integers!(@ vnni_16, "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma", VnniSums<16>, $kernel($($name: $kind),*));
         #[cfg(target_arch = "x86_64")]
-        with_integers!(@ avx512, "avx512f,avx512bw,avx512vl,avx2,fma", integer_lanes::Avx512, $kernel($($name: $kind),*));
+        with_integers!(@ avx512, "avx512f,avx512bw,avx512vl,avx2,fma", Avx512Sums, $kernel($($name: $kind),*));
         #[cfg(target_arch = "x86_64")]
-        with_integers!(@ avx2, "avx2,fma", integer_lanes::Avx2, $kernel($($name: $kind),*));
+        with_integers!(@ avx2, "avx2,fma", Avx2Sums, $kernel($($name: $kind),*));
         match $how {
             #[cfg(target_arch = "x86_64")]
             (IntegerIsa::Vnni | IntegerIsa::Amx, Bits::Eight) => vnni($($argument),*),
@@ -69,12 +76,14 @@ macro_rules! with_integers {
 }
 
 thread_local! {
-    /// Rows of the last product, to be used again. Taken while in use: a thread that waits may run a part of another product.
+    /// Memory of the last product, for reuse. It is taken while in use, because a thread that waits
+    /// may run a part of another product.
     static ROWS: Cell<IntegerRows> = Cell::default();
     static BYTES: Cell<Vec<i8>> = Cell::default();
 }
 
-/// `a (m, k) · weightᵀ`, plus `residual (m, n)` where given: `(m, n)`. All row-major and contiguous.
+/// `a (m, k) · weightᵀ`, plus `residual (m, n)` where given: `(m, n)`. All row-major and
+/// contiguous.
 ///
 /// # Panics
 /// If a slice's length does not fit the shapes.
@@ -85,12 +94,23 @@ pub fn product(
     residual: Option<&[f32]>,
 ) -> Vec<f32> {
     let (m, n) = (a.len() / weight.k().max(1), weight.n());
-    let write = |c| start(isa, a, weight, residual, (Output::plain(c, n), m));
+    let write = |c| {
+        let output = ProductOutput::plain(c, n);
+        let operands = IntegerOperands {
+            a,
+            weight,
+            residual,
+            output,
+            m,
+        };
+        start(isa, &operands);
+    };
     // SAFETY: a product writes every result.
     unsafe { written(m * n, write) }
 }
 
-/// `activation(a · gatesᵀ) · (a · upᵀ)`: `(m, d_ff)`, of a weight that holds both [`interleaved`](super::output::interleaved).
+/// `activation(a · gatesᵀ) · (a · upᵀ)`: `(m, d_ff)`, of one weight that holds both layers
+/// [`interleaved`](super::layout::interleaved).
 ///
 /// # Panics
 /// If a length does not fit the shapes.
@@ -103,14 +123,21 @@ pub fn gated(
 ) -> Vec<f32> {
     let m = a.len() / weight.k().max(1);
     let write = |c| {
-        let output = Output::gated(c, d_ff, weight.n(), Gate { activation, isa });
-        start(IntegerIsa::of(isa), a, weight, None, (output, m));
+        let output = ProductOutput::gated(c, d_ff, weight.n(), OutputGate { activation, isa });
+        let operands = IntegerOperands {
+            a,
+            weight,
+            residual: None,
+            output,
+            m,
+        };
+        start(IntegerIsa::of(isa), &operands);
     };
     // SAFETY: as above.
     unsafe { written(m * d_ff, write) }
 }
 
-/// As [`product`], to `c (m, n)`.
+/// As [`product`], into `c (m, n)`.
 ///
 /// # Panics
 /// If a slice's length does not fit the shapes.
@@ -123,18 +150,36 @@ pub fn matmul(
 ) {
     let m = c.len().checked_div(weight.n()).unwrap_or(0);
     assert_eq!(c.len(), m * weight.n(), "the result must have whole rows");
-    let output = Output::plain(SharedMut(c.as_mut_ptr()), weight.n());
-    start(isa, a, weight, residual, (output, m));
+    let output = ProductOutput::plain(SharedMut(c.as_mut_ptr()), weight.n());
+    let operands = IntegerOperands {
+        a,
+        weight,
+        residual,
+        output,
+        m,
+    };
+    start(isa, &operands);
 }
 
-/// Writes every result to C, room for `m` rows.
-pub(super) fn start(
-    isa: IntegerIsa,
-    a: &[f32],
-    weight: &IntegerWeight,
-    residual: Option<&[f32]>,
-    (output, m): (Output, usize),
-) {
+/// The operands of a product, with A not yet quantised, and the destination of its results.
+struct IntegerOperands<'a> {
+    a: &'a [f32],
+    weight: &'a IntegerWeight,
+    residual: Option<&'a [f32]>,
+    output: ProductOutput,
+    /// Rows of A and of C.
+    m: usize,
+}
+
+/// Writes every result of a product.
+fn start(isa: IntegerIsa, operands: &IntegerOperands<'_>) {
+    let IntegerOperands {
+        a,
+        weight,
+        residual,
+        output,
+        m,
+    } = *operands;
     let (n, k) = (weight.n(), weight.k());
     if n == 0 || m == 0 {
         return;
@@ -151,15 +196,22 @@ pub(super) fn start(
     };
     let mut rows = ROWS.take();
     let bits = weight.bits();
-    // Tiles multiply bytes.
+    // Matrix tiles multiply bytes only.
     let is_tiled = isa == IntegerIsa::Amx && bits == Bits::Eight;
-    let (order, rows_of_task) = if is_tiled {
-        (Order::Rows, TILED_ROWS)
+    let (order, rows_per_task) = if is_tiled {
+        (GroupOrder::Rows, TILED_ROWS)
     } else {
-        (Order::Strips, ROW_BLOCK)
+        (GroupOrder::Strips, ROW_BLOCK)
     };
-    quantize_rows((isa, bits), a, (m, k), order, threads, &mut rows);
-    let product = Product {
+    let quantizer = Quantizer {
+        isa,
+        bits,
+        k,
+        order,
+        threads,
+    };
+    quantizer.quantize(a, m, &mut rows);
+    let product = IntegerProduct {
         rows: &rows,
         weight,
         residual,
@@ -170,67 +222,86 @@ pub(super) fn start(
         1 => 1,
         _ => (4 * threads).div_ceil(row_blocks),
     };
-    output.for_each_task((m, rows_of_task), n.div_ceil(PANEL), groups, |task| {
-        // SAFETY: `isa` is available; tasks write disjoint blocks of C, whose shape was checked above.
+    let grid = TaskGrid {
+        rows: m,
+        rows_per_task,
+        panels: n.div_ceil(PANEL),
+    };
+    output.for_each_task(&grid, groups, |task| {
+        // SAFETY: `isa` is available; tasks write disjoint blocks of C, whose shape was checked
+        // above.
         unsafe {
             #[cfg(target_arch = "x86_64")]
             if is_tiled {
                 return run_in_own_tiles(&product, task);
             }
-            with_integers!((isa, bits), run(product: &Product<'_>, task: &Task)(&product, task));
+            with_integers!((isa, bits), run(product: &IntegerProduct<'_>, task: &ProductTask)(&product, task));
         }
     });
     ROWS.set(rows);
 }
 
-/// Quantises `a (m, k)`.
-pub(super) fn quantize_rows(
-    (isa, bits): (IntegerIsa, Bits),
-    a: &[f32],
-    (m, k): (usize, usize),
-    order: Order,
-    threads: usize,
-    rows: &mut IntegerRows,
-) {
-    let groups = order.groups(bits, k);
-    rows.resize(m, groups, order);
-    if k == 0 {
-        return;
-    }
-    let quantize = |mut strip: Strip<'_>| {
-        let mut bytes = BYTES.take();
-        // SAFETY: `isa` is available.
-        unsafe {
-            with_integers!((isa, bits), quantize_in(bits: Bits, k: usize, order: Order, bytes: &mut Vec<i8>, strip: &mut Strip<'_>)
-                (bits, k, order, &mut bytes, &mut strip));
+/// How rows of activations become integers.
+pub(super) struct Quantizer {
+    pub isa: IntegerIsa,
+    pub bits: Bits,
+    /// Values in one row.
+    pub k: usize,
+    pub order: GroupOrder,
+    /// 1 where the rows are too few to share.
+    pub threads: usize,
+}
+
+impl Quantizer {
+    /// Quantises `a (m, k)` into `rows`.
+    pub(super) fn quantize(&self, a: &[f32], m: usize, rows: &mut IntegerRows) {
+        let Self {
+            isa,
+            bits,
+            k,
+            order,
+            threads,
+        } = *self;
+        let groups = order.groups(bits, k);
+        rows.resize(m, groups, order);
+        if k == 0 {
+            return;
         }
-        BYTES.set(bytes);
-    };
-    let IntegerRows {
-        groups: all,
-        scales,
-        offsets,
-    } = rows;
-    let strip = |(((a, groups), scales), offsets)| Strip {
-        a,
-        groups,
-        scales,
-        offsets,
-    };
-    if threads == 1 || scales.len() <= STRIP {
-        a.chunks(STRIP * k)
-            .zip(all.chunks_mut(STRIP * groups))
-            .zip(scales.chunks_mut(STRIP))
-            .zip(offsets.chunks_mut(STRIP))
-            .map(strip)
-            .for_each(quantize);
-    } else {
-        a.par_chunks(STRIP * k)
-            .zip(all.par_chunks_mut(STRIP * groups))
-            .zip(scales.par_chunks_mut(STRIP))
-            .zip(offsets.par_chunks_mut(STRIP))
-            .map(strip)
-            .for_each(quantize);
+        let quantize = |mut strip: Strip<'_>| {
+            let mut bytes = BYTES.take();
+            // SAFETY: `isa` is available.
+            unsafe {
+                with_integers!((isa, bits), quantize_in(bits: Bits, k: usize, order: GroupOrder, bytes: &mut Vec<i8>, strip: &mut Strip<'_>)
+                    (bits, k, order, &mut bytes, &mut strip));
+            }
+            BYTES.set(bytes);
+        };
+        let IntegerRows {
+            groups: all,
+            scales,
+            offsets,
+        } = rows;
+        let strip = |(((a, groups), scales), offsets)| Strip {
+            a,
+            groups,
+            scales,
+            offsets,
+        };
+        if threads == 1 || scales.len() <= STRIP {
+            a.chunks(STRIP * k)
+                .zip(all.chunks_mut(STRIP * groups))
+                .zip(scales.chunks_mut(STRIP))
+                .zip(offsets.chunks_mut(STRIP))
+                .map(strip)
+                .for_each(quantize);
+        } else {
+            a.par_chunks(STRIP * k)
+                .zip(all.par_chunks_mut(STRIP * groups))
+                .zip(scales.par_chunks_mut(STRIP))
+                .zip(offsets.par_chunks_mut(STRIP))
+                .map(strip)
+                .for_each(quantize);
+        }
     }
 }
 
@@ -238,27 +309,28 @@ pub(super) fn quantize_rows(
 unsafe fn quantize_in<V: Sums>(
     bits: Bits,
     k: usize,
-    order: Order,
+    order: GroupOrder,
     bytes: &mut Vec<i8>,
     strip: &mut Strip<'_>,
 ) {
     quantize_strip(bits, k, order, bytes, strip);
 }
 
-pub(super) struct Product<'a> {
+/// One product of quantised rows.
+pub(super) struct IntegerProduct<'a> {
     pub(super) rows: &'a IntegerRows,
     pub(super) weight: &'a IntegerWeight,
     pub(super) residual: Option<&'a [f32]>,
-    pub(super) output: Output,
+    pub(super) output: ProductOutput,
     pub(super) m: usize,
 }
 
-/// The results of one task; its rows begin at a strip.
+/// Writes the results of one task, whose rows begin at a strip.
 #[inline(always)]
-unsafe fn run<V: Sums>(product: &Product<'_>, task: &Task) {
+unsafe fn run<V: Sums>(product: &IntegerProduct<'_>, task: &ProductTask) {
     let rows = &task.rows;
-    for pass in product.output.passes(task, Progress::WHOLE) {
-        let to = To {
+    for pass in product.output.passes(task, DepthProgress::WHOLE) {
+        let to = PassResults {
             product,
             task,
             target: &pass.target,
@@ -267,7 +339,8 @@ unsafe fn run<V: Sums>(product: &Product<'_>, task: &Task) {
         // SAFETY: tiles stay within the task's rows and panels.
         unsafe {
             if rows.len() <= 2 && V::WIDTH == 2 {
-                // Few rows do not hide how long a dot product takes; several panels side by side do.
+                // Few rows do not hide the latency of a dot product; several panels side by side
+                // do.
                 let wide = vectors.len() / 8 * 8;
                 for vector in (vectors.start..vectors.start + wide).step_by(8) {
                     match rows.len() {
@@ -296,25 +369,29 @@ unsafe fn run<V: Sums>(product: &Product<'_>, task: &Task) {
     }
 }
 
-/// [`run_in_tiles`] by those of the machine.
+/// [`run_in_tiles`] with the matrix tiles of this machine.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")]
-unsafe fn run_in_own_tiles(product: &Product<'_>, task: &Task) {
+unsafe fn run_in_own_tiles(product: &IntegerProduct<'_>, task: &ProductTask) {
     // SAFETY: passed on from the caller.
-    unsafe { run_in_tiles::<integer_lanes::Vnni<8>, Tiles>(product, task) }
+    unsafe { run_in_tiles::<VnniSums<8>, Tiles>(product, task) }
 }
 
-/// As [`run`], by the tiles of `U`; groups lie row by row.
+/// As [`run`], with the matrix tiles of `U`; groups lie row by row.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-pub(super) unsafe fn run_in_tiles<V: Sums, U: Unit>(product: &Product<'_>, task: &Task) {
-    let groups = Order::Rows.groups(Bits::Eight, product.weight.k());
+pub(super) unsafe fn run_in_tiles<V: Sums, U: TileUnit>(
+    product: &IntegerProduct<'_>,
+    task: &ProductTask,
+) {
+    let groups = GroupOrder::Rows.groups(Bits::Eight, product.weight.k());
     let mut sums = [0_u32; SIDE * SIDE];
-    // SAFETY: panels hold a row for every group of k; rows of A lie in whole steps, and as many blocks of them as tiles read; `write` knows its bounds.
+    // SAFETY: panels hold a row for every group of k; rows of A lie in whole steps, and as many
+    // blocks of them as tiles read; `write` knows its bounds.
     unsafe {
         U::begin();
-        for pass in product.output.passes(task, Progress::WHOLE) {
-            let to = To {
+        for pass in product.output.passes(task, DepthProgress::WHOLE) {
+            let to = PassResults {
                 product,
                 task,
                 target: &pass.target,
@@ -323,8 +400,15 @@ pub(super) unsafe fn run_in_tiles<V: Sums, U: Unit>(product: &Product<'_>, task:
                 let right = Right::new(product.weight.panel(panel).cast(), product.weight.groups());
                 for first in task.rows.clone().step_by(SIDE) {
                     let a = product.rows.groups.as_ptr().add(first * groups).cast();
-                    let (zeros, block) = ((amx::ZEROS.as_ptr(), 0), (sums.as_mut_ptr(), 4 * SIDE));
-                    right.multiply(U::multiply_int8, zeros, (a, 4 * groups), block);
+                    let a = Strided {
+                        start: a,
+                        stride: 4 * groups,
+                    };
+                    let block = Strided {
+                        start: sums.as_mut_ptr(),
+                        stride: 4 * SIDE,
+                    };
+                    right.multiply(U::multiply_int8, amx::zeros(), a, block);
                     let height = SIDE.min(task.rows.end - first);
                     for (row, sums) in sums.chunks_exact(SIDE).take(height).enumerate() {
                         for (half, sums) in sums.chunks_exact(LANES).enumerate() {
@@ -340,14 +424,14 @@ pub(super) unsafe fn run_in_tiles<V: Sums, U: Unit>(product: &Product<'_>, task:
     }
 }
 
-/// Where the results of one pass go.
-struct To<'a> {
-    product: &'a Product<'a>,
-    task: &'a Task,
-    target: &'a Target,
+/// The destination of the results of one pass.
+struct PassResults<'a> {
+    product: &'a IntegerProduct<'a>,
+    task: &'a ProductTask,
+    target: &'a TargetRows,
 }
 
-impl To<'_> {
+impl PassResults<'_> {
     #[inline(always)]
     unsafe fn tile_of_rows<V: Sums>(&self, row: usize, rows: usize, vector: usize) {
         // SAFETY: passed on from `run`.
@@ -378,7 +462,7 @@ impl To<'_> {
         }
     }
 
-    /// `MR` rows × `W` vectors of sixteen columns, over all of k.
+    /// Computes `MR` rows × `W` vectors of sixteen columns, over all of k.
     #[inline(always)]
     #[expect(
         clippy::needless_range_loop,
@@ -390,7 +474,8 @@ impl To<'_> {
         let strip = row / STRIP * STRIP;
         let height = STRIP.min(product.m - strip);
         debug_assert!(row - strip + MR <= height);
-        // SAFETY: a strip holds `groups` times `height` groups, and row - strip + MR <= height; each panel holds `groups` times two vectors of 64 bytes.
+        // SAFETY: a strip holds `groups` times `height` groups, and row - strip + MR <= height;
+        // each panel holds `groups` times two vectors of 64 bytes.
         unsafe {
             let a = product
                 .rows
@@ -423,10 +508,10 @@ impl To<'_> {
         }
     }
 
-    /// The sums of a row and a vector of up to sixteen columns become results.
+    /// Turns the sums of one row and one vector of up to sixteen columns into results.
     #[inline(always)]
     unsafe fn write<V: Sums>(&self, row: usize, vector: usize, sums: V) {
-        let Product {
+        let IntegerProduct {
             rows,
             weight,
             residual,
@@ -439,10 +524,14 @@ impl To<'_> {
         }
         let count = LANES.min(exist - half);
         let column = vector * LANES;
-        let by_row = (rows.offsets[row], rows.scales[row]);
+        let by_row = RowScale {
+            offset: rows.offsets[row],
+            scale: rows.scales[row],
+        };
         let scales = &weight.scales()[column..][..count];
         let residual = residual.map(|residual| &residual[row * weight.n() + column..][..count]);
-        // SAFETY: these columns of this row of the target belong to this task alone; slices hold `count` values, sixteen where they are used in place.
+        // SAFETY: these columns of this row of the target belong to this task alone; slices hold
+        // `count` values, sixteen where they are used in place.
         unsafe {
             let target = self.target.at(row - self.task.rows.start, panel).add(half);
             if count == LANES {

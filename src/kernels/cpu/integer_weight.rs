@@ -1,42 +1,46 @@
-//! Weights and activations as integers: a weight matrix `(n, k)` with one scale an output, and rows of activations with one scale a row, quantised at the time
-//! they are used. Of one panel of 32 outputs, the four bytes that one instruction multiplies of each output lie side by side.
+//! Weights and activations as integers: a weight `(n, k)` with one scale per output, packed in the
+//! panels of integers that [`super::layout`] draws, and rows of activations with one scale per row,
+//! quantised for each product.
 //!
-//! **8 bits**, what `--weights int8` is: `w = scale · q` with q in −127..127 and scale = max |w| / 127, rounded to even. A column of q never needs −128, so
-//! negation and sums are safe. Weights are stored as q + 128: the dot-product instructions take one unsigned operand, and 128 times the sum of a row's bytes is
-//! taken off again, exactly.
+//! **8 bits** are `--weights int8`: `w = scale · q` with q in −127..127 and scale = max |w| / 127,
+//! rounded to even. q is never −128, so negation and sums are safe. Weights are stored as q + 128:
+//! the dot-product instructions take one unsigned operand, and 128 times the sum of the bytes of a
+//! row is subtracted again, exactly.
 //!
-//! **16 bits**, for outputs of a bf16 model whose inputs must not be rounded to bf16: scale = max(‖w‖ / 46000, max |w| / 32767), with which, by Cauchy and
-//! Schwarz, no sum of products overflows 32 bits, nor any part of one. A value is off by half a step at most, so a row by √k / 2 steps;
-//! on random rows a product of both loses less than a quarter of what rounding one operand to bf16 loses (tests/it/int8.rs).
+//! **16 bits** are for layers of a bf16 model whose inputs must not be rounded to bf16: scale =
+//! max(‖w‖ / 46000, max |w| / 32767). By the Cauchy-Schwarz inequality, no sum of products then
+//! overflows 32 bits, and neither does any part of a sum. The error of a value is at most half a
+//! step, so the error of a row is at most √k / 2 steps; on random rows, the error of a product is
+//! less than a quarter of the error of rounding one operand to bf16 (tests/it/int8.rs).
 
 use rayon::prelude::*;
 
 use super::huge_pages;
-use super::packed_weight::PANEL;
-use super::simd::LANES;
+use super::layout::{LANES, PANEL};
 
-/// Bytes that one instruction multiplies of each output.
+/// Bytes of one output that one instruction multiplies.
 const GROUP: usize = 4;
-/// What makes a signed weight unsigned.
+/// Offset that makes a signed weight unsigned.
 const OFFSET: i32 = 128;
-/// The largest quantised magnitude in 8 bits.
+/// Largest quantised magnitude in 8 bits.
 const LARGEST: f32 = 127.0;
-/// Longest sum that cannot overflow: in 8 bits each product is at most 127 · 255.
+/// Number of products whose sum cannot overflow: in 8 bits each product is at most 127 · 255.
 pub const MAX_K: usize = i32::MAX as usize / (127 * 255);
-/// The largest norm of a row in 16 bits: its square, with what rounding adds to it up to [`MAX_K`], is below 2³¹.
+/// Largest norm of a row in 16 bits: its square is below 2³¹, even with the rounding errors of
+/// [`MAX_K`] values.
 const NORM: f32 = 46_000.0;
 
-/// How many bits an integer has.
+/// Number of bits of an integer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bits {
-    /// Four values of k in a group.
+    /// 8 bits: a group holds four values of k.
     Eight,
-    /// Two.
+    /// 16 bits: a group holds two values of k.
     Sixteen,
 }
 
 impl Bits {
-    /// Groups of `k` values.
+    /// Number of groups of `k` values.
     fn groups(self, k: usize) -> usize {
         k.div_ceil(GROUP / self.bytes())
     }
@@ -51,14 +55,14 @@ impl Bits {
 
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-struct Line([u8; 64]);
+struct ByteLine([u8; 64]);
 
 /// A weight matrix `(n, k)` in integers; immutable.
 pub struct IntegerWeight {
     bits: Bits,
     n: usize,
     k: usize,
-    lines: Vec<Line>,
+    lines: Vec<ByteLine>,
     scales: Vec<f32>,
 }
 
@@ -69,7 +73,7 @@ impl std::fmt::Debug for IntegerWeight {
 }
 
 impl IntegerWeight {
-    /// Quantises `n` rows of `k` values; `fill(row, values)` writes row `row`. Rows are asked for in parallel.
+    /// Quantises `n` rows of `k` values; `fill(row, values)` writes row `row`, called in parallel.
     ///
     /// # Panics
     /// If `k` exceeds [`MAX_K`].
@@ -83,7 +87,7 @@ impl IntegerWeight {
             Bits::Eight => OFFSET as u8,
             Bits::Sixteen => 0,
         };
-        lines.resize(len, Line([zero; 64]));
+        lines.resize(len, ByteLine([zero; 64]));
         let mut scales = vec![0.0; n];
         lines
             .par_chunks_mut(panel_lines.max(1))
@@ -111,17 +115,17 @@ impl IntegerWeight {
         }
     }
 
-    /// Output width.
+    /// Width of the outputs.
     pub fn n(&self) -> usize {
         self.n
     }
 
-    /// Input width.
+    /// Width of the inputs.
     pub fn k(&self) -> usize {
         self.k
     }
 
-    /// Memory held.
+    /// Bytes of memory.
     pub fn bytes(&self) -> usize {
         std::mem::size_of_val(self.lines.as_slice()) + std::mem::size_of_val(self.scales.as_slice())
     }
@@ -131,24 +135,23 @@ impl IntegerWeight {
         &self.scales
     }
 
-    /// Of each integer.
     pub(super) fn bits(&self) -> Bits {
         self.bits
     }
 
-    /// Groups of k.
+    /// Number of groups of k.
     pub(super) fn groups(&self) -> usize {
         self.bits.groups(self.k)
     }
 
-    /// Where panel `index` begins: [`IntegerWeight::groups`] times 128 bytes.
+    /// Start of panel `index`, which has [`IntegerWeight::groups`] rows of 128 bytes.
     pub(super) fn panel(&self, index: usize) -> *const u8 {
         self.lines[index * 2 * self.groups()..].as_ptr().cast()
     }
 }
 
-/// Bytes of an output to its place in a panel, moved by `zero`.
-fn pack_column(bytes: &[i8], zero: u8, column: usize, lines: &mut [Line]) {
+/// Writes the bytes of one output to its column of a panel, plus `zero`.
+fn pack_column(bytes: &[i8], zero: u8, column: usize, lines: &mut [ByteLine]) {
     for (group, bytes) in bytes.chunks(GROUP).enumerate() {
         let line = &mut lines[2 * group + column / 16].0;
         for (place, byte) in line[column % 16 * GROUP..].iter_mut().zip(bytes) {
@@ -157,7 +160,8 @@ fn pack_column(bytes: &[i8], zero: u8, column: usize, lines: &mut [Line]) {
     }
 }
 
-/// `f(what came before, value)` over every sixteenth value, from zero on.
+/// Sixteen folds: lane i is the fold of `f` over every sixteenth value from value i on, starting at
+/// zero.
 #[inline(always)]
 fn by_lanes(values: &[f32], f: impl Fn(f32, f32) -> f32) -> [f32; LANES] {
     let mut lanes = [0.0; LANES];
@@ -173,7 +177,7 @@ fn by_lanes(values: &[f32], f: impl Fn(f32, f32) -> f32) -> [f32; LANES] {
     lanes
 }
 
-/// The largest magnitude, of those that are numbers.
+/// The largest magnitude; NaN is ignored.
 #[inline(always)]
 fn largest(values: &[f32]) -> f32 {
     let larger = |largest: f32, value: f32| {
@@ -186,15 +190,17 @@ fn largest(values: &[f32]) -> f32 {
     by_lanes(values, larger).into_iter().fold(0.0, f32::max)
 }
 
-/// Adding it rounds to an integer, to even, and leaves that in the lowest bits: 1.5 · 2^23.
+/// 1.5 · 2^23: adding it to a float rounds the float to an integer, to even, and leaves the integer
+/// in the lowest bits.
 const ROUND: f32 = 12_582_912.0;
 
-/// Writes `values / scale`, rounded, to `bytes` and returns the scale: NaN where a value is not finite, so that no result hides it.
+/// Writes `values / scale`, rounded, to `bytes` and returns the scale. The scale is NaN where a
+/// value is not finite, so that every result shows it.
 #[inline(always)]
 fn quantize(values: &[f32], bytes: &mut [i8]) -> f32 {
     let largest = largest(values);
     let scale = largest / LARGEST;
-    // Subnormal scales have no reciprocal: such a row counts as zeros.
+    // A subnormal scale has no reciprocal; its row counts as zeros.
     let inverse = if scale >= f32::MIN_POSITIVE {
         LARGEST / largest
     } else {
@@ -211,7 +217,7 @@ fn quantize(values: &[f32], bytes: &mut [i8]) -> f32 {
     }
 }
 
-/// As [`quantize`], in 16 bits of two bytes.
+/// As [`quantize`], in 16 bits: two bytes per value.
 #[inline(always)]
 fn quantize_16(values: &[f32], bytes: &mut [i8]) -> f32 {
     let most = f32::from(i16::MAX);
@@ -221,7 +227,7 @@ fn quantize_16(values: &[f32], bytes: &mut [i8]) -> f32 {
     } else {
         0.0
     };
-    // Squares of values up to 1 overflow nothing.
+    // Squares of values up to 1 cannot overflow.
     let squares = by_lanes(values, |sum, value| {
         let value = value * inverse;
         sum + value * value
@@ -240,21 +246,22 @@ fn quantize_16(values: &[f32], bytes: &mut [i8]) -> f32 {
     }
 }
 
-/// How the groups of quantised rows lie.
+/// The order of the groups of quantised rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Order {
-    /// Those of one k side by side: strip by strip, `[group][row of the strip]`.
+pub(super) enum GroupOrder {
+    /// Strip by strip, the groups of one k side by side: `[group][row of the strip]`.
     Strips,
-    /// Row by row, each with room for whole steps of matrix tiles, sixteen groups; what is behind the last one is zero.
+    /// Row by row. Each row has room for whole steps of matrix tiles, of sixteen groups; groups
+    /// beyond the last one are zero.
     Rows,
 }
 
-impl Order {
-    /// Groups from a row to the next.
+impl GroupOrder {
+    /// Groups from one row to the next.
     pub(super) fn groups(self, bits: Bits, k: usize) -> usize {
         match self {
-            Order::Strips => bits.groups(k),
-            Order::Rows => bits.groups(k).next_multiple_of(LANES),
+            GroupOrder::Strips => bits.groups(k),
+            GroupOrder::Rows => bits.groups(k).next_multiple_of(LANES),
         }
     }
 }
@@ -262,20 +269,20 @@ impl Order {
 /// Rows of activations, quantised for one product.
 #[derive(Debug, Default)]
 pub(super) struct IntegerRows {
-    /// As [`Order`] says.
+    /// In a [`GroupOrder`].
     pub groups: Vec<i32>,
-    /// Of each row.
+    /// One scale per row.
     pub scales: Vec<f32>,
-    /// What a sum of the row has too much: in 8 bits 128 times the sum of its bytes.
+    /// The excess of every sum of a row: in 8 bits, 128 times the sum of the bytes of the row.
     pub offsets: Vec<i32>,
 }
 
 impl IntegerRows {
-    /// Room for `m` rows of `groups`, and as many more as tiles read beyond them.
-    pub(super) fn resize(&mut self, m: usize, groups: usize, order: Order) {
+    /// Makes room for `m` rows of `groups`, and for the rows beyond them that matrix tiles read.
+    pub(super) fn resize(&mut self, m: usize, groups: usize, order: GroupOrder) {
         let rows = match order {
-            Order::Strips => m,
-            Order::Rows => m.next_multiple_of(PANEL),
+            GroupOrder::Strips => m,
+            GroupOrder::Rows => m.next_multiple_of(PANEL),
         };
         self.groups.resize(rows * groups, 0);
         self.scales.resize(m, 0.0);
@@ -283,7 +290,7 @@ impl IntegerRows {
     }
 }
 
-/// Some rows on their way to integers.
+/// Rows to be quantised, and the place of the result.
 pub(super) struct Strip<'a> {
     /// `(height, k)`.
     pub a: &'a [f32],
@@ -292,19 +299,19 @@ pub(super) struct Strip<'a> {
     pub offsets: &'a mut [i32],
 }
 
-/// Quantises one strip, in its own order or the rows'.
+/// Quantises one strip, in either order.
 #[inline(always)]
 pub(super) fn quantize_strip(
     bits: Bits,
     k: usize,
-    order: Order,
+    order: GroupOrder,
     bytes: &mut Vec<i8>,
     strip: &mut Strip<'_>,
 ) {
     let per_row = order.groups(bits, k);
     let (row_step, step) = match order {
-        Order::Strips => (1, strip.scales.len()),
-        Order::Rows => (per_row, 1),
+        GroupOrder::Strips => (1, strip.scales.len()),
+        GroupOrder::Rows => (per_row, 1),
     };
     bytes.clear();
     bytes.resize(per_row * GROUP, 0);

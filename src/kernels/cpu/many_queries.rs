@@ -1,11 +1,16 @@
-//! Attention of several queries on the CPU: one query a lane, so that the softmax never sums across lanes.
+//! Attention of several queries on the CPU: one query per lane, so that the softmax never sums
+//! across lanes.
 //!
-//! Up to [`QUERIES`] queries and [`KEYS`] keys at a time. Scores are `keys · queriesᵀ`, kept by key: `[key][query]`. The bias, by distance and reversed, is added
-//! as they leave the registers; the running maximum and sum of the online softmax (Milakov & Gimelshein 2018, arXiv 1805.02867) are lanes too. The result
-//! grows as `valuesᵀ · weights`, `[d][query]`, and is turned once at the end. Keys and values are read as they lie, row by row: nothing of theirs is transposed.
+//! A block is up to [`QUERIES`] queries and [`KEYS`] keys. Scores are `keys · queriesᵀ`, stored as
+//! `[key][query]`. The bias, by distance and reversed, is added while the scores are in registers;
+//! the running maximum and sum of the online softmax (Milakov & Gimelshein 2018, arXiv 1805.02867)
+//! are lanes too. The result grows as `valuesᵀ · weights`, `[d][query]`, and is transposed once at
+//! the end. Keys and values are read row by row, without a transpose.
 //!
-//! Where the CPU multiplies pairs of bf16 and is asked to, weights and values are rounded to them ([`Pairs`]): in an embedding that costs an eighth of what
-//! rounding the other operands of bf16 products costs. Scores stay f32, for T5 does not scale them and the softmax would magnify what they lost.
+//! Where the CPU multiplies pairs of bf16 and the plan allows it, weights and values are rounded to
+//! bf16 ([`Pairs`]): the error of an embedding grows by an eighth of the error of rounding the
+//! activations of bf16 products. Scores stay f32, because T5 does not scale them and the softmax
+//! would magnify their error.
 #![expect(
     unsafe_code,
     reason = "vector loads and stores through pointers; each block says why it is in bounds"
@@ -14,28 +19,33 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::attention::{Attention, MAX_HEAD, Segment, Visibility};
+use super::attention::{Attention, MAX_HEAD};
+use super::isa::{Isa, with_isa};
+use super::layout::{LANES, PANEL, Spacing};
 #[cfg(target_arch = "x86_64")]
 use super::mix::Pairs;
 use super::mix::{Floats, Mix};
-use super::packed_weight::{PANEL, Precision, Spacing, side_by_side};
-use super::simd::{LANES, Lanes, Stored, exp};
+#[cfg(target_arch = "x86_64")]
+use super::packed_weight::Precision;
+use super::shared::SharedMut;
+use super::simd::{Lanes, StoredFloat, exp};
 use super::tile::{by_rows, lanes, multiply_f32, store};
-use super::{Isa, SharedMut, with_isa};
+use super::transpose::side_by_side;
+use crate::kernels::plan::{Segment, Visibility};
 
 /// Queries in one task; a multiple of [`QUERIES`].
 pub(super) const ROWS_PER_TASK: usize = 8 * QUERIES;
-/// Queries at a time: two registers of lanes.
+/// Queries in one block: two vectors.
 const QUERIES: usize = PANEL;
-/// Keys at a time: a multiple of every tile's height, and their scores fit the first cache.
+/// Keys in one block: a multiple of every tile's height, whose scores fit the first-level cache.
 const KEYS: usize = 240;
 
-/// Room for one task; grows to what is asked of it.
+/// Working memory of one task, which grows to the largest task.
 #[derive(Default)]
-pub(super) struct Scratch {
+pub(super) struct AttentionScratch {
     /// `[query / 32][d][query % 32]`.
     queries: Vec<f32>,
-    /// Rows of `ROW` values.
+    /// Keys in rows of `ROW` values.
     keys: Vec<f32>,
     values: Vec<f32>,
     /// `[key][query % 32]`: scores, then weights.
@@ -44,18 +54,18 @@ pub(super) struct Scratch {
     sums: Vec<f32>,
     maxima: Vec<f32>,
     totals: Vec<f32>,
-    /// By `query - key + last key`, relative to the task and the block.
+    /// Bias by `query - key + last key`, relative to the task and the block.
     bias: Vec<f32>,
-    /// Results of 32 queries by row.
+    /// Results of 32 queries, row by row.
     rows: Vec<f32>,
 }
 
 thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::default());
+    static SCRATCH: RefCell<AttentionScratch> = RefCell::new(AttentionScratch::default());
 }
 
 #[inline(always)]
-fn widen<T: Stored>(row: &[T], target: &mut [f32]) {
+fn widen<T: StoredFloat>(row: &[T], target: &mut [f32]) {
     for (target, value) in target.iter_mut().zip(row) {
         *target = value.value();
     }
@@ -66,16 +76,16 @@ pub(super) struct ManyQueries<'a, T> {
     pub attention: &'a Attention<'a, T>,
     pub segment: &'a Segment,
     pub head: usize,
-    /// Relative to the segment's first; at most [`ROWS_PER_TASK`].
+    /// Queries counted from the segment's first; at most [`ROWS_PER_TASK`].
     pub queries: Range<usize>,
 }
 
 /// # Safety
 /// As [`Lanes`]; `out` as in [`ManyQueries::run`].
 #[inline(always)]
-pub(super) unsafe fn run<V: Lanes, T: Stored, M: Mix<V>>(
+pub(super) unsafe fn run<V: Lanes, T: StoredFloat, M: Mix<V>>(
     task: &ManyQueries<'_, T>,
-    scratch: &mut Scratch,
+    scratch: &mut AttentionScratch,
     out: SharedMut,
 ) {
     // SAFETY: passed on from the caller.
@@ -89,9 +99,9 @@ pub(super) unsafe fn run<V: Lanes, T: Stored, M: Mix<V>>(
 }
 
 #[inline(always)]
-unsafe fn run_in_floats<V: Lanes, T: Stored>(
+unsafe fn run_in_floats<V: Lanes, T: StoredFloat>(
     task: &ManyQueries<'_, T>,
-    scratch: &mut Scratch,
+    scratch: &mut AttentionScratch,
     out: SharedMut,
 ) {
     // SAFETY: passed on from the caller.
@@ -100,20 +110,22 @@ unsafe fn run_in_floats<V: Lanes, T: Stored>(
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma")]
-unsafe fn run_in_pairs<T: Stored>(
+unsafe fn run_in_pairs<T: StoredFloat>(
     task: &ManyQueries<'_, T>,
-    scratch: &mut Scratch,
+    scratch: &mut AttentionScratch,
     out: SharedMut,
 ) {
     // SAFETY: passed on from the caller.
-    unsafe { run::<super::simd::Avx512, T, Pairs>(task, scratch, out) };
+    unsafe { run::<super::simd::x86::Avx512, T, Pairs>(task, scratch, out) };
 }
 
-impl<T: Stored> ManyQueries<'_, T> {
-    /// Writes `softmax(q·kᵀ + bias)·v` of the task's queries and head to `out (rows of Q, heads * d_kv)`.
+impl<T: StoredFloat> ManyQueries<'_, T> {
+    /// Writes `softmax(q·kᵀ + bias)·v` of the task's queries and head to `out (rows of Q, heads *
+    /// d_kv)`.
     ///
     /// # Safety
-    /// `isa` is available; `out` holds the task's rows, and this head's columns of them are this task's alone.
+    /// `isa` is available; `out` holds the task's rows, and this head's columns of them are this
+    /// task's alone.
     pub(super) unsafe fn run(&self, isa: Isa, out: SharedMut) {
         SCRATCH.with_borrow_mut(|scratch| {
             // SAFETY: passed on from the caller.
@@ -122,7 +134,7 @@ impl<T: Stored> ManyQueries<'_, T> {
                 if isa.rounds_activations() && self.attention.precision == Precision::Bf16 {
                     return run_in_pairs(self, scratch, out);
                 }
-                with_isa!(isa, run_in_floats<T: Stored>(task: &ManyQueries<'_, T>, scratch: &mut Scratch, out: SharedMut)(self, scratch, out));
+                with_isa!(isa, run_in_floats<T: StoredFloat>(task: &ManyQueries<'_, T>, scratch: &mut AttentionScratch, out: SharedMut)(self, scratch, out));
             }
         });
     }
@@ -130,7 +142,7 @@ impl<T: Stored> ManyQueries<'_, T> {
     #[inline(always)]
     unsafe fn run_in<V: Lanes, M: Mix<V>, const ROW: usize>(
         &self,
-        scratch: &mut Scratch,
+        scratch: &mut AttentionScratch,
         out: SharedMut,
     ) {
         let tiles = self.queries.len().div_ceil(QUERIES);
@@ -147,7 +159,7 @@ impl<T: Stored> ManyQueries<'_, T> {
                 for tile in 0..tiles {
                     let queries = tile * QUERIES..((tile + 1) * QUERIES).min(self.queries.len());
                     let seen = self.seen(queries.end).min(keys.end);
-                    let block = Block {
+                    let block = ScoreBlock {
                         task: self,
                         first_query: queries.start,
                         first_key: keys.start,
@@ -157,7 +169,8 @@ impl<T: Stored> ManyQueries<'_, T> {
                     if block.keys == 0 {
                         continue;
                     }
-                    // Half as wide where half is enough, or as much as fits the registers.
+                    // One vector of queries where one is enough, or where the registers hold no
+                    // more.
                     if V::TILE_WIDTH == 2 && queries.len() > LANES {
                         block.run::<V, M, ROW, 2>(scratch, 0);
                         continue;
@@ -172,16 +185,16 @@ impl<T: Stored> ManyQueries<'_, T> {
         unsafe { self.write::<V, ROW>(scratch, out) };
     }
 
-    /// How many keys, from the first, any of the task's first `queries` queries sees.
+    /// Number of keys, from the first one, that any of the task's first `queries` queries sees.
     #[inline(always)]
     fn seen(&self, queries: usize) -> usize {
         self.attention
             .seen(self.segment, self.queries.start + queries)
     }
 
-    /// Room, and the queries side by side.
+    /// Sizes the working memory and writes the queries side by side.
     #[inline(always)]
-    fn prepare<const ROW: usize>(&self, scratch: &mut Scratch, tiles: usize) {
+    fn prepare<const ROW: usize>(&self, scratch: &mut AttentionScratch, tiles: usize) {
         let d_kv = self.attention.d_kv;
         let panel = d_kv * QUERIES;
         let resize = |room: &mut Vec<f32>, len: usize| {
@@ -206,7 +219,8 @@ impl<T: Stored> ManyQueries<'_, T> {
         for (tile, panel) in (0..self.queries.len()).step_by(QUERIES).zip(panels) {
             let count = QUERIES.min(self.queries.len() - tile);
             if count < QUERIES {
-                // Lanes beyond the last query are computed too (and ignored): they must not hold old NaNs or denormals.
+                // Lanes beyond the last query are computed and ignored, so they must not hold old
+                // NaNs or denormals.
                 panel.fill(0.0);
             }
             let query = |i: usize| self.attention.q.at(first + tile + i, self.head, d_kv);
@@ -214,9 +228,9 @@ impl<T: Stored> ManyQueries<'_, T> {
         }
     }
 
-    /// Keys and values of one block.
+    /// Copies the keys and values of one block.
     #[inline(always)]
-    fn copy_keys<const ROW: usize>(&self, keys: Range<usize>, scratch: &mut Scratch) {
+    fn copy_keys<const ROW: usize>(&self, keys: Range<usize>, scratch: &mut AttentionScratch) {
         let Attention { k, v, d_kv, .. } = *self.attention;
         let (key_rows, value_rows) = (&mut scratch.keys, &mut scratch.values);
         let targets = key_rows
@@ -229,7 +243,8 @@ impl<T: Stored> ManyQueries<'_, T> {
         }
     }
 
-    /// The bias of every query of `tiles` and every key of the block by `query - key + last key`; keys that a query does not see have none: -∞.
+    /// The bias of every query of `tiles` and every key of the block by `query - key + last key`;
+    /// -∞ for keys that a query does not see.
     #[inline(always)]
     fn spread_bias(&self, keys: &Range<usize>, tiles: usize, target: &mut [f32]) {
         let last = keys.end as isize - 1;
@@ -241,22 +256,24 @@ impl<T: Stored> ManyQueries<'_, T> {
             *target = match self.attention.bias {
                 _ if causal && distance > 0 => f32::NEG_INFINITY,
                 Some(bias) => {
-                    let limit = bias.max_distance as isize;
-                    let place = (distance.clamp(-limit, limit) + limit) as usize;
-                    bias.by_distance[place * self.attention.heads + self.head]
+                    bias.by_distance[bias.row(distance) * self.attention.heads + self.head]
                 }
                 None => 0.0,
             };
         }
     }
 
-    /// The sums over the totals, turned, to the result.
+    /// Divides the sums by the totals and writes them to the result, transposed.
     #[inline(always)]
-    unsafe fn write<V: Lanes, const ROW: usize>(&self, scratch: &mut Scratch, out: SharedMut) {
+    unsafe fn write<V: Lanes, const ROW: usize>(
+        &self,
+        scratch: &mut AttentionScratch,
+        out: SharedMut,
+    ) {
         let Attention { d_kv, heads, .. } = *self.attention;
         for tile in (0..self.queries.len()).step_by(QUERIES) {
             let sums = &mut scratch.sums[tile * d_kv..][..QUERIES * d_kv];
-            // SAFETY: 32 totals a tile, 32 sums a row.
+            // SAFETY: 32 totals per tile, 32 sums per row.
             unsafe {
                 let totals = scratch.totals[tile..][..QUERIES].as_ptr();
                 let totals: [V; 2] = lanes(totals);
@@ -284,28 +301,30 @@ impl<T: Stored> ManyQueries<'_, T> {
 }
 
 /// Up to [`QUERIES`] queries of a task and up to [`KEYS`] keys.
-struct Block<'a, T> {
+struct ScoreBlock<'a, T> {
     task: &'a ManyQueries<'a, T>,
-    /// Relative to the task's first.
+    /// First query, counted from the task's first.
     first_query: usize,
-    /// Relative to the segment's first.
+    /// First key, counted from the segment's first.
     first_key: usize,
     keys: usize,
-    /// Where the spread bias of the first query and key lies.
+    /// Index of the spread bias of the first query and key.
     bias: usize,
 }
 
-impl<T: Stored> Block<'_, T> {
-    /// Adds the block's keys to the online softmax of its queries, `W` registers of them from `lane` on.
+impl<T: StoredFloat> ScoreBlock<'_, T> {
+    /// Adds the block's keys to the online softmax of its queries, `W` registers of them from
+    /// `lane` on.
     #[inline(always)]
     unsafe fn run<V: Lanes, M: Mix<V>, const ROW: usize, const W: usize>(
         &self,
-        scratch: &mut Scratch,
+        scratch: &mut AttentionScratch,
         lane: usize,
     ) {
         let query = self.first_query + lane;
         let d_kv = self.task.attention.d_kv;
-        // SAFETY: the scratch holds every query of the task and every key of the block, see `prepare`; the callees say what they touch.
+        // SAFETY: the scratch holds every query of the task and every key of the block, see
+        // `prepare`; the callees say what they touch.
         unsafe {
             let old: [V; W] = lanes(scratch.maxima.as_ptr().add(query));
             let mut maxima = old;
@@ -341,7 +360,7 @@ impl<T: Stored> Block<'_, T> {
         }
     }
 
-    /// Scores become weights `exp(score - maximum)`; their sums.
+    /// Turns scores into weights `exp(score - maximum)` and returns the sums of the weights.
     #[inline(always)]
     unsafe fn soften<V: Lanes, const W: usize>(&self, maxima: [V; W], scores: *mut f32) -> [V; W] {
         let causal = self.task.attention.visibility == Visibility::Causal;
@@ -361,7 +380,7 @@ impl<T: Stored> Block<'_, T> {
         }
     }
 
-    /// Dropout of the weights of some lanes' queries.
+    /// Applies dropout to the weights of the queries of some lanes.
     #[inline(always)]
     fn drop(&self, weights: &mut [f32], lanes: Range<usize>) {
         let ManyQueries {
@@ -386,7 +405,8 @@ impl<T: Stored> Block<'_, T> {
     }
 }
 
-/// `exp(score)`, and zero where the score is -∞: [`exp`] alone gives 1e-38, no weight for a value that is not finite.
+/// `exp(score)`, and zero where the score is -∞: [`exp`] alone gives 1e-38, which would let a value
+/// that is not finite through.
 #[inline(always)]
 unsafe fn visible<V: Lanes>(score: V) -> V {
     // SAFETY: passed on from the caller. Operands in this order keep a NaN a NaN.
@@ -397,7 +417,8 @@ unsafe fn visible<V: Lanes>(score: V) -> V {
     }
 }
 
-/// `MR` keys' scores, with the bias, and what they make of the maxima. The bias of the next key lies one before.
+/// Computes the scores of `MR` keys, with the bias, and updates the maxima. The bias of the next
+/// key lies one value before.
 #[inline(always)]
 unsafe fn score<V: Lanes, const MR: usize, const ROW: usize, const W: usize>(
     keys: *const f32,
@@ -407,7 +428,8 @@ unsafe fn score<V: Lanes, const MR: usize, const ROW: usize, const W: usize>(
     scores: *mut f32,
     maxima: &mut [V; W],
 ) {
-    // SAFETY: the caller's keys are MR rows of ROW, queries `d_kv` rows of 32; the bias begins MR - 1 values before its pointer at the latest.
+    // SAFETY: the caller's keys are MR rows of ROW, queries `d_kv` rows of 32; the bias begins MR -
+    // 1 values before its pointer at the latest.
     unsafe {
         let mut sums = [[[V::splat(0.0); W]; 1]; MR];
         multiply_f32::<V, MR, 1, ROW, 1, W>(
@@ -428,7 +450,7 @@ unsafe fn score<V: Lanes, const MR: usize, const ROW: usize, const W: usize>(
     }
 }
 
-/// `sums = sums · scales + valuesᵀ · weights` for `MR` d's.
+/// `sums = sums · scales + valuesᵀ · weights` for `MR` values of d.
 #[inline(always)]
 unsafe fn mix<V: Lanes, M: Mix<V>, const MR: usize, const ROW: usize, const W: usize>(
     values: *const f32,

@@ -1,19 +1,20 @@
-//! How attention's weights and values are multiplied: as they are, or in pairs of bf16.
+//! The product of attention's weights and values: in f32, or in pairs of bf16.
 #![expect(
     unsafe_code,
     reason = "vector loads and stores through pointers; each block says why it is in bounds"
 )]
 
-use super::packed_weight::{PANEL, Spacing};
-use super::simd::{Bf16Pairs, LANES, Lanes};
+use super::layout::{LANES, PANEL, Spacing};
+use super::simd::{Bf16Pairs, Lanes};
 use super::tile::{lanes, multiply_f32};
 
-/// How weights multiply values, of which there is one row a key.
+/// A product of weights and values, which are one row per key.
 ///
 /// # Safety
-/// As [`Lanes`].
+/// As for [`Lanes`].
 pub(super) unsafe trait Mix<V: Lanes> {
-    /// Rounds `rows` rows of `width` values, `ROW` apart, in place; there is room for one more.
+    /// Rounds `rows` rows of `width` values, `ROW` apart, in place. There must be room for one more
+    /// row.
     unsafe fn round<const ROW: usize>(values: *mut f32, rows: usize, width: usize);
     /// `sums += valuesᵀ · weights` over `rows` rows, `ROW` values and 32 weights apart.
     unsafe fn add<const MR: usize, const ROW: usize, const W: usize>(
@@ -24,10 +25,10 @@ pub(super) unsafe trait Mix<V: Lanes> {
     );
 }
 
-/// As they are.
+/// Products in f32.
 pub(super) struct Floats;
 
-// SAFETY: as `multiply_f32`.
+// SAFETY: as for `multiply_f32`.
 unsafe impl<V: Lanes> Mix<V> for Floats {
     #[inline(always)]
     unsafe fn round<const ROW: usize>(_: *mut f32, _: usize, _: usize) {}
@@ -46,14 +47,14 @@ unsafe impl<V: Lanes> Mix<V> for Floats {
     }
 }
 
-/// As pairs of bf16, of one key and the next: two rows become one.
+/// Products of bf16 pairs, of one key and the next: two rows become one.
 pub(super) struct Pairs;
 
 // SAFETY: rows are those of the caller.
 unsafe impl<V: Bf16Pairs> Mix<V> for Pairs {
     #[inline(always)]
     unsafe fn round<const ROW: usize>(values: *mut f32, rows: usize, width: usize) {
-        // SAFETY: pair i takes the place of row i, which was read before or is read now.
+        // SAFETY: pair i overwrites row i, which was read before or is read now.
         unsafe {
             if rows % 2 == 1 {
                 values.add(rows * ROW).write_bytes(0, width);
@@ -76,7 +77,7 @@ unsafe impl<V: Bf16Pairs> Mix<V> for Pairs {
     ) {
         let mut local = *sums;
         for pair in 0..rows.div_ceil(2) {
-            // SAFETY: `round` left as many rows of pairs.
+            // SAFETY: `round` wrote as many rows of pairs.
             unsafe {
                 let weights: [V; W] = lanes(weights.add(pair * PANEL));
                 for (r, [sums]) in local.iter_mut().enumerate() {

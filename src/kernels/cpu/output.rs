@@ -1,7 +1,8 @@
-//! Where a product's results go.
+//! The destination of a product's results.
 //!
-//! Most go to C as they are. Those of a gated feed-forward block meet before: its weights lie panel by panel, gates and what they are multiplied with by turns
-//! ([`interleaved`]), so that both of a result are made one after the other, wait in the thread's first cache, and only `activation(gate) · up` goes to C.
+//! Most products write their results to C. The product of a gated feed-forward block, whose panels
+//! are interleaved ([`super::layout`]), keeps the results of a gate and of its factor in the
+//! thread's first-level cache, and writes only `activation(gate) · up` to C.
 #![expect(
     unsafe_code,
     reason = "results through pointers; each block says why they are in bounds"
@@ -12,37 +13,39 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::elementwise::{Activation, gate_panels};
-use super::packed_weight::PANEL;
-use super::{Isa, SharedMut};
+use super::elementwise::{GatePanels, gate_panels};
+use super::isa::Isa;
+use super::layout::{PANEL, Strided, interleaved_width};
+use super::shared::SharedMut;
+use crate::kernels::plan::Activation;
 
-/// What gates do, and how.
+/// The activation of the gates, and the instruction set that computes it.
 #[derive(Clone, Copy)]
-pub(super) struct Gate {
+pub(super) struct OutputGate {
     pub activation: Activation,
     pub isa: Isa,
 }
 
-/// The matrix C.
+/// The matrix C, or the gate in front of it.
 #[derive(Clone, Copy)]
-pub(super) struct Output {
+pub(super) struct ProductOutput {
     c: SharedMut,
-    /// Columns of C: with a gate about half as many as the product has.
+    /// Columns of C: with a gate, about half the columns of the product.
     width: usize,
-    gate: Option<Gate>,
+    gate: Option<OutputGate>,
 }
 
-/// The results that one thread makes at a time.
-pub(super) struct Task {
+/// The results that one thread computes at a time.
+pub(super) struct ProductTask {
     pub rows: Range<usize>,
-    /// Of weights; pairs of them where there is a gate.
+    /// Panels of the weight; whole pairs of panels where there is a gate.
     pub panels: Range<usize>,
-    /// Where results wait for their gate.
+    /// Memory of the results that wait for their gate.
     room: *mut f32,
 }
 
 #[cfg(test)]
-impl Task {
+impl ProductTask {
     /// A task without a gate.
     pub(super) fn plain(rows: Range<usize>, panels: Range<usize>) -> Self {
         Self {
@@ -53,14 +56,24 @@ impl Task {
     }
 }
 
-/// Which block of k is multiplied.
+/// How a product is cut into tasks.
+pub(super) struct TaskGrid {
+    /// Rows of the product.
+    pub rows: usize,
+    /// Rows of one task, at most.
+    pub rows_per_task: usize,
+    /// Panels of the weight.
+    pub panels: usize,
+}
+
+/// The place of a block of k among all blocks.
 #[derive(Clone, Copy)]
-pub(super) struct Progress {
+pub(super) struct DepthProgress {
     pub is_first: bool,
     pub is_last: bool,
 }
 
-impl Progress {
+impl DepthProgress {
     /// All of k at once.
     pub(super) const WHOLE: Self = Self {
         is_first: true,
@@ -68,58 +81,58 @@ impl Progress {
     };
 }
 
-/// Rows of results from a task's first one on.
+/// Rows of results, from the first row of a task on.
 #[derive(Clone, Copy)]
-pub(super) struct Target {
-    /// Of the task's first row and the first column of `panel`.
+pub(super) struct TargetRows {
+    /// Address of the task's first row and the first column of `panel`.
     place: *mut f32,
     panel: usize,
-    /// Floats from row to row.
+    /// Floats from one row to the next.
     pub stride: usize,
-    /// Columns from `place` on.
+    /// Number of columns from `place` on.
     columns: usize,
 }
 
-impl Target {
-    /// Where the results of a task's row and a panel begin.
+impl TargetRows {
+    /// Address of the first result of a row of the task and a panel.
     #[inline(always)]
     pub(super) fn at(&self, row: usize, panel: usize) -> *mut f32 {
         let column = (panel - self.panel) * PANEL;
         self.place.wrapping_add(row * self.stride + column)
     }
 
-    /// How many columns there are from a panel's first on.
+    /// Number of columns from the first column of a panel on.
     #[inline(always)]
     pub(super) fn columns(&self, panel: usize) -> usize {
         self.columns - (panel - self.panel) * PANEL
     }
 }
 
-/// Some panels, and where their results go.
-pub(super) struct Pass {
+/// Some panels, and the destination of their results.
+pub(super) struct PanelPass {
     pub panels: Range<usize>,
-    pub target: Target,
-    gated: Option<Gated>,
+    pub target: TargetRows,
+    gated: Option<GatedResults>,
 }
 
 /// Results that wait for their gate.
-struct Gated {
-    gate: Gate,
+struct GatedResults {
+    gate: OutputGate,
     rows: usize,
     columns: usize,
-    c: *mut f32,
-    stride: usize,
+    to: Strided<*mut f32>,
 }
 
 thread_local! {
-    /// Taken while in use.
+    /// Memory of the results that wait for their gate; taken while in use.
     static ROOM: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
-/// A new C of `len` results, all of which `write` writes: zeros written first would cost a twentieth of `embed`.
+/// A new C of `len` results. It is not filled with zeros first, which would cost a twentieth of the
+/// time of `embed`.
 ///
 /// # Safety
-/// It does.
+/// `write` writes all `len` results.
 pub(super) unsafe fn written(len: usize, write: impl FnOnce(SharedMut)) -> Vec<f32> {
     let mut c = Vec::with_capacity(len);
     write(SharedMut(c.as_mut_ptr()));
@@ -128,8 +141,8 @@ pub(super) unsafe fn written(len: usize, write: impl FnOnce(SharedMut)) -> Vec<f
     c
 }
 
-impl Output {
-    /// C as wide as the product.
+impl ProductOutput {
+    /// A destination as wide as the product.
     pub(super) fn plain(c: SharedMut, width: usize) -> Self {
         Self {
             c,
@@ -138,11 +151,11 @@ impl Output {
         }
     }
 
-    /// C as wide as a gated block, of which the product has `n` columns.
+    /// The destination of a gated block: `d_ff` columns of a product of `n` columns.
     ///
     /// # Panics
-    /// If these are not those of [`interleaved_width`].
-    pub(super) fn gated(c: SharedMut, d_ff: usize, n: usize, gate: Gate) -> Self {
+    /// If `n` is not [`interleaved_width`] of `d_ff`.
+    pub(super) fn gated(c: SharedMut, d_ff: usize, n: usize, gate: OutputGate) -> Self {
         assert_eq!(n, interleaved_width(d_ff), "both halves, in whole panels");
         Self {
             c,
@@ -151,29 +164,33 @@ impl Output {
         }
     }
 
-    /// Runs a product of `m` rows in tasks of up to so many rows and about `groups(blocks of rows)` groups of panels, on several threads if there are several
-    /// tasks.
+    /// Runs a product in tasks: blocks of rows × about `groups(number of blocks)` groups of panels.
+    /// Several tasks run on several threads.
     pub(super) fn for_each_task(
         &self,
-        (m, rows_of_task): (usize, usize),
-        panels: usize,
+        grid: &TaskGrid,
         groups: impl FnOnce(usize) -> usize,
-        run: impl Fn(&Task) + Sync,
+        run: impl Fn(&ProductTask) + Sync,
     ) {
-        // A gate needs both of a pair.
+        let TaskGrid {
+            rows: m,
+            rows_per_task,
+            panels,
+        } = *grid;
+        // A gate needs both panels of a pair.
         let unit = if self.gate.is_some() { 2 } else { 1 };
-        let (row_blocks, units) = (m.div_ceil(rows_of_task), panels / unit);
+        let (row_blocks, units) = (m.div_ceil(rows_per_task), panels / unit);
         let groups = groups(row_blocks).clamp(1, panels.div_ceil(4));
         let task = |task: usize| {
             let (block, group) = (task / groups, task % groups);
-            let rows = block * rows_of_task..((block + 1) * rows_of_task).min(m);
+            let rows = block * rows_per_task..((block + 1) * rows_per_task).min(m);
             let panels = unit * (group * units / groups)..unit * ((group + 1) * units / groups);
             let mut room = ROOM.take();
             if self.gate.is_some() {
-                // What no task touches takes no memory.
+                // Reserved pages that no task touches take no memory.
                 room.reserve(rows.len() * panels.len() * PANEL);
             }
-            run(&Task {
+            run(&ProductTask {
                 rows,
                 panels,
                 room: room.as_mut_ptr(),
@@ -189,12 +206,17 @@ impl Output {
         }
     }
 
-    /// The passes of a task over its panels, and over each panel once, for one block of k.
-    pub(super) fn passes(&self, task: &Task, progress: Progress) -> impl Iterator<Item = Pass> {
+    /// The passes of a task over its panels for one block of k. Every panel is in one pass.
+    pub(super) fn passes(
+        &self,
+        task: &ProductTask,
+        progress: DepthProgress,
+    ) -> impl Iterator<Item = PanelPass> {
         let Self { c, width, gate } = *self;
         let (rows, panels, room) = (task.rows.clone(), task.panels.clone(), task.room);
         let is_whole = progress.is_first && progress.is_last;
-        // Gates are applied to one pair of panels at a time; to two where rows are so few that four panels are multiplied at once.
+        // Gates are applied to one pair of panels at a time, or to two pairs where rows are so few
+        // that four panels are multiplied at once.
         let step = match gate {
             Some(_) if progress.is_last && rows.len() <= 3 => 4,
             Some(_) if progress.is_last => 2,
@@ -205,35 +227,38 @@ impl Output {
             let last = (first + step).min(end);
             let c = c.get().wrapping_add(rows.start * width);
             let Some(gate) = gate else {
-                let target = Target {
+                let target = TargetRows {
                     place: c,
                     panel: 0,
                     stride: width,
                     columns: width,
                 };
-                return Pass {
+                return PanelPass {
                     panels: first..last,
                     target,
                     gated: None,
                 };
             };
-            // With blocks of k to come, the results of every panel wait; else the room is used again and again.
+            // While blocks of k are to come, the results of all panels wait; otherwise every pass
+            // reuses the same memory.
             let waiting = if is_whole {
                 first..last
             } else {
                 panels.clone()
             };
             let column = first / 2 * PANEL;
-            let gated = progress.is_last.then(|| Gated {
+            let gated = progress.is_last.then(|| GatedResults {
                 gate,
                 rows: rows.len(),
                 columns: ((last - first) / 2 * PANEL).min(width - column),
-                c: c.wrapping_add(column),
-                stride: width,
+                to: Strided {
+                    start: c.wrapping_add(column),
+                    stride: width,
+                },
             });
-            Pass {
+            PanelPass {
                 panels: first..last,
-                target: Target {
+                target: TargetRows {
                     place: room,
                     panel: waiting.start,
                     stride: waiting.len() * PANEL,
@@ -246,30 +271,26 @@ impl Output {
     }
 }
 
-impl Pass {
-    /// Takes the pass's results, now that they are there, through their gate.
+impl PanelPass {
+    /// Applies the gate to the results of the pass, if there is one.
     ///
     /// # Safety
-    /// They are; these columns of C are the task's alone.
+    /// The results of the pass are complete; no other task writes these columns of C.
     pub(super) unsafe fn finish(&self) {
         let Some(gated) = &self.gated else {
             return;
         };
-        let from = self.target.at(0, self.panels.start).cast_const();
-        let from = (from, self.target.stride);
-        let (shape, to) = ((gated.rows, gated.columns), (gated.c, gated.stride));
+        let from = Strided {
+            start: self.target.at(0, self.panels.start).cast_const(),
+            stride: self.target.stride,
+        };
+        let panels = GatePanels {
+            from,
+            to: gated.to,
+            rows: gated.rows,
+            columns: gated.columns,
+        };
         // SAFETY: passed on from the caller; the room holds whole panels of every row.
-        unsafe { gate_panels(gated.gate.isa, gated.gate.activation, from, shape, to) };
+        unsafe { gate_panels(gated.gate.isa, gated.gate.activation, &panels) };
     }
-}
-
-/// Columns of the product of a gated block of `d_ff`: whole panels of either kind.
-pub fn interleaved_width(d_ff: usize) -> usize {
-    2 * d_ff.next_multiple_of(PANEL)
-}
-
-/// Which of the two matrices, the gates' or the other, and which of its rows is row `row` of the packed weight. There are rows beyond the last: zeros.
-pub fn interleaved(row: usize) -> (usize, usize) {
-    let (panel, column) = (row / PANEL, row % PANEL);
-    (panel % 2, panel / 2 * PANEL + column)
 }

@@ -1,19 +1,18 @@
-//! A weight matrix `(n, k)` repacked once at load into the layout that the matrix product ([`super::gemm`]) reads.
+//! A weight `(n, k)` in f32 or bf16, packed once at load into the panels that [`super::layout`]
+//! draws and that the matrix product ([`super::gemm`]) reads.
 //!
-//! Panels of [`PANEL`] output columns; inside a panel, the `k` rows of 32 values lie one after another, so the inner loop reads memory straight
-//! through. Where tiles are half as wide ([`Lanes::TILE_WIDTH`](super::simd::Lanes::TILE_WIDTH)), the rows' left halves come first, then the right ones. bf16 weights are stored in pairs along k
-//! (`[k/2][column][2]`, the form that dot-product instructions read too).
+//! Panels are halved where tiles are one vector wide
+//! ([`Lanes::TILE_WIDTH`](super::simd::Lanes::TILE_WIDTH)).
 
 use half::bf16;
 use rayon::prelude::*;
 
-#[cfg(target_arch = "x86_64")]
-use super::dot_bf16;
 use super::huge_pages;
-use super::simd::{Isa, LANES, Stored};
-
-/// Output columns in a panel of packed weights.
-pub const PANEL: usize = 2 * LANES;
+use super::isa::Isa;
+use super::layout::{LANES, PANEL, Spacing};
+#[cfg(target_arch = "x86_64")]
+use super::simd::x86::bf16_pairs;
+use super::transpose::side_by_side;
 
 /// Number type of packed weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,42 +25,17 @@ pub enum Precision {
 
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-struct Line([f32; LANES]);
+struct FloatLine([f32; LANES]);
 
-/// How the rows of a panel lie: floats from one to the next, and from the left half of one to its right half.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Spacing {
-    pub row: usize,
-    pub half: usize,
-}
-
-impl Spacing {
-    /// Row after row, `stride` floats apart.
-    pub(super) fn rows(stride: usize) -> Self {
-        Self {
-            row: stride,
-            half: LANES,
-        }
-    }
-
-    /// Half panel after half panel, of so many rows.
-    fn halves(rows: usize) -> Self {
-        Self {
-            row: LANES,
-            half: rows * LANES,
-        }
-    }
-}
-
-/// A weight matrix `(n, k)` in the layout the product reads; immutable.
+/// A weight `(n, k)` in panels.
 pub struct PackedWeight {
     n: usize,
     k: usize,
     precision: Precision,
-    /// Whether half panels lie one after the other.
+    /// Whether the left halves of a panel lie in front of its right halves.
     halved: bool,
     precise: bool,
-    lines: Vec<Line>,
+    lines: Vec<FloatLine>,
 }
 
 impl std::fmt::Debug for PackedWeight {
@@ -75,7 +49,7 @@ impl std::fmt::Debug for PackedWeight {
 }
 
 impl PackedWeight {
-    /// Packs `n` rows of `k` values; `fill(row, values)` writes row `row`. Rows are asked for in parallel.
+    /// Packs `n` rows of `k` values; `fill(row, values)` writes row `row`, called in parallel.
     pub fn new(
         n: usize,
         k: usize,
@@ -87,7 +61,8 @@ impl PackedWeight {
         packed
     }
 
-    /// Packs the transpose of `values (k, n)`, row-major. Its rows are rows of the panels already: no gather.
+    /// Packs the transpose of `values (k, n)`, row-major, whose rows are rows of the panels:
+    /// nothing is gathered.
     ///
     /// # Panics
     /// If `values` does not hold `k` rows of `n`.
@@ -98,12 +73,12 @@ impl PackedWeight {
         packed
     }
 
-    /// A matrix without values, whose room is used again by each packing.
+    /// A weight without values, whose memory every packing reuses.
     pub fn empty(precision: Precision) -> Self {
         Self::laid_out(precision, Isa::current().tile_width() == 1)
     }
 
-    /// The same with half panels one after the other, or whole ones.
+    /// As [`PackedWeight::empty`], with halved or whole panels.
     pub(super) fn laid_out(precision: Precision, halved: bool) -> Self {
         Self {
             n: 0,
@@ -115,23 +90,23 @@ impl PackedWeight {
         }
     }
 
-    /// The same, of outputs that are to be as good as their weights: a CPU that multiplies bf16 takes what these are multiplied with in two parts, `high + low`,
-    /// instead of rounding it.
+    /// The same weight with precise outputs: a CPU that multiplies bf16 takes each activation in
+    /// two parts, `high + low`, instead of rounding it.
     pub fn precise(mut self) -> Self {
         self.precise = true;
         self
     }
 
-    /// Becomes what [`PackedWeight::new`] makes.
+    /// Packs `n` rows of `k` values, as [`PackedWeight::new`].
     pub fn pack(&mut self, n: usize, k: usize, fill: impl Fn(usize, &mut [f32]) + Sync) {
         let (precision, halved) = (self.precision, self.halved);
-        // A panel's rows as they come, then side by side.
+        // The rows of a panel as `fill` writes them, then side by side.
         let room = || (vec![0.0; PANEL * k], vec![0.0; PANEL * k]);
         let pack = |(rows, columns): &mut (Vec<f32>, Vec<f32>),
-                    (panel, lines): (usize, &mut [Line])| {
+                    (panel, lines): (usize, &mut [FloatLine])| {
             let height = PANEL.min(n - panel * PANEL);
             if height < PANEL {
-                lines.fill(Line([0.0; LANES]));
+                lines.fill(FloatLine([0.0; LANES]));
             }
             for (i, row) in rows.chunks_exact_mut(k.max(1)).take(height).enumerate() {
                 fill(panel * PANEL + i, row);
@@ -144,7 +119,7 @@ impl PackedWeight {
         panels.for_each_init(room, pack);
     }
 
-    /// Becomes what [`PackedWeight::from_transposed`] makes of `k` rows of `n` values.
+    /// Packs `k` rows of `n` values, as [`PackedWeight::from_transposed`].
     pub fn pack_transposed<'a>(
         &mut self,
         n: usize,
@@ -152,7 +127,7 @@ impl PackedWeight {
         row: impl Fn(usize) -> &'a [f32] + Sync,
     ) {
         let (precision, halved) = (self.precision, self.halved);
-        let pack = |(panel, lines): (usize, &mut [Line])| {
+        let pack = |(panel, lines): (usize, &mut [FloatLine])| {
             let columns = panel * PANEL..n.min((panel + 1) * PANEL);
             let row = |k: usize| &row(k)[columns.clone()];
             pack_rows(precision, halved, k, row, lines);
@@ -160,36 +135,40 @@ impl PackedWeight {
         self.room(n, k).enumerate().for_each(pack);
     }
 
-    /// Takes the shape; the panels, which hold anything.
-    fn room(&mut self, n: usize, k: usize) -> impl IndexedParallelIterator<Item = &mut [Line]> {
+    /// Sets the shape and returns the panels, whose values are arbitrary.
+    fn room(
+        &mut self,
+        n: usize,
+        k: usize,
+    ) -> impl IndexedParallelIterator<Item = &mut [FloatLine]> {
         let panel_lines = panel_floats(k, self.precision) / LANES;
         let len = n.div_ceil(PANEL) * panel_lines;
         if self.lines.capacity() < len {
-            // Old values are not worth moving.
+            // A new allocation, because old values need not be moved.
             self.lines = Vec::with_capacity(len);
             huge_pages::advise(&mut self.lines);
         }
-        self.lines.resize(len, Line([0.0; LANES]));
+        self.lines.resize(len, FloatLine([0.0; LANES]));
         (self.n, self.k) = (n, k);
         self.lines.par_chunks_mut(panel_lines.max(1))
     }
 
-    /// Output width.
+    /// Width of the outputs.
     pub fn n(&self) -> usize {
         self.n
     }
 
-    /// Input width.
+    /// Width of the inputs.
     pub fn k(&self) -> usize {
         self.k
     }
 
-    /// Number type.
+    /// Number type of the values.
     pub fn precision(&self) -> Precision {
         self.precision
     }
 
-    /// Memory held.
+    /// Bytes of memory.
     pub fn bytes(&self) -> usize {
         std::mem::size_of_val(self.lines.as_slice())
     }
@@ -199,12 +178,12 @@ impl PackedWeight {
         self.precise
     }
 
-    /// Whether half panels lie one after the other.
+    /// Whether the left halves of a panel lie in front of its right halves.
     pub(super) fn is_halved(&self) -> bool {
         self.halved
     }
 
-    /// How the rows of a panel (pairs of rows in bf16) lie.
+    /// Distances between the rows of a panel.
     pub(super) fn spacing(&self) -> Spacing {
         if self.halved {
             Spacing::halves(self.floats_of_panel() / PANEL)
@@ -213,19 +192,19 @@ impl PackedWeight {
         }
     }
 
-    /// f32 slots between panels.
+    /// Slots of four bytes from one panel to the next.
     pub(super) fn floats_of_panel(&self) -> usize {
         panel_floats(self.k, self.precision)
     }
 
-    /// Where panel `index` begins.
+    /// Start of panel `index`.
     pub(super) fn panel(&self, index: usize) -> *const f32 {
         let lines = self.floats_of_panel() / LANES;
         self.lines[index * lines..].as_ptr().cast()
     }
 }
 
-/// f32 slots of one panel.
+/// Slots of four bytes in one panel.
 fn panel_floats(k: usize, precision: Precision) -> usize {
     match precision {
         Precision::F32 => k * PANEL,
@@ -239,7 +218,7 @@ fn pack_rows<'a>(
     halved: bool,
     k: usize,
     row: impl Fn(usize) -> &'a [f32],
-    lines: &mut [Line],
+    lines: &mut [FloatLine],
 ) {
     let rows = lines.len() / 2;
     let place = |row: usize, half: usize| {
@@ -259,20 +238,20 @@ fn pack_rows<'a>(
             let odd = 2 * pair + 1;
             let (even, odd) = (row(odd - 1), if odd < k { row(odd) } else { &[] });
             for half in 0..2 {
-                let pairs = (lane(even, half), lane(odd, half));
-                pack_row_bf16(Isa::current(), pairs, &mut lines[place(pair, half)]);
+                let (even, odd) = (lane(even, half), lane(odd, half));
+                pack_row_bf16(Isa::current(), even, odd, &mut lines[place(pair, half)]);
             }
         }),
     }
 }
 
-fn pack_row_f32(values: &[f32], line: &mut Line) {
+fn pack_row_f32(values: &[f32], line: &mut FloatLine) {
     let (own, beyond) = line.0.split_at_mut(values.len());
     own.copy_from_slice(values);
     beyond.fill(0.0);
 }
 
-/// Packs the halves of two rows.
+/// Packs the half rows of an even and an odd k into one line of pairs.
 #[cfg_attr(
     target_arch = "x86_64",
     expect(
@@ -281,11 +260,11 @@ fn pack_row_f32(values: &[f32], line: &mut Line) {
     )
 )]
 #[inline]
-fn pack_row_bf16(isa: Isa, (even, odd): (&[f32], &[f32]), line: &mut Line) {
+fn pack_row_bf16(isa: Isa, even: &[f32], odd: &[f32], line: &mut FloatLine) {
     #[cfg(target_arch = "x86_64")]
     if isa >= Isa::Avx512Bf16 {
         // SAFETY: `isa` is available (Isa::from_env checks).
-        line.0 = unsafe { dot_bf16::pairs(even, odd) };
+        line.0 = unsafe { bf16_pairs(even, odd) };
         return;
     }
     let _ = isa;
@@ -298,39 +277,8 @@ fn pack_row_bf16(isa: Isa, (even, odd): (&[f32], &[f32]), line: &mut Line) {
     }
 }
 
-/// The left or right half of a row of a panel, as far as it goes.
+/// The existing values of the left or right half of a row of a panel.
 fn lane(row: &[f32], half: usize) -> &[f32] {
     let row = row.get(half * LANES..).unwrap_or(&[]);
     &row[..row.len().min(LANES)]
-}
-
-/// Writes `height` rows side by side: value k of row i to `strip[k][i]`. Four by four, which compilers turn into shuffles.
-pub(super) fn side_by_side<'a, const WIDTH: usize, T: Stored + 'a>(
-    row: impl Fn(usize) -> &'a [T],
-    height: usize,
-    strip: &mut [f32],
-) {
-    let whole = height - height % 4;
-    for first in (0..whole).step_by(4) {
-        let rows: [&[T]; 4] = std::array::from_fn(|i| row(first + i));
-        let quads = rows.map(|row| row.as_chunks::<4>().0);
-        for (k, values) in strip.chunks_exact_mut(4 * WIDTH).enumerate() {
-            let square = [quads[0][k], quads[1][k], quads[2][k], quads[3][k]];
-            for step in 0..4 {
-                values[step * WIDTH + first..][..4]
-                    .copy_from_slice(&square.map(|values| values[step].value()));
-            }
-        }
-        let depth = rows[0].len();
-        for k in depth - depth % 4..depth {
-            for (i, row) in rows.iter().enumerate() {
-                strip[k * WIDTH + first + i] = row[k].value();
-            }
-        }
-    }
-    for i in whole..height {
-        for (values, value) in strip.chunks_exact_mut(WIDTH).zip(row(i)) {
-            values[i] = value.value();
-        }
-    }
 }

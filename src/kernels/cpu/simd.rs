@@ -1,131 +1,17 @@
-//! Sixteen f32 lanes, three ways: one AVX-512 register, two AVX2 registers, or an array that the compiler vectorises as it can.
+//! Sixteen f32 lanes in three forms: one AVX-512 register, two AVX2 registers, or an array that the
+//! compiler vectorises.
 //!
-//! Every kernel is written once over [`Lanes`] and compiled once per instruction set by [`with_isa!`](super::dispatch). All three do the same
-//! arithmetic lane by lane; only the portable form multiplies and adds in two roundings where the others fuse.
+//! Every kernel is written once over [`Lanes`] and compiled once per instruction set by
+//! [`with_isa!`](super::isa). All forms do the same arithmetic lane by lane; only the portable form
+//! rounds twice in a multiply-add, where the other forms round once.
 #![expect(
     unsafe_code,
     reason = "vector intrinsics; each implementor says what its callers promise"
 )]
 
-use std::sync::OnceLock;
+use super::layout::LANES;
 
-/// Lanes in one [`Lanes`] value.
-pub const LANES: usize = 16;
-
-/// The instruction sets the CPU kernels are compiled for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Isa {
-    /// Whatever the target's baseline is.
-    Portable,
-    /// AVX2 with FMA.
-    Avx2,
-    /// AVX-512F/BW/VL.
-    Avx512,
-    /// The same with AVX512-BF16: products of bf16 weights round the other operand to bf16 too.
-    Avx512Bf16,
-    /// The same with matrix tiles (AMX) for products of bf16 and int8 weights.
-    Amx,
-}
-
-impl Isa {
-    /// Every instruction set, slowest first.
-    pub const ALL: [Isa; 5] = [
-        Isa::Portable,
-        Isa::Avx2,
-        Isa::Avx512,
-        Isa::Avx512Bf16,
-        Isa::Amx,
-    ];
-
-    /// The name used by `ANKH3_CPU_ISA` and in provenance.
-    pub fn name(self) -> &'static str {
-        match self {
-            Isa::Portable => "portable",
-            Isa::Avx2 => "avx2",
-            Isa::Avx512 => "avx512",
-            Isa::Avx512Bf16 => "avx512bf16",
-            Isa::Amx => "amx",
-        }
-    }
-
-    /// Whether this machine can run it.
-    pub fn is_available(self) -> bool {
-        match self {
-            Isa::Portable => true,
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => {
-                is_x86_feature_detected!("avx512f")
-                    && is_x86_feature_detected!("avx512bw")
-                    && is_x86_feature_detected!("avx512vl")
-            }
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Bf16 => Isa::Avx512.is_available() && is_x86_feature_detected!("avx512bf16"),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Amx => Isa::Avx512Bf16.is_available() && super::amx::is_available(),
-            #[cfg(not(target_arch = "x86_64"))]
-            _ => false,
-        }
-    }
-
-    /// Whether products of bf16 weights round their other operand to bf16 too, as matrix units do.
-    pub fn rounds_activations(self) -> bool {
-        self >= Isa::Avx512Bf16
-    }
-
-    /// [`Lanes::TILE_WIDTH`] of its lanes.
-    pub(super) fn tile_width(self) -> usize {
-        match self {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => Avx512::TILE_WIDTH,
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => Avx2::TILE_WIDTH,
-            _ => Portable::TILE_WIDTH,
-        }
-    }
-
-    /// The best this machine has.
-    pub fn best() -> Isa {
-        *Isa::ALL
-            .iter()
-            .rev()
-            .find(|isa| isa.is_available())
-            .expect("portable is always available")
-    }
-
-    /// What `ANKH3_CPU_ISA` asks for, else the best.
-    ///
-    /// # Errors
-    /// An unknown name, or one this CPU lacks.
-    pub fn from_env() -> Result<Isa, String> {
-        let Ok(name) = std::env::var("ANKH3_CPU_ISA") else {
-            return Ok(Isa::best());
-        };
-        let known = Isa::ALL.map(Isa::name).join(", ");
-        let isa = Isa::ALL
-            .into_iter()
-            .find(|isa| isa.name() == name)
-            .ok_or_else(|| format!("ANKH3_CPU_ISA={name} is none of {known}"))?;
-        if isa.is_available() {
-            Ok(isa)
-        } else {
-            Err(format!(
-                "ANKH3_CPU_ISA={name}, but this CPU lacks it; its best is {}",
-                Isa::best().name()
-            ))
-        }
-    }
-
-    /// The instruction set of this process: [`Isa::from_env`], decided once; a request that cannot be met falls back to the best (the
-    /// command line reports it as an error before any kernel runs).
-    pub fn current() -> Isa {
-        static CURRENT: OnceLock<Isa> = OnceLock::new();
-        *CURRENT.get_or_init(|| Isa::from_env().unwrap_or_else(|_| Isa::best()))
-    }
-}
-
-/// Asks for the line of memory at `place`, which need not be readable, to come as far as the second level of cache.
+/// Prefetches the cache line at `place`, which need not be readable, into the second-level cache.
 #[inline(always)]
 pub(super) fn prefetch<T>(place: *const T) {
     #[cfg(target_arch = "x86_64")]
@@ -141,17 +27,19 @@ pub(super) fn prefetch<T>(place: *const T) {
 /// Sixteen f32 lanes.
 ///
 /// # Safety
-/// Methods may only run where the implementor's instruction set is available; pointers must be valid for 16 values (no alignment asked).
+/// Methods may only run where the implementor's instruction set is available; pointers must be
+/// valid for 16 values (no alignment asked).
 #[expect(
     clippy::missing_safety_doc,
     reason = "the section above holds for every method"
 )]
 pub unsafe trait Lanes: Copy {
-    /// Rows of a tile of a matrix product: as many as the registers hold, [`Lanes::TILE_WIDTH`] wide, beside a row of B and a value of A.
+    /// Rows of a tile of a matrix product, [`Lanes::TILE_WIDTH`] vectors wide: as many as the
+    /// registers hold beside a row of B and a value of A.
     const TILE_ROWS: usize;
-    /// As many with B in bf16, both values of a pair of which are held at once.
+    /// Rows of a tile with B in bf16, where the registers hold both values of a pair.
     const TILE_ROWS_BF16: usize = Self::TILE_ROWS;
-    /// [`Lanes`] across a tile: two, or one where there are few registers.
+    /// Vectors across a tile: two, or one where there are few registers.
     const TILE_WIDTH: usize;
     /// All lanes equal.
     unsafe fn splat(value: f32) -> Self;
@@ -194,7 +82,7 @@ pub unsafe trait Lanes: Copy {
     unsafe fn sum(self) -> f32 {
         // SAFETY: passed on from the caller.
         let sixteen = unsafe { self.to_array() };
-        // Array by array: a loop over the widths would stay a loop.
+        // One array per width, because a loop over the widths would not be unrolled.
         let eight: [f32; 8] = std::array::from_fn(|i| sixteen[i] + sixteen[i + 8]);
         let four: [f32; 4] = std::array::from_fn(|i| eight[i] + eight[i + 4]);
         (four[0] + four[2]) + (four[1] + four[3])
@@ -210,10 +98,10 @@ pub unsafe trait Lanes: Copy {
     }
 }
 
-/// Lanes of pairs of bf16, in the bits of f32, and the instruction that multiplies them.
+/// Lanes that hold pairs of bf16 in the bits of f32, and the instruction that multiplies pairs.
 ///
 /// # Safety
-/// As [`Lanes`].
+/// As for [`Lanes`].
 #[expect(
     clippy::missing_safety_doc,
     reason = "the section above holds for every method"
@@ -221,26 +109,26 @@ pub unsafe trait Lanes: Copy {
 pub unsafe trait Bf16Pairs: Lanes {
     /// Pairs `(even[i], odd[i])`, rounded to nearest even.
     unsafe fn pairs(even: Self, odd: Self) -> Self;
-    /// `sums + even · even + odd · odd` of a pair of `left` for all lanes.
+    /// `self + even · even + odd · odd`, with the pair `left` in all lanes.
     unsafe fn add_dot(self, left: f32, right: Self) -> Self;
 }
 
-/// How a number that is computed with in f32 lies in memory.
+/// A number type in memory whose values the kernels compute with in f32.
 ///
 /// # Safety
-/// [`Stored::load`] reads sixteen values of `Self` and nothing else.
-pub unsafe trait Stored: Copy + Send + Sync {
-    /// Its value.
+/// [`StoredFloat::load`] reads sixteen values of `Self` and nothing else.
+pub unsafe trait StoredFloat: Copy + Send + Sync {
+    /// The value in f32.
     fn value(self) -> f32;
     /// Reads sixteen values.
     ///
     /// # Safety
-    /// As [`Lanes`].
+    /// As for [`Lanes`].
     unsafe fn load<V: Lanes>(source: *const Self) -> V;
 }
 
 // SAFETY: sixteen f32.
-unsafe impl Stored for f32 {
+unsafe impl StoredFloat for f32 {
     #[inline(always)]
     fn value(self) -> f32 {
         self
@@ -253,7 +141,7 @@ unsafe impl Stored for f32 {
 }
 
 // SAFETY: sixteen bf16, which are transparent u16.
-unsafe impl Stored for half::bf16 {
+unsafe impl StoredFloat for half::bf16 {
     #[inline(always)]
     fn value(self) -> f32 {
         f32::from_bits(u32::from(self.to_bits()) << 16)
@@ -265,11 +153,12 @@ unsafe impl Stored for half::bf16 {
     }
 }
 
-/// Sixteen lanes in an array, with the tile that they are best used in.
+/// Sixteen lanes in an array, with the shape of their tiles.
 #[derive(Clone, Copy)]
 pub struct Array<const ROWS: usize, const WIDTH: usize>([f32; LANES]);
 
-/// The portable form. Sixteen lanes are four registers of the target's baseline: of 16 on x86-64, of 32 on aarch64.
+/// The portable form. Sixteen lanes take four registers of the target's baseline, which has 16 on
+/// x86-64 and 32 on aarch64.
 pub type Portable = Array<{ if cfg!(target_arch = "x86_64") { 2 } else { 4 } }, 1>;
 
 #[inline(always)]
@@ -357,16 +246,13 @@ unsafe impl<const ROWS: usize, const WIDTH: usize> Lanes for Array<ROWS, WIDTH> 
 }
 
 #[cfg(target_arch = "x86_64")]
-mod x86;
+pub mod x86;
 
-#[cfg(target_arch = "x86_64")]
-pub use x86::{Avx2, Avx512, interleaved};
-
-/// `e^x` to about 1 ulp for x in [-87, 88]; below, 2^-126 or less; above, held at e^88. Cody-Waite reduction and the minimax polynomial of
-/// Cephes `expf` (S. Moshier, netlib.org/cephes).
+/// `e^x` to about 1 ulp for x in [-87, 88]; 2^-126 or less below, and e^88 above. Cody-Waite
+/// reduction and the minimax polynomial of Cephes `expf` (S. Moshier, netlib.org/cephes).
 ///
 /// # Safety
-/// As [`Lanes`].
+/// As for [`Lanes`].
 #[inline(always)]
 pub unsafe fn exp<V: Lanes>(x: V) -> V {
     // SAFETY: passed on from the caller.

@@ -1,8 +1,10 @@
-//! Attention of one query on the CPU: a step of decoding. Keys and values are read once, where they lie and in the order in which they lie: all heads of
-//! one key, then those of the next. Nothing is packed, as nothing is used twice.
+//! Attention of one query on the CPU, as in a step of decoding. Keys and values are read once, in
+//! the order of memory: all heads of one key, then all heads of the next key. Nothing is packed,
+//! because nothing is used twice.
 //!
-//! Up to [`BLOCK`] keys at a time, with the online softmax of [`super::attention`]. A head's result is the same chain of operations whatever other
-//! heads share its task; and which form a segment takes depends on its own number of queries alone.
+//! Keys are taken in blocks of up to [`BLOCK`], with an online softmax. The result of a head is the
+//! same chain of operations whatever other heads share its task, and the form of a segment depends
+//! on its own number of queries alone.
 #![expect(
     unsafe_code,
     reason = "vector loads and stores through pointers; each block says why it is in bounds"
@@ -11,22 +13,26 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::attention::{Attention, Segment};
-use super::simd::{LANES, Lanes, Stored, exp, prefetch};
-use super::{Isa, SharedMut, with_isa};
+use super::attention::Attention;
+use super::isa::{Isa, with_isa};
+use super::layout::LANES;
+use super::shared::SharedMut;
+use super::simd::{Lanes, StoredFloat, exp, prefetch};
+use crate::kernels::plan::Segment;
 
-/// Keys whose scores are held at once.
+/// Keys in one block.
 const BLOCK: usize = 128;
-/// Heads in one task, at most.
+/// Most heads in one task.
 pub(super) const MAX_HEADS: usize = 32;
-/// Bytes that come from memory together.
+/// Bytes of one cache line.
 const LINE: usize = 64;
-/// Keys whose values are added at once.
+/// Keys whose values are added in one pass.
 const KEYS: usize = 4;
-/// Rows of keys and values that are asked for before they are needed: they are read once a step, mostly from main memory.
+/// Rows of keys and values that are prefetched: each row is read once per step, mostly from main
+/// memory.
 const AHEAD: usize = 4;
 
-/// One query's task.
+/// One task: one query and some heads.
 pub(super) struct SingleQuery<'a, T> {
     pub attention: &'a Attention<'a, T>,
     pub segment: &'a Segment,
@@ -40,7 +46,7 @@ thread_local! {
 }
 
 #[inline(always)]
-unsafe fn run<V: Lanes, T: Stored>(
+unsafe fn run<V: Lanes, T: StoredFloat>(
     query: &SingleQuery<'_, T>,
     scores: &mut [f32],
     out: &mut [f32],
@@ -49,11 +55,12 @@ unsafe fn run<V: Lanes, T: Stored>(
     unsafe { query.run_in::<V>(scores, out) }
 }
 
-impl<T: Stored> SingleQuery<'_, T> {
+impl<T: StoredFloat> SingleQuery<'_, T> {
     /// Writes `softmax(q·kᵀ + bias)·v` of the heads to `out (rows of Q, heads * d_kv)`.
     ///
     /// # Safety
-    /// `isa` is available; `out` holds the query's row, and these heads' columns of it are this task's alone.
+    /// `isa` is available; `out` holds the query's row, and these heads' columns of it are this
+    /// task's alone.
     pub(super) unsafe fn run(&self, isa: Isa, out: SharedMut) {
         let Attention { heads, d_kv, .. } = *self.attention;
         let target = (self.segment.queries.start * heads + self.heads.start) * d_kv;
@@ -62,7 +69,7 @@ impl<T: Stored> SingleQuery<'_, T> {
             let out = out.get().add(target);
             let out = std::slice::from_raw_parts_mut(out, self.heads.len() * d_kv);
             SCORES.with_borrow_mut(|scores| {
-                with_isa!(isa, run<T: Stored>(query: &SingleQuery<'_, T>, scores: &mut [f32], out: &mut [f32])(self, scores, out));
+                with_isa!(isa, run<T: StoredFloat>(query: &SingleQuery<'_, T>, scores: &mut [f32], out: &mut [f32])(self, scores, out));
             });
         }
     }
@@ -106,7 +113,8 @@ impl<T: Stored> SingleQuery<'_, T> {
             for (h, head) in self.heads.clone().enumerate() {
                 let q = q.at(self.segment.queries.start, head, d_kv);
                 let k = k.at(self.segment.keys.start + key, head, d_kv);
-                // Values, which follow later, are asked for with the keys beside them: memory is read straight through.
+                // Values, which are needed later, are prefetched with the keys beside them, so that
+                // memory is read straight through.
                 prefetch_all(k.as_ptr().wrapping_add(AHEAD * stride), d_kv);
                 let v = v.at(self.segment.keys.start + key, head, d_kv);
                 prefetch_all(v.as_ptr().wrapping_add(AHEAD * v_stride), d_kv);
@@ -122,12 +130,11 @@ impl<T: Stored> SingleQuery<'_, T> {
         let Some(bias) = self.attention.bias else {
             return 0.0;
         };
-        let limit = bias.max_distance as isize;
-        let distance = (key as isize - self.segment.first_position as isize).clamp(-limit, limit);
-        bias.by_distance[(distance + limit) as usize * self.attention.heads + head]
+        let distance = key as isize - self.segment.first_position as isize;
+        bias.by_distance[bias.row(distance) * self.attention.heads + head]
     }
 
-    /// `out[head] += Σ weights[head][i] · values[i]`, keys in order.
+    /// `out[head] += Σ weights[head][i] · values[i]`, in the order of the keys.
     #[inline(always)]
     unsafe fn add_values<V: Lanes>(&self, keys: Range<usize>, weights: &[f32], out: &mut [f32]) {
         let whole = keys.len() - keys.len() % KEYS;
@@ -142,7 +149,8 @@ impl<T: Stored> SingleQuery<'_, T> {
         }
     }
 
-    /// The values of `N` keys from `key` on; `weights[head * BLOCK]` is that of the first.
+    /// Adds the values of `N` keys from `key` on; `weights[head * BLOCK]` is the weight of the
+    /// first key.
     #[inline(always)]
     unsafe fn add_keys<V: Lanes, const N: usize>(
         &self,
@@ -156,12 +164,13 @@ impl<T: Stored> SingleQuery<'_, T> {
             let weights = &weights[h * BLOCK..][..N];
             let out = &mut out[h * d_kv..][..d_kv];
             let whole = d_kv - d_kv % LANES;
-            // What the pointer below reads ends within the last of the N rows.
+            // The pointer below reads up to the end of the last of the N rows.
             assert!(v.at(row + N - 1, head, d_kv).len() == out.len());
             let values = v.at(row, head, d_kv).as_ptr();
             let mut column = 0;
             while column < whole {
-                // SAFETY: these lanes end at `whole`, within `out` and the values of each of the N rows.
+                // SAFETY: these lanes end at `whole`, within `out` and the values of each of the N
+                // rows.
                 unsafe {
                     let mut sum = V::load(out.as_ptr().add(column));
                     for (n, weight) in weights.iter().enumerate() {
@@ -182,7 +191,7 @@ impl<T: Stored> SingleQuery<'_, T> {
     }
 }
 
-/// Asks for `count` values.
+/// Prefetches `count` values.
 #[inline(always)]
 fn prefetch_all<T>(place: *const T, count: usize) {
     for i in (0..count).step_by(LINE / size_of::<T>()) {
@@ -198,7 +207,7 @@ fn scaled(values: &mut [f32], scale: f32) {
 }
 
 #[inline(always)]
-unsafe fn dot<V: Lanes, T: Stored>(a: &[f32], b: &[T]) -> f32 {
+unsafe fn dot<V: Lanes, T: StoredFloat>(a: &[f32], b: &[T]) -> f32 {
     let whole = a.len() - a.len() % LANES;
     let mut i = 0;
     // SAFETY: vector reads end at `whole`; both slices are equally long.
@@ -214,7 +223,8 @@ unsafe fn dot<V: Lanes, T: Stored>(a: &[f32], b: &[T]) -> f32 {
     rest.fold(sum, |sum, (a, b)| sum + a * b.value())
 }
 
-/// Scores become weights `exp(score - maximum)`, `maximum` that of these and earlier ones; returns their sum.
+/// Turns scores into weights `exp(score - maximum)`, with the maximum of these and of all earlier
+/// scores, and returns the sum of the weights.
 #[inline(always)]
 unsafe fn soften<V: Lanes>(scores: &mut [f32], maximum: &mut f32) -> f32 {
     for score in scores.iter() {

@@ -1,5 +1,5 @@
-//! Tiles of every shape give the same bytes. [`Array`] has tiles as low as SSE2's registers, as AVX2's and as wide as AVX-512's, whatever the CPU has: so their
-//! edges are tested on any machine.
+//! Tiles of every shape give the same bytes. [`Array`] has the tiles of SSE2, of AVX2 and of
+//! AVX-512 on every CPU, so that their edges are tested on any machine.
 #![expect(
     unsafe_code,
     reason = "kernels are called below what chooses their instruction set"
@@ -7,23 +7,25 @@
 
 use half::bf16;
 
-use super::attention::{Attention, Bias, Heads, Segment, Visibility};
-use super::attention_backward::{self as backward, Gradients, HeadsMut};
-use super::elementwise::{self, Activation};
-use super::gemm::{self, Left, Product};
-use super::many_queries::{self as many, ManyQueries, ROWS_PER_TASK};
+use super::attention::{Attention, Heads};
+use super::attention_backward::{self as backward, AttentionGradients, HeadsMut};
+use super::layout::{LANES, PANEL, interleaved, interleaved_width};
+use super::many_queries::{self as many, AttentionScratch, ManyQueries, ROWS_PER_TASK};
 use super::mix::{Floats, Mix, Pairs};
-use super::output::{Gate, Output, Task, interleaved, interleaved_width};
-use super::packed_weight::{PANEL, PackedWeight, Precision};
-use super::simd::{Array, Bf16Pairs, LANES, Lanes};
-use super::{Isa, SharedMut};
+use super::output::{OutputGate, ProductOutput, ProductTask, TaskGrid};
+use super::packed_weight::{PackedWeight, Precision};
+use super::product::{FloatProduct, Left, ROW_BLOCK};
+use super::shared::SharedMut;
+use super::simd::{Array, Bf16Pairs, Lanes};
+use super::{Isa, dot_f32, elementwise, gemm};
+use crate::kernels::plan::{Activation, Bias, Segment, Visibility};
 
 type Low = Array<2, 1>;
 type Middle = Array<6, 1>;
 type Wide = Array<12, 2>;
 
 const HEADS: usize = 2;
-/// Of the bias.
+/// Largest distance of the bias.
 const MAX_DISTANCE: usize = 4;
 
 /// Numbers in [-1, 1).
@@ -35,17 +37,17 @@ fn values(count: usize, seed: u32) -> Vec<f32> {
 /// `residual + c + a · weightᵀ` in tiles of the shape of `V`.
 fn product<V: Lanes>(a: Left<'_>, weight: &PackedWeight, m: usize, residual: &[f32]) -> Vec<f32> {
     let mut c = values(m * weight.n(), 9);
-    let product = Product {
+    let product = FloatProduct {
         a,
         weight,
         residual: Some(residual),
         adds: true,
-        output: Output::plain(SharedMut(c.as_mut_ptr()), weight.n()),
+        output: ProductOutput::plain(SharedMut(c.as_mut_ptr()), weight.n()),
         m,
     };
-    let task = Task::plain(0..m, 0..weight.n().div_ceil(PANEL));
+    let task = ProductTask::plain(0..m, 0..weight.n().div_ceil(PANEL));
     // SAFETY: arrays need no instructions of their own; the shapes are those of the product.
-    product.for_each_part(&task, |part| unsafe { gemm::run_part::<V>(part) });
+    product.for_each_block(&task, |block| unsafe { dot_f32::run_block::<V>(block) });
     c
 }
 
@@ -86,7 +88,8 @@ fn products() {
     }
 }
 
-/// Both input layers of a gated block of `d_ff`, `(d_ff, k)` each and one above the other in `w`, as one weight.
+/// Both input layers of a gated block of `d_ff`, one above the other in `w`, as one interleaved
+/// weight.
 fn gated_weight(w: &[f32], d_ff: usize, k: usize, mut empty: PackedWeight) -> PackedWeight {
     empty.pack(interleaved_width(d_ff), k, |row, target| {
         let (part, row) = interleaved(row);
@@ -99,31 +102,36 @@ fn gated_weight(w: &[f32], d_ff: usize, k: usize, mut empty: PackedWeight) -> Pa
     empty
 }
 
-/// A gated product of `m` rows, every task of which `run` multiplies.
+/// A gated product of `m` rows; `run` multiplies each of its tasks.
 fn gated(
-    (m, d_ff): (usize, usize),
+    m: usize,
+    d_ff: usize,
     a: &[f32],
     weight: &PackedWeight,
-    run: impl Fn(&Product<'_>, &Task) + Sync,
+    run: impl Fn(&FloatProduct<'_>, &ProductTask) + Sync,
 ) -> Vec<f32> {
     let mut c = vec![f32::NAN; m * d_ff];
-    let gate = Gate {
+    let gate = OutputGate {
         activation: Activation::GeluNew,
         isa: Isa::Portable,
     };
-    let product = Product {
+    let product = FloatProduct {
         a: Left::Rows(a),
         weight,
         residual: None,
         adds: false,
-        output: Output::gated(SharedMut(c.as_mut_ptr()), d_ff, weight.n(), gate),
+        output: ProductOutput::gated(SharedMut(c.as_mut_ptr()), d_ff, weight.n(), gate),
         m,
     };
     let panels = weight.n().div_ceil(PANEL);
-    let tasks = (m, gemm::ROW_BLOCK);
+    let grid = TaskGrid {
+        rows: m,
+        rows_per_task: ROW_BLOCK,
+        panels,
+    };
     product
         .output
-        .for_each_task(tasks, panels, |_| 2, |task| run(&product, task));
+        .for_each_task(&grid, |_| 2, |task| run(&product, task));
     c
 }
 
@@ -144,14 +152,18 @@ fn gated_products_are_products_and_then_a_gate() {
             for halved in [false, true] {
                 let weight = PackedWeight::laid_out(precision, halved);
                 let weight = gated_weight(&w, d_ff, k, weight);
-                let shape = (m, d_ff);
-                // SAFETY: arrays need no instructions of their own; the shapes are those of the product.
+                // SAFETY: arrays need no instructions of their own; the shapes are those of the
+                // product.
                 let got = [
-                    gated(shape, &a, &weight, |product, task| {
-                        product.for_each_part(task, |part| unsafe { gemm::run_part::<Low>(part) });
+                    gated(m, d_ff, &a, &weight, |product, task| {
+                        product.for_each_block(task, |block| unsafe {
+                            dot_f32::run_block::<Low>(block);
+                        });
                     }),
-                    gated(shape, &a, &weight, |product, task| {
-                        product.for_each_part(task, |part| unsafe { gemm::run_part::<Wide>(part) });
+                    gated(m, d_ff, &a, &weight, |product, task| {
+                        product.for_each_block(task, |block| unsafe {
+                            dot_f32::run_block::<Wide>(block);
+                        });
                     }),
                 ];
                 for got in got {
@@ -193,7 +205,7 @@ unsafe impl<const ROWS: usize, const WIDTH: usize> Bf16Pairs for Array<ROWS, WID
     }
 }
 
-/// What attention reads: one segment.
+/// The inputs of an attention of one segment.
 struct Inputs {
     q: Vec<f32>,
     k: Vec<f32>,
@@ -243,10 +255,10 @@ impl Inputs {
     }
 }
 
-/// The second head in tiles of the shape of `V`.
+/// The result of the second head, in tiles of the shape of `V`.
 fn attended<V: Lanes, M: Mix<V>>(
     attention: &Attention<'_>,
-    scratch: &mut many::Scratch,
+    scratch: &mut AttentionScratch,
 ) -> Vec<f32> {
     let segment = &attention.segments[0];
     let mut out = vec![0.0; segment.queries.end * HEADS * attention.d_kv];
@@ -265,8 +277,8 @@ fn attended<V: Lanes, M: Mix<V>>(
 
 #[test]
 fn attention_of_many_queries() {
-    // One for all, as a thread has it.
-    let mut scratch = many::Scratch::default();
+    // One working memory for all cases, as in a thread.
+    let mut scratch = AttentionScratch::default();
     let shapes = [
         (2, 2, 8),
         (16, 241, 20),
@@ -300,7 +312,7 @@ fn attention_of_many_queries() {
     }
 }
 
-/// Gradients of q, k, v and the bias of the second head in tiles of the shape of `V`.
+/// Gradients of q, k, v and the bias of the second head, in tiles of the shape of `V`.
 fn gradients<V: Lanes>(attention: &Attention<'_>) -> [Vec<f32>; 4] {
     let segment = &attention.segments[0];
     let inner = HEADS * attention.d_kv;
@@ -311,9 +323,9 @@ fn gradients<V: Lanes>(attention: &Attention<'_>) -> [Vec<f32>; 4] {
     let [dq_heads] = HeadsMut::split(&mut dq, inner, [0]);
     let [dk_heads] = HeadsMut::split(&mut dk, inner, [0]);
     let [dv_heads] = HeadsMut::split(&mut dv, inner, [0]);
-    let task = backward::Task {
+    let task = backward::GradientTask {
         attention,
-        gradients: &Gradients {
+        gradients: &AttentionGradients {
             out: &out,
             grad: &grad,
             dq: dq_heads,
@@ -324,7 +336,7 @@ fn gradients<V: Lanes>(attention: &Attention<'_>) -> [Vec<f32>; 4] {
         head: 1,
     };
     // SAFETY: arrays need no instructions of their own; the gradients hold every row.
-    unsafe { backward::run::<V>(&task, &mut backward::Scratch::default(), &mut bias) };
+    unsafe { backward::run::<V>(&task, &mut backward::GradientScratch::default(), &mut bias) };
     [dq, dk, dv, bias]
 }
 

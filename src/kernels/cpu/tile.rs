@@ -1,23 +1,26 @@
-//! A tile of results in registers: up to 12 rows × 32 columns (several panels where rows are few), multiplied, read and written. What the products of
-//! [`super::gemm`] and of attention are made of.
+//! A tile of results in registers: up to 12 rows × 32 columns (several panels where rows are few),
+//! multiplied, read and written. The products of [`super::gemm`] and of attention consist of such
+//! tiles.
 #![expect(
     unsafe_code,
     reason = "vector loads and stores through pointers; each block says why it is in bounds"
 )]
 
-use super::packed_weight::{PANEL, Spacing};
-use super::simd::{LANES, Lanes, prefetch};
+use super::layout::{LANES, PANEL, Spacing, Strided};
+use super::simd::{Lanes, prefetch};
 
-/// Rows of weights that are asked for before they are needed: main memory answers that late, and few rows of A don't take long with a row of weights.
+/// Rows of weights that are prefetched: the latency of main memory, when few rows of A make each
+/// row of weights take little time.
 pub(super) const AHEAD: usize = 56;
 
-/// `by_rows!(rows, up to most, MR => call)`: `call` with the constant `MR` equal to `rows`, which is at most `most`, the height of a tile.
+/// `by_rows!(rows, up to most, MR => call)`: `call` with the constant `MR` equal to `rows`, which
+/// is at most `most`, the height of a tile.
 macro_rules! by_rows {
     ($rows:expr, up to 3, $count:ident => $call:expr) => {
         by_rows!(@ $rows, $count, $call, [1 2 3])
     };
     ($rows:expr, up to $most:expr, $count:ident => $call:expr) => {
-        // Taller tiles than there are would need more registers than there are.
+        // Only heights that exist are compiled: taller tiles would not fit the registers.
         match $most {
             ..=3 => by_rows!(@ $rows, $count, $call, [1 2 3]),
             4 => by_rows!(@ $rows, $count, $call, [1 2 3 4]),
@@ -33,16 +36,16 @@ macro_rules! by_rows {
 }
 pub(super) use by_rows;
 
-/// What is asked for while a tile is multiplied: with every step of k, from each of `places` on `W` lines, `half` floats apart, and `step` floats further than
-/// with the last.
+/// The lines that are prefetched while a tile is multiplied: at every step of k, `W` lines per
+/// place, `half` floats apart, `step` floats further than at the last step.
 #[derive(Clone, Copy)]
-pub(super) struct Ahead<const NP: usize> {
+pub(super) struct Prefetch<const NP: usize> {
     pub places: [*const f32; NP],
     pub step: usize,
     pub half: usize,
 }
 
-impl<const NP: usize> Ahead<NP> {
+impl<const NP: usize> Prefetch<NP> {
     #[inline(always)]
     fn fetch<const W: usize>(&self, panel: usize, k: usize) {
         for w in 0..W {
@@ -51,10 +54,12 @@ impl<const NP: usize> Ahead<NP> {
     }
 }
 
-/// `sums += a · b` over `depth` steps of k: value (row, k) of A lies at `row * ROW + k * STEP`, rows of B, `W` registers wide, as `spacing` says.
+/// `sums += a · b` over `depth` steps of k: value (row, k) of A lies at `row * ROW + k * STEP`;
+/// rows of B are `W` registers wide and lie as `spacing` says.
 ///
 /// # Safety
-/// `a` must hold `MR` rows of `depth` values, every pointer of `b` `depth` rows of `16 W` floats, or of its halves.
+/// `a` must hold `MR` rows of `depth` values, every pointer of `b` `depth` rows of `16 W` floats,
+/// or of its halves.
 #[inline(always)]
 #[expect(
     clippy::needless_range_loop,
@@ -73,7 +78,7 @@ pub(super) unsafe fn multiply_f32<
     b: [*const f32; NP],
     depth: usize,
     spacing: Spacing,
-    ahead: Option<Ahead<NP>>,
+    ahead: Option<Prefetch<NP>>,
 ) {
     let mut local = *sums;
     for k in 0..depth {
@@ -99,7 +104,7 @@ pub(super) unsafe fn multiply_f32<
     *sums = local;
 }
 
-/// As [`multiply_f32`] over `pairs` pairs of k with B in bf16 pairs.
+/// As [`multiply_f32`], over `pairs` pairs of k, with B in bf16 pairs.
 #[inline(always)]
 #[expect(
     clippy::needless_range_loop,
@@ -118,7 +123,7 @@ pub(super) unsafe fn multiply_bf16<
     b: [*const f32; NP],
     pairs: usize,
     spacing: Spacing,
-    ahead: Ahead<NP>,
+    ahead: Prefetch<NP>,
 ) {
     let mut local = *sums;
     for pair in 0..pairs {
@@ -149,7 +154,7 @@ pub(super) unsafe fn multiply_bf16<
     *sums = local;
 }
 
-/// `W` registers of values.
+/// Reads `W` registers.
 #[inline(always)]
 pub(super) unsafe fn lanes<V: Lanes, const W: usize>(source: *const f32) -> [V; W] {
     // SAFETY: the caller's pointer holds 16 W values.
@@ -171,7 +176,7 @@ pub(super) unsafe fn store<V: Lanes, const W: usize>(values: &[V; W], target: *m
     }
 }
 
-/// One row's `columns` (at most `NP` panels, or `W` registers of one) floats from `source`, zero beyond.
+/// Reads `columns` floats of one row (at most `NP` panels of `W` registers), zero beyond.
 #[inline(always)]
 unsafe fn read_row<V: Lanes, const NP: usize, const W: usize>(
     source: *const f32,
@@ -228,7 +233,7 @@ pub(super) unsafe fn add_tile<V: Lanes, const MR: usize, const NP: usize, const 
     }
 }
 
-/// Writes a tile's first `columns` columns.
+/// Writes the first `columns` columns of a tile.
 #[inline(always)]
 pub(super) unsafe fn write_tile<V: Lanes, const MR: usize, const NP: usize, const W: usize>(
     sums: &[[[V; W]; NP]; MR],
@@ -237,7 +242,7 @@ pub(super) unsafe fn write_tile<V: Lanes, const MR: usize, const NP: usize, cons
     columns: usize,
 ) {
     for (r, row) in sums.iter().enumerate() {
-        // SAFETY: passed on from `tile`: `columns` floats of the row are ours to write.
+        // SAFETY: passed on from `tile`: no other thread writes these `columns` floats.
         unsafe {
             let target = target.add(r * stride);
             let mut padded = [0.0f32; 4 * PANEL];
@@ -255,21 +260,22 @@ pub(super) unsafe fn write_tile<V: Lanes, const MR: usize, const NP: usize, cons
     }
 }
 
-/// Whether a product replaces its target.
+/// Whether a product replaces its target or adds to it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sum {
     New,
     Add,
 }
 
-/// `c[rows × 32] (+)= a · b`; value (row, k) of A lies at `row * ROW + k * STEP`; B and C are given with the floats between their rows.
+/// `c[rows × 32] (+)= a · b`; value (row, k) of A lies at `row * ROW + k * STEP`; strides are in
+/// floats.
 #[inline(always)]
 pub(super) unsafe fn product<V: Lanes, const ROW: usize, const STEP: usize>(
     rows: usize,
     a: *const f32,
-    b: (*const f32, usize),
+    b: Strided<*const f32>,
     depth: usize,
-    c: (*mut f32, usize),
+    c: Strided<*mut f32>,
     sum: Sum,
 ) {
     // SAFETY: passed on from the caller.
@@ -279,7 +285,14 @@ pub(super) unsafe fn product<V: Lanes, const ROW: usize, const STEP: usize>(
             return;
         }
         for half in [0, LANES] {
-            let (b, c) = ((b.0.add(half), b.1), (c.0.add(half), c.1));
+            let b = Strided {
+                start: b.start.add(half),
+                stride: b.stride,
+            };
+            let c = Strided {
+                start: c.start.add(half),
+                stride: c.stride,
+            };
             by_rows!(rows, up to V::TILE_ROWS, MR => tile::<V, MR, 1, ROW, STEP>(a, b, depth, c, sum));
         }
     }
@@ -288,25 +301,25 @@ pub(super) unsafe fn product<V: Lanes, const ROW: usize, const STEP: usize>(
 #[inline(always)]
 unsafe fn tile<V: Lanes, const MR: usize, const W: usize, const ROW: usize, const STEP: usize>(
     a: *const f32,
-    (b, b_stride): (*const f32, usize),
+    b: Strided<*const f32>,
     depth: usize,
-    (c, c_stride): (*mut f32, usize),
+    c: Strided<*mut f32>,
     sum: Sum,
 ) {
     // SAFETY: the caller's A has MR × depth values, B `depth` rows of 32, C MR rows of 32.
     unsafe {
         let mut sums = [[[V::splat(0.0); W]; 1]; MR];
         if sum == Sum::Add {
-            read_tile(&mut sums, c, c_stride, W * LANES);
+            read_tile(&mut sums, c.start, c.stride, W * LANES);
         }
         multiply_f32::<V, MR, 1, ROW, STEP, W>(
             &mut sums,
             a,
-            [b],
+            [b.start],
             depth,
-            Spacing::rows(b_stride),
+            Spacing::rows(b.stride),
             None,
         );
-        write_tile(&sums, c, c_stride, W * LANES);
+        write_tile(&sums, c.start, c.stride, W * LANES);
     }
 }

@@ -1,5 +1,7 @@
-// Packed attention without tensor cores: f32 throughout, any float type in memory, heads up to 128 wide. What f32 models run, what doctor compares the tensor
-// cores with; and the form for a single query, which decoding runs. A lane has a key where scores are made, and a column where values are mixed.
+// Packed attention without tensor cores: f32 throughout, any float type in memory, heads up to 128
+// wide. f32 models run these kernels, and doctor compares the tensor cores with them. Decoding runs
+// the form for a single query. A lane holds one key in the product of scores, and one column in the
+// product of weights and values.
 #include "attention.cuh"
 
 constexpr int PLAIN_ROWS = 32, PLAIN_WARPS = 8, WARP_ROWS = PLAIN_ROWS / PLAIN_WARPS;
@@ -19,7 +21,7 @@ DEVICE float dot(Shared<float> a, Shared<float> b, int width) {
     return sum;
 }
 
-// sum[c] += over the lanes' weights: weight * rows[lane][32 c + lane]
+// sum[c] += weight * rows[lane][32 c + lane], over the weights of all lanes
 DEVICE void mix(float weight, Shared<float> rows, int pitch, int width, float (&sum)[CHUNKS]) {
     const int lane = threadIdx.x % 32;
     for (int j = 0; j < 32; j++) {
@@ -93,7 +95,8 @@ DEVICE void attend_plain(const Attention<T>& p) {
     }
 }
 
-// One query a segment: block (segment, head); each warp takes every fourth run of 32 keys, and the four results are joined.
+// One query per segment: block (segment, head). Each warp takes every fourth run of 32 keys, and
+// the four results are merged.
 constexpr int SINGLE_WARPS = 4;
 
 template <class T>
@@ -152,7 +155,7 @@ DEVICE void attend_single(const Attention<T>& p) {
     }
 }
 
-// dq, and the bias' gradient, of a tile of queries.
+// dq and the gradient of the bias, for a tile of queries.
 template <class T>
 DEVICE void backward_queries(const Attention<T>& p, const Gradients<T>& g) {
     const Part part = this_part(p);
@@ -206,7 +209,7 @@ DEVICE void backward_queries(const Attention<T>& p, const Gradients<T>& g) {
     store_bias_sums(p, g, part.head, sums);
 }
 
-// dk and dv of a tile of keys.
+// dk and dv for a tile of keys.
 template <class T>
 DEVICE void backward_keys(const Attention<T>& p, const Gradients<T>& g) {
     const Part part = this_part(p);
@@ -222,7 +225,7 @@ DEVICE void backward_keys(const Attention<T>& p, const Gradients<T>& g) {
     load_rows(k, pitch, p.k + first_row * p.kv_stride + column, p.kv_stride, rows, d);
     load_rows(v, pitch, p.v + first_row * p.kv_stride + column, p.kv_stride, rows, d);
     float sum_k[WARP_ROWS][CHUNKS] = {}, sum_v[WARP_ROWS][CHUNKS] = {};
-    // Queries before the first that sees the tile are left out.
+    // Queries before the first one that sees the tile are skipped.
     const int skipped = part.first - s.first_position;
     for (int first = p.causal && skipped > 0 ? skipped / PLAIN_ROWS * PLAIN_ROWS : 0; first < s.queries; first += PLAIN_ROWS) {
         const long query_row = s.first_query + first;

@@ -1,28 +1,36 @@
-//! Launches of `attention.cu` and `attention_mma.cu`: which form an attention takes, and the tables of segments and tiles that its blocks read.
+//! Launches of `attention.cu` and `attention_mma.cu`: the choice of the form of an attention, and
+//! the tables of segments and tiles that its blocks read.
 
 use super::launch::{Address, Argument, Element, Launch};
 use super::norm::sum_parts;
-use crate::kernels::attention::{Plan, Segment, Visibility};
+use crate::kernels::dropout::DropoutParts;
+use crate::kernels::plan::{AttentionPlan, Segment, Visibility};
 
-/// The widest head.
+/// Width of the widest head that the kernels take.
 pub const MAX_HEAD: usize = 128;
-/// Shared memory that every GPU from `sm_80` on gives a block.
+/// Bytes of shared memory that a block may use on every GPU from `sm_80` on.
 pub const MAX_SHARED: usize = 99 * 1024;
 
-/// The kernels that compute an attention.
+/// The form of an attention: the kernels that compute it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// bf16 in tensor cores; heads rounded up to 32, 64, 96 or 128.
+    /// bf16 in tensor cores; the width of heads is rounded up to 32, 64, 96 or 128.
     TensorCores(usize),
-    /// f32 arithmetic.
+    /// Arithmetic in f32.
     Plain,
-    /// One query a segment, without gradients: decoding.
+    /// One query per segment, without gradients: decoding.
     Single,
 }
 
 impl Form {
-    /// What fits; `None` for heads wider than [`MAX_HEAD`], or a table of biases that does not fit into a block's memory.
-    pub fn of(element: Element, operands: &Operands, plan: &Plan, use_: Use) -> Option<Self> {
+    /// The form that fits; `None` for heads wider than [`MAX_HEAD`], or a table of biases that does
+    /// not fit into the memory of a block.
+    pub fn of(
+        element: Element,
+        operands: &Operands,
+        plan: &AttentionPlan,
+        use_: Use,
+    ) -> Option<Self> {
         let single = plan.segments.iter().all(|s| s.queries.len() == 1);
         let aligned = plan.d_kv.is_multiple_of(8)
             && operands.q_stride.is_multiple_of(8)
@@ -40,7 +48,7 @@ impl Form {
         fits.then_some(form)
     }
 
-    /// Rows of queries, or of keys, of a block.
+    /// Rows of queries, or of keys, in one block.
     pub fn tile(self) -> usize {
         match self {
             Form::TensorCores(_) => 64,
@@ -105,12 +113,12 @@ impl Form {
     }
 }
 
-/// Whether gradients will be asked for.
+/// Whether gradients may be computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
-    /// No.
+    /// No gradients.
     Inference,
-    /// Perhaps.
+    /// Gradients follow.
     Training,
 }
 
@@ -121,14 +129,14 @@ enum Step {
     Keys,
 }
 
-/// What an attention reads.
+/// The operands of an attention.
 #[derive(Clone, Copy, Debug)]
 pub struct Operands {
     /// Queries: head `h` of row `r` at `r · q_stride + h · d_kv`.
     pub q: Address,
-    /// Keys.
+    /// Keys, in rows of `kv_stride`.
     pub k: Address,
-    /// Values.
+    /// Values, in rows of `kv_stride`.
     pub v: Address,
     /// Values between rows of `q`.
     pub q_stride: usize,
@@ -136,23 +144,25 @@ pub struct Operands {
     pub kv_stride: usize,
     /// `(2 max_distance + 1, heads)` f32, or null.
     pub bias: Address,
-    /// 0 without a bias.
+    /// Largest distance of the bias; 0 without a bias.
     pub max_distance: usize,
 }
 
-/// Segments and tiles in numbers; the device needs copies of all three.
+/// Segments and tiles as integers. The device holds a copy of each table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tables {
-    /// First query, queries, first key, keys, first position of each segment.
+    /// Five integers per segment: first query, number of queries, first key, number of keys, first
+    /// position.
     pub segments: Vec<i32>,
-    /// Segment and first query of each tile.
+    /// Two integers per tile of queries: segment, first query.
     pub query_tiles: Vec<i32>,
-    /// Segment and first key of each tile.
+    /// Two integers per tile of keys: segment, first key.
     pub key_tiles: Vec<i32>,
 }
 
 impl Tables {
-    /// Of these segments in tiles of `tile` rows. Segments with most keys come first: the longest work must not be the last to start.
+    /// Tables of these segments, in tiles of `tile` rows. Segments with most keys come first, so
+    /// that the longest work does not start last.
     pub fn new(segments: &[Segment], tile: usize) -> Self {
         let mut order: Vec<usize> = (0..segments.len()).collect();
         order.sort_by_key(|i| std::cmp::Reverse(segments[*i].keys.len()));
@@ -184,20 +194,20 @@ impl Tables {
         }
     }
 
-    /// Tiles of queries.
+    /// Number of tiles of queries.
     pub fn queries(&self) -> usize {
         self.query_tiles.len() / 2
     }
 
-    /// Tiles of keys.
+    /// Number of tiles of keys.
     pub fn keys(&self) -> usize {
         self.key_tiles.len() / 2
     }
 }
 
-/// [`Tables`] on the device.
+/// Addresses of [`Tables`] on the device.
 #[derive(Clone, Copy, Debug)]
-pub struct Placed {
+pub struct TableAddresses {
     /// See [`Tables::segments`].
     pub segments: Address,
     /// See [`Tables::query_tiles`].
@@ -206,35 +216,35 @@ pub struct Placed {
     pub key_tiles: Address,
 }
 
-/// One attention: everything that its launches have in common.
+/// One attention, which makes its launches.
 #[derive(Clone, Copy, Debug)]
-pub struct Attention<'a> {
+pub struct AttentionLaunches<'a> {
     /// Type of queries, keys, values and results.
     pub element: Element,
-    /// Which kernels.
+    /// The kernels to launch.
     pub form: Form,
-    /// Heads, visibility, segments.
-    pub plan: &'a Plan,
-    /// Dropout of the weights: key, threshold, scale; all 0 without.
-    pub dropout: (u64, u32, f32),
-    /// What is read.
+    /// The heads, the visibility and the segments.
+    pub plan: &'a AttentionPlan,
+    /// Dropout of the weights; all zeros without dropout.
+    pub dropout: DropoutParts,
+    /// The matrices to read.
     pub operands: Operands,
-    /// Tables on the host.
+    /// The tables on the host.
     pub tables: &'a Tables,
-    /// Tables on the device.
-    pub placed: Placed,
+    /// The tables on the device.
+    pub placed: TableAddresses,
 }
 
-/// What the backward pass reads and writes beside the operands.
+/// Addresses that the backward pass reads and writes, beside the operands.
 #[derive(Clone, Copy, Debug)]
-pub struct Gradients {
+pub struct GradientAddresses {
     /// The result of the forward pass, rows contiguous.
     pub out: Address,
-    /// Its gradient, rows contiguous.
+    /// Gradient of the result, rows contiguous.
     pub grad: Address,
-    /// `(rows, heads)` f32, from the forward pass.
+    /// Log-sums `(rows, heads)` f32, from the forward pass.
     pub lse: Address,
-    /// Room for as many.
+    /// Working memory of `(rows, heads)` f32.
     pub delta: Address,
     /// Gradient of the queries.
     pub dq: Address,
@@ -246,18 +256,20 @@ pub struct Gradients {
     pub dq_stride: usize,
     /// Values between rows of `dk` and `dv`.
     pub dkv_stride: usize,
-    /// Room for `bias_parts()` f32, and the gradient of the bias; both null without one.
+    /// Working memory of `bias_parts()` f32, and the gradient of the bias; both null without a
+    /// bias.
     pub bias: [Address; 2],
 }
 
-impl Attention<'_> {
-    /// Writes `out (rows, heads d_kv)`, and for the backward pass `lse (rows, heads)`, null where there will be none.
+impl AttentionLaunches<'_> {
+    /// Writes `out (rows, heads d_kv)`, and, for the backward pass, the log-sums `lse (rows,
+    /// heads)`, null in inference.
     pub fn forward(&self, out: Address, lse: Address) -> Launch {
         self.launch(Step::Forward, self.tables.queries())
             .with(self.structure(out, lse, self.placed.query_tiles))
     }
 
-    /// f32 values in the partial sums of the bias' gradient.
+    /// Number of f32 in the partial sums of the gradient of the bias.
     pub fn bias_parts(&self) -> usize {
         self.tables.queries() * self.distances() * self.plan.heads
     }
@@ -266,8 +278,8 @@ impl Attention<'_> {
         2 * self.operands.max_distance + 1
     }
 
-    /// All gradients. `rows` of queries.
-    pub fn backward(&self, g: &Gradients, rows: usize) -> Vec<Launch> {
+    /// The launches of all gradients, for `rows` rows of queries.
+    pub fn backward(&self, g: &GradientAddresses, rows: usize) -> Vec<Launch> {
         let heads = self.plan.heads;
         let delta = Launch::of(
             "attention_delta",
@@ -308,7 +320,7 @@ impl Attention<'_> {
     }
 
     fn launch(&self, step: Step, tiles: usize) -> Launch {
-        let Plan { heads, d_kv, .. } = *self.plan;
+        let AttentionPlan { heads, d_kv, .. } = *self.plan;
         let kernel = self.form.kernel(step, self.element);
         let arrays = self.form.arrays(step, d_kv, self.operands.max_distance);
         Launch::new(&kernel, [tiles, heads], [self.form.threads(), 1]).shared(&arrays)
@@ -316,24 +328,24 @@ impl Attention<'_> {
 
     /// `struct Attention` of attention.cuh.
     fn structure(&self, out: Address, lse: Address, tiles: Address) -> Argument {
-        let (o, (key, threshold, scale)) = (&self.operands, self.dropout);
+        let (o, dropout) = (&self.operands, self.dropout);
         [o.q, o.k, o.v, out, lse, o.bias, self.placed.segments, tiles]
             .into_iter()
             .fold(Argument::structure(), Argument::address)
-            .word(key)
+            .word(dropout.key)
             .int(o.q_stride)
             .int(o.kv_stride)
             .int(self.plan.heads)
             .int(self.plan.d_kv)
             .int(o.max_distance)
             .int(usize::from(self.plan.visibility == Visibility::Causal))
-            .half(threshold)
-            .float(scale)
+            .half(dropout.threshold)
+            .float(dropout.scale)
     }
 }
 
 /// `struct Gradients` of attention.cuh.
-fn gradients(g: &Gradients) -> Argument {
+fn gradients(g: &GradientAddresses) -> Argument {
     [g.grad, g.lse, g.delta, g.dq, g.dk, g.dv, g.bias[0]]
         .into_iter()
         .fold(Argument::structure(), Argument::address)

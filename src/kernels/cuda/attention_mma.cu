@@ -1,15 +1,19 @@
-// Packed attention in tensor cores: bf16 factors, f32 sums, softmax in f32. D is the width of a head, rounded up to 32, 64, 96 or 128 with zeros.
+// Packed attention in tensor cores: bf16 factors, f32 sums, softmax in f32. D is the width of a head,
+// rounded up to 32, 64, 96 or 128 with zeros.
 //
-// A block is four warps, each with sixteen rows of a tile of 64; tiles of 64 columns stream through shared memory, copied asynchronously, the next while this one
-// is worked on. Every product is mma.m16n8k16; a product of rows and columns (both stored row by row) gives a tile of scores in registers, whose layout is that
-// of the left operand of the next product, so weights never leave registers. Two kinds of product do for forward and backward:
+// A block is four warps, each with sixteen rows of a tile of 64. Tiles of 64 columns stream through
+// shared memory, copied asynchronously: the next tile while the current one is used. Every product is
+// mma.m16n8k16. A product of rows and columns (both stored row by row) gives a tile of scores in
+// registers, in the layout of the left operand of the next product, so weights never leave registers.
+// Forward and backward need two kinds of product:
 //     scores: rows (16 x D) times columns^T (D x 64)          mix: weights (16 x 64) times values (64 x D)
 #include "attention.cuh"
 
 constexpr int TILE = 64;
 constexpr int MMA_THREADS = 128;
 
-// Values between rows of a tile: sixteen bytes more than its width keep eight rows of a matrix in different banks.
+// Values from one row of a tile to the next: sixteen bytes beyond its width keep eight rows of a
+// matrix in different banks.
 template <int D>
 constexpr int PITCH = D + 8;
 
@@ -77,7 +81,7 @@ DEVICE void mix(const float (&weights)[8][4], Shared<bf16> values, float (&sum)[
 DEVICE int row_of(int i) { return threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4 + i / 2 * 8; }
 DEVICE int column_of(int n, int i) { return n * 8 + threadIdx.x % 4 * 2 + i % 2; }
 
-// Over the four lanes that share a row.
+// Reductions over the four lanes that share a row.
 DEVICE float row_max(float x) {
     x = fmaxf(x, shuffle_xor(x, 1));
     return fmaxf(x, shuffle_xor(x, 2));
@@ -87,7 +91,8 @@ DEVICE float row_sum(float x) {
     return x + shuffle_xor(x, 2);
 }
 
-// Rows of a tile of results, those of two factors (upper and lower eight rows of the warp).
+// Writes the rows of a tile of results, scaled by two factors: one for the upper and one for the
+// lower eight rows of the warp.
 template <int D>
 DEVICE void store_tile(Global<bf16> to, long stride, const float (&sum)[D / 8][4], const float (&factor)[2], int rows, int width) {
 #pragma unroll
@@ -110,7 +115,8 @@ DEVICE void clear(float (&sum)[D / 8][4]) {
     }
 }
 
-// Scores to weights relative to the row's highest so far; sums and totals shrink as that rises.
+// Turns scores into weights relative to the maximum of the row so far; sums and totals shrink as
+// the maximum rises.
 template <int D>
 DEVICE void soften(const Attention<bf16>& p, const Part& part, Shared<float> bias, int first_key, float (&c)[8][4], float (&best)[2], float (&total)[2],
                    float (&sum)[D / 8][4]) {
@@ -129,7 +135,7 @@ DEVICE void soften(const Attention<bf16>& p, const Part& part, Shared<float> bia
             }
         }
         highest = row_max(highest);
-        // A row that has seen nothing yet: 2^(-inf - 0) is 0 everywhere.
+        // A row that has seen no key yet: 2^(-inf - 0) is 0 everywhere.
         const float base = highest == minus_infinity() ? 0.0f : highest;
         const float shrink = exp2f(best[half] - base);
         best[half] = highest;
@@ -208,7 +214,7 @@ DEVICE void attend(const Attention<bf16>& p) {
     store_tile<D>(p.out + first_row * p.heads * p.d_kv + column, static_cast<long>(p.heads) * p.d_kv, sum, factor, rows, p.d_kv);
 }
 
-// dq, and the bias' gradient, of a tile of queries.
+// dq and the gradient of the bias, for a tile of queries.
 template <int D>
 DEVICE void backward_queries(const Attention<bf16>& p, const Gradients<bf16>& g) {
     constexpr int SIZE = TILE * PITCH<D>, SLOPE_PITCH = TILE + 1;
@@ -285,7 +291,7 @@ DEVICE void backward_queries(const Attention<bf16>& p, const Gradients<bf16>& g)
     store_bias_sums(p, g, part.head, sums);
 }
 
-// dk and dv of a tile of keys: the same with queries and keys in each other's place.
+// dk and dv for a tile of keys: as above, with queries and keys exchanged.
 template <int D>
 DEVICE void backward_keys(const Attention<bf16>& p, const Gradients<bf16>& g) {
     constexpr int SIZE = TILE * PITCH<D>;
@@ -309,7 +315,7 @@ DEVICE void backward_keys(const Attention<bf16>& p, const Gradients<bf16>& g) {
     float dk[D / 8][4], dv[D / 8][4];
     clear<D>(dk);
     clear<D>(dv);
-    // Queries before the first that sees the tile are left out.
+    // Queries before the first one that sees the tile are skipped.
     const int skipped = part.first - s.first_position;
     for (int first = p.causal && skipped > 0 ? skipped / TILE * TILE : 0; first < s.queries; first += TILE) {
         const long query_row = s.first_query + first;

@@ -1,4 +1,5 @@
-//! Packed attention as a candle operation on a GPU, over the launches of [`super::attention`].
+//! Packed attention as a candle operation on a GPU, over the launches of
+//! [`super::attention`].
 
 use std::sync::{Arc, Mutex};
 
@@ -7,44 +8,44 @@ use candle_core::{
     CpuStorage, CudaDevice, CudaStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor,
 };
 
-use super::attention::{Attention, Form, Gradients, Operands, Use};
-use super::device::{Gpu, Input, element};
+use super::attention::{AttentionLaunches, Form, GradientAddresses, Operands, Use};
+use super::device::{Gpu, GpuValues, element};
 use super::launch::Address;
-use super::ops::{Given, on_storages, takes};
-use crate::kernels::attention::{Plan, Segment};
+use super::ops::{StorageView, on_storages, takes};
 use crate::kernels::dropout::Dropout;
+use crate::kernels::plan::{AttentionPlan, Segment};
 
-/// What the forward pass of an attention leaves for its backward pass: log-sums `(rows, heads)`.
+/// The log-sums `(rows, heads)` that the forward pass of an attention keeps for its backward pass.
 pub type LogSums = Arc<Mutex<Option<Arc<CudaSlice<f32>>>>>;
 
 /// One attention on a GPU.
 #[derive(Clone)]
-pub struct Packed {
-    /// Heads, visibility, segments.
-    pub plan: Plan,
+pub struct GpuAttention {
+    /// The heads, the visibility and the segments.
+    pub plan: AttentionPlan,
     /// Dropout of the weights.
     pub dropout: Option<Dropout>,
-    /// Which kernels; see [`form`].
+    /// The kernels to launch; see [`form`].
     pub form: Form,
-    /// For gradients; `None` in inference.
+    /// Log-sums for gradients; `None` in inference.
     pub log_sums: Option<LogSums>,
 }
 
-/// [`crate::kernels::attention::attention`] on a GPU; `None` where only candle's own operations will do.
+/// [`crate::kernels::attention::attention`] on a GPU; `None` where no kernel takes these tensors.
 ///
 /// # Errors
-/// What the driver says.
+/// Where the driver reports an error.
 pub fn attention(
     q: &Tensor,
     kv: &Tensor,
     bias: Option<&Tensor>,
-    plan: &Plan,
+    plan: &AttentionPlan,
     dropout: Option<Dropout>,
 ) -> Result<Option<Tensor>> {
     let Some(form) = form(q, kv, bias, plan) else {
         return Ok(None);
     };
-    let op = Packed::new(plan, dropout, form, usage(q, kv, bias));
+    let op = GpuAttention::new(plan, dropout, form, usage(q, kv, bias));
     match bias {
         Some(bias) => q.apply_op3(kv, bias, op),
         None => q.apply_op2(kv, op),
@@ -55,11 +56,11 @@ pub fn attention(
 /// [`crate::kernels::attention::self_attention`] on a GPU, of one matrix.
 ///
 /// # Errors
-/// What the driver says.
+/// Where the driver reports an error.
 pub fn self_attention(
     qkv: &Tensor,
     bias: &Tensor,
-    plan: &Plan,
+    plan: &AttentionPlan,
     dropout: Option<Dropout>,
 ) -> Result<Option<Tensor>> {
     let inner = plan.heads * plan.d_kv;
@@ -67,12 +68,12 @@ pub fn self_attention(
     let Some(form) = form(qkv, &kv, Some(bias), plan) else {
         return Ok(None);
     };
-    let op = Packed::new(plan, dropout, form, usage(qkv, &kv, Some(bias)));
-    qkv.apply_op2(bias, InOne(op)).map(Some)
+    let op = GpuAttention::new(plan, dropout, form, usage(qkv, &kv, Some(bias)));
+    qkv.apply_op2(bias, GpuSelfAttention(op)).map(Some)
 }
 
-/// The kernels for these tensors, or `None`.
-pub fn form(q: &Tensor, kv: &Tensor, bias: Option<&Tensor>, plan: &Plan) -> Option<Form> {
+/// The form for these tensors, or `None`.
+pub fn form(q: &Tensor, kv: &Tensor, bias: Option<&Tensor>, plan: &AttentionPlan) -> Option<Form> {
     let element = element(q.dtype())?;
     let f32_bias = bias.is_none_or(|b| b.dtype() == candle_core::DType::F32 && b.is_contiguous());
     let in_segments: usize = plan
@@ -100,7 +101,7 @@ pub fn form(q: &Tensor, kv: &Tensor, bias: Option<&Tensor>, plan: &Plan) -> Opti
     Form::of(element, &operands, plan, usage(q, kv, bias))
 }
 
-/// Whether a gradient can come back.
+/// Whether gradients can be computed.
 pub fn usage(q: &Tensor, kv: &Tensor, bias: Option<&Tensor>) -> Use {
     let tracked = |x: &Tensor| x.track_op();
     if tracked(q) || tracked(kv) || bias.is_some_and(tracked) {
@@ -117,10 +118,10 @@ fn row_stride(layout: &Layout) -> Option<usize> {
     }
 }
 
-/// Where queries, keys and bias are; keys beside values.
+/// Addresses of queries, keys and bias; keys are beside values.
 #[derive(Clone, Copy)]
-pub struct Places {
-    q: Input,
+pub struct OperandAddresses {
+    q: GpuValues,
     q_stride: usize,
     k: Address,
     kv_stride: usize,
@@ -128,8 +129,8 @@ pub struct Places {
     max_distance: usize,
 }
 
-impl Packed {
-    fn new(plan: &Plan, dropout: Option<Dropout>, form: Form, usage: Use) -> Self {
+impl GpuAttention {
+    fn new(plan: &AttentionPlan, dropout: Option<Dropout>, form: Form, usage: Use) -> Self {
         Self {
             plan: plan.clone(),
             dropout,
@@ -142,11 +143,16 @@ impl Packed {
         self.plan.heads * self.plan.d_kv
     }
 
-    /// Queries of one matrix, keys and values of another.
+    /// Addresses of the queries of one matrix and of the keys and values of another.
     ///
     /// # Errors
-    /// Rows that are not contiguous.
-    pub fn places(&self, q: Given<'_>, kv: Given<'_>, bias: Option<Given<'_>>) -> Result<Places> {
+    /// Where rows are not contiguous.
+    pub fn places(
+        &self,
+        q: StorageView<'_>,
+        kv: StorageView<'_>,
+        bias: Option<StorageView<'_>>,
+    ) -> Result<OperandAddresses> {
         let gpu = Gpu::of(&q.0.device)?;
         let (Some(q_stride), Some(kv_stride)) = (row_stride(q.1), row_stride(kv.1)) else {
             candle_core::bail!("attention needs rows that are contiguous");
@@ -155,7 +161,7 @@ impl Packed {
             Some((storage, layout)) => (gpu.floats(storage, layout)?, layout.dims()[0] / 2),
             None => (Address::NULL, 0),
         };
-        Ok(Places {
+        Ok(OperandAddresses {
             q: gpu.input(q.0, q.1)?,
             q_stride,
             k: gpu.input(kv.0, kv.1)?.address,
@@ -165,29 +171,33 @@ impl Packed {
         })
     }
 
-    /// Queries beside keys beside values in one matrix.
+    /// Addresses of queries beside keys beside values in one matrix.
     ///
     /// # Errors
-    /// Rows that are not contiguous.
-    pub fn places_in_one(&self, qkv: Given<'_>, bias: Given<'_>) -> Result<Places> {
+    /// Where rows are not contiguous.
+    pub fn places_in_one(
+        &self,
+        qkv: StorageView<'_>,
+        bias: StorageView<'_>,
+    ) -> Result<OperandAddresses> {
         let places = self.places(qkv, qkv, Some(bias))?;
         let k = places.q.address.plus(self.inner(), places.q.element);
-        Ok(Places { k, ..places })
+        Ok(OperandAddresses { k, ..places })
     }
 
     fn with_attention<R>(
         &self,
         gpu: &Gpu<'_>,
-        places: Places,
-        f: impl FnOnce(&Attention<'_>) -> Result<R>,
+        places: OperandAddresses,
+        f: impl FnOnce(&AttentionLaunches<'_>) -> Result<R>,
     ) -> Result<R> {
         let segments: &Arc<[Segment]> = &self.plan.segments;
         gpu.with_tables(segments, self.form.tile(), |tables, placed| {
-            f(&Attention {
+            f(&AttentionLaunches {
                 element: places.q.element,
                 form: self.form,
                 plan: &self.plan,
-                dropout: self.dropout.map_or((0, 0, 0.0), Dropout::parts),
+                dropout: self.dropout.map(Dropout::parts).unwrap_or_default(),
                 operands: Operands {
                     q: places.q.address,
                     k: places.k,
@@ -206,11 +216,11 @@ impl Packed {
     /// The result `(rows, heads d_kv)`.
     ///
     /// # Errors
-    /// What the driver says.
+    /// Where the driver reports an error.
     pub fn forward(
         &self,
         device: &CudaDevice,
-        places: Places,
+        places: OperandAddresses,
         rows: usize,
     ) -> Result<(CudaStorage, Shape)> {
         let gpu = Gpu::of(device)?;
@@ -231,16 +241,18 @@ impl Packed {
         Ok((out, Shape::from((rows, self.inner()))))
     }
 
-    /// Gradients of queries and of keys and values: one matrix `(rows, 3 inner)` where they came as one, else two; and that of the bias.
+    /// Gradients of queries, of keys and values, and of the bias. The first is one matrix
+    /// `(rows, 3 inner)` where queries, keys and values are one matrix.
     ///
     /// # Errors
-    /// What the driver says.
+    /// Where the driver reports an error.
     pub fn backward(
         &self,
         q: &Tensor,
         kv: Option<&Tensor>,
         bias: Option<&Tensor>,
-        (out, grad): (&Tensor, &Tensor),
+        out: &Tensor,
+        grad: &Tensor,
     ) -> Result<(Tensor, Option<Tensor>, Option<Tensor>)> {
         let grad = grad.contiguous()?;
         let source = kv.unwrap_or(q);
@@ -262,7 +274,7 @@ impl Packed {
                 };
                 let (element, inner, rows) = (places.q.element, self.inner(), out.dim(0)?);
                 let delta = gpu.room::<f32>(rows * self.plan.heads)?;
-                // Zeros: keys that no query sees, and rows outside every segment, keep them.
+                // Zeros remain in keys that no query sees, and in rows outside every segment.
                 let dq = q.zeros_like()?;
                 let dkv = kv.map(Tensor::zeros_like).transpose()?;
                 let d_bias = bias.map(Tensor::zeros_like).transpose()?;
@@ -285,7 +297,7 @@ impl Packed {
                         (Some(parts), Some(d_bias)) => [gpu.address(parts), at(d_bias)?],
                         _ => [Address::NULL; 2],
                     };
-                    let gradients = Gradients {
+                    let gradients = GradientAddresses {
                         out: gpu.contiguous(out_at.0, out_at.1)?.address,
                         grad: gpu.contiguous(grad_at.0, grad_at.1)?.address,
                         lse: gpu.address(&sums),
@@ -312,7 +324,7 @@ fn on_a_gpu_only<T>() -> Result<T> {
     candle_core::bail!("this form of attention runs on a GPU")
 }
 
-impl CustomOp2 for Packed {
+impl CustomOp2 for GpuAttention {
     fn name(&self) -> &'static str {
         "packed-attention-cuda"
     }
@@ -345,12 +357,12 @@ impl CustomOp2 for Packed {
         out: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let (dq, dkv, _) = self.backward(q, Some(kv), None, (out, grad))?;
+        let (dq, dkv, _) = self.backward(q, Some(kv), None, out, grad)?;
         Ok((Some(dq), dkv))
     }
 }
 
-impl CustomOp3 for Packed {
+impl CustomOp3 for GpuAttention {
     fn name(&self) -> &'static str {
         "packed-attention-with-bias-cuda"
     }
@@ -388,15 +400,15 @@ impl CustomOp3 for Packed {
         out: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (dq, dkv, d_bias) = self.backward(q, Some(kv), Some(bias), (out, grad))?;
+        let (dq, dkv, d_bias) = self.backward(q, Some(kv), Some(bias), out, grad)?;
         Ok((Some(dq), dkv, d_bias))
     }
 }
 
-/// Over one matrix of queries, keys and values.
-struct InOne(Packed);
+/// Self-attention over one matrix of queries, keys and values.
+struct GpuSelfAttention(GpuAttention);
 
-impl CustomOp2 for InOne {
+impl CustomOp2 for GpuSelfAttention {
     fn name(&self) -> &'static str {
         "packed-self-attention-cuda"
     }
@@ -429,7 +441,7 @@ impl CustomOp2 for InOne {
         out: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let (d_qkv, _, d_bias) = self.0.backward(qkv, None, Some(bias), (out, grad))?;
+        let (d_qkv, _, d_bias) = self.0.backward(qkv, None, Some(bias), out, grad)?;
         Ok((Some(d_qkv), d_bias))
     }
 }

@@ -1,6 +1,8 @@
-//! Launches on a GPU: the embedded kernels, loaded once a device; addresses of candle's storages; buffers; what the driver says of a device.
+//! Launches on a GPU: the embedded kernels, loaded once per device; addresses of candle's storages;
+//! buffers; the driver's description of a device.
 //!
-//! All work of a device goes through candle's one stream of it, in order: a buffer may be dropped as soon as the launches that use it are queued.
+//! All work of a device goes through candle's one stream for it, in order, so that a buffer may be
+//! dropped as soon as the launches that use it are queued.
 #![expect(
     unsafe_code,
     reason = "calls the CUDA driver; each block says why it may"
@@ -21,40 +23,41 @@ use candle_core::cuda::{CudaStorageSlice, DeviceId, WrapErr};
 use candle_core::{CudaDevice, CudaStorage, DType, Layout, Result};
 use half::bf16;
 
-use super::attention::{Placed, Tables};
+use super::attention::{TableAddresses, Tables};
 use super::launch::{Address, Element, Launch};
-use crate::kernels::attention::Segment;
+use crate::kernels::plan::Segment;
 
-/// Made by build.rs.
+/// The compiled kernels, from build.rs.
 static KERNELS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kernels.fatbin"));
 
-/// Plans whose tables are kept on the device: those of a model's encoder and decoder, and of both their attentions, in the layers of one batch.
-const KEPT_TABLES: usize = 4;
+/// Number of plans whose tables stay on the device: those of a model's encoder and decoder, and of
+/// both their attentions, for the layers of one batch.
+const RETAINED_TABLES: usize = 4;
 
 /// The kernels on one device.
-struct Loaded {
+struct LoadedKernels {
     module: Arc<CudaModule>,
     functions: Mutex<HashMap<String, CudaFunction>>,
-    tables: Mutex<Vec<Arc<Kept>>>,
+    tables: Mutex<Vec<Arc<RetainedTables>>>,
 }
 
-struct Kept {
+struct RetainedTables {
     segments: Arc<[Segment]>,
     tile: usize,
     tables: Tables,
-    placed: Placed,
+    placed: TableAddresses,
     _buffers: [CudaSlice<i32>; 3],
 }
 
-fn loaded(device: &CudaDevice) -> Result<Arc<Loaded>> {
-    static ALL: Mutex<Vec<(DeviceId, Arc<Loaded>)>> = Mutex::new(Vec::new());
+fn loaded(device: &CudaDevice) -> Result<Arc<LoadedKernels>> {
+    static ALL: Mutex<Vec<(DeviceId, Arc<LoadedKernels>)>> = Mutex::new(Vec::new());
     let mut all = ALL.lock().expect("nothing panics while it is held");
     if let Some((_, loaded)) = all.iter().find(|(id, _)| *id == device.id()) {
         return Ok(loaded.clone());
     }
     let context = device.cuda_stream().context().clone();
     let image = nvrtc::Ptx::from_binary(KERNELS.to_vec());
-    let loaded = Arc::new(Loaded {
+    let loaded = Arc::new(LoadedKernels {
         module: context.load_module(image).w()?,
         functions: Mutex::default(),
         tables: Mutex::default(),
@@ -63,7 +66,7 @@ fn loaded(device: &CudaDevice) -> Result<Arc<Loaded>> {
     Ok(loaded)
 }
 
-impl Loaded {
+impl LoadedKernels {
     fn function(&self, name: &str) -> Result<CudaFunction> {
         let mut functions = self
             .functions
@@ -73,7 +76,7 @@ impl Loaded {
             return Ok(function.clone());
         }
         let function = self.module.load_function(name).w()?;
-        // Beyond 48 KiB a kernel has to ask.
+        // A kernel must request more than 48 KiB.
         let attribute = CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
         function
             .set_attribute(attribute, super::attention::MAX_SHARED as i32)
@@ -86,15 +89,15 @@ impl Loaded {
 /// A device and its kernels.
 pub struct Gpu<'a> {
     device: &'a CudaDevice,
-    loaded: Arc<Loaded>,
+    loaded: Arc<LoadedKernels>,
 }
 
 /// A tensor that a kernel reads.
 #[derive(Clone, Copy, Debug)]
-pub struct Input {
-    /// Its first value.
+pub struct GpuValues {
+    /// Address of the first value.
     pub address: Address,
-    /// Its type.
+    /// Number type of the values.
     pub element: Element,
 }
 
@@ -102,7 +105,7 @@ impl<'a> Gpu<'a> {
     /// `device` with the kernels on it.
     ///
     /// # Errors
-    /// Where the driver does not take them.
+    /// Where the driver cannot load the kernels.
     pub fn of(device: &'a CudaDevice) -> Result<Self> {
         Ok(Self {
             device,
@@ -113,14 +116,14 @@ impl<'a> Gpu<'a> {
     /// The values of a tensor, which may begin anywhere in its storage.
     ///
     /// # Errors
-    /// Types that no kernel reads.
-    pub fn input(&self, storage: &CudaStorage, layout: &Layout) -> Result<Input> {
+    /// Where no kernel reads the type.
+    pub fn input(&self, storage: &CudaStorage, layout: &Layout) -> Result<GpuValues> {
         let (address, element) = match &storage.slice {
             CudaStorageSlice::F32(slice) => (self.address(slice), Element::F32),
             CudaStorageSlice::BF16(slice) => (self.address(slice), Element::Bf16),
             _ => candle_core::bail!("CUDA kernels compute in f32 and bf16"),
         };
-        Ok(Input {
+        Ok(GpuValues {
             address: address.plus(layout.start_offset(), element),
             element,
         })
@@ -129,8 +132,8 @@ impl<'a> Gpu<'a> {
     /// The values of a contiguous tensor.
     ///
     /// # Errors
-    /// Where it is not, or of another type.
-    pub fn contiguous(&self, storage: &CudaStorage, layout: &Layout) -> Result<Input> {
+    /// Where the tensor is not contiguous, or no kernel reads its type.
+    pub fn contiguous(&self, storage: &CudaStorage, layout: &Layout) -> Result<GpuValues> {
         if !layout.is_contiguous() {
             candle_core::bail!("this kernel needs contiguous rows");
         }
@@ -140,7 +143,7 @@ impl<'a> Gpu<'a> {
     /// The f32 values of a contiguous tensor.
     ///
     /// # Errors
-    /// Where it is not.
+    /// Where the tensor is not contiguous, or not f32.
     pub fn floats(&self, storage: &CudaStorage, layout: &Layout) -> Result<Address> {
         let input = self.contiguous(storage, layout)?;
         if input.element != Element::F32 {
@@ -149,25 +152,27 @@ impl<'a> Gpu<'a> {
         Ok(input.address)
     }
 
-    /// Where a buffer begins.
+    /// The address of a buffer.
     pub fn address<T>(&self, slice: &CudaSlice<T>) -> Address {
-        // One stream: nothing to wait for, so the guard may go at once.
+        // There is one stream, so there is nothing to wait for, and the guard may be dropped at
+        // once.
         Address(slice.device_ptr(&self.device.cuda_stream()).0)
     }
 
-    /// A buffer without values.
+    /// A buffer of arbitrary values.
     ///
     /// # Errors
-    /// Out of memory.
+    /// Where memory runs out.
     pub fn room<T: DeviceRepr>(&self, count: usize) -> Result<CudaSlice<T>> {
-        // SAFETY: every caller queues a kernel that writes the whole of it (the tests fail where one does not), before anything that reads.
+        // SAFETY: every caller queues a kernel that writes the whole of it (the tests fail where
+        // one does not), before anything that reads.
         unsafe { self.device.alloc::<T>(count.max(1)) }
     }
 
-    /// A result of `count` values without values yet, and where it begins.
+    /// A result of `count` arbitrary values, and its address.
     ///
     /// # Errors
-    /// Out of memory.
+    /// Where memory runs out.
     pub fn result(&self, element: Element, count: usize) -> Result<(CudaStorage, Address)> {
         Ok(match element {
             Element::F32 => {
@@ -192,39 +197,42 @@ impl<'a> Gpu<'a> {
     /// A copy of `values` on the device.
     ///
     /// # Errors
-    /// Out of memory.
+    /// Where memory runs out.
     pub fn upload<T: DeviceRepr + Default + Clone + 'static>(
         &self,
         values: &[T],
     ) -> Result<CudaSlice<T>> {
         if values.is_empty() {
-            // A driver copies no empty buffers.
+            // The driver copies no empty buffers.
             return self.device.clone_htod(&vec![T::default()]);
         }
         self.device.clone_htod(values)
     }
 
-    /// Tables of a plan; those of the latest plans are kept, as every layer of a batch asks for the same.
+    /// Runs `f` on the tables of a plan. The tables of the latest plans are retained, because every
+    /// layer of a batch uses the same.
     ///
     /// # Errors
-    /// Out of memory.
+    /// Where memory runs out.
     pub fn with_tables<R>(
         &self,
         segments: &Arc<[Segment]>,
         tile: usize,
-        f: impl FnOnce(&Tables, Placed) -> Result<R>,
+        f: impl FnOnce(&Tables, TableAddresses) -> Result<R>,
     ) -> Result<R> {
         let kept = self.tables(segments, tile)?;
         f(&kept.tables, kept.placed)
     }
 
-    fn tables(&self, segments: &Arc<[Segment]>, tile: usize) -> Result<Arc<Kept>> {
+    fn tables(&self, segments: &Arc<[Segment]>, tile: usize) -> Result<Arc<RetainedTables>> {
         let mut all = self
             .loaded
             .tables
             .lock()
             .expect("nothing panics while it is held");
-        let same = |kept: &&Arc<Kept>| Arc::ptr_eq(&kept.segments, segments) && kept.tile == tile;
+        let same = |kept: &&Arc<RetainedTables>| {
+            Arc::ptr_eq(&kept.segments, segments) && kept.tile == tile
+        };
         if let Some(kept) = all.iter().find(same) {
             return Ok(kept.clone());
         }
@@ -236,28 +244,28 @@ impl<'a> Gpu<'a> {
         ];
         let [segments_at, query_tiles, key_tiles] =
             [0, 1, 2].map(|i: usize| self.address(&buffers[i]));
-        let kept = Arc::new(Kept {
+        let kept = Arc::new(RetainedTables {
             segments: segments.clone(),
             tile,
             tables,
-            placed: Placed {
+            placed: TableAddresses {
                 segments: segments_at,
                 query_tiles,
                 key_tiles,
             },
             _buffers: buffers,
         });
-        if all.len() == KEPT_TABLES {
+        if all.len() == RETAINED_TABLES {
             all.remove(0);
         }
         all.push(kept.clone());
         Ok(kept)
     }
 
-    /// Queues one launch.
+    /// Queues one launch on the stream.
     ///
     /// # Errors
-    /// What the driver says.
+    /// Where the driver reports an error.
     pub fn run(&self, launch: &Launch) -> Result<()> {
         if launch.is_empty() {
             return Ok(());
@@ -271,8 +279,10 @@ impl<'a> Gpu<'a> {
             .map(|argument| argument.as_ptr().cast_mut().cast())
             .collect();
         let ([gx, gy, gz], [bx, by, bz]) = (launch.grid, launch.block);
-        // SAFETY: number, sizes and meaning of the arguments are those of the kernel, as the tests check launch by launch on the CPU; the driver copies them before it
-        // returns. Addresses are of buffers alive now, and whatever frees them is queued behind this launch on the same stream.
+        // SAFETY: number, sizes and meaning of the arguments are those of the kernel, as the tests
+        // check launch by launch on the CPU; the driver copies them before it returns. Addresses
+        // are of buffers alive now, and whatever frees them is queued behind this launch on the
+        // same stream.
         unsafe {
             result::launch_kernel(
                 function.cu_function(),
@@ -287,7 +297,7 @@ impl<'a> Gpu<'a> {
     }
 }
 
-/// The element that kernels see in a tensor of this type.
+/// The number type of kernels for a tensor of this type.
 pub fn element(dtype: DType) -> Option<Element> {
     match dtype {
         DType::F32 => Some(Element::F32),
@@ -296,9 +306,9 @@ pub fn element(dtype: DType) -> Option<Element> {
     }
 }
 
-/// Libraries of CUDA that this program opens as it runs and that are not there.
+/// The CUDA libraries that this program opens at run time and that are missing.
 pub fn missing_libraries() -> Vec<&'static str> {
-    // SAFETY: each only tries to open its library.
+    // SAFETY: each call only tries to open its library.
     let found = unsafe {
         [
             ("libcuda", driver::sys::is_culib_present()),
@@ -308,7 +318,7 @@ pub fn missing_libraries() -> Vec<&'static str> {
             ("libnvrtc", nvrtc::sys::is_culib_present()),
         ]
     };
-    // The last is opened only to compile kernels at run time, which nothing here does.
+    // libnvrtc is needed only to compile kernels at run time, which this program does not.
     let needed = found.into_iter().filter(|(name, _)| *name != "libnvrtc");
     needed
         .filter(|(_, there)| !there)
@@ -316,33 +326,31 @@ pub fn missing_libraries() -> Vec<&'static str> {
         .collect()
 }
 
-/// A GPU as its driver describes it.
+/// The driver's description of a GPU.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Description {
+pub struct GpuDescription {
     /// Such as `NVIDIA H100 80GB HBM3`.
     pub name: String,
     /// Compute capability, 9.0 as (9, 0).
     pub capability: (i32, i32),
-    /// The CUDA version that the driver brings, 13.0 as 13000.
+    /// CUDA version of the driver, 13.0 as 13000.
     pub driver: i32,
-    /// Bytes in all.
-    pub memory: usize,
 }
 
 /// Number of GPUs.
 ///
 /// # Errors
-/// What the driver says. The driver's library must be there.
+/// Where the driver reports an error. The driver's library must be there.
 pub fn count() -> Result<usize> {
     result::init().w()?;
     Ok(result::device::get_count().w()? as usize)
 }
 
-/// What GPU `ordinal` is; touches no memory of it.
+/// The description of GPU `ordinal`, without touching its memory.
 ///
 /// # Errors
-/// Where there is none. The driver's library must be there.
-pub fn describe(ordinal: usize) -> Result<Description> {
+/// Where there is no such GPU. The driver's library must exist.
+pub fn describe(ordinal: usize) -> Result<GpuDescription> {
     result::init().w()?;
     let device = result::device::get(ordinal as i32).w()?;
     let mut driver = 0;
@@ -350,22 +358,22 @@ pub fn describe(ordinal: usize) -> Result<Description> {
     unsafe {
         sys::cuDriverGetVersion(&raw mut driver).result().w()?;
         let number = |attribute| result::device::get_attribute(device, attribute);
-        Ok(Description {
+        Ok(GpuDescription {
             name: result::device::get_name(device).w()?,
             capability: (
                 number(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR).w()?,
                 number(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR).w()?,
             ),
             driver,
-            memory: result::device::total_mem(device).w()?,
         })
     }
 }
 
-/// Prepares a device that candle has opened: one stream needs no events; freed memory stays in the pool, where the next batch finds it.
+/// Prepares a device that candle has opened: one stream needs no events, and freed memory stays in
+/// the pool for the next batch.
 ///
 /// # Errors
-/// What the driver says.
+/// Where the driver reports an error.
 pub fn prepare(device: &CudaDevice) -> Result<()> {
     // SAFETY: all tensors of this device live on its one stream.
     unsafe { device.disable_event_tracking() };
@@ -386,10 +394,10 @@ pub fn prepare(device: &CudaDevice) -> Result<()> {
     Ok(())
 }
 
-/// Waits for everything queued and gives the pool's free memory back to the driver.
+/// Waits for everything queued, and returns the free memory of the pool to the driver.
 ///
 /// # Errors
-/// What the driver says.
+/// Where the driver reports an error.
 pub fn release(device: &CudaDevice) -> Result<()> {
     synchronize(device)?;
     let context = device.cuda_stream().context().clone();
@@ -403,10 +411,10 @@ pub fn release(device: &CudaDevice) -> Result<()> {
     }
 }
 
-/// Bytes free and in all. What the pool holds for reuse counts as used.
+/// Bytes of free memory and of all memory. Memory that the pool holds for reuse counts as used.
 ///
 /// # Errors
-/// What the driver says.
+/// Where the driver reports an error.
 pub fn memory(device: &CudaDevice) -> Result<(usize, usize)> {
     device.cuda_stream().context().mem_get_info().w()
 }
@@ -414,7 +422,7 @@ pub fn memory(device: &CudaDevice) -> Result<(usize, usize)> {
 /// Waits for everything queued.
 ///
 /// # Errors
-/// What went wrong meanwhile.
+/// Where the queued work failed.
 pub fn synchronize(device: &CudaDevice) -> Result<()> {
     device.cuda_stream().synchronize().w()
 }

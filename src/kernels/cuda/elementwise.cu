@@ -1,12 +1,14 @@
-// Gated activation on the fused product: out = activation(gate) * up, where a row of x is gate beside up. In bf16 both factors are rounded, as Hugging Face's
-// T5DenseGatedActDense does. And dropout, whose mask is a hash of (key, index), bit for bit that of ../dropout.rs.
+// Gated activation on the fused product: out = activation(gate) * up, where a row of x is gate
+// beside up. In bf16 both factors are rounded, as in Hugging Face's T5DenseGatedActDense. Dropout,
+// whose mask is a hash of (key, index), equals ../dropout.rs bit for bit.
 #include "common.cuh"
 
 enum Activation { RELU = 0, GELU_NEW = 1, SILU = 2 };
 
 DEVICE float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
-// Gelu in its tanh approximation is x sigmoid(u), u = 2 sqrt(2 / pi) (x + 0.044715 x^3): exact far from zero, where 1 + tanh would cancel.
+// Gelu in its tanh approximation is x sigmoid(u), u = 2 sqrt(2 / pi) (x + 0.044715 x^3): exact far
+// from zero, where 1 + tanh would cancel.
 constexpr float GELU = 1.5957691216057308f;
 DEVICE float gelu_argument(float x) { return GELU * (x + 0.044715f * x * x * x); }
 
@@ -28,7 +30,7 @@ DEVICE float slope(int kind, float x) {
     return x > 0.0f ? 1.0f : 0.0f;
 }
 
-// A thread does sixteen bytes of a row: grid (rows, column blocks).
+// One thread computes sixteen bytes of a row: grid (rows, column blocks).
 template <class T>
 DEVICE void gated(Global<const T> x, Global<T> out, int d_ff, int kind) {
     const int first = (blockIdx.y * blockDim.x + threadIdx.x) * LANES<T>;

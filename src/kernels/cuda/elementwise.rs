@@ -2,7 +2,7 @@
 
 use super::launch::{Address, Argument, Element, Launch};
 use crate::kernels::dropout::Dropout;
-use crate::kernels::elementwise::Activation;
+use crate::kernels::plan::Activation;
 
 const THREADS: u32 = 128;
 
@@ -42,18 +42,19 @@ pub fn gated_backward(
         .ints([d_ff, number(activation)])
 }
 
-/// `out = residual + x · factor`, or without the residual where its address is null: addresses of x, residual, out.
+/// `out = residual + x · factor`, or without the residual where its address is null: addresses of
+/// x, residual, out.
 pub fn dropout(
     element: Element,
     dropout: Dropout,
     addresses: [Address; 3],
     count: usize,
 ) -> Launch {
-    let (key, threshold, scale) = dropout.parts();
+    let parts = dropout.parts();
     Launch::of("dropout", element, [count.div_ceil(256), 1], [256, 1])
         .addresses(addresses)
         .with(Argument::structure().word(count as u64))
-        .with(Argument::structure().word(key))
-        .with(Argument::structure().half(threshold))
-        .float(scale)
+        .with(Argument::structure().word(parts.key))
+        .with(Argument::structure().half(parts.threshold))
+        .float(parts.scale)
 }

@@ -1,20 +1,20 @@
 //! One launch of a kernel, as data.
 
-/// An address in the memory of a device; 0 where a kernel is to know that there is nothing.
+/// An address in the memory of a device; 0 stands for a missing operand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Address(pub u64);
 
 impl Address {
-    /// Nothing there.
+    /// The address of a missing operand.
     pub const NULL: Address = Address(0);
 
-    /// `count` values further on.
+    /// The address `count` values further on.
     pub fn plus(self, count: usize, element: Element) -> Self {
         Self(self.0 + (count * element.size()) as u64)
     }
 }
 
-/// The number types that kernels read and write.
+/// A number type that kernels read and write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Element {
     /// Single precision.
@@ -24,7 +24,7 @@ pub enum Element {
 }
 
 impl Element {
-    /// Bytes a value.
+    /// Bytes per value.
     pub fn size(self) -> usize {
         match self {
             Element::F32 => 4,
@@ -32,7 +32,7 @@ impl Element {
         }
     }
 
-    /// What kernels of this type end in.
+    /// The suffix of the names of kernels for this type.
     pub fn suffix(self) -> &'static str {
         match self {
             Element::F32 => "f32",
@@ -56,10 +56,10 @@ impl Argument {
         Self::default()
     }
 
-    /// With an address or another eight bytes next.
+    /// Appends eight bytes.
     ///
     /// # Panics
-    /// After an odd number of four-byte members: C would leave a gap there.
+    /// After an odd number of four-byte members, where C would leave a gap.
     pub fn word(mut self, value: u64) -> Self {
         assert!(
             self.1.is_multiple_of(8),
@@ -70,7 +70,7 @@ impl Argument {
         self
     }
 
-    /// With four bytes next.
+    /// Appends four bytes.
     pub fn half(mut self, value: u32) -> Self {
         if self.1.is_multiple_of(8) {
             self.0.push(u64::from(value));
@@ -81,22 +81,22 @@ impl Argument {
         self
     }
 
-    /// With a whole number next.
+    /// Appends a whole number of four bytes.
     pub fn int(self, value: usize) -> Self {
         self.half(i32::try_from(value).expect("sizes of a batch are below 2^31") as u32)
     }
 
-    /// With an f32 next.
+    /// Appends an f32.
     pub fn float(self, value: f32) -> Self {
         self.half(value.to_bits())
     }
 
-    /// With an address next.
+    /// Appends an address.
     pub fn address(self, value: Address) -> Self {
         self.word(value.0)
     }
 
-    /// Where the bytes are, aligned to eight.
+    /// Pointer to the bytes, aligned to eight.
     pub fn as_ptr(&self) -> *const u64 {
         self.0.as_ptr()
     }
@@ -107,28 +107,28 @@ impl Argument {
     }
 }
 
-/// One launch of a kernel.
+/// One launch of a kernel, as data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Launch {
-    /// Its name in the `.cu` file.
+    /// Name of the kernel in the `.cu` file.
     pub kernel: String,
-    /// Blocks.
+    /// Number of blocks.
     pub grid: [u32; 3],
     /// Threads in a block.
     pub block: [u32; 3],
-    /// Bytes of shared memory a block.
+    /// Bytes of shared memory per block.
     pub shared: usize,
-    /// In order.
+    /// Arguments in order.
     pub arguments: Vec<Argument>,
 }
 
 impl Launch {
-    /// `kernel` of the type `element`, on so many blocks of so many threads.
+    /// `kernel` for the type `element`, on `grid` blocks of `block` threads.
     pub fn of(kernel: &str, element: Element, grid: [usize; 2], block: [u32; 2]) -> Self {
         Self::new(&format!("{kernel}_{}", element.suffix()), grid, block)
     }
 
-    /// `kernel` on so many blocks of so many threads.
+    /// `kernel` on `grid` blocks of `block` threads.
     pub fn new(kernel: &str, grid: [usize; 2], block: [u32; 2]) -> Self {
         let [x, y] =
             grid.map(|blocks| u32::try_from(blocks).expect("a batch has fewer than 2^32 rows"));
@@ -141,38 +141,38 @@ impl Launch {
         }
     }
 
-    /// With shared memory for arrays of so many bytes each, laid out as `SharedRoom` does.
+    /// Sets the shared memory for arrays of these numbers of bytes, laid out as `SharedRoom` does.
     pub fn shared(mut self, arrays: &[usize]) -> Self {
         self.shared = arrays.iter().map(|bytes| bytes.next_multiple_of(16)).sum();
         self
     }
 
-    /// With an argument next.
+    /// Appends an argument.
     pub fn with(mut self, argument: Argument) -> Self {
         self.arguments.push(argument);
         self
     }
 
-    /// With addresses next.
+    /// Appends addresses, one argument each.
     pub fn addresses<const N: usize>(self, addresses: [Address; N]) -> Self {
         addresses.into_iter().fold(self, |launch, address| {
             launch.with(Argument::structure().address(address))
         })
     }
 
-    /// With whole numbers next.
+    /// Appends whole numbers, one argument each.
     pub fn ints<const N: usize>(self, values: [usize; N]) -> Self {
         values.into_iter().fold(self, |launch, value| {
             launch.with(Argument::structure().int(value))
         })
     }
 
-    /// With an f32 next.
+    /// Appends an f32.
     pub fn float(self, value: f32) -> Self {
         self.with(Argument::structure().float(value))
     }
 
-    /// Whether there is anything to do: a grid without blocks is none that a driver takes.
+    /// Whether there is nothing to do. A driver rejects a grid without blocks.
     pub fn is_empty(&self) -> bool {
         self.grid.contains(&0)
     }

@@ -1,10 +1,13 @@
-//! The CUDA forms of the kernels: `.cu` files, and beside each the launches that run it.
+//! The CUDA forms of the kernels: `.cu` files and, beside each, the launches that run it.
 //!
-//! A launch is plain data ([`launch::Launch`]): the kernel's name, grid, block, shared memory and arguments. Pure functions make it from shapes and addresses, so
-//! the tests execute the very launches a GPU gets, on a CPU (`tests/cuda`). Only [`device`], compiled with the feature `cuda`, knows a driver.
+//! A launch is plain data ([`launch::Launch`]): the kernel's name, grid, block, shared memory and
+//! arguments. Pure functions make launches from shapes and addresses, so that the tests run on a
+//! CPU the same launches that a GPU runs (`tests/cuda`). Only `device`, compiled with the feature
+//! `cuda`, calls a driver.
 //!
-//! Kernels are written in the few words of `device.cuh` and compiled by `build.rs` for `sm_80`, `sm_89` and `sm_90`, with PTX for whatever comes later. They must be
-//! deterministic and give a row the same bytes whatever else is in the batch: no atomics, sums of one fixed order.
+//! Kernels use the primitives of `device.cuh` and are compiled by `build.rs` for `sm_80`, `sm_89`
+//! and `sm_90`, with PTX for later architectures. They are deterministic, and the bytes of a row do
+//! not depend on the rest of the batch: no atomics, and sums in one fixed order.
 
 pub mod attention;
 pub mod elementwise;
@@ -13,8 +16,8 @@ pub mod norm;
 pub mod rows;
 
 #[cfg(feature = "cuda")]
-pub mod attention_op;
+pub(crate) mod attention_op;
 #[cfg(feature = "cuda")]
-pub mod device;
+pub(crate) mod device;
 #[cfg(feature = "cuda")]
-pub mod ops;
+pub(crate) mod ops;

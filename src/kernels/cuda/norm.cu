@@ -1,7 +1,9 @@
-// RMS norm: y = x / sqrt(mean(x^2) + epsilon) * weight, a block a row. The mean of squares is f32; in bf16 the scaled value is rounded before the weight, as Hugging
-// Face's T5LayerNorm does. Beside its CPU form ../cpu/elementwise.rs.
+// RMS norm: y = x / sqrt(mean(x^2) + epsilon) * weight, one block per row. The mean of squares is
+// f32; in bf16 the scaled value is rounded before the weight, as in Hugging Face's T5LayerNorm. The
+// CPU form is ../cpu/elementwise.rs.
 //
-// Backward, with r = 1 / sqrt(mean(x^2) + epsilon): dx = r w g - x r^3 / n sum(w g x), dw = sum over rows of g x r.
+// Backward, with r = 1 / sqrt(mean(x^2) + epsilon): dx = r w g - x r^3 / n sum(w g x), dw = sum
+// over rows of g x r.
 #include "common.cuh"
 
 constexpr int NORM_THREADS = 256;
@@ -51,7 +53,8 @@ DEVICE void rms_norm(Global<const T> x, Global<const float> weight, Global<T> y,
     normalise(x + row, weight, y + row, width, scale, vectors);
 }
 
-// sum = x + branch, y = norm(sum): the residual and the norm that follows it, one pass over memory.
+// sum = x + branch, y = norm(sum): the residual and the norm that follows it, in one pass over
+// memory.
 template <class T>
 DEVICE void add_rms_norm(Global<const T> x, Global<const T> branch, Global<const float> weight, Global<T> sum, Global<T> y, int width, float epsilon) {
     SharedRoom room;
@@ -69,13 +72,13 @@ DEVICE void add_rms_norm(Global<const T> x, Global<const T> branch, Global<const
     } else {
         for (int i = threadIdx.x; i < width; i += blockDim.x) sum[row + i] = narrow<T>(wide(x[row + i]) + wide(branch[row + i]));
     }
-    // Every thread reads back what it wrote itself: no barrier needed.
+    // Every thread reads only the values that it wrote, so no barrier is needed.
     const Global<const T> written = sum + row;
     const float scale = inverse_root(written, width, epsilon, vectors, partial);
     normalise(written, weight, y + row, width, scale, vectors);
 }
 
-// dx of a row, and its inverse root for the weight's gradient.
+// dx of a row, and the inverse root of the row for the gradient of the weight.
 template <class T>
 DEVICE void rms_norm_backward(Global<const T> x, Global<const float> weight, Global<const T> grad, Global<T> dx, Global<float> roots, int width, float epsilon) {
     SharedRoom room;
@@ -91,7 +94,8 @@ DEVICE void rms_norm_backward(Global<const T> x, Global<const float> weight, Glo
     if (threadIdx.x == 0) roots[blockIdx.x] = r;
 }
 
-// Sums of g x r over `chunk` rows: block (column block, chunk), thread (column, row of eight). `partial (chunks, width)`.
+// Sums of g x r over `chunk` rows: block (column block, chunk), thread (column, row of eight).
+// `partial (chunks, width)`.
 template <class T>
 DEVICE void rms_norm_weight(Global<const T> x, Global<const T> grad, Global<const float> roots, Global<float> partial, int rows, int width, int chunk) {
     SharedRoom room;

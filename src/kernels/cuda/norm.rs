@@ -37,9 +37,9 @@ pub fn add_rms_norm(
         .float(epsilon)
 }
 
-/// What the backward pass reads and writes.
+/// Addresses that the backward pass reads and writes.
 #[derive(Clone, Copy, Debug)]
-pub struct Backward {
+pub struct NormGradients {
     /// The input `(rows, width)`.
     pub x: Address,
     /// The weight `(width)`, f32.
@@ -48,23 +48,23 @@ pub struct Backward {
     pub grad: Address,
     /// Gradient of the input.
     pub dx: Address,
-    /// Room for `rows` f32.
+    /// Working memory of `rows` f32.
     pub roots: Address,
-    /// Room for `chunks(rows) · width` f32.
+    /// Working memory of `chunks(rows) · width` f32.
     pub partial: Address,
     /// Gradient of the weight, f32.
     pub dw: Address,
 }
 
-/// Partial sums of the weight's gradient.
+/// Number of partial sums of the weight's gradient.
 pub fn chunks(rows: usize) -> usize {
     rows.div_ceil(CHUNK)
 }
 
-/// Gradients of input and weight.
+/// The launches of the gradients of input and weight.
 pub fn backward(
     element: Element,
-    b: &Backward,
+    b: &NormGradients,
     rows: usize,
     width: usize,
     epsilon: f32,
@@ -88,7 +88,7 @@ pub fn backward(
     ]
 }
 
-/// The sum over `number` arrays of `count` f32 that lie one after the other.
+/// The sum of `number` arrays of `count` f32 that lie one after the other.
 pub fn sum_parts(parts: Address, sum: Address, count: usize, number: usize) -> Launch {
     Launch::new("sum_parts", [count.div_ceil(256), 1], [256, 1])
         .addresses([parts, sum])

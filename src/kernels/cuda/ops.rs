@@ -1,4 +1,5 @@
-//! What the operations of [`crate::kernels`] do on a GPU: allocate, launch, wrap. Forward on storages, as candle asks; backward on tensors.
+//! The operations of [`crate::kernels`] on a GPU: allocate, launch, wrap. Forward passes take
+//! storages, as candle's interface does; backward passes take tensors.
 
 use candle_core::op::BackpropOp;
 use candle_core::{CudaStorage, Layout, Result, Shape, Storage, Tensor};
@@ -7,10 +8,10 @@ use super::device::{Gpu, element};
 use super::launch::{Address, Element};
 use super::{elementwise, norm, rows};
 use crate::kernels::dropout::Dropout;
-use crate::kernels::elementwise::Activation;
+use crate::kernels::plan::{Activation, Pool};
 
-/// A storage with where its values are.
-pub(super) type Given<'a> = (&'a CudaStorage, &'a Layout);
+/// A storage and the layout of its values.
+pub(super) type StorageView<'a> = (&'a CudaStorage, &'a Layout);
 
 fn tensor(storage: CudaStorage, shape: impl Into<Shape>) -> Tensor {
     Tensor::from_storage(Storage::Cuda(storage), shape, BackpropOp::none(), false)
@@ -19,10 +20,10 @@ fn tensor(storage: CudaStorage, shape: impl Into<Shape>) -> Tensor {
 /// Runs `f` on the storages of tensors on a GPU.
 pub(super) fn on_storages<const N: usize, T>(
     tensors: [&Tensor; N],
-    f: impl FnOnce([Given<'_>; N]) -> Result<T>,
+    f: impl FnOnce([StorageView<'_>; N]) -> Result<T>,
 ) -> Result<T> {
     let guards = tensors.map(Tensor::storage_and_layout);
-    let given: Vec<Given<'_>> = guards
+    let given: Vec<StorageView<'_>> = guards
         .iter()
         .map(|(storage, layout)| match &**storage {
             Storage::Cuda(storage) => Ok((storage, *layout)),
@@ -31,10 +32,10 @@ pub(super) fn on_storages<const N: usize, T>(
         .collect::<Result<_>>()?;
     f(given
         .try_into()
-        .unwrap_or_else(|_| unreachable!("as many as were given")))
+        .unwrap_or_else(|_| unreachable!("one view per tensor")))
 }
 
-/// Whether the kernels take this tensor.
+/// Whether the kernels read this tensor.
 pub fn takes(x: &Tensor) -> bool {
     x.device().is_cuda() && element(x.dtype()).is_some()
 }
@@ -42,8 +43,12 @@ pub fn takes(x: &Tensor) -> bool {
 /// See [`crate::kernels::elementwise::rms_norm`].
 ///
 /// # Errors
-/// What the driver says.
-pub fn rms_norm(x: Given<'_>, weight: Given<'_>, epsilon: f32) -> Result<(CudaStorage, Shape)> {
+/// Where the driver reports an error.
+pub fn rms_norm(
+    x: StorageView<'_>,
+    weight: StorageView<'_>,
+    epsilon: f32,
+) -> Result<(CudaStorage, Shape)> {
     let gpu = Gpu::of(&x.0.device)?;
     let input = gpu.contiguous(x.0, x.1)?;
     let (count, width) = by_rows(x.1);
@@ -62,7 +67,7 @@ pub fn rms_norm(x: Given<'_>, weight: Given<'_>, epsilon: f32) -> Result<(CudaSt
 /// Gradients of input and weight.
 ///
 /// # Errors
-/// What the driver says.
+/// Where the driver reports an error.
 pub fn rms_norm_backward(
     [x, weight, grad]: [&Tensor; 3],
     epsilon: f32,
@@ -78,7 +83,7 @@ pub fn rms_norm_backward(
         );
         let (dx, dx_at) = gpu.result(input.element, count * width)?;
         let (dw, dw_at) = gpu.result(Element::F32, width)?;
-        let backward = norm::Backward {
+        let backward = norm::NormGradients {
             x: input.address,
             weight: gpu.floats(weight_at.0, weight_at.1)?,
             grad: gpu.contiguous(grad_at.0, grad_at.1)?.address,
@@ -94,41 +99,7 @@ pub fn rms_norm_backward(
     })
 }
 
-/// `[x + branch, norm(x + branch)]`, one behind the other.
-///
-/// # Errors
-/// What the driver says.
-pub fn add_rms_norm(
-    x: Given<'_>,
-    branch: Given<'_>,
-    weight: Given<'_>,
-    epsilon: f32,
-) -> Result<(CudaStorage, Shape)> {
-    let gpu = Gpu::of(&x.0.device)?;
-    let (a, b) = (
-        gpu.contiguous(x.0, x.1)?,
-        gpu.contiguous(branch.0, branch.1)?,
-    );
-    let (count, width) = by_rows(x.1);
-    if a.element != b.element || x.1.shape() != branch.1.shape() {
-        candle_core::bail!("a residual of another shape or type");
-    }
-    let (out, sum) = gpu.result(a.element, 2 * count * width)?;
-    let y = sum.plus(count * width, a.element);
-    let addresses = [
-        a.address,
-        b.address,
-        gpu.floats(weight.0, weight.1)?,
-        sum,
-        y,
-    ];
-    gpu.run(&norm::add_rms_norm(
-        a.element, addresses, count, width, epsilon,
-    ))?;
-    Ok((out, Shape::from((2, count, width))))
-}
-
-/// Rows and their width.
+/// Number of rows, and their width.
 fn by_rows(layout: &Layout) -> (usize, usize) {
     let width = layout.dims().last().copied().unwrap_or(1);
     (layout.shape().elem_count() / width.max(1), width)
@@ -137,8 +108,8 @@ fn by_rows(layout: &Layout) -> (usize, usize) {
 /// See [`crate::kernels::elementwise::gated`].
 ///
 /// # Errors
-/// What the driver says.
-pub fn gated(activation: Activation, x: Given<'_>) -> Result<(CudaStorage, Shape)> {
+/// Where the driver reports an error.
+pub fn gated(activation: Activation, x: StorageView<'_>) -> Result<(CudaStorage, Shape)> {
     let gpu = Gpu::of(&x.0.device)?;
     let input = gpu.contiguous(x.0, x.1)?;
     let (count, width) = x.1.shape().dims2()?;
@@ -158,7 +129,7 @@ pub fn gated(activation: Activation, x: Given<'_>) -> Result<(CudaStorage, Shape
 /// Gradient of the input.
 ///
 /// # Errors
-/// What the driver says.
+/// Where the driver reports an error.
 pub fn gated_backward(activation: Activation, x: &Tensor, grad: &Tensor) -> Result<Tensor> {
     let grad = grad.contiguous()?;
     let (count, width) = x.dims2()?;
@@ -181,11 +152,11 @@ pub fn gated_backward(activation: Activation, x: &Tensor, grad: &Tensor) -> Resu
 /// `residual + dropout(x)`, or `dropout(x)`.
 ///
 /// # Errors
-/// What the driver says.
+/// Where the driver reports an error.
 pub fn dropout(
     dropout: Dropout,
-    x: Given<'_>,
-    residual: Option<Given<'_>>,
+    x: StorageView<'_>,
+    residual: Option<StorageView<'_>>,
 ) -> Result<(CudaStorage, Shape)> {
     let gpu = Gpu::of(&x.0.device)?;
     let input = gpu.contiguous(x.0, x.1)?;
@@ -208,8 +179,8 @@ pub fn dropout(
 /// See [`crate::kernels::gather::gather`].
 ///
 /// # Errors
-/// What the driver says.
-pub fn gather(table: Given<'_>, ids: &[u32]) -> Result<(CudaStorage, Shape)> {
+/// Where the driver reports an error.
+pub fn gather(table: StorageView<'_>, ids: &[u32]) -> Result<(CudaStorage, Shape)> {
     let gpu = Gpu::of(&table.0.device)?;
     let input = gpu.contiguous(table.0, table.1)?;
     let (_, width) = table.1.shape().dims2()?;
@@ -223,7 +194,7 @@ pub fn gather(table: Given<'_>, ids: &[u32]) -> Result<(CudaStorage, Shape)> {
 /// Gradient of the table.
 ///
 /// # Errors
-/// What the driver says.
+/// Where the driver reports an error.
 pub fn gather_backward(table: &Tensor, ids: &[u32], grad: &Tensor) -> Result<Tensor> {
     let grad = grad.contiguous()?;
     let (vocab, width) = table.dims2()?;
@@ -252,8 +223,12 @@ pub fn gather_backward(table: &Tensor, ids: &[u32], grad: &Tensor) -> Result<Ten
 /// See [`crate::kernels::cross_entropy::cross_entropy`].
 ///
 /// # Errors
-/// What the driver says.
-pub fn cross_entropy(logits: Given<'_>, targets: &[u32], z: f32) -> Result<(CudaStorage, Shape)> {
+/// Where the driver reports an error.
+pub fn cross_entropy(
+    logits: StorageView<'_>,
+    targets: &[u32],
+    z: f32,
+) -> Result<(CudaStorage, Shape)> {
     let gpu = Gpu::of(&logits.0.device)?;
     let input = gpu.contiguous(logits.0, logits.1)?;
     let (count, vocab) = logits.1.shape().dims2()?;
@@ -273,7 +248,7 @@ pub fn cross_entropy(logits: Given<'_>, targets: &[u32], z: f32) -> Result<(Cuda
 /// Gradient of the logits.
 ///
 /// # Errors
-/// What the driver says.
+/// Where the driver reports an error.
 pub fn cross_entropy_backward(
     logits: &Tensor,
     targets: &[u32],
@@ -299,11 +274,11 @@ pub fn cross_entropy_backward(
     })
 }
 
-/// Rows of segments to one row each, f32: see [`rows::pool`].
+/// Pools the rows of each segment into one row, f32: see [`rows::pool`].
 ///
 /// # Errors
-/// What the driver says.
-pub fn pool(x: &Tensor, ranges: &[u32], kind: rows::Pool) -> Result<Tensor> {
+/// Where the driver reports an error.
+pub fn pool(x: &Tensor, ranges: &[u32], kind: Pool) -> Result<Tensor> {
     let (_, width) = x.dims2()?;
     on_storages([x], |[at]| {
         let gpu = Gpu::of(&at.0.device)?;

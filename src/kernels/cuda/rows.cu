@@ -1,7 +1,7 @@
-// Rows: embedding gather and its gradient, pooling of segments, and the loss of a token.
+// Rows: embedding gather and its gradient, pooling of segments, and the loss per token.
 #include "common.cuh"
 
-// out[token] = table[ids[token]], a block a token.
+// out[token] = table[ids[token]], one block per token.
 template <class T>
 DEVICE void gather(Global<const T> table, Global<const uint32_t> ids, Global<T> out, int width) {
     const long from = static_cast<long>(ids[blockIdx.x]) * width;
@@ -13,8 +13,8 @@ DEVICE void gather(Global<const T> table, Global<const uint32_t> ids, Global<T> 
     for (int i = threadIdx.x; i < width; i += blockDim.x) out[to + i] = table[from + i];
 }
 
-// d_table[id] = sum of grad over the tokens of that id, in the order of `tokens`, which lists them id by id: those of `id` are tokens[starts[id]..starts[id + 1]].
-// Grid (column blocks, ids).
+// d_table[id] = sum of grad over the tokens of that id, in the order of `tokens`, which lists them
+// id by id: the tokens of `id` are tokens[starts[id]..starts[id + 1]]. Grid (column blocks, ids).
 template <class T>
 DEVICE void gather_backward(Global<const T> grad, Global<const uint32_t> starts, Global<const uint32_t> tokens, Global<T> d_table, int width) {
     const int column = blockIdx.x * blockDim.x + threadIdx.x;
@@ -42,7 +42,7 @@ enum Pooling { MEAN = 0, MAX = 1, MIN = 2, STD = 3 };
 
 constexpr int POOL_ROWS = 8;
 
-// A sum that loses nothing to its own size (Kahan 1965): proteins may be long.
+// A compensated sum (Kahan 1965), whose error does not grow with the length of the protein.
 struct Exact {
     float sum = 0.0f, rest = 0.0f;
     DEVICE void add(float x) {
@@ -53,7 +53,8 @@ struct Exact {
     }
 };
 
-// Of rows rows[2 s]..rows[2 s + 1] of x, for segment s: grid (segments, column blocks of 32), threads (32, POOL_ROWS). NaN stays NaN.
+// Pools the rows rows[2 s]..rows[2 s + 1] of x, for segment s: grid (segments, column blocks of
+// 32), threads (32, POOL_ROWS). NaN stays NaN.
 DEVICE float pooled_sum(float mine, Shared<float> parts) {
     parts[threadIdx.y * 32 + threadIdx.x] = mine;
     __syncthreads();
@@ -115,7 +116,8 @@ EXPORT(pool_f32)
 KERNEL pool_bf16(Global<const bf16> x, Global<const uint32_t> rows, Global<float> out, int width, int kind) { pool(x, rows, out, width, kind); }
 EXPORT(pool_bf16)
 
-// log sum exp(row) - row[target] + z (log sum exp(row))^2, a warp a row; see ../cross_entropy.rs.
+// log sum exp(row) - row[target] + z (log sum exp(row))^2, one warp per row; see
+// ../cross_entropy.rs.
 template <class T>
 DEVICE float log_sum_exp(Global<const T> row, int vocab) {
     const int lane = threadIdx.x % 32;

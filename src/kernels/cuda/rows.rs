@@ -1,9 +1,10 @@
 //! Launches of `rows.cu`.
 
 use super::launch::{Address, Element, Launch};
+use crate::kernels::plan::Pool;
 
 const THREADS: u32 = 128;
-/// Rows (a warp each) of a block of the loss.
+/// Rows of the loss in one block, one warp per row.
 const WARPS: u32 = 4;
 
 /// `out[i] = table[ids[i]]`, rows of `width`: addresses of table, ids (u32), out.
@@ -13,7 +14,8 @@ pub fn gather(element: Element, addresses: [Address; 3], tokens: usize, width: u
         .ints([width])
 }
 
-/// The tokens of each id, as [`gather_backward`] reads them: those of `id` are `tokens[starts[id]..starts[id + 1]]`, ascending.
+/// The tokens of each id, as [`gather_backward`] reads them: those of `id` are
+/// `tokens[starts[id]..starts[id + 1]]`, ascending.
 pub fn tokens_by_id(ids: &[u32], vocab: usize) -> (Vec<u32>, Vec<u32>) {
     let mut starts = vec![0; vocab + 1];
     for id in ids {
@@ -44,20 +46,17 @@ pub fn gather_backward(
         .ints([width])
 }
 
-/// How rows become one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pool {
-    /// Mean.
-    Mean,
-    /// Largest, column by column.
-    Max,
-    /// Smallest.
-    Min,
-    /// Standard deviation, population form.
-    Std,
+/// The number of a pooling in `rows.cu`.
+fn number(pool: Pool) -> usize {
+    match pool {
+        Pool::Mean => 0,
+        Pool::Max => 1,
+        Pool::Min => 2,
+        Pool::Std => 3,
+    }
 }
 
-/// `out[s]` (f32) of rows `rows[2 s]..rows[2 s + 1]` of `x`: addresses of x, rows (u32), out.
+/// `out[s]` (f32) of the rows `rows[2 s]..rows[2 s + 1]` of `x`: addresses of x, rows (u32), out.
 pub fn pool(
     element: Element,
     pool: Pool,
@@ -68,7 +67,7 @@ pub fn pool(
     Launch::of("pool", element, [segments, width.div_ceil(32)], [32, 8])
         .shared(&[8 * 32 * 4])
         .addresses(addresses)
-        .ints([width, pool as usize])
+        .ints([width, number(pool)])
 }
 
 /// The loss of each row: addresses of logits, targets (u32), loss (f32).

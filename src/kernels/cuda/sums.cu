@@ -1,7 +1,7 @@
-// Sums that backward passes begin and end with.
+// Sums at the beginning and at the end of backward passes.
 #include "common.cuh"
 
-// The sum over `parts` matrices of `count` values, first to last: what partial sums end in.
+// The sum over `parts` matrices of `count` values, first to last: the last step of partial sums.
 KERNEL sum_parts(Global<const float> parts, Global<float> sum, int count, int number) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= count) return;
@@ -11,7 +11,7 @@ KERNEL sum_parts(Global<const float> parts, Global<float> sum, int count, int nu
 }
 EXPORT(sum_parts)
 
-// delta = sum of out * grad over a head: a warp a row and head.
+// delta = sum of out * grad over a head: one warp per row and head.
 template <class T>
 DEVICE void delta_of(Global<const T> out, Global<const T> grad, Global<float> delta, int count, int d) {
     const int i = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;

@@ -74,7 +74,7 @@ impl Written {
 
 /// Reads all records.
 pub(super) fn read(path: &Path) -> Result<Vec<Written>, ReportError> {
-    fasta::Reader::open(path)?
+    fasta::FastaReader::open(path)?
         .map(|record| {
             let record = record?;
             Ok(Written {

@@ -1,14 +1,14 @@
-//! Room for big intermediate values, kept from layer to layer and from step to step: what is dropped is taken again, so that after the first step
-//! nothing is asked of the operating system.
+//! Memory for big intermediate values, reused from layer to layer and from step to step, so that
+//! after the first step nothing is allocated by the operating system.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The rooms that are free.
+/// The free buffers.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Arena(Arc<Mutex<Vec<Vec<f32>>>>);
 
-/// Values that go back to their arena when they are dropped.
+/// Values whose memory returns to the arena on drop.
 #[derive(Debug)]
 pub(super) struct Buffer {
     values: Vec<f32>,
@@ -16,7 +16,7 @@ pub(super) struct Buffer {
 }
 
 impl Arena {
-    /// `len` values that hold anything: to be written before they are read.
+    /// `len` arbitrary values, to be written before the first read.
     pub fn buffer(&self, len: usize) -> Buffer {
         let mut values = self.room(len);
         values.resize(len, 0.0);
@@ -33,8 +33,9 @@ impl Arena {
         buffer
     }
 
-    /// The smallest free room that holds `len` values and is not far too large; else a new one in place of the largest that is too small, with some more
-    /// than is asked for, as the next batch has a few tokens more.
+    /// The smallest free memory that holds `len` values and is not far too large. If there is none,
+    /// new memory in place of the largest that is too small; a little more than `len`, because the
+    /// next batch may have a few more tokens.
     fn room(&self, len: usize) -> Vec<f32> {
         let mut free = self.free();
         let sizes = free.iter().map(Vec::capacity).enumerate();
@@ -82,17 +83,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_dropped_is_taken_again() {
+    fn dropped_memory_is_reused() {
         let arena = Arena::default();
         let first = arena.buffer(10_000);
         let place = first.as_ptr();
         let other = arena.buffer(20_000);
         drop((first, other));
-        // A little more or less takes the same room.
+        // A few values more or fewer take the same memory.
         assert_eq!(arena.buffer(10_500).as_ptr(), place);
         assert_eq!(arena.buffer(9_000).as_ptr(), place);
         assert_eq!(arena.free().len(), 2);
-        // What fits nowhere takes the place of the largest.
+        // Values that fit nowhere take the place of the largest memory.
         drop(arena.buffer(1_000_000));
         assert_eq!(arena.free().len(), 2);
         assert!(arena.zeros(1_000_000).iter().all(|value| *value == 0.0));

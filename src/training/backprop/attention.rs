@@ -1,44 +1,48 @@
-//! The two attentions, there and back: `x + o(attention(q, k, v of norm(x)))`, or with keys and values of the encoder's output. Must equal Hugging Face's
+//! The forward and backward pass of both attentions: `x + o(attention(q, k, v of norm(x)))`, where
+//! keys and values come from `norm(x)` or from the encoder's output. Must equal Hugging Face's
 //! `T5LayerSelfAttention` and `T5LayerCrossAttention`, and their gradients.
 
 use super::arena::Buffer;
-use super::pass::{Pass, add, at};
-use super::weights::{CrossAttention, SelfAttention};
-use crate::kernels::cpu::attention::{
-    self as forward, Attention, Bias, Heads, Segment, Visibility,
+use super::pass::{BatchPass, SubLayer, add};
+use super::weights::{CrossAttentionMatrices, SelfAttentionMatrices};
+use crate::kernels::cpu::attend as forward;
+use crate::kernels::cpu::attention::{Attention, Heads};
+use crate::kernels::cpu::attention_backward::{
+    self as backward, AttentionGradients as Gradients, HeadsMut,
 };
-use crate::kernels::cpu::attention_backward::{self as backward, Gradients, HeadsMut};
 use crate::kernels::cpu::packed_weight::Precision;
 use crate::kernels::dropout::Dropout;
+use crate::kernels::plan::{Bias, Segment, Visibility};
 use crate::model::Config;
 
-/// Who attends to whom.
-pub(super) struct Plan {
+/// The segments of a batch: which queries attend to which keys.
+pub(super) struct SegmentPlan {
     pub visibility: Visibility,
     pub segments: Vec<Segment>,
 }
 
-/// The position bias that all layers of a stack share, `(2 max_distance + 1, heads)`, and its gradient.
+/// The position bias that all layers of a stack share, `(2 max_distance + 1, heads)`, and its
+/// gradient.
 pub(super) struct PositionBias {
     pub by_distance: Vec<f32>,
     pub gradient: Vec<f32>,
 }
 
-/// The encoder's output and its gradient.
-pub(super) struct Source<'a> {
+/// The encoder's output, which the decoder attends to, and the gradient of that output.
+pub(super) struct EncodedSource<'a> {
     pub encoded: &'a [f32],
-    pub plan: Plan,
+    pub plan: SegmentPlan,
     pub gradient: Buffer,
 }
 
-/// What self-attention keeps for its way back.
-pub(super) struct Attended {
+/// The values of self-attention that its backward pass reads.
+pub(super) struct SelfAttentionActivations {
     qkv: Buffer,
     mixed: Buffer,
 }
 
-/// What attention to the source keeps.
-pub(super) struct Crossed {
+/// The values of cross-attention that its backward pass reads.
+pub(super) struct CrossAttentionActivations {
     q: Buffer,
     kv: Buffer,
     mixed: Buffer,
@@ -57,7 +61,7 @@ fn kernel<'a>(
     config: &Config,
     [q, k, v]: [Heads<'a>; 3],
     bias: Option<&'a PositionBias>,
-    plan: &'a Plan,
+    plan: &'a SegmentPlan,
     dropout: Option<Dropout>,
 ) -> Attention<'a> {
     Attention {
@@ -86,58 +90,49 @@ fn cross_heads<'a>(q: &'a [f32], kv: &'a [f32], inner: usize) -> [Heads<'a>; 3] 
     [columns(q, inner, 0), k, v]
 }
 
-impl Pass<'_> {
-    /// Self-attention up to its output projection.
-    pub fn attend(
+impl BatchPass<'_> {
+    /// Self-attention without its output projection.
+    pub fn self_attention(
         &self,
-        weights: &SelfAttention,
-        x: &[f32],
+        layer: &SubLayer<'_, SelfAttentionMatrices>,
         bias: &PositionBias,
-        plan: &Plan,
-        dropout: Option<Dropout>,
-    ) -> Attended {
+        plan: &SegmentPlan,
+    ) -> SelfAttentionActivations {
         let inner = self.config.inner_dim();
-        let qkv = self.product(&self.norm(x, &weights.norm), &weights.qkv);
+        let qkv = self.product(&self.norm(layer.x, &layer.weights.norm), &layer.weights.qkv);
         let mut mixed = self.arena.buffer(qkv.len() / 3);
         let heads = self_heads(&qkv, inner);
-        let attention = kernel(self.config, heads, Some(bias), plan, at(dropout, 0));
+        let attention = kernel(self.config, heads, Some(bias), plan, layer.dropout.inside);
         forward::attend(self.isa, &attention, &mut mixed);
-        Attended { qkv, mixed }
+        SelfAttentionActivations { qkv, mixed }
     }
 
     /// `x + output(attention)`.
-    pub fn attended(
+    pub fn self_attention_output(
         &self,
-        weights: &SelfAttention,
-        kept: &Attended,
-        x: &[f32],
-        dropout: Option<Dropout>,
+        layer: &SubLayer<'_, SelfAttentionMatrices>,
+        activations: &SelfAttentionActivations,
     ) -> Buffer {
-        self.branch(&kept.mixed, &weights.output, x, at(dropout, 1))
+        let output = &layer.weights.output;
+        self.branch(&activations.mixed, output, layer.x, layer.dropout.branch)
     }
 
-    /// `d` becomes the gradient of `x` from that of [`Pass::attended`].
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "what the way there had, and the gradient"
-    )]
-    pub fn attend_back(
+    /// Turns `d`, the gradient of [`BatchPass::self_attention_output`], into the gradient of `x`.
+    pub fn self_attention_backward(
         &mut self,
-        weights: &SelfAttention,
-        kept: Attended,
-        x: &[f32],
+        layer: &SubLayer<'_, SelfAttentionMatrices>,
+        activations: SelfAttentionActivations,
         bias: &mut PositionBias,
-        plan: &Plan,
-        dropout: Option<Dropout>,
+        plan: &SegmentPlan,
         d: &mut [f32],
     ) {
-        let inner = self.config.inner_dim();
-        let Attended { qkv, mixed } = kept;
-        let d_mixed = self.branch_back(&mixed, &weights.output, d, at(dropout, 1));
+        let (weights, inner) = (layer.weights, self.config.inner_dim());
+        let SelfAttentionActivations { qkv, mixed } = activations;
+        let d_mixed = self.branch_backward(&mixed, &weights.output, d, layer.dropout.branch);
         let mut d_qkv = self.arena.buffer(qkv.len());
         let [dq, dk, dv] = HeadsMut::split(&mut d_qkv, 3 * inner, [0, inner, 2 * inner]);
         let heads = self_heads(&qkv, inner);
-        let attention = kernel(self.config, heads, Some(bias), plan, at(dropout, 0));
+        let attention = kernel(self.config, heads, Some(bias), plan, layer.dropout.inside);
         let gradients = Gradients {
             out: &mixed,
             grad: &d_mixed,
@@ -148,58 +143,57 @@ impl Pass<'_> {
         let d_bias = backward::attend(self.isa, &attention, &gradients);
         add(&mut bias.gradient, &d_bias);
         drop((d_mixed, mixed, qkv));
-        let normed = self.norm(x, &weights.norm);
-        let d_normed = self.product_back(&normed, &weights.qkv, &d_qkv);
-        self.norm_back(x, &weights.norm, &d_normed, d);
+        let normed = self.norm(layer.x, &weights.norm);
+        let d_normed = self.product_backward(&normed, &weights.qkv, &d_qkv);
+        self.norm_backward(layer.x, &weights.norm, &d_normed, d);
     }
 
-    /// Attention to the source up to its output projection.
-    pub fn cross(
+    /// Attention to the source without its output projection.
+    pub fn cross_attention(
         &self,
-        weights: &CrossAttention,
-        x: &[f32],
-        source: &Source<'_>,
-        dropout: Option<Dropout>,
-    ) -> Crossed {
-        let q = self.product(&self.norm(x, &weights.norm), &weights.q);
+        layer: &SubLayer<'_, CrossAttentionMatrices>,
+        source: &EncodedSource<'_>,
+    ) -> CrossAttentionActivations {
+        let weights = layer.weights;
+        let q = self.product(&self.norm(layer.x, &weights.norm), &weights.q);
         let kv = self.product(source.encoded, &weights.kv);
         let mut mixed = self.arena.buffer(q.len());
         let heads = cross_heads(&q, &kv, self.config.inner_dim());
-        let attention = kernel(self.config, heads, None, &source.plan, at(dropout, 0));
+        let dropout = layer.dropout.inside;
+        let attention = kernel(self.config, heads, None, &source.plan, dropout);
         forward::attend(self.isa, &attention, &mut mixed);
-        Crossed { q, kv, mixed }
+        CrossAttentionActivations { q, kv, mixed }
     }
 
     /// `x + output(attention)`.
-    pub fn crossed(
+    pub fn cross_attention_output(
         &self,
-        weights: &CrossAttention,
-        kept: &Crossed,
-        x: &[f32],
-        dropout: Option<Dropout>,
+        layer: &SubLayer<'_, CrossAttentionMatrices>,
+        activations: &CrossAttentionActivations,
     ) -> Buffer {
-        self.branch(&kept.mixed, &weights.output, x, at(dropout, 1))
+        let output = &layer.weights.output;
+        self.branch(&activations.mixed, output, layer.x, layer.dropout.branch)
     }
 
-    /// `d` becomes the gradient of `x` from that of [`Pass::crossed`]; adds that of the source.
-    pub fn cross_back(
+    /// Turns `d`, the gradient of [`BatchPass::cross_attention_output`], into the gradient of `x`,
+    /// and adds the gradient of the source.
+    pub fn cross_attention_backward(
         &mut self,
-        weights: &CrossAttention,
-        kept: Crossed,
-        x: &[f32],
-        source: &mut Source<'_>,
-        dropout: Option<Dropout>,
+        layer: &SubLayer<'_, CrossAttentionMatrices>,
+        activations: CrossAttentionActivations,
+        source: &mut EncodedSource<'_>,
         d: &mut [f32],
     ) {
-        let inner = self.config.inner_dim();
-        let Crossed { q, kv, mixed } = kept;
-        let d_mixed = self.branch_back(&mixed, &weights.output, d, at(dropout, 1));
+        let (weights, inner) = (layer.weights, self.config.inner_dim());
+        let CrossAttentionActivations { q, kv, mixed } = activations;
+        let d_mixed = self.branch_backward(&mixed, &weights.output, d, layer.dropout.branch);
         let mut d_q = self.arena.buffer(q.len());
         let mut d_kv = self.arena.buffer(kv.len());
         let [dq] = HeadsMut::split(&mut d_q, inner, [0]);
         let [dk, dv] = HeadsMut::split(&mut d_kv, 2 * inner, [0, inner]);
         let heads = cross_heads(&q, &kv, inner);
-        let attention = kernel(self.config, heads, None, &source.plan, at(dropout, 0));
+        let dropout = layer.dropout.inside;
+        let attention = kernel(self.config, heads, None, &source.plan, dropout);
         let gradients = Gradients {
             out: &mixed,
             grad: &d_mixed,
@@ -209,10 +203,10 @@ impl Pass<'_> {
         };
         backward::attend(self.isa, &attention, &gradients);
         drop((d_mixed, mixed, q, kv));
-        self.product_back_onto(source.encoded, &weights.kv, &d_kv, &mut source.gradient);
+        self.product_backward_onto(source.encoded, &weights.kv, &d_kv, &mut source.gradient);
         drop(d_kv);
-        let normed = self.norm(x, &weights.norm);
-        let d_normed = self.product_back(&normed, &weights.q, &d_q);
-        self.norm_back(x, &weights.norm, &d_normed, d);
+        let normed = self.norm(layer.x, &weights.norm);
+        let d_normed = self.product_backward(&normed, &weights.q, &d_q);
+        self.norm_backward(layer.x, &weights.norm, &d_normed, d);
     }
 }

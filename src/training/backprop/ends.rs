@@ -5,20 +5,21 @@ use rayon::prelude::*;
 use super::super::batch::Batch;
 use super::arena::Buffer;
 use super::attention::PositionBias;
-use super::pass::{Pass, at, scale};
-use super::weights::{Weights, bias, final_norm};
+use super::pass::{BatchPass, scale};
+use super::weights::StepWeights;
 use crate::kernels::cross_entropy::gradient_in_place;
 use crate::kernels::dropout::Dropout;
+use crate::model::names::{SHARED, Stack};
 use crate::model::relative_position::{Direction, buckets_by_distance};
 
 /// Columns of the embedding table that one thread adds up.
 const COLUMNS: usize = 64;
 
-impl Pass<'_> {
-    /// Rows of the embedding table, dropped.
+impl BatchPass<'_> {
+    /// Rows of the embedding table, with dropout.
     pub fn embed(&self, token_ids: &[u32], dropout: Option<Dropout>) -> Buffer {
         let width = self.config.d_model;
-        let table = self.parameter("shared.weight");
+        let table = self.parameter(SHARED);
         let mut rows = self.arena.buffer(token_ids.len() * width);
         let chunks = rows.par_chunks_mut(width).with_min_len(64);
         chunks.zip(token_ids).for_each(|(row, id)| {
@@ -30,13 +31,14 @@ impl Pass<'_> {
         rows
     }
 
-    /// Adds the gradients `d` of [`Pass::embed`]'s rows to that of the table: each thread some columns of all rows, in the order of the tokens.
-    pub fn embed_back(&mut self, token_ids: &[u32], dropout: Option<Dropout>, d: &mut [f32]) {
+    /// Adds the gradients `d` of the rows of [`BatchPass::embed`] to the gradient of the table.
+    /// Each thread adds some columns of all rows, in the order of the tokens.
+    pub fn embed_backward(&mut self, token_ids: &[u32], dropout: Option<Dropout>, d: &mut [f32]) {
         let width = self.config.d_model;
         if let Some(dropout) = dropout {
             dropout.apply_in_place(d);
         }
-        let (d, table) = (&*d, self.sum("shared.weight"));
+        let (d, table) = (&*d, self.sum(SHARED));
         let rows = table.len() / width;
         let sums = (0..width.div_ceil(COLUMNS)).into_par_iter().map(|block| {
             let columns = block * COLUMNS..width.min((block + 1) * COLUMNS);
@@ -78,10 +80,10 @@ impl Pass<'_> {
     }
 
     /// A stack's bias by distance.
-    pub fn position_bias(&self, stack: &str, direction: Direction) -> PositionBias {
+    pub fn position_bias(&self, stack: Stack) -> PositionBias {
         let heads = self.config.num_heads;
-        let table = self.parameter(&bias(stack));
-        let rows = self.buckets(direction);
+        let table = self.parameter(&stack.position_bias());
+        let rows = self.buckets(Direction::of(stack));
         let by_distance: Vec<f32> = rows
             .flat_map(|bucket| table[bucket * heads..][..heads].iter().copied())
             .collect();
@@ -92,10 +94,10 @@ impl Pass<'_> {
     }
 
     /// Adds the gradient of a stack's bias.
-    pub fn position_bias_back(&mut self, stack: &str, direction: Direction, gradient: &[f32]) {
+    pub fn position_bias_backward(&mut self, stack: Stack, gradient: &[f32]) {
         let heads = self.config.num_heads;
-        let buckets = self.buckets(direction);
-        let table = self.sum(&bias(stack));
+        let buckets = self.buckets(Direction::of(stack));
+        let table = self.sum(&stack.position_bias());
         for (bucket, values) in buckets.zip(gradient.chunks_exact(heads)) {
             let target = &mut table[bucket * heads..][..heads];
             target
@@ -105,19 +107,19 @@ impl Pass<'_> {
         }
     }
 
-    /// A stack's last norm, dropped.
-    pub fn finish(&self, stack: &str, x: &[f32], dropout: Option<Dropout>) -> Buffer {
-        let mut y = self.norm(x, &final_norm(stack));
+    /// A stack's final norm, with dropout.
+    pub fn final_norm(&self, stack: Stack, x: &[f32], dropout: Option<Dropout>) -> Buffer {
+        let mut y = self.norm(x, &stack.final_norm());
         if let Some(dropout) = dropout {
             dropout.apply_in_place(&mut y);
         }
         y
     }
 
-    /// The gradient of a stack's last output from that of [`Pass::finish`].
-    pub fn finish_back(
+    /// The gradient of `x` in [`BatchPass::final_norm`] from the gradient `dy` of the result.
+    pub fn final_norm_backward(
         &mut self,
-        stack: &str,
+        stack: Stack,
         x: &[f32],
         dropout: Option<Dropout>,
         mut dy: Buffer,
@@ -126,32 +128,33 @@ impl Pass<'_> {
             dropout.apply_in_place(&mut dy);
         }
         let mut d = self.arena.zeros(x.len());
-        self.norm_back(x, &final_norm(stack), &dy, &mut d);
+        self.norm_backward(x, &stack.final_norm(), &dy, &mut d);
         d
     }
 
-    /// Losses of every label from the decoder's last output `x`, and the gradient of `x`; `dropout` is the stack's.
+    /// The loss of every label from the output `x` of the decoder's last layer, and the gradient of
+    /// `x`; `dropout` is the stream of the final norm.
     pub fn head(
         &mut self,
-        weights: &Weights,
+        weights: &StepWeights,
         x: &[f32],
         batch: &Batch,
         z_loss: f32,
         dropout: Option<Dropout>,
     ) -> (Vec<f32>, Buffer) {
-        let dropout = at(at(dropout, weights.decoder.len() + 1), 0);
-        let mut y = self.finish("decoder", x, dropout);
+        let mut y = self.final_norm(Stack::Decoder, x, dropout);
         if let Some(factor) = weights.scale {
             scale(&mut y, factor);
         }
         let mut logits = self.product(&y, &weights.head);
         let vocab = self.config.vocab_size;
         let losses = gradient_in_place(&mut logits, vocab, &batch.labels, z_loss);
-        let mut dy = self.product_back(&y, &weights.head, &logits);
+        let mut dy = self.product_backward(&y, &weights.head, &logits);
         drop((logits, y));
         if let Some(factor) = weights.scale {
             scale(&mut dy, factor);
         }
-        (losses, self.finish_back("decoder", x, dropout, dy))
+        let d = self.final_norm_backward(Stack::Decoder, x, dropout, dy);
+        (losses, d)
     }
 }

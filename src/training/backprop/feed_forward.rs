@@ -1,69 +1,70 @@
-//! The feed-forward block, there and back: `x + wo(act(wi_0 norm(x)) · wi_1 norm(x))`, or `x + wo(act(wi norm(x)))`. Must equal Hugging Face's `T5LayerFF`
-//! and its gradient.
+//! The forward and backward pass of the feed-forward block:
+//! `x + wo(act(wi_0 norm(x)) · wi_1 norm(x))`, or `x + wo(act(wi norm(x)))`. Must equal Hugging
+//! Face's `T5LayerFF` and its gradient.
 
 use super::arena::Buffer;
-use super::pass::{Pass, at};
-use super::weights::FeedForward;
-use crate::kernels::cpu::elementwise::{self, Activation};
-use crate::kernels::cpu::elementwise_backward;
-use crate::kernels::dropout::Dropout;
-use crate::model::FeedForward as Kind;
+use super::pass::{BatchPass, SubLayer};
+use super::weights::FeedForwardMatrices;
+use crate::kernels::cpu::{elementwise, elementwise_backward};
+use crate::kernels::plan::Activation;
+use crate::model::FeedForward;
 
-/// What the block keeps for its way back.
-pub(super) struct Fed {
+/// The values of the block that its backward pass reads.
+pub(super) struct FeedForwardActivations {
     wide: Buffer,
     hidden: Buffer,
 }
 
-impl Pass<'_> {
+impl BatchPass<'_> {
     fn activation(&self) -> Activation {
         match self.config.feed_forward_proj {
-            Kind::Relu => Activation::Relu,
-            Kind::GatedGelu => Activation::GeluNew,
-            Kind::GatedSilu => Activation::Silu,
+            FeedForward::Relu => Activation::Relu,
+            FeedForward::GatedGelu => Activation::GeluNew,
+            FeedForward::GatedSilu => Activation::Silu,
         }
     }
 
-    /// The block up to its output projection.
-    pub fn feed(&self, weights: &FeedForward, x: &[f32], dropout: Option<Dropout>) -> Fed {
-        let d_ff = self.config.d_ff;
-        let wide = self.product(&self.norm(x, &weights.norm), &weights.input);
+    /// The block without its output projection.
+    pub fn feed_forward(
+        &self,
+        layer: &SubLayer<'_, FeedForwardMatrices>,
+    ) -> FeedForwardActivations {
+        let (weights, d_ff) = (layer.weights, self.config.d_ff);
+        let wide = self.product(&self.norm(layer.x, &weights.norm), &weights.input);
         let mut hidden = self.arena.buffer(wide.len() / weights.input.n * d_ff);
         if self.config.feed_forward_proj.is_gated() {
             elementwise::gated(self.isa, self.activation(), &wide, d_ff, &mut hidden);
         } else {
             elementwise::activate(self.isa, self.activation(), &wide, &mut hidden);
         }
-        if let Some(dropout) = at(dropout, 0) {
+        if let Some(dropout) = layer.dropout.inside {
             dropout.apply_in_place(&mut hidden);
         }
-        Fed { wide, hidden }
+        FeedForwardActivations { wide, hidden }
     }
 
     /// `x + wo(hidden)`.
-    pub fn fed(
+    pub fn feed_forward_output(
         &self,
-        weights: &FeedForward,
-        kept: &Fed,
-        x: &[f32],
-        dropout: Option<Dropout>,
+        layer: &SubLayer<'_, FeedForwardMatrices>,
+        activations: &FeedForwardActivations,
     ) -> Buffer {
-        self.branch(&kept.hidden, &weights.output, x, at(dropout, 1))
+        let output = &layer.weights.output;
+        self.branch(&activations.hidden, output, layer.x, layer.dropout.branch)
     }
 
-    /// `d` becomes the gradient of `x` from that of [`Pass::fed`].
-    pub fn feed_back(
+    /// Turns `d`, the gradient of [`BatchPass::feed_forward_output`], into the gradient of `x`.
+    pub fn feed_forward_backward(
         &mut self,
-        weights: &FeedForward,
-        kept: Fed,
-        x: &[f32],
-        dropout: Option<Dropout>,
+        layer: &SubLayer<'_, FeedForwardMatrices>,
+        activations: FeedForwardActivations,
         d: &mut [f32],
     ) {
-        let Fed { wide, hidden } = kept;
-        let mut d_hidden = self.branch_back(&hidden, &weights.output, d, at(dropout, 1));
+        let weights = layer.weights;
+        let FeedForwardActivations { wide, hidden } = activations;
+        let mut d_hidden = self.branch_backward(&hidden, &weights.output, d, layer.dropout.branch);
         drop(hidden);
-        if let Some(dropout) = at(dropout, 0) {
+        if let Some(dropout) = layer.dropout.inside {
             dropout.apply_in_place(&mut d_hidden);
         }
         let (activation, d_ff) = (self.activation(), self.config.d_ff);
@@ -74,8 +75,8 @@ impl Pass<'_> {
             elementwise_backward::activate(self.isa, activation, &wide, &d_hidden, &mut d_wide);
         }
         drop((wide, d_hidden));
-        let normed = self.norm(x, &weights.norm);
-        let d_normed = self.product_back(&normed, &weights.input, &d_wide);
-        self.norm_back(x, &weights.norm, &d_normed, d);
+        let normed = self.norm(layer.x, &weights.norm);
+        let d_normed = self.product_backward(&normed, &weights.input, &d_wide);
+        self.norm_backward(layer.x, &weights.norm, &d_normed, d);
     }
 }

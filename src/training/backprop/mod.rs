@@ -1,9 +1,12 @@
-//! The gradients of a batch on a CPU, without a tape: the network's shape is known, so its backward pass is written down. It must equal the one that
-//! candle's tape makes of the same kernels ([`super::step::Network::taped`]), and PyTorch's of Hugging Face's `T5ForConditionalGeneration(labels=…).loss`.
+//! The gradients of a batch on a CPU, without a tape: the network's shape is known, so its backward
+//! pass is written out. The gradients must equal those of candle's tape with the same kernels
+//! ([`super::step::Network::taped`]), and PyTorch's gradients of Hugging Face's
+//! `T5ForConditionalGeneration(labels=…).loss`.
 //!
-//! Forward keeps what the way back needs ([`stack`]); back, the gradient of the residual stream is one buffer that every sub-layer adds its share to, and
-//! gradients of weights are added where they are summed up, also over micro-batches. Every weight is packed once a step, and rooms are taken again
-//! ([`arena`]). Dropout's places are those of [`crate::model::Mode`].
+//! The forward pass keeps the activations that the backward pass reads ([`stack`]). In the backward
+//! pass the gradient of the residual stream is one buffer that every sub-layer adds to; gradients
+//! of weights are added to sums that also span micro-batches. Every weight is packed once per step,
+//! and memory is reused ([`arena`]). Values are dropped at the places of [`crate::model::mode`].
 
 mod arena;
 mod attention;
@@ -16,36 +19,37 @@ mod weights;
 use candle_core::{DType, Result, bail};
 
 use super::batch::Batch;
-use super::step::{Gradients, Network};
-use super::variables::Parameters;
+use super::step::{Network, WeightGradients};
+use super::variables::ModelParameters;
 use crate::kernels::cpu::Isa;
-use crate::kernels::cpu::attention::{Segment, Visibility};
 use crate::kernels::cpu::packed_weight::{PackedWeight, Precision};
 use crate::kernels::dropout::Dropout;
-use crate::model::relative_position::Direction;
-use arena::Arena;
-use attention::{Plan, Source};
-use pass::{Pass, at};
-use stack::Stack;
-use weights::Weights;
+use crate::kernels::plan::{Segment, Visibility};
+use crate::model::mode::{DropoutPlace, Mode};
+use crate::model::names::Stack;
+use arena::{Arena, Buffer};
+use attention::{EncodedSource, SegmentPlan};
+use pass::BatchPass;
+use stack::LayerStack;
+use weights::StepWeights;
 
-/// What is kept from step to step: rooms and packed weights.
+/// The memory and the packed weights that are reused from step to step.
 #[derive(Debug, Default)]
 pub(super) struct Backprop {
     arena: Arena,
     tokens: Option<PackedWeight>,
-    weights: Option<Weights>,
+    weights: Option<StepWeights>,
 }
 
 impl Backprop {
-    /// Takes the weights of the next step.
+    /// Packs the weights of the next step.
     ///
     /// # Errors
-    /// Where one is missing or of another shape than the network's.
-    pub fn begin(&mut self, network: &Network<'_>, parameters: &Parameters) -> Result<()> {
+    /// A weight that is missing or has another shape than the network's.
+    pub fn begin(&mut self, network: &Network<'_>, parameters: &ModelParameters) -> Result<()> {
         let weights = match &mut self.weights {
             Some(weights) => weights,
-            none => none.insert(Weights::new(
+            none => none.insert(StepWeights::new(
                 network.config,
                 parameters,
                 precision(network),
@@ -55,17 +59,18 @@ impl Backprop {
         Ok(())
     }
 
-    /// The loss of every label; adds the gradients of their sum to `sums`, which hold every weight.
+    /// The loss of every label. Adds the gradients of the sum of losses to `sums`, which hold every
+    /// weight.
     ///
     /// # Errors
-    /// Where tokens are outside the vocabulary.
+    /// A token outside the vocabulary.
     pub fn add(
         &mut self,
         network: &Network<'_>,
-        parameters: &Parameters,
+        parameters: &ModelParameters,
         batch: &Batch,
         dropout: Option<Dropout>,
-        sums: &mut Gradients,
+        sums: &mut WeightGradients,
     ) -> Result<Vec<f32>> {
         let weights = self
             .weights
@@ -73,7 +78,7 @@ impl Backprop {
             .expect("a step begins with its weights");
         check(batch, network.config.vocab_size)?;
         let empty = || PackedWeight::empty(precision(network));
-        let mut pass = Pass {
+        let mut pass = BatchPass {
             config: network.config,
             parameters,
             arena: &self.arena,
@@ -124,78 +129,77 @@ fn cross_segments(batch: &Batch) -> Vec<Segment> {
     segments.collect()
 }
 
-impl Pass<'_> {
+impl BatchPass<'_> {
     fn run(
         &mut self,
         network: &Network<'_>,
-        weights: &Weights,
+        weights: &StepWeights,
         batch: &Batch,
         dropout: Option<Dropout>,
     ) -> Vec<f32> {
-        let layers = weights.encoder.len();
-        let [encoder_dropout, decoder_dropout] = [0, 1].map(|stack| at(dropout, stack));
-        let mut encoder = Stack {
+        let mode = Mode::new(dropout, Stack::Encoder, self.config);
+        let mut encoder = LayerStack {
             layers: &weights.encoder,
-            bias: self.position_bias("encoder", Direction::Both),
-            plan: Plan {
+            bias: self.position_bias(Stack::Encoder),
+            plan: SegmentPlan {
                 visibility: Visibility::All,
                 segments: own_segments(batch.source.segments()),
             },
             source: None,
-            dropout: encoder_dropout,
+            mode,
         };
         let ids = &batch.source.token_ids;
-        let first = self.embed(ids, at(encoder_dropout, layers));
+        let first = self.embed(ids, mode.dropout(DropoutPlace::Embedding));
         let forward = encoder.forward(self, first, network.activations);
-        let last = at(encoder_dropout, layers + 1);
-        let encoded = self.finish("encoder", &forward.output, last);
+        let last = mode.dropout(DropoutPlace::FinalNorm);
+        let encoded = self.final_norm(Stack::Encoder, &forward.output, last);
 
-        let (losses, d_encoded) = self.decode(network, weights, batch, &encoded, decoder_dropout);
+        let decoder_mode = Mode::new(dropout, Stack::Decoder, self.config);
+        let (losses, d_encoded) = self.decode(network, weights, batch, &encoded, decoder_mode);
         drop(encoded);
 
-        let mut d = self.finish_back("encoder", &forward.output, last, d_encoded);
+        let mut d = self.final_norm_backward(Stack::Encoder, &forward.output, last, d_encoded);
         encoder.backward(self, forward, &mut d);
-        self.embed_back(ids, at(encoder_dropout, layers), &mut d);
-        self.position_bias_back("encoder", Direction::Both, &encoder.bias.gradient);
+        self.embed_backward(ids, mode.dropout(DropoutPlace::Embedding), &mut d);
+        self.position_bias_backward(Stack::Encoder, &encoder.bias.gradient);
         losses
     }
 
-    /// The decoder, there and back: losses and the gradient of the encoder's output.
+    /// The decoder's forward and backward pass: losses and the gradient of the encoder's output.
     fn decode(
         &mut self,
         network: &Network<'_>,
-        weights: &Weights,
+        weights: &StepWeights,
         batch: &Batch,
         encoded: &[f32],
-        dropout: Option<Dropout>,
-    ) -> (Vec<f32>, arena::Buffer) {
-        let layers = weights.decoder.len();
-        let source = Source {
+        mode: Mode,
+    ) -> (Vec<f32>, Buffer) {
+        let source = EncodedSource {
             encoded,
-            plan: Plan {
+            plan: SegmentPlan {
                 visibility: Visibility::All,
                 segments: cross_segments(batch),
             },
             gradient: self.arena.zeros(encoded.len()),
         };
-        let mut decoder = Stack {
+        let mut decoder = LayerStack {
             layers: &weights.decoder,
-            bias: self.position_bias("decoder", Direction::Past),
-            plan: Plan {
+            bias: self.position_bias(Stack::Decoder),
+            plan: SegmentPlan {
                 visibility: Visibility::Causal,
                 segments: own_segments(batch.target.segments()),
             },
             source: Some(source),
-            dropout,
+            mode,
         };
         let ids = &batch.target.token_ids;
-        let first = self.embed(ids, at(dropout, layers));
+        let first = self.embed(ids, mode.dropout(DropoutPlace::Embedding));
         let forward = decoder.forward(self, first, network.activations);
-        let z_loss = network.z_loss as f32;
-        let (losses, mut d) = self.head(weights, &forward.output, batch, z_loss, dropout);
+        let (z_loss, last) = (network.z_loss as f32, mode.dropout(DropoutPlace::FinalNorm));
+        let (losses, mut d) = self.head(weights, &forward.output, batch, z_loss, last);
         decoder.backward(self, forward, &mut d);
-        self.embed_back(ids, at(dropout, layers), &mut d);
-        self.position_bias_back("decoder", Direction::Past, &decoder.bias.gradient);
+        self.embed_backward(ids, mode.dropout(DropoutPlace::Embedding), &mut d);
+        self.position_bias_backward(Stack::Decoder, &decoder.bias.gradient);
         let source = decoder.source.expect("a decoder has a source");
         (losses, source.gradient)
     }

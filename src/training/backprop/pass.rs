@@ -1,37 +1,43 @@
-//! What every layer's two directions are made of: products with the gradients of input and weight, norms, and sums into the weights' gradients.
+//! The parts of every layer's forward and backward pass: products with the gradients of input and
+//! weight, norms, and sums into the weights' gradients.
 //!
-//! `y = x Wᵀ`: `dx = dy W`, `dW += dyᵀ x`. Sums over tokens are one chain in the order of the tokens, so they do not depend on threads.
+//! `y = x Wᵀ`: `dx = dy W`, `dW += dyᵀ x`. Sums over tokens are one chain in the order of the
+//! tokens, so they do not depend on the number of threads.
 
 use rayon::prelude::*;
 
-use super::super::step::Gradients;
-use super::super::variables::Parameters;
+use super::super::step::WeightGradients;
+use super::super::variables::ModelParameters;
 use super::arena::{Arena, Buffer};
 use super::weights::Matrix;
-use crate::kernels::cpu::gemm::{self, Left};
+use crate::kernels::cpu::gemm;
 use crate::kernels::cpu::packed_weight::PackedWeight;
+use crate::kernels::cpu::product::Left;
 use crate::kernels::cpu::{Isa, elementwise, elementwise_backward};
 use crate::kernels::dropout::Dropout;
 use crate::model::Config;
+use crate::model::mode::SubLayerDropout;
 
 /// Values given to one thread at a time.
 const CHUNK: usize = 1 << 14;
 
-/// One batch's way forward and back.
-pub(super) struct Pass<'a> {
+/// The forward and backward pass of one batch.
+pub(super) struct BatchPass<'a> {
     pub config: &'a Config,
-    pub parameters: &'a Parameters,
+    pub parameters: &'a ModelParameters,
     pub arena: &'a Arena,
-    /// The input of the product at hand, packed for the gradient of its weight.
+    /// The input of the current product, packed for the gradient of the product's weight.
     pub tokens: &'a mut PackedWeight,
     pub isa: Isa,
-    /// The gradients, which everything is added to.
-    pub sums: &'a mut Gradients,
+    /// The sums of the weights' gradients.
+    pub sums: &'a mut WeightGradients,
 }
 
-/// The stream of place `n` below `dropout`'s.
-pub(super) fn at(dropout: Option<Dropout>, n: usize) -> Option<Dropout> {
-    dropout.map(|dropout| dropout.at(n as u64))
+/// A sub-layer `x + f(norm(x))` of one layer, with its weights and its input.
+pub(super) struct SubLayer<'a, W> {
+    pub weights: &'a W,
+    pub x: &'a [f32],
+    pub dropout: SubLayerDropout,
 }
 
 /// `target += values`.
@@ -51,12 +57,12 @@ pub(super) fn scale(values: &mut [f32], factor: f32) {
     chunks.for_each(|values| values.iter_mut().for_each(|value| *value *= factor));
 }
 
-fn sum<'a>(sums: &'a mut Gradients, name: &str) -> &'a mut [f32] {
+fn sum<'a>(sums: &'a mut WeightGradients, name: &str) -> &'a mut [f32] {
     let sum = sums.get_mut(name);
     sum.expect("the sums hold every weight, whose names were checked")
 }
 
-impl Pass<'_> {
+impl BatchPass<'_> {
     /// `x Wᵀ`.
     pub fn product(&self, x: &[f32], weight: &Matrix) -> Buffer {
         let mut y = self.arena.buffer(x.len() / weight.k * weight.n);
@@ -64,7 +70,7 @@ impl Pass<'_> {
         y
     }
 
-    /// `residual + x Wᵀ`, the product dropped.
+    /// `residual + dropout(x Wᵀ)`.
     pub fn branch(
         &self,
         x: &[f32],
@@ -82,8 +88,9 @@ impl Pass<'_> {
         y
     }
 
-    /// The gradient of a [`Pass::branch`]'s `x` from that of its result; adds that of the weight.
-    pub fn branch_back(
+    /// The gradient of `x` in [`BatchPass::branch`] from the gradient `d` of the result; adds the
+    /// gradient of the weight.
+    pub fn branch_backward(
         &mut self,
         x: &[f32],
         weight: &Matrix,
@@ -91,29 +98,35 @@ impl Pass<'_> {
         dropout: Option<Dropout>,
     ) -> Buffer {
         let Some(dropout) = dropout else {
-            return self.product_back(x, weight, d);
+            return self.product_backward(x, weight, d);
         };
         let mut dropped = self.arena.buffer(d.len());
         dropout.apply_to(d, &mut dropped);
-        self.product_back(x, weight, &dropped)
+        self.product_backward(x, weight, &dropped)
     }
 
-    /// The gradient of a [`Pass::product`]'s `x`; adds that of the weight.
-    pub fn product_back(&mut self, x: &[f32], weight: &Matrix, dy: &[f32]) -> Buffer {
-        self.weight_back(x, weight, dy);
+    /// The gradient of `x` in [`BatchPass::product`]; adds the gradient of the weight.
+    pub fn product_backward(&mut self, x: &[f32], weight: &Matrix, dy: &[f32]) -> Buffer {
+        self.weight_backward(x, weight, dy);
         let mut dx = self.arena.buffer(x.len());
         gemm::matmul(self.isa, dy, &weight.backward, None, &mut dx);
         dx
     }
 
-    /// [`Pass::product_back`], the gradient of `x` added to `dx`.
-    pub fn product_back_onto(&mut self, x: &[f32], weight: &Matrix, dy: &[f32], dx: &mut [f32]) {
-        self.weight_back(x, weight, dy);
+    /// [`BatchPass::product_backward`], with the gradient of `x` added to `dx`.
+    pub fn product_backward_onto(
+        &mut self,
+        x: &[f32],
+        weight: &Matrix,
+        dy: &[f32],
+        dx: &mut [f32],
+    ) {
+        self.weight_backward(x, weight, dy);
         gemm::multiply_add(self.isa, Left::Rows(dy), &weight.backward, dx);
     }
 
     /// Adds the gradient of the weight.
-    fn weight_back(&mut self, x: &[f32], weight: &Matrix, dy: &[f32]) {
+    fn weight_backward(&mut self, x: &[f32], weight: &Matrix, dy: &[f32]) {
         let (k, tokens) = (weight.k, x.len() / weight.k);
         self.tokens
             .pack_transposed(k, tokens, |row| &x[row * k..][..k]);
@@ -131,7 +144,7 @@ impl Pass<'_> {
         }
     }
 
-    /// Adds to the gradient of a weight.
+    /// Adds `values` to the gradient of a weight.
     pub fn add(&mut self, name: &str, values: &[f32]) {
         add(self.sum(name), values);
     }
@@ -150,15 +163,16 @@ impl Pass<'_> {
         self.config.layer_norm_epsilon as f32
     }
 
-    /// The norm of that name.
+    /// The norm of `x` with the weight `name`.
     pub fn norm(&self, x: &[f32], name: &str) -> Buffer {
         let mut out = self.arena.buffer(x.len());
         elementwise::rms_norm(self.isa, x, self.parameter(name), self.epsilon(), &mut out);
         out
     }
 
-    /// Adds the gradient of a [`Pass::norm`]'s `x` to `d`, and that of its weight.
-    pub fn norm_back(&mut self, x: &[f32], name: &str, dy: &[f32], d: &mut [f32]) {
+    /// Adds the gradient of `x` in [`BatchPass::norm`] to `d`, and the gradient of the weight to
+    /// its sum.
+    pub fn norm_backward(&mut self, x: &[f32], name: &str, dy: &[f32], d: &mut [f32]) {
         let (weight, epsilon) = (self.parameter(name), self.epsilon());
         let dw = elementwise_backward::rms_norm(self.isa, x, weight, epsilon, dy, d);
         self.add(name, &dw);

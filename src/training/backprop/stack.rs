@@ -1,86 +1,100 @@
-//! A stack of layers, there and back, with everything kept or computed again (Chen et al. 2016, arXiv 1604.06174): see [`Activations`]. Both ways run the
-//! same operations in the same order: the same bits.
+//! The forward and backward pass of a stack of layers. Activations are kept, or computed again in
+//! the backward pass (Chen et al. 2016, arXiv 1604.06174), as [`Activations`] says. Both ways run
+//! the same operations in the same order and give the same bits.
 
 use super::super::recompute::Activations;
 use super::arena::Buffer;
-use super::attention::{Attended, Crossed, Plan, PositionBias, Source};
-use super::feed_forward::Fed;
-use super::pass::{Pass, at};
-use super::weights::Layer;
-use crate::kernels::dropout::Dropout;
+use super::attention::{
+    CrossAttentionActivations, EncodedSource, PositionBias, SegmentPlan, SelfAttentionActivations,
+};
+use super::feed_forward::FeedForwardActivations;
+use super::pass::{BatchPass, SubLayer};
+use super::weights::{
+    CrossAttentionMatrices, FeedForwardMatrices, LayerMatrices, SelfAttentionMatrices,
+};
+use crate::model::mode::{DropoutPlace, Mode};
 
-/// Encoder or decoder.
-pub(super) struct Stack<'a> {
-    pub layers: &'a [Layer],
+/// The layers of the encoder or of the decoder.
+pub(super) struct LayerStack<'a> {
+    pub layers: &'a [LayerMatrices],
     pub bias: PositionBias,
-    pub plan: Plan,
-    /// What a decoder attends to.
-    pub source: Option<Source<'a>>,
-    pub dropout: Option<Dropout>,
+    pub plan: SegmentPlan,
+    /// The encoder's output, which a decoder attends to.
+    pub source: Option<EncodedSource<'a>>,
+    pub mode: Mode,
 }
 
-/// What one layer keeps beside its input.
-struct Kept {
-    attended: Attended,
-    /// After self-attention.
+/// Cross-attention's activations and its result, the input of the feed-forward block.
+struct CrossAttended {
+    activations: CrossAttentionActivations,
     x: Buffer,
-    crossed: Option<(Crossed, Buffer)>,
-    fed: Fed,
 }
 
-impl Kept {
-    /// What the feed-forward block reads.
-    fn last(&self) -> &[f32] {
-        self.crossed.as_ref().map_or(&self.x, |(_, x)| x)
-    }
+/// The values of one layer, beside its input, that the backward pass reads.
+struct LayerActivations {
+    self_attention: SelfAttentionActivations,
+    /// The result of self-attention.
+    x: Buffer,
+    cross_attention: Option<CrossAttended>,
+    feed_forward: FeedForwardActivations,
 }
 
-/// What a stack keeps.
-pub(super) struct Forward {
+/// The values of a stack that the backward pass reads.
+pub(super) struct StackActivations {
     /// The input of every layer, or of every `stride`-th.
     inputs: Vec<Buffer>,
-    kept: Vec<Kept>,
+    layers: Vec<LayerActivations>,
     stride: Option<usize>,
-    /// What the last layer gave.
+    /// The last layer's output.
     pub output: Buffer,
 }
 
-impl Stack<'_> {
+/// The input of the feed-forward block.
+fn feed_forward_input<'b>(x: &'b Buffer, cross_attention: Option<&'b CrossAttended>) -> &'b Buffer {
+    cross_attention.map_or(x, |cross| &cross.x)
+}
+
+impl<'a> LayerStack<'a> {
     /// Runs all layers.
-    pub fn forward(&self, pass: &Pass<'_>, first: Buffer, activations: Activations) -> Forward {
+    pub fn forward(
+        &self,
+        pass: &BatchPass<'_>,
+        first: Buffer,
+        activations: Activations,
+    ) -> StackActivations {
         let stride = activations.stride(self.layers.len());
-        let (mut x, mut inputs, mut all) = (first, Vec::new(), Vec::new());
+        let (mut x, mut inputs, mut layers) = (first, Vec::new(), Vec::new());
         for number in 0..self.layers.len() {
-            let kept = self.layer(pass, number, &x);
-            let next = self.output(pass, number, &kept);
+            let layer = self.layer(pass, number, &x);
+            let next = self.output(pass, number, &layer);
             let input = std::mem::replace(&mut x, next);
             if stride.is_none_or(|stride| number.is_multiple_of(stride)) {
                 inputs.push(input);
             }
             if stride.is_none() {
-                all.push(kept);
+                layers.push(layer);
             }
         }
-        Forward {
+        StackActivations {
             inputs,
-            kept: all,
+            layers,
             stride,
             output: x,
         }
     }
 
-    /// `d`, the gradient of the output, becomes that of the first layer's input.
-    pub fn backward(&mut self, pass: &mut Pass<'_>, forward: Forward, d: &mut [f32]) {
-        let Forward {
+    /// Turns `d`, the gradient of the output, into the gradient of the first layer's input.
+    pub fn backward(&mut self, pass: &mut BatchPass<'_>, forward: StackActivations, d: &mut [f32]) {
+        let StackActivations {
             inputs,
-            kept,
+            layers,
             stride,
             output,
         } = forward;
         drop(output);
         let Some(stride) = stride else {
-            for (number, (input, kept)) in inputs.into_iter().zip(kept).enumerate().rev() {
-                self.layer_back(pass, number, &input, kept, d);
+            for (number, (input, layer)) in inputs.into_iter().zip(layers).enumerate().rev() {
+                self.layer_backward(pass, number, &input, layer, d);
             }
             return;
         };
@@ -89,81 +103,104 @@ impl Stack<'_> {
             let end = (first + stride).min(self.layers.len());
             let mut inputs = vec![input];
             for number in first..end - 1 {
-                let kept = self.layer(pass, number, &inputs[number - first]);
-                inputs.push(self.output(pass, number, &kept));
+                let layer = self.layer(pass, number, &inputs[number - first]);
+                inputs.push(self.output(pass, number, &layer));
             }
             for (place, input) in inputs.into_iter().enumerate().rev() {
-                let kept = self.layer(pass, first + place, &input);
-                self.layer_back(pass, first + place, &input, kept, d);
+                let layer = self.layer(pass, first + place, &input);
+                self.layer_backward(pass, first + place, &input, layer, d);
             }
         }
     }
 
-    fn dropout(&self, number: usize, sub_layer: usize) -> Option<Dropout> {
-        at(at(self.dropout, number), sub_layer)
-    }
-
-    /// The feed-forward block's place among the sub-layers.
-    fn last(&self) -> usize {
-        if self.source.is_some() { 2 } else { 1 }
-    }
-
-    /// A layer up to its last product.
-    fn layer(&self, pass: &Pass<'_>, number: usize, input: &[f32]) -> Kept {
-        let layer = &self.layers[number];
-        let dropout = self.dropout(number, 0);
-        let attended = pass.attend(&layer.attention, input, &self.bias, &self.plan, dropout);
-        let x = pass.attended(&layer.attention, &attended, input, dropout);
-        let crossed = layer.cross.as_ref().zip(self.source.as_ref());
-        let crossed = crossed.map(|(weights, source)| {
-            let dropout = self.dropout(number, 1);
-            let kept = pass.cross(weights, &x, source, dropout);
-            let x = pass.crossed(weights, &kept, &x, dropout);
-            (kept, x)
-        });
-        let last = crossed.as_ref().map_or(&x, |(_, x)| x);
-        let fed = pass.feed(&layer.feed_forward, last, self.dropout(number, self.last()));
-        Kept {
-            attended,
+    fn self_attention<'x>(&self, number: usize, x: &'x [f32]) -> SubLayer<'x, SelfAttentionMatrices>
+    where
+        'a: 'x,
+    {
+        SubLayer {
+            weights: &self.layers[number].self_attention,
             x,
-            crossed,
-            fed,
+            dropout: self.mode.sub_layer(DropoutPlace::SelfAttention(number)),
+        }
+    }
+
+    fn cross_attention<'x>(
+        &self,
+        number: usize,
+        x: &'x [f32],
+    ) -> Option<SubLayer<'x, CrossAttentionMatrices>>
+    where
+        'a: 'x,
+    {
+        Some(SubLayer {
+            weights: self.layers[number].cross_attention.as_ref()?,
+            x,
+            dropout: self.mode.sub_layer(DropoutPlace::CrossAttention(number)),
+        })
+    }
+
+    fn feed_forward<'x>(&self, number: usize, x: &'x [f32]) -> SubLayer<'x, FeedForwardMatrices>
+    where
+        'a: 'x,
+    {
+        SubLayer {
+            weights: &self.layers[number].feed_forward,
+            x,
+            dropout: self.mode.sub_layer(DropoutPlace::FeedForward(number)),
+        }
+    }
+
+    /// A layer without its last product.
+    fn layer(&self, pass: &BatchPass<'_>, number: usize, input: &[f32]) -> LayerActivations {
+        let sub_layer = self.self_attention(number, input);
+        let self_attention = pass.self_attention(&sub_layer, &self.bias, &self.plan);
+        let x = pass.self_attention_output(&sub_layer, &self_attention);
+        let sub_layer = self.cross_attention(number, &x).zip(self.source.as_ref());
+        let cross_attention = sub_layer.map(|(sub_layer, source)| {
+            let activations = pass.cross_attention(&sub_layer, source);
+            let x = pass.cross_attention_output(&sub_layer, &activations);
+            CrossAttended { activations, x }
+        });
+        let last = feed_forward_input(&x, cross_attention.as_ref());
+        let feed_forward = pass.feed_forward(&self.feed_forward(number, last));
+        LayerActivations {
+            self_attention,
+            x,
+            cross_attention,
+            feed_forward,
         }
     }
 
     /// A layer's last product.
-    fn output(&self, pass: &Pass<'_>, number: usize, kept: &Kept) -> Buffer {
-        let dropout = self.dropout(number, self.last());
-        let weights = &self.layers[number].feed_forward;
-        pass.fed(weights, &kept.fed, kept.last(), dropout)
+    fn output(&self, pass: &BatchPass<'_>, number: usize, layer: &LayerActivations) -> Buffer {
+        let x = feed_forward_input(&layer.x, layer.cross_attention.as_ref());
+        pass.feed_forward_output(&self.feed_forward(number, x), &layer.feed_forward)
     }
 
-    fn layer_back(
+    fn layer_backward(
         &mut self,
-        pass: &mut Pass<'_>,
+        pass: &mut BatchPass<'_>,
         number: usize,
         input: &[f32],
-        kept: Kept,
+        layer: LayerActivations,
         d: &mut [f32],
     ) {
-        let layer = &self.layers[number];
-        let Kept {
-            attended,
+        let LayerActivations {
+            self_attention,
             x,
-            crossed,
-            fed,
-        } = kept;
-        let last = crossed.as_ref().map_or(&x, |(_, x)| x);
-        let dropout = self.dropout(number, self.last());
-        pass.feed_back(&layer.feed_forward, fed, last, dropout, d);
-        let dropout = self.dropout(number, 1);
-        if let (Some(weights), Some((kept, _)), Some(source)) =
-            (&layer.cross, crossed, &mut self.source)
+            cross_attention,
+            feed_forward,
+        } = layer;
+        let last = feed_forward_input(&x, cross_attention.as_ref());
+        pass.feed_forward_backward(&self.feed_forward(number, last), feed_forward, d);
+        let sub_layer = self.cross_attention(number, &x);
+        if let (Some(sub_layer), Some(cross), Some(source)) =
+            (sub_layer, cross_attention, &mut self.source)
         {
-            pass.cross_back(weights, kept, &x, source, dropout, d);
+            pass.cross_attention_backward(&sub_layer, cross.activations, source, d);
         }
-        let dropout = self.dropout(number, 0);
+        let sub_layer = self.self_attention(number, input);
         let (bias, plan) = (&mut self.bias, &self.plan);
-        pass.attend_back(&layer.attention, attended, input, bias, plan, dropout, d);
+        pass.self_attention_backward(&sub_layer, self_attention, bias, plan, d);
     }
 }

@@ -1,19 +1,21 @@
-//! The weights of one step in the form that products read: each packed once for the forward pass and once for the gradient of its input. Projections of
-//! the same input are one matrix, as in [`crate::model::layers`]. Names are those of Hugging Face's `T5ForConditionalGeneration`.
+//! The weights of one step in the form that products read: each packed once for the forward pass
+//! and once for the gradient of its input. Projections of the same input are one matrix, as in
+//! [`crate::model::layers`].
 
 use candle_core::{Result, bail};
 use rayon::prelude::*;
 
-use super::super::variables::Parameters;
+use super::super::variables::ModelParameters;
 use crate::kernels::cpu::packed_weight::{PackedWeight, Precision};
 use crate::model::Config;
+use crate::model::names::{AttentionNames, FeedForwardNames, LM_HEAD, SHARED, Stack};
 
 /// Matrices `(n_i, k)` of the same input, one below the other.
 #[derive(Debug)]
 pub(super) struct Matrix {
-    /// Names and heights of the parts.
+    /// The name and the number of rows of each part.
     pub parts: Vec<(String, usize)>,
-    /// Height of all.
+    /// Rows of all parts.
     pub n: usize,
     /// Width of the input.
     pub k: usize,
@@ -25,7 +27,7 @@ pub(super) struct Matrix {
 
 /// Self-attention and its norm.
 #[derive(Debug)]
-pub(super) struct SelfAttention {
+pub(super) struct SelfAttentionMatrices {
     pub norm: String,
     pub qkv: Matrix,
     pub output: Matrix,
@@ -33,7 +35,7 @@ pub(super) struct SelfAttention {
 
 /// Attention to the source and its norm.
 #[derive(Debug)]
-pub(super) struct CrossAttention {
+pub(super) struct CrossAttentionMatrices {
     pub norm: String,
     pub q: Matrix,
     pub kv: Matrix,
@@ -42,40 +44,40 @@ pub(super) struct CrossAttention {
 
 /// The feed-forward block and its norm.
 #[derive(Debug)]
-pub(super) struct FeedForward {
+pub(super) struct FeedForwardMatrices {
     pub norm: String,
     pub input: Matrix,
     pub output: Matrix,
 }
 
-/// A layer of the encoder, or of the decoder: with attention to the source.
+/// One layer; only layers of the decoder have cross-attention.
 #[derive(Debug)]
-pub(super) struct Layer {
-    pub attention: SelfAttention,
-    pub cross: Option<CrossAttention>,
-    pub feed_forward: FeedForward,
+pub(super) struct LayerMatrices {
+    pub self_attention: SelfAttentionMatrices,
+    pub cross_attention: Option<CrossAttentionMatrices>,
+    pub feed_forward: FeedForwardMatrices,
 }
 
-/// All of a step.
+/// All weights of a step.
 #[derive(Debug)]
-pub(super) struct Weights {
-    pub encoder: Vec<Layer>,
-    pub decoder: Vec<Layer>,
+pub(super) struct StepWeights {
+    pub encoder: Vec<LayerMatrices>,
+    pub decoder: Vec<LayerMatrices>,
     pub head: Matrix,
-    /// What the decoder's output is multiplied by before the head.
+    /// Factor of the decoder's output before the head.
     pub scale: Option<f32>,
 }
 
-/// Finds what `config` asks for.
-struct Names<'a> {
+/// Makes the matrices of a model's weights.
+struct Builder<'a> {
     config: &'a Config,
-    parameters: &'a Parameters,
+    parameters: &'a ModelParameters,
     precision: Precision,
 }
 
 impl Matrix {
-    /// Packs the weights as they are now.
-    fn pack(&mut self, parameters: &Parameters) {
+    /// Packs the current values of the weights.
+    fn pack(&mut self, parameters: &ModelParameters) {
         let parts = self.parts.iter();
         let rows: Vec<&[f32]> = parts
             .flat_map(|(name, _)| parameters[name].values.chunks_exact(self.k))
@@ -87,18 +89,18 @@ impl Matrix {
     }
 }
 
-impl Layer {
+impl LayerMatrices {
     fn matrices(&mut self) -> impl Iterator<Item = &mut Matrix> {
-        let Layer {
-            attention,
-            cross,
+        let LayerMatrices {
+            self_attention,
+            cross_attention,
             feed_forward,
         } = self;
-        let cross = cross.as_mut();
+        let cross = cross_attention.as_mut();
         let cross = cross.map(|cross| [&mut cross.q, &mut cross.kv, &mut cross.output]);
         [
-            &mut attention.qkv,
-            &mut attention.output,
+            &mut self_attention.qkv,
+            &mut self_attention.output,
             &mut feed_forward.input,
             &mut feed_forward.output,
         ]
@@ -107,115 +109,103 @@ impl Layer {
     }
 }
 
-impl Weights {
-    /// Room for all weights.
+impl StepWeights {
+    /// Unpacked room for all weights.
     ///
     /// # Errors
-    /// Where one is missing or of another shape than `config` says.
-    pub fn new(config: &Config, parameters: &Parameters, precision: Precision) -> Result<Self> {
-        let names = Names {
+    /// A weight that is missing or has another shape than `config` says.
+    pub fn new(
+        config: &Config,
+        parameters: &ModelParameters,
+        precision: Precision,
+    ) -> Result<Self> {
+        let builder = Builder {
             config,
             parameters,
             precision,
         };
-        let has_head = parameters.contains_key("lm_head.weight");
-        let head = if has_head {
-            "lm_head.weight"
-        } else {
-            "shared.weight"
-        };
-        names.check("shared.weight", &[config.vocab_size, config.d_model])?;
-        for stack in ["encoder", "decoder"] {
-            names.check(
-                &bias(stack),
+        let has_head = parameters.contains_key(LM_HEAD);
+        let head = if has_head { LM_HEAD } else { SHARED };
+        builder.check(SHARED, &[config.vocab_size, config.d_model])?;
+        for stack in [Stack::Encoder, Stack::Decoder] {
+            builder.check(
+                &stack.position_bias(),
                 &[config.relative_attention_num_buckets, config.num_heads],
             )?;
-            names.norm(final_norm(stack))?;
+            builder.norm(stack.final_norm())?;
         }
-        let encoder = (0..config.num_layers).map(|i| names.layer("encoder", i));
-        let decoder = (0..config.decoder_layers()).map(|i| names.layer("decoder", i));
-        Ok(Weights {
-            encoder: encoder.collect::<Result<_>>()?,
-            decoder: decoder.collect::<Result<_>>()?,
-            head: names.matrix(&[(head, config.vocab_size)], config.d_model)?,
+        Ok(StepWeights {
+            encoder: builder.layers(Stack::Encoder)?,
+            decoder: builder.layers(Stack::Decoder)?,
+            head: builder.matrix(&[(head, config.vocab_size)], config.d_model)?,
             scale: config
                 .scales_logits(has_head)
                 .then(|| (config.d_model as f64).powf(-0.5) as f32),
         })
     }
 
-    /// Packs all weights as they are now; `parameters` are those that the room was made for.
-    pub fn pack(&mut self, parameters: &Parameters) {
+    /// Packs the current values of all weights; names and shapes are the same as in
+    /// [`StepWeights::new`].
+    pub fn pack(&mut self, parameters: &ModelParameters) {
         let layers = self.encoder.iter_mut().chain(&mut self.decoder);
-        let mut matrices: Vec<&mut Matrix> = layers.flat_map(Layer::matrices).collect();
+        let mut matrices: Vec<&mut Matrix> = layers.flat_map(LayerMatrices::matrices).collect();
         matrices.push(&mut self.head);
         let all = matrices.par_iter_mut().with_max_len(1);
         all.for_each(|matrix| matrix.pack(parameters));
     }
 }
 
-/// The name of a stack's position bias.
-pub(super) fn bias(stack: &str) -> String {
-    format!("{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight")
-}
+impl Builder<'_> {
+    fn layers(&self, stack: Stack) -> Result<Vec<LayerMatrices>> {
+        (0..stack.num_layers(self.config))
+            .map(|layer| self.layer(stack, layer))
+            .collect()
+    }
 
-/// The name of a stack's last norm.
-pub(super) fn final_norm(stack: &str) -> String {
-    format!("{stack}.final_layer_norm.weight")
-}
-
-impl Names<'_> {
-    fn layer(&self, stack: &str, number: usize) -> Result<Layer> {
-        let at = |sub_layer: usize| format!("{stack}.block.{number}.layer.{sub_layer}");
-        let cross = if stack == "decoder" {
-            Some(self.cross_attention(&at(1))?)
-        } else {
-            None
+    fn layer(&self, stack: Stack, layer: usize) -> Result<LayerMatrices> {
+        let cross_attention = match stack {
+            Stack::Encoder => None,
+            Stack::Decoder => Some(self.cross_attention(Stack::cross_attention(layer))?),
         };
-        let last = if cross.is_some() { 2 } else { 1 };
-        Ok(Layer {
-            attention: self.self_attention(&at(0))?,
-            cross,
-            feed_forward: self.feed_forward(&at(last))?,
+        Ok(LayerMatrices {
+            self_attention: self.self_attention(stack.self_attention(layer))?,
+            cross_attention,
+            feed_forward: self.feed_forward(stack.feed_forward(layer))?,
         })
     }
 
-    fn self_attention(&self, at: &str) -> Result<SelfAttention> {
+    fn self_attention(&self, names: AttentionNames) -> Result<SelfAttentionMatrices> {
         let (d_model, inner) = (self.config.d_model, self.config.inner_dim());
-        let [q, k, v, o] =
-            ["q", "k", "v", "o"].map(|part| format!("{at}.SelfAttention.{part}.weight"));
-        Ok(SelfAttention {
-            norm: self.norm(format!("{at}.layer_norm.weight"))?,
+        let AttentionNames { norm, q, k, v, o } = names;
+        Ok(SelfAttentionMatrices {
+            norm: self.norm(norm)?,
             qkv: self.matrix(&[(&q, inner), (&k, inner), (&v, inner)], d_model)?,
             output: self.matrix(&[(&o, d_model)], inner)?,
         })
     }
 
-    fn cross_attention(&self, at: &str) -> Result<CrossAttention> {
+    fn cross_attention(&self, names: AttentionNames) -> Result<CrossAttentionMatrices> {
         let (d_model, inner) = (self.config.d_model, self.config.inner_dim());
-        let [q, k, v, o] =
-            ["q", "k", "v", "o"].map(|part| format!("{at}.EncDecAttention.{part}.weight"));
-        Ok(CrossAttention {
-            norm: self.norm(format!("{at}.layer_norm.weight"))?,
+        let AttentionNames { norm, q, k, v, o } = names;
+        Ok(CrossAttentionMatrices {
+            norm: self.norm(norm)?,
             q: self.matrix(&[(&q, inner)], d_model)?,
             kv: self.matrix(&[(&k, inner), (&v, inner)], d_model)?,
             output: self.matrix(&[(&o, d_model)], inner)?,
         })
     }
 
-    fn feed_forward(&self, at: &str) -> Result<FeedForward> {
+    fn feed_forward(&self, names: FeedForwardNames) -> Result<FeedForwardMatrices> {
         let (d_model, d_ff) = (self.config.d_model, self.config.d_ff);
-        let [gate, up, one, output] =
-            ["wi_0", "wi_1", "wi", "wo"].map(|part| format!("{at}.DenseReluDense.{part}.weight"));
         let input = if self.config.feed_forward_proj.is_gated() {
-            self.matrix(&[(&gate, d_ff), (&up, d_ff)], d_model)?
+            self.matrix(&[(&names.wi_0, d_ff), (&names.wi_1, d_ff)], d_model)?
         } else {
-            self.matrix(&[(&one, d_ff)], d_model)?
+            self.matrix(&[(&names.wi, d_ff)], d_model)?
         };
-        Ok(FeedForward {
-            norm: self.norm(format!("{at}.layer_norm.weight"))?,
+        Ok(FeedForwardMatrices {
+            norm: self.norm(names.norm)?,
             input,
-            output: self.matrix(&[(&output, d_model)], d_ff)?,
+            output: self.matrix(&[(&names.wo, d_model)], d_ff)?,
         })
     }
 

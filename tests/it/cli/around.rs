@@ -67,16 +67,16 @@ fn doctor_tells_a_cache_that_cannot_be_written() {
     }
 }
 
-/// The names of the sub-commands that `COMMAND --help` lists; `help` itself is none.
+/// The names of the sub-commands that `COMMAND --help` lists; `help` itself is none. Each name begins a line between the usage
+/// and the global options, two spaces from the left.
 fn sub_commands(folder: &Path, command: &str) -> Vec<String> {
     let help = run(folder, &format!("{command} --help")).with(0);
     help.text()
         .lines()
-        .skip_while(|line| !line.starts_with("Commands:"))
-        .skip(1)
-        .take_while(|line| line.starts_with("  "))
-        // A line further in goes on with the command above.
-        .filter(|line| !line.starts_with("   "))
+        .skip_while(|line| !line.starts_with("Usage:"))
+        .take_while(|line| *line != "Global options:")
+        .filter_map(|line| line.strip_prefix("  "))
+        .filter(|line| line.starts_with(|first: char| first.is_ascii_lowercase()))
         .filter_map(|line| line.split_whitespace().next())
         .filter(|name| *name != "help")
         .map(str::to_owned)

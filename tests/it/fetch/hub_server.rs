@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ankh3::checkpoint::init::{Preset, init};
+use ankh3::checkpoint::init::{ModelPreset, init};
 use ankh3::number::NumberType;
 use ankh3::tokenizer::Tokenizer;
 use serde_json::json;
@@ -64,7 +64,7 @@ impl Repository {
     pub fn safetensors() -> Self {
         let parent = tempfile::tempdir().unwrap();
         let dir = parent.path().join("nano");
-        init(&dir, Preset::Nano, 3, NumberType::Bf16).unwrap();
+        init(&dir, ModelPreset::Nano, 3, NumberType::Bf16).unwrap();
         let mut repository = Repository::default();
         for name in ["config.json", "tokenizer.json", "model.safetensors"] {
             repository.add(name, std::fs::read(dir.join(name)).unwrap());

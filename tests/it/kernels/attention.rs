@@ -1,9 +1,11 @@
 //! Attention of ragged segments.
 
 use ankh3::kernels::cpu::Isa;
-use ankh3::kernels::cpu::attention::{Attention, Bias, Heads, Segment, Visibility, attend};
+use ankh3::kernels::cpu::attend::attend;
+use ankh3::kernels::cpu::attention::{Attention, Heads};
 use ankh3::kernels::cpu::packed_weight::Precision;
-use ankh3::kernels::cpu::simd::Stored;
+use ankh3::kernels::cpu::simd::StoredFloat;
+use ankh3::kernels::plan::{Bias, Segment, Visibility};
 use half::bf16;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -36,7 +38,7 @@ fn segments(case: &Case) -> Vec<Segment> {
 
 const MAX_DISTANCE: usize = 9;
 
-/// The definition, in f64.
+/// The expected result, by definition, in f64.
 fn reference(case: &Case, q: &[f32], kv: &[f32], bias: &[f32]) -> Vec<f64> {
     let (heads, d) = (case.heads, case.d_kv);
     let inner = heads * d;
@@ -88,7 +90,7 @@ fn reference(case: &Case, q: &[f32], kv: &[f32], bias: &[f32]) -> Vec<f64> {
     out
 }
 
-fn run<T: Stored>(isa: Isa, case: &Case, q: &[f32], kv: &[T], bias: &[f32]) -> Vec<f32> {
+fn run<T: StoredFloat>(isa: Isa, case: &Case, q: &[f32], kv: &[T], bias: &[f32]) -> Vec<f32> {
     let inner = case.heads * case.d_kv;
     let attention = Attention {
         q: Heads {
@@ -142,7 +144,8 @@ fn attention_equals_f64_on_ragged_segments() {
         case(1, 64, &[1100], &[1100], Visibility::Causal, 0, true),
         case(3, 8, &[5, 1, 30], &[700, 9, 513], Visibility::All, 0, false),
         case(2, 64, &[1, 1], &[31, 31], Visibility::Causal, 30, true),
-        // One query alone, over several blocks of keys, of heads that fill no vector, or several and a rest.
+        // One query alone, over several blocks of keys, of heads that fill no vector, or several
+        // and a rest.
         case(2, 64, &[1, 1], &[1500, 3], Visibility::All, 0, false),
         case(3, 8, &[1], &[1100], Visibility::Causal, 1099, true),
         case(2, 83, &[1, 2, 1], &[520, 9, 20], Visibility::All, 0, true),

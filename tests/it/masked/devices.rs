@@ -1,7 +1,9 @@
-//! The same network on several devices, here one CPU under several names: results of one, in order; and proteins pooled where their rows are.
+//! The same network on several devices, here one CPU under several names: results of one, in order;
+//! and proteins pooled where their rows are.
 
-use ankh3::inference::embedder::{Columns, Embedder, Request};
-use ankh3::inference::fill::{Filler, Order};
+use ankh3::inference::Replicas;
+use ankh3::inference::embedder::{Embedder, EmbeddingColumns, Request};
+use ankh3::inference::fill::{FillOrder, Filler};
 use ankh3::inference::masked::MaskedModel;
 use ankh3::inference::pooling::Pooling;
 use ankh3::inference::residues::Residues;
@@ -22,7 +24,7 @@ const PROTEINS: [&[u8]; 5] = [
 
 fn on(count: usize, network: &Network) -> MaskedModel<'_> {
     let residues = Residues::standard(&network.tokenizer).unwrap();
-    let stacks = vec![(&network.encoder, &network.decoder); count];
+    let stacks = Replicas::new(network.stacks(), vec![network.stacks(); count - 1]);
     MaskedModel::new(stacks, &network.tokenizer, TaskPrefix::Nlu, residues, 40).unwrap()
 }
 
@@ -57,16 +59,16 @@ fn several_devices_score_and_fill_as_one_does() {
         })
         .collect();
     let masked: Vec<&[u8]> = masked.iter().map(Vec::as_slice).collect();
-    let fill = |count| Filler::new(on(count, &network), Order::Left).fill(&masked);
+    let fill = |count| Filler::new(on(count, &network), FillOrder::Left).fill(&masked);
     assert_eq!(fill(3).unwrap(), fill(1).unwrap());
 }
 
 fn embed(
-    encoders: Vec<&Encoder>,
+    encoders: Replicas<&Encoder>,
     network: &Network,
     limit: Limit,
     on_device: bool,
-) -> Vec<Columns> {
+) -> Vec<EmbeddingColumns> {
     let request = Request {
         prefix: TaskPrefix::Nlu,
         layers: vec![1, 2],
@@ -74,7 +76,7 @@ fn embed(
         limit,
         max_batch_tokens: 25,
     };
-    let embedder = Embedder::on_several(encoders, &network.tokenizer, request);
+    let embedder = Embedder::new(encoders, &network.tokenizer, request);
     let mut embedder = embedder.pooling_on_device(on_device);
     let columns = embedder.embed(&PROTEINS).unwrap();
     columns
@@ -89,10 +91,10 @@ fn proteins_pooled_on_the_device_are_those_pooled_here() {
     let encoder = &network.encoder;
     let chunks = Limit::new(10, Over::Chunk { overlap: 2 }).unwrap();
     for limit in [Limit::NONE, chunks] {
-        let here = embed(vec![encoder], &network, limit, false);
-        let there = embed(vec![encoder, encoder], &network, limit, true);
-        let shape = |columns: &Vec<Columns>| -> Vec<Vec<usize>> {
-            let lengths = |columns: &Columns| columns.iter().map(Vec::len).collect();
+        let here = embed(encoder.into(), &network, limit, false);
+        let there = embed(Replicas::new(encoder, vec![encoder]), &network, limit, true);
+        let shape = |columns: &Vec<EmbeddingColumns>| -> Vec<Vec<usize>> {
+            let lengths = |columns: &EmbeddingColumns| columns.iter().map(Vec::len).collect();
             columns.iter().map(lengths).collect()
         };
         assert_eq!(shape(&here), shape(&there));

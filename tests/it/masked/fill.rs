@@ -1,6 +1,6 @@
 //! Filling in the library.
 
-use ankh3::inference::fill::{Filled, Filler, Order};
+use ankh3::inference::fill::{FillOrder, Filled, Filler};
 use ankh3::inference::masked::MaskedModel;
 use ankh3::inference::residues::Residues;
 use ankh3::tokenizer::TaskPrefix;
@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::tiny::{ankh3, checkpoint, few_sentinels, network};
 use super::{assert_close, goldens, model, numbers, positions, rows};
 
-fn fill(model: MaskedModel<'_>, order: Order, proteins: &[&[u8]]) -> Vec<Filled> {
+fn fill(model: MaskedModel<'_>, order: FillOrder, proteins: &[&[u8]]) -> Vec<Filled> {
     let filled = Filler::new(model, order).fill(proteins).unwrap();
     filled.into_iter().map(Option::unwrap).collect()
 }
@@ -17,7 +17,7 @@ fn fill(model: MaskedModel<'_>, order: Order, proteins: &[&[u8]]) -> Vec<Filled>
 #[test]
 fn masks_are_filled_as_transformers_fills_them() {
     for (network, prefix, expected) in goldens() {
-        for (order, name) in [(Order::Left, "left"), (Order::Certain, "certain")] {
+        for (order, name) in [(FillOrder::Left, "left"), (FillOrder::Certain, "certain")] {
             let expected = &expected[name];
             let masked = expected["masked"].as_str().unwrap();
             let filled = fill(model(&network, prefix, 300), order, &[masked.as_bytes()]).remove(0);
@@ -37,7 +37,7 @@ fn more_masks_than_sentinels_are_filled_in_rounds_as_in_the_reference() {
     for (network, prefix, expected) in goldens() {
         let expected = &expected["rounds"];
         let masked = expected["masked"].as_str().unwrap().as_bytes();
-        let filler = Filler::new(model(&network, prefix, 300), Order::Left);
+        let filler = Filler::new(model(&network, prefix, 300), FillOrder::Left);
         assert_eq!(filler.rounds(masked.len() - 4), 2);
         let filled = filler.fill(&[masked]).unwrap().remove(0).unwrap();
         assert_is(&filled, expected);
@@ -71,7 +71,7 @@ const PROTEINS: [&[u8]; 6] = [
 fn filling_does_not_depend_on_batches_or_neighbours() {
     for tokenizer in [few_sentinels(225), few_sentinels(4)] {
         let network = network(&checkpoint("untied-gated-silu", &tokenizer));
-        for order in [Order::Left, Order::Certain] {
+        for order in [FillOrder::Left, FillOrder::Certain] {
             let with = |budget| model(&network, TaskPrefix::Nlu, budget);
             let together = fill(with(100_000), order, &PROTEINS);
             assert_eq!(fill(with(1), order, &PROTEINS), together);
@@ -87,7 +87,7 @@ fn filling_does_not_depend_on_batches_or_neighbours() {
 fn everything_but_the_masks_stays() {
     for count in [1, 3, 225] {
         let network = network(&checkpoint("untied-gated-silu", &few_sentinels(count)));
-        for order in [Order::Left, Order::Certain] {
+        for order in [FillOrder::Left, FillOrder::Certain] {
             for (masked, filled) in PROTEINS.iter().zip(fill(
                 model(&network, TaskPrefix::Nlu, 200),
                 order,
@@ -113,17 +113,11 @@ fn everything_but_the_masks_stays() {
 #[test]
 fn only_allowed_residues_are_filled_in() {
     let network = network(&ankh3());
-    let stacks = (&network.encoder, &network.decoder);
+    let stacks = network.stacks();
     let residues = Residues::new(b"XW", &network.tokenizer).unwrap();
-    let model = MaskedModel::new(
-        vec![stacks],
-        &network.tokenizer,
-        TaskPrefix::Nlu,
-        residues,
-        99,
-    )
-    .unwrap();
-    let filled = fill(model, Order::Left, &[b"MK??????A"]).remove(0);
+    let model =
+        MaskedModel::new(stacks, &network.tokenizer, TaskPrefix::Nlu, residues, 99).unwrap();
+    let filled = fill(model, FillOrder::Left, &[b"MK??????A"]).remove(0);
     assert!(
         filled.residues[2..8]
             .iter()
@@ -135,15 +129,9 @@ fn only_allowed_residues_are_filled_in() {
 #[test]
 fn a_vocabulary_without_sentinels_cannot_be_asked() {
     let network = network(&checkpoint("untied-gated-silu", &few_sentinels(0)));
-    let stacks = (&network.encoder, &network.decoder);
+    let stacks = network.stacks();
     let residues = Residues::standard(&network.tokenizer).unwrap();
-    let model = MaskedModel::new(
-        vec![stacks],
-        &network.tokenizer,
-        TaskPrefix::Nlu,
-        residues,
-        99,
-    );
+    let model = MaskedModel::new(stacks, &network.tokenizer, TaskPrefix::Nlu, residues, 99);
     let error = model.err().unwrap().to_string();
     assert!(error.contains("<extra_id_0>"), "{error}");
 }

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use ankh3::inference::masked::{MaskedError, Question};
 use ankh3::inference::score::{
-    Answers, Effects, Job, Key, Masking, Method, Scorer, Variant, full_scan, log_likelihood,
-    standard_positions,
+    AnswerKey, Answers, EffectMethod, Effects, Masking, ScoreQuery, Scorer, Variant, full_scan,
+    log_likelihood, standard_positions,
 };
 use ankh3::tokenizer::TaskPrefix;
 
@@ -25,7 +25,7 @@ fn rows_are_those_of_transformers() {
         let residues = expected["sequence"].as_str().unwrap().as_bytes();
         let positions = positions(&expected["positions"]);
         assert_eq!(standard_positions(residues), positions);
-        let job = Job {
+        let job = ScoreQuery {
             id: "a",
             residues,
             positions: &positions,
@@ -129,12 +129,12 @@ fn each_method_is_its_formula() {
     };
     let near = |a: f64, b: f64| assert!((a - b).abs() < 1e-9, "{a} {b}");
     for (method, masking) in [
-        (Method::Masked, Masking::Single),
-        (Method::WildType, FRACTION),
+        (EffectMethod::Masked, Masking::Single),
+        (EffectMethod::WildType, FRACTION),
     ] {
         let found = score(method, masking);
         let all = standard_positions(residues);
-        let job = Job {
+        let job = ScoreQuery {
             id: "a",
             residues,
             positions: &all,
@@ -150,7 +150,7 @@ fn each_method_is_its_formula() {
         near(found[3], rows[12][18] - rows[12][4]);
     }
     for masking in [Masking::Single, FRACTION] {
-        let found = score(Method::PseudoLikelihood, masking);
+        let found = score(EffectMethod::PseudoLikelihood, masking);
         let sum = |residues: &[u8]| {
             let values = scorer.log_likelihoods(&[("a", residues)], masking).unwrap();
             log_likelihood(values[0].as_ref().unwrap()).1
@@ -167,9 +167,9 @@ fn a_scan_is_its_variants_one_by_one() {
     let residues = b"MKXAY";
     let scan = full_scan(residues);
     for (method, masking) in [
-        (Method::Masked, Masking::Single),
-        (Method::WildType, FRACTION),
-        (Method::PseudoLikelihood, Masking::Single),
+        (EffectMethod::Masked, Masking::Single),
+        (EffectMethod::WildType, FRACTION),
+        (EffectMethod::PseudoLikelihood, Masking::Single),
     ] {
         let effects = Effects::new(&scorer, method, masking);
         let score = |variants: &[Variant]| effects.score("a", residues, variants).unwrap().unwrap();
@@ -190,15 +190,15 @@ fn answers_are_kept_and_not_asked_again() {
         .map(|v| v.parse().unwrap())
         .into();
     for (method, masking) in [
-        (Method::Masked, Masking::Single),
-        (Method::WildType, FRACTION),
-        (Method::PseudoLikelihood, FRACTION),
+        (EffectMethod::Masked, Masking::Single),
+        (EffectMethod::WildType, FRACTION),
+        (EffectMethod::PseudoLikelihood, FRACTION),
     ] {
         let store = RefCell::new(HashMap::new());
         // Scores, with room for `room` answers more.
         let score = |room: usize| -> Result<Vec<u64>, MaskedError> {
             let full = store.borrow().len() + room;
-            let keep = |key: &Key, values: &[f64]| {
+            let keep = |key: &AnswerKey, values: &[f64]| {
                 if store.borrow().len() == full {
                     return Err(std::io::Error::other("cut off"));
                 }

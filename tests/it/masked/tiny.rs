@@ -1,11 +1,13 @@
-//! Tiny checkpoints as directories: a golden's weights with a vocabulary, and how to run the command on one.
+//! Tiny checkpoints as directories: a golden's weights with a vocabulary, and how to run the
+//! command on one.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use ankh3::checkpoint::Checkpoint;
-use ankh3::kernels::linear::WeightForm;
+use ankh3::inference::EncoderDecoder;
+use ankh3::kernels::plan::WeightForm;
 use ankh3::model::{Decoder, Encoder, Loader};
 use ankh3::tokenizer::Tokenizer;
 use candle_core::{DType, Device};
@@ -52,6 +54,16 @@ pub fn few_sentinels(count: usize) -> Tokenizer {
         .collect();
     let text = json!({"model": {"vocab": pieces}}).to_string();
     Tokenizer::from_tokenizer_json(text.as_bytes()).unwrap()
+}
+
+impl Network {
+    /// Both stacks.
+    pub fn stacks(&self) -> EncoderDecoder<'_> {
+        EncoderDecoder {
+            encoder: &self.encoder,
+            decoder: &self.decoder,
+        }
+    }
 }
 
 /// A network in memory.

@@ -200,7 +200,7 @@ fn is_colons(tokens: &[TokenTree], at: usize) -> bool {
 }
 
 /// The `[cfg(test)]` behind a `#`.
-fn is_cfg_test(token: Option<&TokenTree>) -> bool {
+pub fn is_cfg_test(token: Option<&TokenTree>) -> bool {
     let Some(TokenTree::Group(group)) = token else {
         return false;
     };
@@ -209,7 +209,7 @@ fn is_cfg_test(token: Option<&TokenTree>) -> bool {
 }
 
 /// Behind the item that starts at `at`: its body in braces, or its semicolon.
-fn end_of_item(tokens: &[TokenTree], at: usize) -> usize {
+pub fn end_of_item(tokens: &[TokenTree], at: usize) -> usize {
     let ends = |token: &TokenTree| match token {
         TokenTree::Group(group) => group.delimiter() == Delimiter::Brace,
         other => is_punct(other, ';'),

@@ -1,6 +1,6 @@
 //! The lanes of AVX-512 and AVX2.
 
-use super::{Bf16Pairs, Lanes};
+use super::{Bf16Pairs, LANES, Lanes};
 use std::arch::x86_64::{
     __m256, __m512, __m512bh, __m512i, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT,
     _mm_loadu_si128, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256, _mm256_castsi256_ps,
@@ -9,9 +9,9 @@ use std::arch::x86_64::{
     _mm256_set1_epi32, _mm256_set1_ps, _mm256_slli_epi32, _mm256_storeu_ps, _mm256_sub_ps,
     _mm512_add_ps, _mm512_and_si512, _mm512_castsi512_ps, _mm512_cvtepu16_epi32,
     _mm512_cvtne2ps_pbh, _mm512_div_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
-    _mm512_loadu_si512, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_permutexvar_epi16,
-    _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_slli_epi32,
-    _mm512_storeu_ps, _mm512_sub_ps,
+    _mm512_loadu_si512, _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps,
+    _mm512_permutexvar_epi16, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_epi32,
+    _mm512_set1_ps, _mm512_slli_epi32, _mm512_storeu_ps, _mm512_sub_ps,
 };
 
 const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
@@ -68,8 +68,8 @@ unsafe impl Lanes for Avx512 {
 /// # Safety
 /// The CPU has AVX-512F/BW and AVX512-BF16.
 #[inline(always)]
-pub unsafe fn interleaved(even: __m512, odd: __m512) -> __m512i {
-    /// Of the lower half, which holds the even ones, and of the upper.
+pub unsafe fn interleave_bf16(even: __m512, odd: __m512) -> __m512i {
+    /// Alternately from the lower half, which holds the even values, and from the upper half.
     const ORDER: [u16; 32] = {
         let mut order = [0; 32];
         let mut i = 0;
@@ -87,11 +87,33 @@ pub unsafe fn interleaved(even: __m512, odd: __m512) -> __m512i {
     }
 }
 
-// SAFETY: intrinsics of AVX-512F/BW and AVX512-BF16, whose presence the trait's callers promise; the types that are changed are 64 bytes.
+/// A mask of the first `count` (at most 16) of sixteen lanes.
+#[inline(always)]
+pub fn lane_mask(count: usize) -> u16 {
+    ((1_u32 << count.min(LANES)) - 1) as u16
+}
+
+/// Up to sixteen pairs `(even[i], odd[i])` of bf16 in the bits of f32, rounded to nearest even;
+/// zero beyond the end of a slice.
+///
+/// # Safety
+/// The CPU must have AVX-512F/BW/VL and AVX512-BF16.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+pub unsafe fn bf16_pairs(even: &[f32], odd: &[f32]) -> [f32; LANES] {
+    // SAFETY: masks end the reads where the slices end; both types are 64 bytes.
+    unsafe {
+        let even = _mm512_maskz_loadu_ps(lane_mask(even.len()), even.as_ptr());
+        let odd = _mm512_maskz_loadu_ps(lane_mask(odd.len()), odd.as_ptr());
+        std::mem::transmute(interleave_bf16(even, odd))
+    }
+}
+
+// SAFETY: intrinsics of AVX-512F/BW and AVX512-BF16, whose presence the trait's callers promise;
+// the types that are changed are 64 bytes.
 #[rustfmt::skip]
 unsafe impl Bf16Pairs for Avx512 {
     #[inline(always)]
-    unsafe fn pairs(even: Self, odd: Self) -> Self { unsafe { Self(_mm512_castsi512_ps(interleaved(even.0, odd.0))) } }
+    unsafe fn pairs(even: Self, odd: Self) -> Self { unsafe { Self(_mm512_castsi512_ps(interleave_bf16(even.0, odd.0))) } }
     #[inline(always)]
     unsafe fn add_dot(self, left: f32, right: Self) -> Self {
         unsafe {

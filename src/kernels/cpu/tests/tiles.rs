@@ -1,16 +1,16 @@
-//! Matrix tiles, in plain Rust: what surrounds them is tested on machines that have none.
+//! Matrix tiles in plain Rust: they test the code around tiles on machines without AMX.
 
 use std::io::Write;
 
 use super::{
-    Left, Output, PANEL, PackedWeight, Precision, Product, SharedMut, Task, gated, gated_weight,
-    values,
+    FloatProduct, Left, PANEL, PackedWeight, Precision, ProductOutput, ProductTask, SharedMut,
+    gated, gated_weight, values,
 };
-use crate::kernels::cpu::amx::{self, Block, SIDE, STEP, Unit};
+use crate::kernels::cpu::amx::{self, SIDE, STEP, TileBlock, TileUnit};
 use crate::kernels::cpu::dot_bf16;
 use crate::kernels::cpu::integer_lanes::Portable8;
-use crate::kernels::cpu::integer_product::{self, quantize_rows, run_in_tiles};
-use crate::kernels::cpu::integer_weight::{Bits, IntegerRows, IntegerWeight, Order};
+use crate::kernels::cpu::integer_product::{self, IntegerProduct, Quantizer, run_in_tiles};
+use crate::kernels::cpu::integer_weight::{Bits, GroupOrder, IntegerRows, IntegerWeight};
 use crate::kernels::cpu::{IntegerIsa, Isa};
 
 fn say(what: &str) {
@@ -19,32 +19,37 @@ fn say(what: &str) {
 
 struct Plain;
 
-/// `sums(row, column)` of a block become `sum(sums, group of A, group of B)`, step by step.
-unsafe fn multiply(block: &Block, sum: impl Fn(u32, &[u32], &[u32]) -> u32) {
+/// Replaces the sum of every row and column of a block by `sum(sum, groups of A, groups of B)`,
+/// step by step.
+unsafe fn multiply(block: &TileBlock, sum: impl Fn(u32, &[u32], &[u32]) -> u32) {
     for row in 0..SIDE {
         for column in 0..SIDE {
-            // SAFETY: the block lies where it says.
+            // SAFETY: the pointers of the block are valid.
             unsafe {
-                let from = block.from.wrapping_byte_add(row * block.from_stride);
+                let from = block.from.start.wrapping_byte_add(row * block.from.stride);
                 let mut value = *from.add(column);
                 for step in 0..block.steps {
-                    let a = block.a.byte_add(row * block.a_stride).add(step * STEP);
+                    let a = block
+                        .a
+                        .start
+                        .byte_add(row * block.a.stride)
+                        .add(step * STEP);
                     let b = block.b.add(step * STEP * SIDE + column);
                     let a: Vec<u32> = (0..STEP).map(|i| *a.add(i)).collect();
                     let b: Vec<u32> = (0..STEP).map(|i| *b.add(i * SIDE)).collect();
                     value = sum(value, &a, &b);
                 }
-                *block.to.byte_add(row * block.to_stride).add(column) = value;
+                *block.to.start.byte_add(row * block.to.stride).add(column) = value;
             }
         }
     }
 }
 
 // SAFETY: plain Rust; blocks are the caller's promise.
-unsafe impl Unit for Plain {
+unsafe impl TileUnit for Plain {
     unsafe fn begin() {}
     unsafe fn end() {}
-    unsafe fn multiply_bf16(block: &Block) {
+    unsafe fn multiply_bf16(block: &TileBlock) {
         let half = |bits: u32, odd: usize| f32::from_bits(bits >> (16 * odd) << 16);
         let sum = |sum: u32, a: &[u32], b: &[u32]| {
             let of = |odd| {
@@ -56,7 +61,7 @@ unsafe impl Unit for Plain {
         // SAFETY: passed on from the caller.
         unsafe { multiply(block, sum) };
     }
-    unsafe fn multiply_int8(block: &Block) {
+    unsafe fn multiply_int8(block: &TileBlock) {
         let sum = |sum: u32, a: &[u32], b: &[u32]| {
             let products = a.iter().zip(b).map(|(a, b)| {
                 let bytes = a.to_le_bytes().into_iter().zip(b.to_le_bytes());
@@ -71,18 +76,18 @@ unsafe impl Unit for Plain {
     }
 }
 
-/// Takes bytes for bf16.
+/// A unit that multiplies bytes as if they were bf16.
 struct Faulty;
 
 // SAFETY: as `Plain`.
-unsafe impl Unit for Faulty {
+unsafe impl TileUnit for Faulty {
     unsafe fn begin() {}
     unsafe fn end() {}
-    unsafe fn multiply_bf16(block: &Block) {
+    unsafe fn multiply_bf16(block: &TileBlock) {
         // SAFETY: passed on from the caller.
         unsafe { Plain::multiply_bf16(block) };
     }
-    unsafe fn multiply_int8(block: &Block) {
+    unsafe fn multiply_int8(block: &TileBlock) {
         // SAFETY: passed on from the caller.
         unsafe { Plain::multiply_bf16(block) };
     }
@@ -114,28 +119,28 @@ fn products_of_bytes_in_tiles_are_exact() {
         for residual in [None, Some(&residual[..])] {
             let mut expected = vec![0.0; m * n];
             integer_product::matmul(IntegerIsa::Portable, &a, &weight, residual, &mut expected);
-            // Old numbers lie where tiles read beyond the rows.
+            // Beyond the rows, where tiles read too, lie old numbers.
             let mut rows = IntegerRows {
                 groups: vec![-1; 1 << 16],
                 ..Default::default()
             };
-            quantize_rows(
-                (IntegerIsa::Portable, Bits::Eight),
-                &a,
-                (m, k),
-                Order::Rows,
-                1,
-                &mut rows,
-            );
+            let quantizer = Quantizer {
+                isa: IntegerIsa::Portable,
+                bits: Bits::Eight,
+                k,
+                order: GroupOrder::Rows,
+                threads: 1,
+            };
+            quantizer.quantize(&a, m, &mut rows);
             let mut c = vec![f32::NAN; m * n];
-            let product = integer_product::Product {
+            let product = IntegerProduct {
                 rows: &rows,
                 weight: &weight,
                 residual,
-                output: Output::plain(SharedMut(c.as_mut_ptr()), n),
+                output: ProductOutput::plain(SharedMut(c.as_mut_ptr()), n),
                 m,
             };
-            let task = Task::plain(0..m, 0..n.div_ceil(PANEL));
+            let task = ProductTask::plain(0..m, 0..n.div_ceil(PANEL));
             // SAFETY: plain Rust; the shapes are those of the product.
             unsafe { run_in_tiles::<Portable8, Plain>(&product, &task) };
             assert_eq!(c, expected, "{m} x {n} x {k}");
@@ -172,24 +177,24 @@ fn products_in_tiles_equal_those_in_vectors() {
                 } else {
                     vec![f32::NAN; m * n]
                 };
-                let product = Product {
+                let product = FloatProduct {
                     a: Left::Rows(&a),
                     weight,
                     residual,
                     adds,
-                    output: Output::plain(SharedMut(c.as_mut_ptr()), n),
+                    output: ProductOutput::plain(SharedMut(c.as_mut_ptr()), n),
                     m,
                 };
                 let panels = 0..n.div_ceil(PANEL);
                 // SAFETY: the CPU has AVX512-BF16; the shapes are those of the product.
                 unsafe {
                     if in_tiles {
-                        let task = Task::plain(rows, panels);
+                        let task = ProductTask::plain(rows, panels);
                         dot_bf16::run_in_tiles::<Plain>(&product, &a, &task);
                     } else {
                         for first in rows.clone().step_by(12) {
                             let strip = first..(first + 12).min(rows.end);
-                            dot_bf16::run(&product, &Task::plain(strip, panels.clone()));
+                            dot_bf16::run(&product, &ProductTask::plain(strip, panels.clone()));
                         }
                     }
                 }
@@ -202,7 +207,7 @@ fn products_in_tiles_equal_those_in_vectors() {
                 let far = (tile - vector).abs();
                 assert!(far <= bound, "{m} x {n} x {k}, {i}: {tile} and {vector}");
             }
-            // So are precise outputs.
+            // The same holds for precise outputs.
             let mut weight = PackedWeight::laid_out(Precision::Bf16, false).precise();
             weight.pack(n, k, |row, target| {
                 target.copy_from_slice(&w[row * k..][..k]);
@@ -218,17 +223,17 @@ fn products_in_tiles_equal_those_in_vectors() {
                 );
             }
             assert!(k == 1 || tiles_of_parts != tiles);
-            // So is a gated block.
+            // The same holds for a gated block.
             if n % PANEL == 0 && k > 1 {
                 let (w, d_ff) = (values(2 * n * k, 1), n);
                 let weight = PackedWeight::laid_out(Precision::Bf16, false);
                 let weight = gated_weight(&w, d_ff, k, weight);
                 // SAFETY: the CPU has AVX512-BF16; the shapes are those of the product.
-                let tiles = gated((m, d_ff), &a, &weight, |product, task| unsafe {
+                let tiles = gated(m, d_ff, &a, &weight, |product, task| unsafe {
                     dot_bf16::run_in_tiles::<Plain>(product, &a, task);
                 });
                 // SAFETY: as above.
-                let vectors = gated((m, d_ff), &a, &weight, |product, task| unsafe {
+                let vectors = gated(m, d_ff, &a, &weight, |product, task| unsafe {
                     dot_bf16::run(product, task);
                 });
                 for (tile, vector) in tiles.iter().zip(&vectors) {
@@ -239,7 +244,7 @@ fn products_in_tiles_equal_those_in_vectors() {
                     );
                 }
             }
-            // A row is what it is alone.
+            // A row does not depend on the other rows.
             let last = run(m - 1..m, true);
             assert_eq!(last[(m - 1) * n..], tiles[(m - 1) * n..], "{m} x {n} x {k}");
             if !adds {

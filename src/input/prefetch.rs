@@ -1,4 +1,4 @@
-//! An iterator that runs ahead on its own thread, as far as a budget of bytes allows.
+//! Prefetch: an iterator runs on a thread of its own, as far ahead as a budget of bytes allows.
 
 use std::panic::resume_unwind;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -6,13 +6,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 /// The consumer's end. Items come in the order in which the thread made them.
-pub struct Ahead<T> {
+pub struct Prefetch<T> {
     items: Receiver<(usize, T)>,
     budget: Arc<Budget>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl<T: Send + 'static> Ahead<T> {
+impl<T: Send + 'static> Prefetch<T> {
     /// Runs `iterator` on a thread, holding at most about `limit` bytes by `weigh`; one item may always be held, however heavy.
     ///
     /// # Errors
@@ -32,7 +32,7 @@ impl<T: Send + 'static> Ahead<T> {
         let thread = thread::Builder::new()
             .name("input".to_owned())
             .spawn(move || run(iterator, weigh, &sender, &theirs))?;
-        Ok(Ahead {
+        Ok(Prefetch {
             items,
             budget,
             thread: Some(thread),
@@ -54,7 +54,7 @@ fn run<T>(
     }
 }
 
-impl<T> Iterator for Ahead<T> {
+impl<T> Iterator for Prefetch<T> {
     type Item = T;
 
     fn next(&mut self) -> Option<T> {
@@ -70,7 +70,7 @@ impl<T> Iterator for Ahead<T> {
     }
 }
 
-impl<T> Drop for Ahead<T> {
+impl<T> Drop for Prefetch<T> {
     fn drop(&mut self) {
         // The thread may be waiting for the budget, or for input that never comes: wake it, but do not wait for it.
         self.budget.close();
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn everything_comes_in_order_whatever_the_budget() {
         for limit in [0, 1, 7, 1000] {
-            let ahead = Ahead::spawn(0..500_usize, |item| *item, limit).unwrap();
+            let ahead = Prefetch::spawn(0..500_usize, |item| *item, limit).unwrap();
             assert!(ahead.eq(0..500));
         }
     }
@@ -137,7 +137,7 @@ mod tests {
         let made = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&made);
         let endless = std::iter::repeat_with(move || counter.fetch_add(1, Ordering::SeqCst));
-        let mut ahead = Ahead::spawn(endless, |_| 10, 100).unwrap();
+        let mut ahead = Prefetch::spawn(endless, |_| 10, 100).unwrap();
         for taken in 1..=20 {
             ahead.next();
             thread::sleep(Duration::from_millis(1));
@@ -152,7 +152,7 @@ mod tests {
         let alive = Arc::new(());
         let inside = Arc::clone(&alive);
         let endless = std::iter::repeat_with(move || Arc::strong_count(&inside));
-        let mut ahead = Ahead::spawn(endless, |_| 1, 4).unwrap();
+        let mut ahead = Prefetch::spawn(endless, |_| 1, 4).unwrap();
         ahead.next();
         drop(ahead);
         let ended = (0..5000).any(|_| {
@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn a_panic_is_no_end() {
         let items = (0..3).inspect(|item| assert!(*item < 2, "made to panic"));
-        let mut ahead = Ahead::spawn(items, |_| 1, 100).unwrap();
+        let mut ahead = Prefetch::spawn(items, |_| 1, 100).unwrap();
         assert_eq!((ahead.next(), ahead.next()), (Some(0), Some(1)));
         assert!(catch_unwind(AssertUnwindSafe(|| ahead.next())).is_err());
     }
