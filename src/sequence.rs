@@ -4,6 +4,7 @@
 //! other by a single table and counts what it changed; [`Ids`] keeps ids unique; [`Limit`] says what becomes of a long one.
 
 mod alphabet;
+pub mod digest;
 mod ids;
 mod length;
 mod mask;

@@ -1,44 +1,41 @@
 //! `ankh3 complete`: FASTA in, the sequences that the model makes of their beginnings out.
-//!
-//! Input (read ahead on a thread) → prompts → generator (one a device), which keeps as many sequences in work as have room → FASTA in input order, and the journal.
 
 mod decoding;
 mod plan;
-mod run;
 mod text;
+mod work;
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use clap::{Args, ValueEnum};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
 
 use self::decoding::DecodingArgs;
-use self::plan::{Keep, Length, Rule};
-use self::run::{Run, Tally};
+use self::plan::{PromptPart, PromptRule, TargetLength};
+use self::work::{Completing, CompletionTally};
 use super::Outcome;
-use super::embed::report;
+use super::conveyor::{RunPlan, TextRows, whole};
 use super::opened::Opened;
-use super::stream::{open_journal, place, refuse_chunks};
 use crate::args::{InputArgs, ModelArgs, RuntimeArgs, ScaleArgs, UsageError, at_least_one, usage};
 use crate::checkpoint::Checkpoint;
 use crate::inference::EncoderDecoder;
-use crate::inference::generate::{Budget, GenerationSettings, Generators};
+use crate::inference::generate::{Budget, GenerationSettings, Generators, Strategy};
 use crate::inference::residues::Residues;
-use crate::input::sequences::Input;
-use crate::io::stdio::{self, Content, Output};
-use crate::output::text_merge::{Layout, TextFormat};
-use crate::progress::Progress;
-use crate::sequence::Rules;
+use crate::io::stdio::Content;
+use crate::output::layout::TextFormat;
+use crate::sequence::{Limit, Rules};
 use crate::tokenizer::TaskPrefix;
 
 /// Complete proteins: FASTA in, FASTA out
 ///
-/// The encoder reads [prefix] + the first part of a record + </s>, the decoder writes the rest. As the authors of Ankh3 do it unless told otherwise:
-/// prefix [S2S], the first half as the prompt, greedy, exactly as many residues as are missing (</s> cannot be written until then).
-/// Only the 20 standard residues are written (--allow). A sequence is the same whatever is computed with it (on a CPU to the byte): alone or in a
-/// batch, in whatever order or shard.
+/// The encoder reads [prefix] + the first part of a record + </s>, and the decoder writes the rest.
+/// The defaults are those of the authors of Ankh3: prefix [S2S], the first half as the prompt, greedy
+/// decoding, and exactly as many residues as are missing (</s> cannot be written before). Only the 20
+/// standard residues are written (--allow). A completion does not depend on the batch, the order or
+/// the shard in which it is computed (on a CPU to the byte).
 #[derive(Args, Clone, Debug)]
 #[command(after_help = DETAILS)]
 #[command(mut_arg("prefix", |arg| arg.help(PREFIX_HELP)))]
@@ -65,54 +62,58 @@ const PREFIX_HELP: &str =
 const DETAILS: &str = "\
 Headers: >ID/SAMPLE log_likelihood=… perplexity=… prompt=… new=… end=… decoding=… DESCRIPTION
   log_likelihood  Σ ln p(residue | prompt, residues before) over the residues written; p is the
-                  softmax of the model's logits over what may be written there: the residues of
-                  --allow, and </s> where the sequence may end. Temperature, top-k and top-p do
-                  not enter, nor does </s> itself.
+                  softmax of the model's logits over the tokens that may be written there: the
+                  residues of --allow, and </s> where the sequence may end. Temperature, top-k
+                  and top-p have no influence on it, and </s> itself does not count.
   perplexity      exp(-log_likelihood / residues written)
   prompt, new     residues of the prompt, residues written
-  end             eos: the model ended the sequence; length: it was as long as it may be
+  end             eos: the model ended the sequence; length: it reached the length limit
   decoding        greedy; sample, with seed, temperature, top_k, top_p; beam, with num_beams,
                   length_penalty, score
 
 Examples:
-  ankh3 complete --model ankh3-large proteins.fasta > completed.fasta
-  ankh3 complete --model DIR --keep all --length max:300 --top-p 0.9 --num-samples 8 starts.fasta
-  ankh3 complete --model DIR --keep 30 --num-beams 4 --num-samples 4 -o best.fasta proteins.fasta";
+  ankh3 complete --model nano proteins.fasta > completed.fasta
+  ankh3 complete --model nano --keep all --length max:300 --top-p 0.9 --num-samples 8 starts.fasta
+  ankh3 complete --model nano --keep 30 --num-beams 4 --num-samples 4 -o best.fasta proteins.fasta";
 
-/// What is completed.
+/// Options of prompts and lengths.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "What")]
 struct WhatArgs {
-    /// The part of each record that is the prompt: a share (rounded down), its first N residues, or all.
+    /// The part of each record that is the prompt: a share (rounded down), its first N residues, or
+    /// all of it.
     #[arg(long, value_name = "0.5|N|all", default_value = "0.5")]
-    keep: Keep,
+    keep: PromptPart,
 
-    /// Residues of the whole, prompt and completion: as many as the record (same), N, at most N (max:N; ends at </s>), or until </s> (eos; at most
-    /// 1024 new ones).
+    /// Residues of prompt and completion together.
+    ///
+    /// same: as many as the record has. N: exactly N. max:N: until </s>, at most N. eos: until </s>,
+    /// at most 1024 new residues.
     #[arg(long, value_name = "same|N|max:N|eos", default_value = "same")]
-    length: Length,
+    length: TargetLength,
 
-    /// With --length max:N or eos: residues of the whole before </s> may be written (one new residue is written in any case).
+    /// With --length max:N or eos, the number of residues before </s> may be written; at least one
+    /// new residue is always written.
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     min_length: Option<usize>,
 }
 
 impl WhatArgs {
-    fn rule(&self) -> Result<Rule, UsageError> {
+    fn rule(&self) -> Result<PromptRule, UsageError> {
         let min_length = self.min_length.unwrap_or(0);
         let problem = match self.length {
-            Length::Same | Length::Exactly(_) if min_length > 0 => format!(
+            TargetLength::Same | TargetLength::Exactly(_) if min_length > 0 => format!(
                 "--min-length is for --length max:N or eos; --length {} is exact",
                 self.length
             ),
-            Length::AtMost(most) if min_length > most => {
+            TargetLength::AtMost(most) if min_length > most => {
                 format!("--min-length {min_length} is more than --length max:{most}")
             }
-            Length::Same if self.keep == Keep::All => {
+            TargetLength::Same if self.keep == PromptPart::All => {
                 "--keep all leaves nothing to write; say --length N, max:N or eos".to_owned()
             }
             _ => {
-                return Ok(Rule {
+                return Ok(PromptRule {
                     keep: self.keep,
                     length: self.length,
                     min_length,
@@ -123,26 +124,28 @@ impl WhatArgs {
     }
 }
 
-/// Where the sequences go.
+/// Options of the output.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Output")]
 struct OutputArgs {
-    /// The file to write, `-` for stdout. It appears under its name only when it is complete, with FILE.json beside it, which says how it was made.
+    /// The file to write, or `-` for stdout. A file appears under its name only when it is complete,
+    /// with FILE.json beside it, which says how it was made.
     #[arg(long, short, value_name = "FILE", default_value = "-")]
     output: PathBuf,
 
-    /// What is written of each sequence.
+    /// The part of each sequence that is written.
     #[arg(long, value_enum, default_value = "full")]
-    output_part: Part,
+    output_part: OutputPart,
 }
 
-/// What is written of each sequence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Part {
-    /// Prompt and completion.
+/// The part of a sequence that is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum OutputPart {
+    /// Prompt and completion
     Full,
-    /// The new residues only.
-    Completion,
+    /// The new residues only
+    GeneratedSequence,
 }
 
 /// Runs the command.
@@ -152,48 +155,35 @@ pub(super) enum Part {
 pub fn run(args: &CompleteArgs) -> Result<Outcome> {
     let rule = args.what.rule()?;
     args.decoding.strategy()?;
-    let options = args.input.options(Rules::default())?;
-    refuse_chunks(&options.limit)?;
+    let options = whole(args.input.options(Rules::default())?)?;
+    let limit = options.limit;
     let output = &args.output.output;
-    ensure!(
-        !(args.scale.resume && stdio::is_dash(output)),
-        usage("--resume needs a file: add -o FILE")
-    );
+    let outputs = [(output.as_path(), Content::Text)];
+    let plan = RunPlan::new(&args.input.files, options, &args.scale, &outputs)?;
     let opened = Opened::on_all_with(&args.model, &args.runtime, default_prefix)?;
     let tokenizer = &opened.checkpoint.tokenizer;
     let residues = args.decoding.residues(tokenizer)?;
     let settings = args.decoding.settings(&residues, tokenizer)?;
-    let mut manifest = opened.provenance("complete")?;
-    describe(&mut manifest, args, &settings, &residues)?;
-    let on_bad = options.on_bad;
-    let (replay, journal) = open_journal(&args.scale, output, &manifest)?;
-    let fasta = Output::create(output, Content::Text)
-        .with_context(|| format!("writing {}", output.display()))?;
-    let input = Input::open(&args.input.files, options)?;
+    let described = CompleteSettings::new(args, &settings, &residues, limit);
+    let manifest = opened.manifest("complete", &described, args.scale.shard)?;
+    let conveyor = plan.begin(&manifest.journal_key()?)?;
+    let rows = TextRows::create(output, TextFormat::Fasta, b"", manifest)?;
     let networks = opened.load_both_on_all()?;
     let stacks = networks.each(EncoderDecoder::from);
     let budget = budget(&args.runtime, &opened);
-    let run = Run {
+    let mut work = Completing {
         generators: Generators::new(stacks, &settings, budget)?,
         tokenizer,
         prefix: opened.prefix,
         settings,
         rule,
         part: args.output.output_part,
-        pending: VecDeque::new(),
-        passed_over: 0,
-        fasta,
-        layout: Layout::new(TextFormat::Fasta),
-        output,
-        manifest,
-        replay,
-        journal,
-        progress: Progress::new(),
-        on_bad,
-        shard: args.scale.shard,
-        tally: Tally::default(),
+        waiting: VecDeque::new(),
+        tally: CompletionTally::default(),
     };
-    run.all(input)
+    let delivery = conveyor.carry(&mut work, rows)?;
+    work.tally.log();
+    delivery.finish()
 }
 
 /// `[S2S]`, with which completion was trained, where the vocabulary has it.
@@ -216,34 +206,39 @@ fn budget(runtime: &RuntimeArgs, opened: &Opened) -> Budget {
     }
 }
 
-/// What this command adds to the provenance: everything that influences the result.
-fn describe(
-    manifest: &mut Map<String, Value>,
-    args: &CompleteArgs,
-    settings: &GenerationSettings,
-    residues: &Residues,
-) -> Result<()> {
-    let mut put = |key: &str, value: Value| manifest.insert(key.to_owned(), value);
-    put("keep", json!(args.what.keep.to_string()));
-    put("length", json!(args.what.length.to_string()));
-    if let Some(min_length) = args.what.min_length {
-        put("min_length", json!(min_length));
+/// What influences completions, for the manifest.
+#[derive(Serialize)]
+struct CompleteSettings<'a> {
+    keep: String,
+    length: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    min_length: Option<usize>,
+    decoding: Strategy,
+    num_samples: usize,
+    seed: u64,
+    allow: Cow<'a, str>,
+    output_part: OutputPart,
+    #[serde(skip_serializing_if = "Limit::is_none")]
+    length_limit: Limit,
+}
+
+impl<'a> CompleteSettings<'a> {
+    fn new(
+        args: &CompleteArgs,
+        settings: &GenerationSettings,
+        residues: &'a Residues,
+        length_limit: Limit,
+    ) -> Self {
+        Self {
+            keep: args.what.keep.to_string(),
+            length: args.what.length.to_string(),
+            min_length: args.what.min_length,
+            decoding: settings.strategy,
+            num_samples: settings.num_samples,
+            seed: settings.seed,
+            allow: String::from_utf8_lossy(residues.letters()),
+            output_part: args.output.output_part,
+            length_limit,
+        }
     }
-    put("decoding", serde_json::to_value(settings.strategy)?);
-    put("num_samples", json!(settings.num_samples));
-    put("seed", json!(settings.seed));
-    put("allow", json!(String::from_utf8_lossy(residues.letters())));
-    let part = match args.output.output_part {
-        Part::Full => "full",
-        Part::Completion => "completion",
-    };
-    put("output_part", json!(part));
-    let limit = args.input.options(Rules::default())?.limit;
-    if limit.max_length().is_some() {
-        put("length_limit", serde_json::to_value(limit)?);
-    }
-    if let Some(shard) = args.scale.shard {
-        put("shard", json!(shard.to_string()));
-    }
-    Ok(())
 }

@@ -1,41 +1,30 @@
 //! `ankh3 embed`: FASTA in, embeddings out.
-//!
-//! Input (read ahead on a thread) → groups of sequences up to the token budget → embedder → a thread that writes, and keeps the journal.
-
-mod forecast;
-mod resumed;
-mod run;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use serde_json::{Map, Value, json};
-
-use forecast::Forecast;
-use resumed::Resumed;
-use run::Run;
+use serde::Serialize;
 
 use super::Outcome;
+use super::conveyor::{EmbeddingRows, GroupWork, Grouped, RunPlan};
 use super::opened::Opened;
-use crate::args::{InputArgs, ModelArgs, RuntimeArgs, ScaleArgs, Shard, number_type, usage};
-use crate::inference::embedder::{Embedder, Request};
+use crate::args::{InputArgs, ModelArgs, RuntimeArgs, ScaleArgs, number_type, usage};
+use crate::inference::embedder::{Embedder, EmbeddingColumns, Request};
 use crate::inference::pooling::Pooling;
 use crate::inference::token_budget::LoadedStacks;
-use crate::input::sequences::{Counts, Input};
-use crate::input::survey::Survey;
 use crate::io::stdio;
 use crate::model::Encoder;
 use crate::number::NumberType;
-use crate::output::embeddings::{Column, Destination, Format, Rows, Schema, Writer};
-use crate::output::sink::Sink;
-use crate::progress::Progress;
-use crate::sequence::Rules;
+use crate::output::embeddings::{Column, EmbeddingFormat, EmbeddingWriter, RowKind, Schema};
+use crate::sequence::{Limit, Rules, Sequence};
 
-/// Embed proteins: FASTA in, one row a residue or one row a protein out
+/// Embed proteins: FASTA in, one row per residue or one row per protein out
 ///
-/// The encoder reads [prefix] + residues + </s>; exactly one row a residue comes out, whatever stands around them. Equal sequences are computed once.
-/// Results come in input order and do not depend on batches, order or threads (on a CPU to the byte).
+/// The encoder reads [prefix] + residues + </s>. The output has exactly one row per residue, without
+/// the prefix and </s>. Equal sequences are computed once. Results come in input order and do not
+/// depend on batches, order or threads (on a CPU to the byte).
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct EmbedArgs {
@@ -55,21 +44,23 @@ pub struct EmbedArgs {
 
 const EXAMPLES: &str = "\
 Examples:
+  ankh3 embed --model nano proteins.fasta > per_residue.npz
+  ankh3 embed --model nano --pooling mean,max --layers -1,2 --out-dtype f16 -o proteins.parquet proteins.fasta
   zcat proteome.fasta.gz | ankh3 embed --model ankh3-large --pooling mean -o proteome.h5
-  ankh3 embed --model DIR proteins.fasta > per_residue.npz
-  ankh3 embed --model DIR --pooling mean,max --layers -1,24 --out-dtype f16 -o proteins.parquet proteins.fasta
-  ankh3 embed --model DIR --resume --shard 3/8 -o part3.h5 proteome.fasta.zst";
+  ankh3 embed --model ankh3-large --resume --shard 3/8 -o part3.h5 proteome.fasta.zst";
 
-/// What is computed of each protein.
+/// Options of the values.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "What")]
 struct WhatArgs {
-    /// One or several, by commas.
+    /// How the rows of a protein's residues are pooled; several values with commas between them.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "per-residue")]
     pooling: Vec<Pooling>,
 
-    /// Layers, by commas: 0 is the embedding table, k the output of layer k; -1 is the last layer after the final norm (what other tools call the
-    /// last hidden state), -2 the output of the last but one, and so on.
+    /// Layers to write, with commas between them.
+    ///
+    /// 0 is the embedding table and k the output of layer k. -1 is the last layer after the final
+    /// norm (the last hidden state of other tools), -2 is the layer before it, and so on.
     #[arg(
         long,
         value_delimiter = ',',
@@ -80,24 +71,25 @@ struct WhatArgs {
     layers: Vec<i64>,
 }
 
-/// Where the embeddings go.
+/// Options of the output.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Output")]
 struct OutputArgs {
-    /// The file to write, `-` for stdout. It appears under its name only when it is complete.
+    /// The file to write, or `-` for stdout. A file appears under its name only when it is
+    /// complete.
     #[arg(long, short, value_name = "FILE", default_value = "-")]
     output: PathBuf,
 
     /// The format [default: by the file's extension; npz on stdout].
     #[arg(long, value_enum)]
-    format: Option<Format>,
+    format: Option<EmbeddingFormat>,
 
     /// Number type of the values written.
     #[arg(long, value_parser = number_type(&OUT_TYPES), default_value = "f32")]
     out_dtype: NumberType,
 }
 
-const OUT_TYPES: [(NumberType, &str); 3] = [
+pub(super) const OUT_TYPES: [(NumberType, &str); 3] = [
     (NumberType::F32, "Single precision"),
     (
         NumberType::F16,
@@ -106,13 +98,13 @@ const OUT_TYPES: [(NumberType, &str); 3] = [
     (NumberType::Bf16, "bfloat16; safetensors only"),
 ];
 
-/// The format asked for, by flag or extension; npz where neither says.
-pub(super) fn format_of(format: Option<Format>, output: &Path) -> Result<Format> {
-    match (format, Format::from_extension(output)) {
+/// The format of --format, else the one of the file's extension; npz on stdout.
+pub(super) fn format_of(format: Option<EmbeddingFormat>, output: &Path) -> Result<EmbeddingFormat> {
+    match (format, EmbeddingFormat::from_extension(output)) {
         (Some(format), _) | (None, Some(format)) => Ok(format),
-        (None, None) if stdio::is_dash(output) => Ok(Format::Npz),
+        (None, None) if stdio::is_dash(output) => Ok(EmbeddingFormat::Npz),
         (None, None) => {
-            let known = Format::ALL.map(Format::name).join(", ");
+            let known = EmbeddingFormat::ALL.map(EmbeddingFormat::name).join(", ");
             bail!(usage(format_args!(
                 "the extension of {} names no format; add --format, one of {known}",
                 output.display()
@@ -126,65 +118,85 @@ pub(super) fn format_of(format: Option<Format>, output: &Path) -> Result<Format>
 /// # Errors
 /// Everything that keeps the output from being complete.
 pub fn run(args: &EmbedArgs) -> Result<Outcome> {
-    let format = format_of(args.output.format, &args.output.output)?;
-    let options = args.input.options(Rules::default())?;
-    ensure!(
-        !(args.scale.resume && stdio::is_dash(&args.output.output)),
-        usage("--resume needs a file: add -o FILE")
-    );
-    let opened = Opened::on_all(&args.model, &args.runtime)?;
-    let layers = resolve_layers(&args.what.layers, opened.checkpoint.config.num_layers)?;
-    let poolings = &args.what.pooling;
-    let mut schema = Schema {
-        columns: columns(&layers, poolings, opened.checkpoint.config.d_model)?,
-        dtype: args.output.out_dtype,
-        metadata: opened.provenance("embed")?,
-    };
-    describe(
-        &mut schema.metadata,
-        &layers,
-        poolings,
-        &options.limit,
-        args.scale.shard,
-    )?;
-    let on_bad = options.on_bad;
-    let request = Request {
-        prefix: opened.prefix,
-        layers,
-        poolings: poolings.clone(),
-        limit: options.limit,
-        max_batch_tokens: opened.batch_tokens(&args.runtime, LoadedStacks::Encoder),
-    };
     let output = &args.output.output;
-    let resumed = Resumed::open(args.scale.resume, output, &schema)?;
-    let writer = Writer::create(format, &schema, Destination::File(output.clone()))
+    let format = format_of(args.output.format, output)?;
+    let options = args.input.options(Rules::default())?;
+    let limit = options.limit;
+    let outputs = [(output.as_path(), format.content())];
+    let plan = RunPlan::new(&args.input.files, options, &args.scale, &outputs)?;
+    let opened = Opened::on_all(&args.model, &args.runtime)?;
+    let request = request(args, limit, &opened)?;
+    let schema = schema(args, &request, &opened)?;
+    let conveyor = plan.begin(&schema.journal_key()?)?;
+    let writer = EmbeddingWriter::create(format, &schema, output)
         .with_context(|| format!("writing {}", output.display()))?;
-    let input = Input::open(&args.input.files, options)?;
-    let forecast = Forecast {
-        survey: Survey::start(&args.input.files),
-        shards: args.scale.shard.map_or(1, |shard| shard.count),
-        format,
-        schema,
-    };
     let encoders = opened.load_on_all(|loader| Encoder::load(loader, &opened.checkpoint.config))?;
-    Run {
-        max_tokens: opened.tokens_at_hand(&args.runtime, request.max_batch_tokens),
-        embedder: Embedder::new(
-            encoders.each(|encoder| encoder),
-            &opened.checkpoint.tokenizer,
-            request,
-        ),
-        keeps_journal: args.scale.resume,
-        replay: resumed.replay,
-        sink: Sink::new(writer, resumed.journal)?,
-        output,
-        progress: Progress::new(),
-        forecast,
-        on_bad,
-        shard: args.scale.shard,
-        not_finite: 0,
+    let at_hand = opened.tokens_at_hand(&args.runtime, request.max_batch_tokens);
+    let tokenizer = &opened.checkpoint.tokenizer;
+    let embedder = Embedder::new(encoders.each(|encoder| encoder), tokenizer, request);
+    conveyor
+        .announcing(move |sequences, residues| schema.estimated_size(format, sequences, residues))
+        .carry(
+            &mut Grouped::new(Embedding(embedder), at_hand),
+            EmbeddingRows(writer),
+        )?
+        .finish()
+}
+
+/// Embeds groups of sequences.
+struct Embedding<'a>(Embedder<'a>);
+
+impl GroupWork for Embedding<'_> {
+    type Output = Arc<EmbeddingColumns>;
+
+    fn tokens(&self, sequence: &Sequence) -> usize {
+        sequence.residues.len() + 2
     }
-    .all(input)
+
+    fn compute(&mut self, group: &[Sequence]) -> Result<Vec<Option<Arc<EmbeddingColumns>>>> {
+        let residues = group.iter().map(|sequence| sequence.residues.as_slice());
+        Ok(self.0.embed(&residues.collect::<Vec<_>>())?)
+    }
+}
+
+/// The values to compute for each protein.
+fn request(args: &EmbedArgs, limit: Limit, opened: &Opened) -> Result<Request> {
+    Ok(Request {
+        prefix: opened.prefix,
+        layers: resolve_layers(&args.what.layers, opened.checkpoint.config.num_layers)?,
+        poolings: args.what.pooling.clone(),
+        limit,
+        max_batch_tokens: opened.batch_tokens(&args.runtime, LoadedStacks::Encoder),
+    })
+}
+
+/// The columns of the output, and how they are made.
+fn schema(args: &EmbedArgs, request: &Request, opened: &Opened) -> Result<Schema> {
+    let Request {
+        layers,
+        poolings,
+        limit,
+        ..
+    } = request;
+    let settings = EmbedSettings {
+        layers,
+        pooling: poolings,
+        length_limit: *limit,
+    };
+    Ok(Schema {
+        columns: columns(layers, poolings, opened.checkpoint.config.d_model)?,
+        dtype: args.output.out_dtype,
+        metadata: opened.manifest("embed", &settings, args.scale.shard)?,
+    })
+}
+
+/// What influences embeddings, for the manifest.
+#[derive(Serialize)]
+struct EmbedSettings<'a> {
+    layers: &'a [usize],
+    pooling: &'a [Pooling],
+    #[serde(skip_serializing_if = "Limit::is_none")]
+    length_limit: Limit,
 }
 
 /// Layers counted from the end become layers counted from the start.
@@ -222,51 +234,12 @@ fn columns(layers: &[usize], poolings: &[Pooling], width: usize) -> Result<Vec<C
                 "{name} is asked for twice; name each layer and pooling once"
             );
             let rows = if *pooling == Pooling::PerResidue {
-                Rows::PerResidue
+                RowKind::PerResidue
             } else {
-                Rows::PerSequence
+                RowKind::PerSequence
             };
             columns.push(Column { name, width, rows });
         }
     }
     Ok(columns)
-}
-
-/// What this command adds to the provenance.
-fn describe(
-    metadata: &mut Map<String, Value>,
-    layers: &[usize],
-    poolings: &[Pooling],
-    limit: &crate::sequence::Limit,
-    shard: Option<Shard>,
-) -> Result<()> {
-    metadata.insert("layers".to_owned(), json!(layers));
-    metadata.insert("pooling".to_owned(), serde_json::to_value(poolings)?);
-    if limit.max_length().is_some() {
-        metadata.insert("length_limit".to_owned(), serde_json::to_value(limit)?);
-    }
-    if let Some(shard) = shard {
-        metadata.insert("shard".to_owned(), json!(shard.to_string()));
-    }
-    Ok(())
-}
-
-/// What was changed and left out of the input.
-pub(super) fn report(counts: &Counts) {
-    if !counts.changes.is_empty() {
-        tracing::warn!("input: {}", counts.changes);
-    }
-    let left_out = counts.failed + counts.too_long + counts.repeated;
-    if left_out > 0 {
-        let Counts {
-            records,
-            failed,
-            too_long,
-            repeated,
-            ..
-        } = counts;
-        tracing::warn!(
-            "{left_out} of {records} records left out: {failed} bad, {too_long} too long, {repeated} repeated"
-        );
-    }
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::checkpoint::inspect::CheckpointSummary;
 use crate::checkpoint::{Checkpoint, Hub, ModelRef};
-use crate::output::embeddings::inspect::{self, inspect};
+use crate::output::embeddings::inspect::{EmbeddingSummary, inspect};
 
 /// Show what a checkpoint directory or an embedding file holds
 ///
@@ -61,7 +61,7 @@ fn checkpoint(path: &Path) -> Result<Option<Checkpoint>> {
     Ok(Some(Checkpoint::load_from(place)?))
 }
 
-fn as_json(summary: &inspect::Summary, out: &mut dyn Write) -> Result<()> {
+fn as_json(summary: &EmbeddingSummary, out: &mut dyn Write) -> Result<()> {
     let value = json!({
         "format": summary.format.name(),
         "dtype": summary.dtype,
@@ -75,7 +75,7 @@ fn as_json(summary: &inspect::Summary, out: &mut dyn Write) -> Result<()> {
     Ok(writeln!(out, "{}", serde_json::to_string_pretty(&value)?)?)
 }
 
-fn as_text(summary: &inspect::Summary, out: &mut dyn Write) -> Result<()> {
+fn as_text(summary: &EmbeddingSummary, out: &mut dyn Write) -> Result<()> {
     writeln!(
         out,
         "format    {} ({})",
@@ -85,7 +85,7 @@ fn as_text(summary: &inspect::Summary, out: &mut dyn Write) -> Result<()> {
     writeln!(out, "proteins  {}", summary.records)?;
     let lengths = summary
         .lengths
-        .map(|(shortest, longest)| format!(" ({shortest} to {longest} a protein)"));
+        .map(|(shortest, longest)| format!(" ({shortest} to {longest} per protein)"));
     writeln!(
         out,
         "residues  {}{}",
@@ -110,7 +110,7 @@ fn as_text(summary: &inspect::Summary, out: &mut dyn Write) -> Result<()> {
             column.non_finite
         )?;
     }
-    for (key, value) in &summary.metadata {
+    for (key, value) in &summary.metadata.to_map()? {
         let text = value
             .as_str()
             .map_or_else(|| value.to_string(), str::to_owned);

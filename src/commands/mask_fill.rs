@@ -1,35 +1,35 @@
 //! `ankh3 mask-fill`: FASTA with masks in, FASTA with the masks filled out, and what the model thought of each site.
 
-mod result;
+mod rows;
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
 
+use self::rows::FillRows;
 use super::Outcome;
-use super::embed::report;
+use super::conveyor::{GroupWork, Grouped, RunPlan, place, whole};
 use super::opened::Opened;
-use super::stream::{Stream, Work, refuse_chunks};
 use crate::args::{InputArgs, ModelArgs, RuntimeArgs, ScaleArgs, at_least_one, usage};
 use crate::inference::EncoderDecoder;
-use crate::inference::fill::{FillOrder, Filler};
+use crate::inference::fill::{FillOrder, Filled, Filler};
 use crate::inference::masked::MaskedModel;
 use crate::inference::residues::{Residues, STANDARD};
 use crate::inference::token_budget::LoadedStacks;
-use crate::input::sequences::Input;
-use crate::io::stdio::{Content, Output, is_dash};
-use crate::output::embeddings::remove_unfinished;
-use crate::output::table::{Cell, Table, TableFormat, write_manifest};
-use crate::output::text_merge::{Layout, TextFormat};
-use crate::output::write_fasta::write_record;
-use crate::sequence::{MASK, Masks, Rules, Sequence};
+use crate::io::stdio::Content;
+use crate::sequence::{Limit, MASK, Masks, Rules, Sequence};
+
+/// Batches in a group of proteins: the last batch of a group, which is not full, then costs little.
+const BATCHES: usize = 8;
 
 /// Fill masked residues: FASTA with masks in, FASTA with the most probable residues out
 ///
-/// A mask is written `?`, `_`, `#`, `<mask>`, `[MASK]` or `<extra_id_N>` (any N: masks are numbered anew from the left). Each masked residue is a sentinel
-/// of its own. Records without a mask pass through unchanged.
+/// A mask is written `?`, `_`, `#`, `<mask>`, `[MASK]` or `<extra_id_N>` (N does not count: masks are
+/// numbered from the left). Each masked residue gets a sentinel of its own. Records without a mask
+/// are written unchanged.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = NOTES)]
 pub struct MaskFillArgs {
@@ -52,13 +52,14 @@ How a site is filled:
   r_k = argmax p(· | encoder_input, r_0 … r_{k-1}), a softmax over the residues of --allow alone
   encoder_input  [NLU] M <extra_id_0> A Y <extra_id_1> L </s>
   decoder_input  <start> <extra_id_0> r_0 <extra_id_1>
-  So a site sees the residues chosen for the sites on its left, and its probabilities are given them. --order certain fills one site at a time, the most
-  certain first, and encodes the protein anew with it: n masks cost n passes. With more masks than the vocabulary has sentinels, the first ones are filled
-  while the others stand as X, then the next ones.
+  The probabilities of a site are conditioned on the residues chosen for the sites on its left.
+  --order certain fills one site at a time, the most certain first, and encodes the protein again
+  after each: n masks cost n passes. Where a protein has more masks than the vocabulary has
+  sentinels, masks are filled in rounds from the left; masks of later rounds are read as X.
 
 Examples:
-  printf '>a\\nMKT?YIA<mask>QR\\n' | ankh3 mask-fill --model ankh3-large
-  ankh3 mask-fill --model DIR --mask-x --order certain -o filled.fasta --sites sites.tsv --top-k 5 gaps.fasta";
+  printf '>a\\nMKT?YIA<mask>QR\\n' | ankh3 mask-fill --model nano
+  ankh3 mask-fill --model nano --mask-x --order certain -o filled.fasta --sites sites.tsv --top-k 5 gaps.fasta";
 
 /// How masks are filled.
 #[derive(Args, Clone, Debug)]
@@ -68,7 +69,7 @@ struct HowArgs {
     #[arg(long)]
     mask_x: bool,
 
-    /// In which order the masks of a protein are filled.
+    /// The order in which the masks of a protein are filled.
     #[arg(long, value_enum, default_value = "left")]
     order: FillOrder,
 
@@ -77,38 +78,40 @@ struct HowArgs {
     allow: String,
 }
 
-/// Where the results go.
+/// Options of the output.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Output")]
 struct OutputArgs {
-    /// The FASTA file to write, `-` for stdout. It appears under its name only when it is complete.
+    /// The FASTA file to write, or `-` for stdout. A file appears under its name only when it is
+    /// complete.
     #[arg(long, short, value_name = "FILE", default_value = "-")]
     output: PathBuf,
 
-    /// Also write the most probable residues of every site: .tsv, .csv or .jsonl, `-` for stdout (then give -o a file).
+    /// A second file to write, with the most probable residues of every site: .tsv, .csv, .jsonl, or
+    /// `-` for stdout (then give -o a file).
     #[arg(long, value_name = "FILE")]
     sites: Option<PathBuf>,
 
-    /// Residues a site in --sites.
+    /// Residues per site in --sites.
     #[arg(long, value_name = "K", default_value = "3", value_parser = at_least_one, requires = "sites")]
     top_k: usize,
 }
 
-/// Columns of `--sites`: a line for each of a site's most probable residues.
-const COLUMNS: [&str; 6] = ["id", "position", "filled", "rank", "residue", "probability"];
+impl HowArgs {
+    fn masks(&self) -> Masks {
+        if self.mask_x {
+            Masks::WordsAndX
+        } else {
+            Masks::Words
+        }
+    }
+}
 
 /// Runs the command.
 ///
 /// # Errors
 /// Everything that keeps the output from being complete.
 pub fn run(args: &MaskFillArgs) -> Result<Outcome> {
-    let masks = if args.how.mask_x {
-        Masks::WordsAndX
-    } else {
-        Masks::Words
-    };
-    let options = args.input.options(Rules::masked(masks))?;
-    refuse_chunks(&options.limit)?;
     let OutputArgs { output, sites, .. } = &args.output;
     ensure!(
         sites.as_ref().is_none_or(|sites| sites != output),
@@ -117,123 +120,81 @@ pub fn run(args: &MaskFillArgs) -> Result<Outcome> {
             output.display()
         ))
     );
+    let options = whole(args.input.options(Rules::masked(args.how.masks()))?)?;
+    let limit = options.limit;
+    let outputs = std::iter::once(output).chain(sites);
+    let outputs: Vec<_> = outputs
+        .map(|path| (path.as_path(), Content::Text))
+        .collect();
+    let plan = RunPlan::new(&args.input.files, options, &args.scale, &outputs)?;
     let opened = Opened::on_all(&args.model, &args.runtime)?;
-    let tokenizer = &opened.checkpoint.tokenizer;
+    let (tokenizer, prefix) = (&opened.checkpoint.tokenizer, opened.prefix);
     let residues = Residues::new(args.how.allow.as_bytes(), tokenizer).context("--allow")?;
-    let manifest = manifest(args, &opened, &residues)?;
-    let max_tokens = opened.batch_tokens(&args.runtime, LoadedStacks::Both);
-    let at_hand = opened.tokens_at_hand(&args.runtime, max_tokens);
-    let stream = Stream::new(&args.scale, output, &manifest, options.on_bad, at_hand)?;
-    if let Some(sites) = sites.as_ref().filter(|_| args.scale.resume) {
-        remove_unfinished(sites)?;
-    }
-    let fasta = Output::create(output, Content::Text)
-        .with_context(|| format!("writing {}", output.display()))?;
-    let table = sites.as_ref().map(|sites| {
-        let format = TableFormat::from_extension(sites);
-        let table = Table::create(sites, format, &COLUMNS);
-        table.with_context(|| format!("writing {}", sites.display()))
-    });
-    let table = table.transpose()?;
-    let mut input = Input::open(&args.input.files, options)?;
+    let settings = FillSettings::new(args, &residues, limit);
+    let manifest = opened.manifest("mask-fill", &settings, args.scale.shard)?;
+    let conveyor = plan.begin(&manifest.journal_key()?)?;
+    let rows = FillRows::create(&args.output, residues.letters(), manifest)?;
     let networks = opened.load_both_on_all()?;
     let stacks = networks.each(EncoderDecoder::from);
-    let model = MaskedModel::new(stacks, tokenizer, opened.prefix, residues, max_tokens)?;
+    let max_tokens = opened.batch_tokens(&args.runtime, LoadedStacks::Both);
+    let at_hand = opened.tokens_at_hand(&args.runtime, max_tokens);
+    let model = MaskedModel::new(stacks, tokenizer, prefix, residues, max_tokens)?;
     let order = args.how.order;
-    let mut fill = Fill {
+    let filling = Filling {
         filler: Filler::new(model, order),
         order,
-        fasta,
-        layout: Layout::new(TextFormat::Fasta),
-        table,
-        top_k: args.output.top_k,
-        unmasked: 0,
-        filled: 0,
     };
-    let mut items = input.by_ref().map(|item| Ok(item?));
-    let (refused, journal) = stream.run(&mut items, &mut fill)?;
-    tracing::info!(
-        "{} masks filled; {} records had none and are unchanged",
-        fill.filled,
-        fill.unmasked
-    );
-    fill.fasta.finish()?;
-    write_manifest(output, &described(&manifest, &fill.layout))?;
-    if let Some(table) = fill.table {
-        let manifest = described(&manifest, table.layout());
-        table.finish()?;
-        let sites = sites.as_ref().filter(|sites| !is_dash(sites));
-        sites.map_or(Ok(()), |sites| write_manifest(sites, &manifest))?;
+    let mut work = Grouped::new(filling, BATCHES * at_hand);
+    conveyor.carry(&mut work, rows)?.finish()
+}
+
+/// What influences the residues filled in, for the manifest.
+#[derive(Serialize)]
+struct FillSettings<'a> {
+    order: &'static str,
+    mask_x: bool,
+    allow: Cow<'a, str>,
+    #[serde(skip_serializing_if = "Limit::is_none")]
+    length_limit: Limit,
+}
+
+impl<'a> FillSettings<'a> {
+    fn new(args: &MaskFillArgs, residues: &'a Residues, length_limit: Limit) -> Self {
+        FillSettings {
+            order: match args.how.order {
+                FillOrder::Left => "left",
+                FillOrder::Certain => "certain",
+            },
+            mask_x: args.how.mask_x,
+            allow: String::from_utf8_lossy(residues.letters()),
+            length_limit,
+        }
     }
-    journal.map_or(Ok(()), crate::output::journal::Journal::remove)?;
-    report(input.counts());
-    Ok(if input.counts().is_partial() || refused > 0 {
-        Outcome::SomeFailed
-    } else {
-        Outcome::Done
-    })
 }
 
-/// How a file of this layout was made.
-fn described(manifest: &Map<String, Value>, layout: &Layout) -> Map<String, Value> {
-    let mut manifest = manifest.clone();
-    layout.describe(&mut manifest);
-    manifest
-}
-
-/// How the results are made.
-fn manifest(
-    args: &MaskFillArgs,
-    opened: &Opened,
-    residues: &Residues,
-) -> Result<Map<String, Value>> {
-    let mut manifest = opened.provenance("mask-fill")?;
-    let mut put = |key: &str, value| manifest.insert(key.to_owned(), value);
-    let order = match args.how.order {
-        FillOrder::Left => "left",
-        FillOrder::Certain => "certain",
-    };
-    put("order", json!(order));
-    put("mask_x", json!(args.how.mask_x));
-    put("allow", json!(String::from_utf8_lossy(residues.letters())));
-    if let Some(shard) = args.scale.shard {
-        put("shard", json!(shard.to_string()));
-    }
-    Ok(manifest)
-}
-
-/// Filling, and writing what was filled.
-struct Fill<'a> {
+/// Fills the masks of groups of proteins.
+struct Filling<'a> {
     filler: Filler<'a>,
     order: FillOrder,
-    fasta: Output,
-    layout: Layout,
-    table: Option<Table>,
-    top_k: usize,
-    unmasked: u64,
-    filled: u64,
 }
 
-fn num_masks(sequence: &Sequence) -> usize {
-    let residues = sequence.residues.iter();
-    residues.map(|residue| usize::from(*residue == MASK)).sum()
-}
-
-impl Fill<'_> {
-    fn tell_rounds(&self, sequence: &Sequence) {
+impl Filling<'_> {
+    /// Warns of more masks than the vocabulary has sentinels.
+    fn log_rounds(&self, sequence: &Sequence) {
         let masks = num_masks(sequence);
-        let rounds = self.filler.rounds(masks);
-        if rounds > 1 {
+        if self.filler.rounds(masks) > 1 {
             let sentinels = self.filler.model().num_sentinels();
             tracing::warn!(
                 "{}: {masks} masks, more than the {sentinels} sentinels of the vocabulary; filled in rounds of {sentinels}",
-                super::stream::place(sequence)
+                place(sequence)
             );
         }
     }
 }
 
-impl Work for Fill<'_> {
+impl GroupWork for Filling<'_> {
+    type Output = Filled;
+
     fn tokens(&self, sequence: &Sequence) -> usize {
         let masks = num_masks(sequence);
         let passes = match self.order {
@@ -243,56 +204,16 @@ impl Work for Fill<'_> {
         passes * (sequence.residues.len() + 2 * masks)
     }
 
-    fn compute(&mut self, group: &[Sequence]) -> Result<Vec<Option<Vec<u8>>>> {
+    fn compute(&mut self, group: &[Sequence]) -> Result<Vec<Option<Filled>>> {
         for sequence in group {
-            self.tell_rounds(sequence);
+            self.log_rounds(sequence);
         }
-        let proteins: Vec<&[u8]> = group
-            .iter()
-            .map(|sequence| sequence.residues.as_slice())
-            .collect();
-        let filled = self.filler.fill(&proteins)?;
-        Ok(filled
-            .into_iter()
-            .map(|filled| filled.as_ref().map(result::encode))
-            .collect())
+        let proteins = group.iter().map(|sequence| sequence.residues.as_slice());
+        Ok(self.filler.fill(&proteins.collect::<Vec<_>>())?)
     }
+}
 
-    fn write(&mut self, sequence: &Sequence, bytes: &[u8]) -> Result<()> {
-        let letters = self.filler.model().residues().letters().to_vec();
-        let length = sequence.residues.len();
-        let filled = result::decode(bytes, length, letters.len())?;
-        let Sequence {
-            id, description, ..
-        } = sequence;
-        write_record(&mut self.fasta, id, description, &filled.residues)?;
-        self.layout.add(1);
-        self.filled += filled.sites.len() as u64;
-        self.unmasked += u64::from(filled.sites.is_empty());
-        let Some(table) = &mut self.table else {
-            return Ok(());
-        };
-        let mut sites = filled.sites;
-        sites.sort_by_key(|site| site.position);
-        for site in sites {
-            for (rank, (column, log_prob)) in site.top(self.top_k).into_iter().enumerate() {
-                table.row(&[
-                    Cell::Text(id),
-                    Cell::Count(site.position + 1),
-                    Cell::Residue(site.residue),
-                    Cell::Count(rank + 1),
-                    Cell::Residue(letters[column]),
-                    Cell::Number(log_prob.exp()),
-                ])?;
-            }
-        }
-        Ok(())
-    }
-
-    fn close_sequence(&mut self) {
-        self.layout.close_sequence();
-        if let Some(table) = &mut self.table {
-            table.close_sequence();
-        }
-    }
+fn num_masks(sequence: &Sequence) -> usize {
+    let residues = sequence.residues.iter();
+    residues.map(|residue| usize::from(*residue == MASK)).sum()
 }

@@ -9,6 +9,7 @@ use crate::io::stdio::{Content, Output};
 
 pub mod complete;
 pub mod contacts;
+mod conveyor;
 pub mod doctor;
 pub mod embed;
 pub mod fetch;
@@ -27,7 +28,6 @@ pub mod pretrain;
 pub mod probe;
 pub mod report;
 pub mod score;
-mod stream;
 pub mod tokenize;
 
 /// How a command that did not fail ended.

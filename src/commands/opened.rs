@@ -1,15 +1,16 @@
-//! What every command that runs a model does first: device, checkpoint, prefix; and the provenance that its outputs carry.
+//! The first steps of every command that runs a model: device, checkpoint, prefix; and the manifest that its outputs carry.
 
 use anyhow::{Context, Result};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
 
-use crate::args::{ModelArgs, RuntimeArgs};
+use crate::args::{ModelArgs, RuntimeArgs, Shard};
 use crate::checkpoint::{Checkpoint, CheckpointError, Hub, ModelRef};
 use crate::device::{Compute, DeviceError};
 use crate::inference::token_budget::{LoadedStacks, token_budget};
 use crate::inference::{Replicas, tokens_of_threads};
 use crate::kernels::plan::WeightForm;
 use crate::model::{Decoder, Encoder, Loader};
+use crate::output::manifest::Manifest;
 use crate::tokenizer::TaskPrefix;
 
 impl ModelArgs {
@@ -75,13 +76,13 @@ fn usual_prefix(checkpoint: &Checkpoint) -> TaskPrefix {
 
 /// A checkpoint, ready to load weights from, and where they go.
 pub struct Opened {
-    /// Where it runs.
+    /// The first device.
     pub compute: Compute,
-    /// Where it runs besides.
+    /// Further devices.
     others: Vec<Compute>,
-    /// What runs.
+    /// The checkpoint.
     pub checkpoint: Checkpoint,
-    /// What stands in front of each sequence.
+    /// The task prefix in front of each sequence.
     pub prefix: TaskPrefix,
 }
 
@@ -166,7 +167,7 @@ impl Opened {
     /// Runs `load` with a loader of this checkpoint's weights.
     ///
     /// # Errors
-    /// What `load` meets.
+    /// The error of `load`.
     pub fn load<T>(&self, load: impl FnOnce(&Loader<'_>) -> candle_core::Result<T>) -> Result<T> {
         self.load_on(&self.compute, load)
     }
@@ -174,7 +175,7 @@ impl Opened {
     /// The same on every device.
     ///
     /// # Errors
-    /// What `load` meets.
+    /// The error of `load`.
     pub fn load_on_all<T>(
         &self,
         load: impl Fn(&Loader<'_>) -> candle_core::Result<T>,
@@ -240,39 +241,43 @@ impl Opened {
         load(&loader).with_context(|| format!("model {}", checkpoint.place))
     }
 
-    /// How results are made, for their metadata: everything that influences them, and the licence.
+    /// How the results of `command` are made: the model, the number types, where it runs, the command's `settings` and the shard.
     ///
     /// # Errors
     /// Weights that cannot be read.
-    pub fn provenance(&self, command: &str) -> Result<Map<String, Value>> {
+    pub fn manifest(
+        &self,
+        command: &str,
+        settings: &impl Serialize,
+        shard: Option<Shard>,
+    ) -> Result<Manifest> {
         let Opened {
             compute,
             checkpoint,
             prefix,
             ..
         } = self;
-        let mut map = Map::new();
-        let mut put = |key: &str, value: Value| map.insert(key.to_owned(), value);
-        put("tool", json!(concat!("ankh3 ", env!("CARGO_PKG_VERSION"))));
-        put("command", json!(command));
-        put("model", json!(checkpoint.id()));
-        if let Some(revision) = checkpoint.revision() {
-            put("revision", json!(revision));
-        }
-        put("model_hash", json!(checkpoint.model_hash()?));
-        if let Some(licence) = checkpoint.licence() {
-            put("model_licence", json!(licence));
-        }
-        if checkpoint.is_random() {
-            put("model_is_random", json!(true));
-        }
-        put("prefix", json!(prefix.as_str()));
-        put("dtype", json!(compute.dtype.name()));
-        if compute.weights == WeightForm::Int8 {
-            put("weights", json!("int8"));
-        }
-        put("device", json!(compute.name));
-        put("kernels", json!(compute.kernels()));
-        Ok(map)
+        let int8 = compute.weights == WeightForm::Int8;
+        let mut manifest = Manifest {
+            tool: Some(TOOL.to_owned()),
+            command: Some(command.to_owned()),
+            model: Some(checkpoint.id()),
+            revision: checkpoint.revision(),
+            model_hash: Some(checkpoint.model_hash()?),
+            licence: checkpoint.licence(),
+            model_is_random: checkpoint.is_random(),
+            prefix: Some(prefix.as_str().to_owned()),
+            dtype: Some(compute.dtype.name().to_owned()),
+            weights: int8.then(|| "int8".to_owned()),
+            device: Some(compute.name.clone()),
+            kernels: Some(compute.kernels().to_owned()),
+            shard: shard.map(|shard| shard.to_string()),
+            ..Manifest::default()
+        };
+        manifest.set_settings(settings)?;
+        Ok(manifest)
     }
 }
+
+/// This program and its version, as manifests name it.
+pub(super) const TOOL: &str = concat!("ankh3 ", env!("CARGO_PKG_VERSION"));

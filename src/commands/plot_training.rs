@@ -1,64 +1,31 @@
-//! `ankh3 plot-training`: a run's log as curves.
+//! `ankh3 plot-training`: the log of a training run as curves.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use serde::Deserialize;
 
 use super::Outcome;
 use crate::args::usage;
-use crate::report::curves::{Curve, Curves, Look, Panel, smoothed};
+use crate::report::charts::canvas::Heading;
+use crate::report::charts::lines::{ChartGrid, Curve, LineChart, LineStyle, smoothed};
 use crate::report::picture::{Picture, draw};
+use crate::report::training_log::TrainingLog;
 
 /// Draw the curves of a training run: losses, held-out perplexity, learning rate
 ///
-/// Reads RUN/log.jsonl, also while the run goes on. Training losses are drawn pale as they are and, on top, smoothed (an exponential moving average over
-/// about a fiftieth of the lines); held-out figures are of each objective and masking probability.
+/// Reads RUN/log.jsonl, also while the run is going on. The training loss is drawn twice: as a pale line, and as a line
+/// smoothed by an exponential moving average over about a fiftieth of the logged steps. Results on held-out proteins have
+/// one curve per objective and masking probability.
 #[derive(Args, Clone, Debug)]
 pub struct PlotTrainingArgs {
     /// The directory of the run
     #[arg(value_name = "RUN")]
     run: PathBuf,
 
-    /// The picture, .png or .svg [default: RUN/training.png]
+    /// The picture to write, .png or .svg [default: RUN/training.png]
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
-}
-
-/// A line of the log.
-#[derive(Debug, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase")]
-enum Line {
-    Train(Train),
-    Evaluation(Evaluation),
-}
-
-/// Losses that are not finite are `null` in JSON.
-#[derive(Debug, Deserialize)]
-struct Train {
-    step: u64,
-    loss: Option<f64>,
-    #[serde(default)]
-    by_task: BTreeMap<String, Option<f64>>,
-    gradient_norm: Option<f64>,
-    learning_rate: f64,
-}
-
-#[derive(Debug, Deserialize)]
-struct Evaluation {
-    step: u64,
-    tasks: Vec<Judged>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Judged {
-    task: String,
-    loss: Option<f64>,
-    residue_perplexity: Option<f64>,
-    residue_accuracy: Option<f64>,
 }
 
 /// Runs the command.
@@ -66,129 +33,92 @@ struct Judged {
 /// # Errors
 /// A run without a log, a damaged log, a picture that cannot be written.
 pub fn run(args: &PlotTrainingArgs) -> Result<Outcome> {
-    let path = args.output.clone();
-    let picture = Picture::of_path(&path.unwrap_or_else(|| args.run.join("training.png")));
-    let picture = picture.map_err(usage)?;
-    let (steps, evaluations) = read(&args.run.join("log.jsonl"))?;
-    let curves = Curves {
-        title: format!("{}, {} steps", args.run.display(), last_step(&steps)),
-        panels: panels(&steps, &evaluations),
+    let output = args.output.clone();
+    let output = output.unwrap_or_else(|| args.run.join("training.png"));
+    let picture = Picture::of_path(&output).map_err(usage)?;
+    let path = args.run.join("log.jsonl");
+    let log = TrainingLog::read(&path)
+        .with_context(|| format!("{}: is it a run of `ankh3 pretrain`?", args.run.display()))?;
+    let last = log.steps.last().map(|line| line.step);
+    ensure!(
+        last.is_some(),
+        "{}: no step is logged yet; evaluation.log_every in the recipe sets how often a step is logged",
+        path.display()
+    );
+    let grid = ChartGrid {
+        heading: Heading::new(
+            &args.run.display().to_string(),
+            &format!("{} steps", last.unwrap_or_default()),
+        ),
+        charts: charts(&log),
     };
-    draw(&picture, &curves).with_context(|| picture.path.display().to_string())?;
+    draw(&picture, &grid).with_context(|| picture.path.display().to_string())?;
     tracing::info!("drew {}", picture.path.display());
     Ok(Outcome::Done)
 }
 
-fn read(path: &Path) -> Result<(Vec<Train>, Vec<Evaluation>)> {
-    let text = fs::read_to_string(path)
-        .with_context(|| format!("{}: is it a run of `ankh3 pretrain`?", path.display()))?;
-    let (mut steps, mut evaluations) = (Vec::new(), Vec::new());
-    // The last line may be half written, by a run that goes on or was killed.
-    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-    for (number, line) in whole.lines().enumerate() {
-        let line = serde_json::from_str(line)
-            .with_context(|| format!("{}, line {}", path.display(), number + 1))?;
-        match line {
-            Line::Train(line) => steps.push(line),
-            Line::Evaluation(line) => evaluations.push(line),
-        }
-    }
-    ensure!(
-        !steps.is_empty(),
-        "{}: no step is logged yet; evaluation.log_every says how often one is",
-        path.display()
-    );
-    Ok((steps, evaluations))
-}
-
-fn last_step(steps: &[Train]) -> u64 {
-    steps.last().map_or(0, |line| line.step)
-}
-
-fn panels(steps: &[Train], evaluations: &[Evaluation]) -> Vec<Panel> {
-    let panel = |title: &str, curves| Panel {
+fn charts(log: &TrainingLog) -> Vec<LineChart> {
+    let chart = |title: &str, y_label: &str, curves| LineChart {
         title: title.to_owned(),
+        y_label: y_label.to_owned(),
         curves,
     };
-    let series = |value: &dyn Fn(&Train) -> Option<f64>| -> Vec<(f64, f64)> {
-        let points = steps.iter();
-        points
-            .map(|line| (line.step as f64, value(line).unwrap_or(f64::NAN)))
-            .collect()
+    let unnamed = |points| {
+        vec![Curve {
+            name: String::new(),
+            points,
+            style: LineStyle::Plain,
+        }]
     };
-    let mut panels = vec![panel("training loss", training_curves(steps))];
-    if !evaluations.is_empty() {
-        panels.push(panel(
-            "held-out loss of a label",
-            held_out(evaluations, |task| task.loss),
+    let mut charts = vec![chart("training loss", "loss per label", training(log))];
+    if !log.evaluations.is_empty() {
+        let loss = log.held_out(|task| task.loss);
+        charts.push(chart("held-out loss", "loss per label", loss));
+        let perplexity = log.held_out(|task| task.residue_perplexity);
+        charts.push(chart(
+            "held-out perplexity",
+            "perplexity per residue",
+            perplexity,
         ));
-        let perplexity = held_out(evaluations, |task| task.residue_perplexity);
-        panels.push(panel("held-out perplexity of a residue", perplexity));
-        let accuracy = held_out(evaluations, |task| task.residue_accuracy);
-        panels.push(panel("held-out accuracy of a residue", accuracy));
+        let accuracy = log.held_out(|task| task.residue_accuracy);
+        charts.push(chart("held-out accuracy", "accuracy per residue", accuracy));
     }
-    let line = |points| Curve {
-        name: String::new(),
-        points,
-        look: Look::Line,
-    };
-    panels.push(panel(
-        "learning rate",
-        vec![line(series(&|line| Some(line.learning_rate)))],
-    ));
-    panels.push(panel(
-        "gradient norm before clipping",
-        vec![line(series(&|line| line.gradient_norm))],
-    ));
-    panels
+    let rate = unnamed(log.points(|line| line.learning_rate));
+    charts.push(chart("learning rate", "learning rate", rate));
+    let norm = unnamed(log.points(|line| line.gradient_norm));
+    charts.push(chart("gradient norm before clipping", "L2 norm", norm));
+    charts
 }
 
-/// The loss of all tasks raw and smoothed, and of each task smoothed.
-fn training_curves(steps: &[Train]) -> Vec<Curve> {
-    let span = (steps.len() as f64 / 50.0).max(5.0);
-    let at: Vec<f64> = steps.iter().map(|line| line.step as f64).collect();
-    let curve = |name: &str, values: Vec<f64>, look| Curve {
-        name: name.to_owned(),
-        points: at.iter().copied().zip(values).collect(),
-        look,
+/// The loss of each task smoothed, and the loss of all tasks both raw and smoothed.
+fn training(log: &TrainingLog) -> Vec<Curve> {
+    let span = (log.steps.len() as f64 / 50.0).max(5.0);
+    let smooth = |points: &[(f64, f64)]| -> Vec<(f64, f64)> {
+        let (steps, values): (Vec<f64>, Vec<f64>) = points.iter().copied().unzip();
+        steps.into_iter().zip(smoothed(&values, span)).collect()
     };
-    let all: Vec<f64> = steps
+    let curve = |name: &str, points, style| Curve {
+        name: name.to_owned(),
+        points,
+        style,
+    };
+    let mut tasks: Vec<&String> = log
+        .steps
         .iter()
-        .map(|line| line.loss.unwrap_or(f64::NAN))
+        .flat_map(|line| line.by_task.keys())
         .collect();
-    let mut tasks: Vec<&String> = steps.iter().flat_map(|line| line.by_task.keys()).collect();
     tasks.sort();
     tasks.dedup();
     let mut curves = Vec::new();
     if tasks.len() > 1 {
-        curves.extend(tasks.into_iter().map(|task| {
-            let value = |line: &Train| line.by_task.get(task).copied().flatten();
-            let values: Vec<f64> = steps
-                .iter()
-                .map(|line| value(line).unwrap_or(f64::NAN))
-                .collect();
-            curve(task, smoothed(&values, span), Look::Line)
-        }));
-    }
-    // Last, so that each task has the colour that its held-out figures have.
-    curves.push(curve("", all.clone(), Look::Faint));
-    curves.push(curve("all", smoothed(&all, span), Look::Line));
-    curves
-}
-
-/// A curve for each task.
-fn held_out(evaluations: &[Evaluation], value: impl Fn(&Judged) -> Option<f64>) -> Vec<Curve> {
-    let mut curves: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
-    for evaluation in evaluations {
-        for task in &evaluation.tasks {
-            let point = (evaluation.step as f64, value(task).unwrap_or(f64::NAN));
-            curves.entry(&task.task).or_default().push(point);
+        for task in tasks {
+            let points = log.points(|line| line.by_task.get(task).copied().flatten());
+            curves.push(curve(task, smooth(&points), LineStyle::Plain));
         }
     }
-    let curves = curves.into_iter().map(|(task, points)| Curve {
-        name: task.to_owned(),
-        points,
-        look: Look::Marked,
-    });
-    curves.collect()
+    // The curves of all tasks are last, so that each task has the colour of its held-out curve.
+    let all = log.points(|line| line.loss);
+    curves.push(curve("", all.clone(), LineStyle::Faint));
+    curves.push(curve("all", smooth(&all), LineStyle::Plain));
+    curves
 }

@@ -1,4 +1,4 @@
-//! `ankh3 report`: a run's results as one page.
+//! `ankh3 report`: the results of a run as one HTML page.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -9,17 +9,18 @@ use clap::Args;
 use super::Outcome;
 use crate::args::at_least_one;
 use crate::io::stdio::{Content, Output};
-use crate::report::page::{Limits, page, read};
+use crate::report::page::{Limits, read, render};
 
 /// Show the results of a run as one HTML page
 ///
-/// Reads what the other commands write, told by its contents: embeddings, completions and other FASTA, tables of scores, variants, filled sites and contacts, contacts
-/// in CASP's RR format, the log and recipe of a training run, and the .json files that say how results were made. The page needs no other file, no network
-/// and no script: tables, contact maps, histograms of lengths and perplexities, and the provenance of every file. The same files give the same bytes.
+/// Reads the outputs of the other commands and recognises each by its content: embeddings, completions and other FASTA,
+/// tables of scores, variants, filled sites, contacts and evaluations, contacts in CASP's RR format, the log and recipe of
+/// a training run, and the .json files that record how results were made. The page has tables, charts, contact maps and the
+/// provenance of every file. It needs no other file, no network and no script. The same files give the same bytes.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct ReportArgs {
-    /// Result files, or folders of them.
+    /// Result files, or folders with result files.
     #[arg(required = true, value_name = "FILE|DIR")]
     files: Vec<PathBuf>,
 
@@ -27,15 +28,15 @@ pub struct ReportArgs {
     #[arg(long, short, value_name = "FILE", default_value = "-")]
     output: PathBuf,
 
-    /// What the page is called.
+    /// The title of the page.
     #[arg(long, default_value = "ankh3 report")]
     title: String,
 
-    /// Rows of a table that are shown.
+    /// Rows to show per table.
     #[arg(long, value_name = "N", default_value = "50", value_parser = at_least_one)]
     rows: usize,
 
-    /// Contact maps that are shown of a file.
+    /// Contact maps to show per file.
     #[arg(long, value_name = "N", default_value = "12", value_parser = at_least_one)]
     maps: usize,
 }
@@ -43,35 +44,36 @@ pub struct ReportArgs {
 const EXAMPLES: &str = "\
 Examples:
   ankh3 report -o report.html embeddings.h5 contacts.rr
+  ankh3 report -o report.html measures.tsv precision.tsv scan.csv
   ankh3 report -o report.html --title 'Lysozymes' run/log.jsonl run/recipe.toml completions.fasta scores.tsv
   ankh3 report -o report.html results/";
 
 /// Runs the command.
 ///
 /// # Errors
-/// A file that is damaged or no result, and a page that cannot be written.
+/// A damaged file, a file that is no result, a page that cannot be written.
 pub fn run(args: &ReportArgs) -> Result<Outcome> {
-    let (files, left_out) = read::gather(&args.files)?;
-    for file in left_out {
-        tracing::warn!("left out, no result: {}", file.display());
+    let (paths, others) = read::gather(&args.files)?;
+    for path in others {
+        tracing::warn!("left out, not a result: {}", path.display());
     }
     ensure!(
-        !files.is_empty(),
-        "nothing to report: no result file was found in what was given"
+        !paths.is_empty(),
+        "nothing to report: the given folders have no result files"
     );
-    let sources = files
+    let files = paths
         .iter()
-        .map(|file| read::source(file))
+        .map(|path| read::result_file(path))
         .collect::<Result<Vec<_>, _>>()?;
     let limits = Limits {
         rows: args.rows,
         maps: args.maps,
     };
-    let page = page::render(&args.title, &sources, limits)?;
+    let page = render(&args.title, &files, limits)?;
     let writing = || format!("writing {}", args.output.display());
     let mut output = Output::create(&args.output, Content::Text).with_context(writing)?;
     output.write_all(page.as_bytes()).with_context(writing)?;
     output.finish().with_context(writing)?;
-    tracing::info!("report of {} files", sources.len());
+    tracing::info!("report of {} files", files.len());
     Ok(Outcome::Done)
 }

@@ -1,41 +1,49 @@
 //! `ankh3 score`: how probable proteins are, and what substitutions do to them.
 
+mod answers;
 mod dms;
-mod kept;
-mod task;
+mod rows;
+mod target;
 mod work;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::Args;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
 
-use self::kept::Kept;
-use self::task::Task;
+use self::answers::AnswerJournal;
+pub(super) use self::rows::SPEARMAN;
+use self::rows::ScoreRows;
+use self::target::ScoreTarget;
 use self::work::Scoring;
 use super::Outcome;
-use super::embed::report;
+use super::conveyor::{Grouped, RunPlan, whole};
 use super::opened::Opened;
-use super::stream::{Stream, refuse_chunks};
 use crate::args::{InputArgs, ModelArgs, RuntimeArgs, ScaleArgs, UsageError, usage};
 use crate::inference::EncoderDecoder;
 use crate::inference::masked::MaskedModel;
 use crate::inference::residues::Residues;
 use crate::inference::score::{EffectMethod, Masking, Scorer};
 use crate::inference::token_budget::LoadedStacks;
-use crate::input::sequences::{Input, Item};
-use crate::output::table::{Table, TableFormat, write_manifest};
-use crate::report::picture::{self, Picture};
-use crate::sequence::Rules;
+use crate::input::sequences::Options;
+use crate::io::stdio::Content;
+use crate::output::manifest::Manifest;
+use crate::output::table::{Table, TableFormat};
+use crate::report::picture::Picture;
+use crate::sequence::{Limit, Rules};
 
-/// Masked at once where `--method wild-type` is asked for without a fraction: what the model was trained on.
+/// The share of residues that `--method wild-type` masks at once, unless another is asked for: the share of the model's training.
 const FRACTION: f64 = 0.15;
+
+/// Batches in a group of proteins: the last batch of a group, which is not full, then costs little.
+const BATCHES: usize = 8;
 
 /// Score proteins by pseudo-log-likelihood, or variants by their effect
 ///
-/// Without --variants, --variant, --scan or --dms: the pseudo-log-likelihood and pseudo-perplexity of each protein. The 20 standard residues are scored and
-/// compete with each other alone; others (X B U Z O) stay as context.
+/// Without --variants, --variant, --scan or --dms, the pseudo-log-likelihood and the
+/// pseudo-perplexity of each protein are written. Only the 20 standard residues are scored, and
+/// probabilities are normalised over them. Other letters (X B U Z O) stay as context.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = NOTES)]
 pub struct ScoreArgs {
@@ -55,29 +63,37 @@ pub struct ScoreArgs {
 
 const NOTES: &str = "\
 Formulas (positions count from 1; w is the protein's residue, m the mutant's; higher is better):
-  log p(a at i)      log-softmax over the 20 standard residues of the decoder's logits after <start> <extra_id_0>, where the encoder reads the protein with
-                     <extra_id_0> in place of residue i
+  log p(a at i)      log-softmax, over the 20 standard residues, of the decoder's logits after
+                     <start> <extra_id_0>; the encoder reads the protein with <extra_id_0> in place
+                     of residue i
   log_likelihood     sum over i of log p(x_i at i)
   pseudo_perplexity  exp(-log_likelihood / residues scored)
-  --mask-fraction    several residues a copy, each in exactly one copy: the decoder reads <start> <extra_id_0> x_a <extra_id_1> x_b …, the protein's own residues
-                     at earlier masks. About 1/fraction passes instead of one a residue
+  --mask-fraction    Several residues are masked per copy, each residue in exactly one copy. The
+                     decoder reads <start> <extra_id_0> x_a <extra_id_1> x_b …: the protein's own
+                     residues at earlier masks. About 1/fraction passes instead of one per residue.
 
-  --method masked    sum over the substitutions of log p(m_i at i) - log p(w_i at i), i masked alone
-  --method wild-type the same sum, but several residues are masked at once as with --mask-fraction (0.15 unless given) and the decoder is fed the wild type. A T5
-                     names only what it does not see, so the marginal of the unmasked protein, as for BERT-like models, does not exist for it
-  --method pll       log_likelihood(mutant) - log_likelihood(protein), all residues masked in turn in both
+  --method masked    sum over the substitutions of log p(m_i at i) - log p(w_i at i), with i masked
+                     alone
+  --method wild-type the same sum, with several residues masked at once as in --mask-fraction (0.15
+                     by default) and the wild type as the decoder's input. A T5 predicts only masked
+                     residues, so it has no marginals of the unmasked protein as BERT-like models do.
+  --method pll       log_likelihood(mutant) - log_likelihood(protein), all residues masked in turn
+                     in both
 
-Tables: --variants reads lines of id<tab>variant (or comma), or one variant a line for every protein; a variant is A24G, or A24G:H30L for several substitutions.
---dms reads CSV files of ProteinGym (mutant, mutated_sequence, DMS_score), takes the protein from them, and reports Spearman's correlation.
+Tables:
+  --variants reads lines of id<tab>variant (or a comma), or one variant per line for every protein.
+  A variant is A24G, or A24G:H30L for several substitutions. --dms reads CSV files of ProteinGym
+  (mutant, mutated_sequence, DMS_score), takes the protein from them, and reports Spearman's
+  correlation.
 
 Examples:
-  ankh3 score --model ankh3-large proteins.fasta > scores.tsv
-  ankh3 score --model DIR --mask-fraction 0.15 --format jsonl proteins.fasta
-  ankh3 score --model DIR --scan --plot heat.png -o scan.tsv protein.fasta
-  ankh3 score --model DIR --variants variants.tsv --method pll -o effects.tsv proteins.fasta
-  ankh3 score --model DIR --dms BLAT_ECOLX_Stiffler_2015.csv -o blat.tsv";
+  ankh3 score --model nano proteins.fasta > scores.tsv
+  ankh3 score --model nano --mask-fraction 0.15 --format jsonl proteins.fasta
+  ankh3 score --model nano --scan --plot heat.png -o scan.tsv protein.fasta
+  ankh3 score --model nano --variants variants.tsv --method pll -o effects.tsv proteins.fasta
+  ankh3 score --model ankh3-large --dms BLAT_ECOLX_Stiffler_2015.csv -o blat.tsv";
 
-/// What is scored, and how.
+/// Options of the scores.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "What")]
 struct WhatArgs {
@@ -101,15 +117,15 @@ struct WhatArgs {
     #[arg(long, value_enum, requires = "effects")]
     method: Option<EffectMethod>,
 
-    /// Mask this share of the residues at once: faster and approximate.
+    /// Mask this share of the residues at once, which is faster and approximate.
     #[arg(long, value_name = "F", value_parser = fraction)]
     mask_fraction: Option<f64>,
 
-    /// Decides, together with a protein's id, which residues are masked together.
+    /// Seed of the choice of residues that are masked together; a protein's id is part of it.
     #[arg(long, default_value = "0")]
     seed: u64,
 
-    /// One row a residue instead of one a protein.
+    /// Write one row per residue instead of one row per protein.
     #[arg(long, conflicts_with = "effects")]
     per_residue: bool,
 
@@ -123,17 +139,25 @@ struct WhatArgs {
     plot: Option<PathBuf>,
 }
 
-/// Where the scores go.
+/// Options of the output.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Output")]
 struct OutputArgs {
-    /// The file to write, `-` for stdout. It appears under its name only when it is complete.
+    /// The file to write, or `-` for stdout. A file appears under its name only when it is
+    /// complete.
     #[arg(long, short, value_name = "FILE", default_value = "-")]
     output: PathBuf,
 
     /// The format [default: by the file's extension; tsv on stdout].
     #[arg(long, value_enum)]
     format: Option<TableFormat>,
+}
+
+impl OutputArgs {
+    fn format(&self) -> TableFormat {
+        let by_extension = || TableFormat::from_extension(&self.output);
+        self.format.unwrap_or_else(by_extension)
+    }
 }
 
 fn fraction(text: &str) -> Result<f64, String> {
@@ -175,133 +199,105 @@ impl WhatArgs {
 /// # Errors
 /// Everything that keeps the output from being complete.
 pub fn run(args: &ScoreArgs) -> Result<Outcome> {
-    let picture = args
-        .what
-        .plot
-        .as_deref()
-        .map(Picture::of_path)
-        .transpose()
-        .map_err(usage)?;
-    let options = args.input.options(Rules::default())?;
-    refuse_chunks(&options.limit)?;
-    let on_bad = options.on_bad;
-    let mut task = Task::new(&args.what, on_bad)?;
-    let masking = args.what.masking(task.has_variants())?;
-    let opened = Opened::on_all(&args.model, &args.runtime)?;
-    let mut manifest = opened.provenance("score")?;
-    describe(&mut manifest, args, &task, masking);
-    let max_tokens = opened.batch_tokens(&args.runtime, LoadedStacks::Both);
     let output = &args.output.output;
-    let stream = Stream::new(&args.scale, output, &manifest, on_bad, max_tokens)?;
-    let format = args.output.format;
-    let format = format.unwrap_or_else(|| TableFormat::from_extension(output));
-    let table = Table::create(output, format, task.columns())
+    let picture = args.what.plot.as_deref().map(Picture::of_path).transpose();
+    let picture = picture.map_err(usage)?;
+    let options = whole(args.input.options(Rules::default())?)?;
+    let limit = options.limit;
+    let target = ScoreTarget::new(&args.what, options.on_bad)?;
+    let masking = args.what.masking(target.has_variants())?;
+    let mut plan = plan(args, options, &target)?;
+    if picture.is_some() {
+        plan.expect_one_protein()?;
+    }
+    let on_bad = plan.on_bad();
+    let opened = Opened::on_all(&args.model, &args.runtime)?;
+    let settings = ScoreSettings::new(args, &target, masking, limit);
+    let manifest = opened.manifest("score", &settings, args.scale.shard)?;
+    let conveyor = plan.begin(&manifest.journal_key()?)?;
+    let table = Table::create(output, args.output.format(), target.columns())
         .with_context(|| format!("writing {}", output.display()))?;
-    let mut input = match task.take_proteins() {
-        Some(proteins) => Proteins::Known(proteins.into_iter()),
-        None => Proteins::Read(Box::new(Input::open(&args.input.files, options)?)),
-    };
-    let one = picture.as_ref().map(|_| input.only()).transpose()?;
     let networks = opened.load_both_on_all()?;
-    let tokenizer = &opened.checkpoint.tokenizer;
     let stacks = networks.each(EncoderDecoder::from);
+    let max_tokens = opened.batch_tokens(&args.runtime, LoadedStacks::Both);
+    let (tokenizer, prefix) = (&opened.checkpoint.tokenizer, opened.prefix);
     let residues = Residues::standard(tokenizer)?;
-    let model = MaskedModel::new(stacks, tokenizer, opened.prefix, residues, max_tokens)?;
-    let how = (args.what.method(), masking);
-    let (scorer, kept) = scorer(model, args.scale.resume, output, &manifest)?;
-    let mut scoring = Scoring::new(scorer, task, how, (table, kept), on_bad);
-    let mut items = one.into_iter().map(Ok).chain(&mut input);
-    let (refused, journal) = stream.run(&mut items, &mut scoring)?;
-    drop(items);
-    let done = scoring.finish(&mut manifest)?;
-    if let (Some(picture), Some(map)) = (picture, &done.heatmap) {
-        picture::draw(&picture, map)
-            .with_context(|| format!("drawing {}", picture.path.display()))?;
-    }
-    write_manifest(output, &manifest)?;
-    if let Some(journal) = journal {
-        kept::remove(output)?;
-        journal.remove()?;
-    }
-    let partial = match &input {
-        Proteins::Read(input) => {
-            report(input.counts());
-            input.counts().is_partial()
-        }
-        Proteins::Known(_) => false,
-    };
-    Ok(if partial || refused + done.left_out > 0 {
-        Outcome::SomeFailed
-    } else {
-        Outcome::Done
-    })
+    let model = MaskedModel::new(stacks, tokenizer, prefix, residues, max_tokens)?;
+    let (scorer, answers) = scorer(model, args.scale.resume, output, &manifest)?;
+    let method = args.what.method();
+    let scoring = Scoring::new(scorer, &target, method, masking, answers, on_bad);
+    let rows = ScoreRows::new(table, &target, output, manifest)
+        .drawing(picture)
+        .keeping_answers(args.scale.resume);
+    let mut work = Grouped::new(scoring, BATCHES * max_tokens);
+    let mut delivery = conveyor.carry(&mut work, rows)?;
+    delivery.rows.left_out += work.work.check_unseen()?;
+    delivery.finish()
 }
 
-/// A scorer; with --resume one that keeps its answers, and does not ask again for those of an earlier run.
+/// The run over FASTA files, or over the proteins of deep mutational scans.
+fn plan(args: &ScoreArgs, options: Options, target: &ScoreTarget) -> Result<RunPlan> {
+    let plot = args.what.plot.iter();
+    let plot = plot.map(|path| (path.as_path(), Content::Binary));
+    let outputs = std::iter::once((args.output.output.as_path(), Content::Text));
+    let outputs: Vec<_> = outputs.chain(plot).collect();
+    match target.proteins() {
+        Some(proteins) => RunPlan::of_sequences(proteins, options, &args.scale, &outputs),
+        None => RunPlan::new(&args.input.files, options, &args.scale, &outputs),
+    }
+}
+
+/// A scorer. With `--resume` it keeps its answers, and does not ask again for the answers of an earlier run.
 fn scorer<'a>(
     model: MaskedModel<'a>,
     resume: bool,
     output: &Path,
-    manifest: &Map<String, Value>,
-) -> Result<(Scorer<'a>, Option<Kept>)> {
+    manifest: &Manifest,
+) -> Result<(Scorer<'a>, Option<AnswerJournal>)> {
     let scorer = Scorer::new(model);
     if !resume {
         return Ok((scorer, None));
     }
-    let (kept, answers) = Kept::open(output, manifest)?;
-    Ok((scorer.remembering(answers), Some(kept)))
+    let (journal, answers) = AnswerJournal::open(output, manifest)?;
+    Ok((scorer.remembering(answers), Some(journal)))
 }
 
-/// Proteins of FASTA files, or those that deep mutational scans brought along.
-enum Proteins {
-    Read(Box<Input>),
-    Known(std::vec::IntoIter<Item>),
+/// What influences scores, for the manifest.
+#[derive(Serialize)]
+struct ScoreSettings {
+    score: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    method: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    variants_sha256: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mask_fraction: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seed: Option<u64>,
+    residues: &'static str,
+    #[serde(skip_serializing_if = "Limit::is_none")]
+    length_limit: Limit,
 }
 
-impl Iterator for Proteins {
-    type Item = Result<Item>;
-
-    fn next(&mut self) -> Option<Result<Item>> {
-        match self {
-            Proteins::Read(input) => Some(input.next()?.map_err(Into::into)),
-            Proteins::Known(items) => items.next().map(Ok),
-        }
-    }
-}
-
-impl Proteins {
-    /// The only protein.
-    fn only(&mut self) -> Result<Item> {
-        let first = self.next().context("no sequence to draw")??;
-        ensure!(
-            self.next().transpose()?.is_none(),
-            usage("--plot draws one protein, and the input has more; give it one record")
-        );
-        Ok(first)
-    }
-}
-
-/// What this command adds to the provenance.
-fn describe(manifest: &mut Map<String, Value>, args: &ScoreArgs, task: &Task, masking: Masking) {
-    let mut put = |key: &str, value: Value| manifest.insert(key.to_owned(), value);
-    put("score", json!(task.name()));
-    if task.has_variants() {
+impl ScoreSettings {
+    fn new(args: &ScoreArgs, target: &ScoreTarget, masking: Masking, length_limit: Limit) -> Self {
         let method = match args.what.method() {
             EffectMethod::WildType => "wild-type",
             EffectMethod::Masked => "masked",
             EffectMethod::PseudoLikelihood => "pll",
         };
-        put("method", json!(method));
-    }
-    if let Some(hash) = task.hash() {
-        put("variants_sha256", json!(hash));
-    }
-    if let Masking::Fraction { fraction, seed } = masking {
-        put("mask_fraction", json!(fraction));
-        put("seed", json!(seed));
-    }
-    put("residues", json!("ACDEFGHIKLMNPQRSTVWY"));
-    if let Some(shard) = args.scale.shard {
-        put("shard", json!(shard.to_string()));
+        let (mask_fraction, seed) = match masking {
+            Masking::Fraction { fraction, seed } => (Some(fraction), Some(seed)),
+            Masking::Single => (None, None),
+        };
+        ScoreSettings {
+            score: target.name(),
+            method: target.has_variants().then_some(method),
+            variants_sha256: target.hash().map(str::to_owned),
+            mask_fraction,
+            seed,
+            residues: "ACDEFGHIKLMNPQRSTVWY",
+            length_limit,
+        }
     }
 }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use super::Outcome;
-use super::embed::report;
+use super::conveyor::report;
 use crate::args::{InputArgs, ModelArgs};
 use crate::input::sequences::Input;
 use crate::io::stdio::{Content, Output};

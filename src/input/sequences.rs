@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::fasta::{FastaReader, InputError};
 use super::prefetch::Prefetch;
 use crate::io::stdio;
+use crate::sequence::digest::{InputDigest, RunningDigest};
 use crate::sequence::{
     Changes, Duplicates, Fit, Ids, Limit, Over, Problem, Record, Rules, Sequence, SequenceError,
     clean, looks_like_nucleotides,
@@ -20,7 +21,7 @@ use crate::sequence::{
 /// Bytes of records that may wait between the reading thread and the consumer.
 const READ_AHEAD: usize = 4 << 20;
 
-/// What becomes of the run when a record is bad.
+/// How an invalid record ends or does not end the run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
@@ -37,9 +38,9 @@ pub enum OnBad {
 pub struct Options {
     /// Bytes that cleaning lets through (mask characters).
     pub rules: Rules,
-    /// What becomes of an id's second record.
+    /// The treatment of an id's second record.
     pub duplicates: Duplicates,
-    /// What becomes of the run when a record is bad.
+    /// How an invalid record ends or does not end the run.
     pub on_bad: OnBad,
     /// How long a sequence may be.
     pub limit: Limit,
@@ -54,18 +55,18 @@ pub struct Item {
     pub sequence: Sequence,
 }
 
-/// What was read so far, for the closing lines and the exit code.
+/// Counts of the records read so far, for the closing lines and the exit code.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Records read.
     pub records: u64,
-    /// Of them, those given on as items.
+    /// Records given on as items.
     pub sequences: u64,
-    /// Of them, bad ones left out under `--on-bad skip`.
+    /// Invalid records left out under `--on-bad skip`.
     pub failed: u64,
-    /// Of them, repeated ids left out under `--duplicates first`.
+    /// Records with repeated ids left out under `--duplicates first`.
     pub repeated: u64,
-    /// Of them, long ones left out under `--over skip`.
+    /// Records that are too long, left out under `--over skip`.
     pub too_long: u64,
     /// Files without a record, passed over under `--on-bad skip`.
     pub empty_files: u64,
@@ -73,7 +74,7 @@ pub struct Counts {
     pub residues: u64,
     /// Items of 50 or more letters that may all be nucleotides.
     pub nucleotides: u64,
-    /// What cleaning changed in the items.
+    /// Changes that cleaning made in the items.
     pub changes: Changes,
 }
 
@@ -90,6 +91,7 @@ pub struct Input {
     ahead: Prefetch<Parsed>,
     options: Options,
     counts: Counts,
+    digest: RunningDigest,
     /// All names, for the message that there is nothing in them.
     names: Arc<str>,
     ended: bool,
@@ -111,8 +113,26 @@ impl Input {
         }
         paths.iter().try_for_each(|path| check(path))?;
         let names: Vec<String> = paths.iter().map(|path| stdio::input_name(path)).collect();
-        let names: Arc<str> = names.join(", ").into();
         let records = Records::new(paths, &options);
+        Self::ahead(names.join(", ").into(), records, options)
+    }
+
+    /// Sequences that are there already, clean and with ids of their own.
+    ///
+    /// # Errors
+    /// The system has no thread left.
+    pub fn of(sequences: Vec<Sequence>, options: Options) -> Result<Self, InputError> {
+        let files = sequences.iter().map(|sequence| &*sequence.origin.file);
+        let names = files.collect::<Vec<_>>().join(", ").into();
+        let parsed = sequences.into_iter().map(|s| Ok((s, Changes::default())));
+        Self::ahead(names, parsed, options)
+    }
+
+    fn ahead(
+        names: Arc<str>,
+        records: impl Iterator<Item = Parsed> + Send + 'static,
+        options: Options,
+    ) -> Result<Self, InputError> {
         let ahead =
             Prefetch::spawn(records, weight, READ_AHEAD).map_err(|source| InputError::Open {
                 file: Arc::clone(&names),
@@ -122,20 +142,27 @@ impl Input {
             ahead,
             options,
             counts: Counts::default(),
+            digest: RunningDigest::default(),
             names,
             ended: false,
         })
     }
 
-    /// What was given on and left out so far.
+    /// Counts of the records given on and left out so far.
     pub fn counts(&self) -> &Counts {
         &self.counts
+    }
+
+    /// The digest of all items so far; of the whole input once there is no further item.
+    pub fn digest(&self) -> InputDigest {
+        self.digest.digest()
     }
 
     /// Counts a good sequence and numbers it.
     fn item(&mut self, sequence: Sequence, changes: Changes) -> Item {
         let index = self.counts.sequences;
         self.counts.sequences += 1;
+        self.digest.add(&sequence);
         self.counts.residues += sequence.residues.len() as u64;
         self.counts.changes += changes;
         if looks_like_nucleotides(&sequence.residues) {
@@ -242,7 +269,7 @@ fn weight(parsed: &Parsed) -> usize {
     }
 }
 
-/// The thread's side: the records of all files, judged one by one.
+/// The records of all files, checked one by one; runs on the reading thread.
 struct Records {
     paths: vec::IntoIter<PathBuf>,
     reader: Option<FastaReader>,
@@ -263,7 +290,7 @@ impl Records {
     }
 
     /// Cleans a record, measures it and gives it its final id. Only a record that goes on takes its id.
-    fn judge(&mut self, mut record: Record) -> Parsed {
+    fn check_record(&mut self, mut record: Record) -> Parsed {
         let raw_id = record.raw_id.take();
         let (mut sequence, mut changes) = clean(record, &self.rules)?;
         let length = sequence.residues.len();
@@ -275,7 +302,7 @@ impl Records {
             }
             Fit::TooLong(max_length) => {
                 let problem = Problem::TooLong { length, max_length };
-                return Err(refused(sequence, problem).into());
+                return Err(rejected(sequence, problem).into());
             }
         }
         match self
@@ -283,7 +310,7 @@ impl Records {
             .admit(&sequence.id, raw_id.as_deref(), sequence.origin.record)
         {
             Ok(id) => Ok((Sequence { id, ..sequence }, changes)),
-            Err(problem) => Err(refused(sequence, problem).into()),
+            Err(problem) => Err(rejected(sequence, problem).into()),
         }
     }
 }
@@ -301,7 +328,7 @@ impl Iterator for Records {
                 continue;
             };
             match reader.next() {
-                Some(Ok(record)) => return Some(self.judge(record)),
+                Some(Ok(record)) => return Some(self.check_record(record)),
                 Some(Err(error)) => return Some(Err(error)),
                 None => {
                     let empty = (reader.records() == 0).then(|| Arc::clone(reader.file()));
@@ -315,7 +342,7 @@ impl Iterator for Records {
     }
 }
 
-fn refused(sequence: Sequence, problem: Problem) -> SequenceError {
+fn rejected(sequence: Sequence, problem: Problem) -> SequenceError {
     SequenceError {
         id: sequence.id,
         origin: sequence.origin,

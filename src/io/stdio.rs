@@ -53,6 +53,17 @@ pub enum Content {
     Binary,
 }
 
+/// Finds what would keep [`Output::create`] from opening this output. Devices and pipes are not tried: they can be opened only once.
+///
+/// # Errors
+/// As [`Output::create`].
+pub fn check_output(path: &Path, content: Content) -> io::Result<()> {
+    if is_special(path) {
+        return Ok(());
+    }
+    Output::create(path, content).map(drop)
+}
+
 /// Stdout or a file, buffered. Nothing is done before [`finish`](Output::finish) was.
 #[derive(Debug)]
 pub struct Output {

@@ -5,28 +5,28 @@
 //! TARGET P12345
 //! REMARK ankh3 0.1.0, …
 //! MODEL 1
-//! MKTAYIAKQR…          50 residues a line
-//! 1 24 0 8 0.93210     i < j from 1, bounds of the distance in Å, probability; the surest first
+//! MKTAYIAKQR…          50 residues per line
+//! 1 24 0 8 0.93210     i < j from 1, bounds of the distance in Å, probability; the highest first
 //! END
 //! ```
 //!
-//! The table: `id i j aa_i aa_j separation probability` (or `score`, where the method knows no probabilities).
+//! The table: `id i j aa_i aa_j separation probability` (or `score`, where the method gives no probabilities).
 
 use std::io::{self, Write};
 
-/// A pair of residues, counted from 0, and what is said of it.
-pub type Pair = (usize, usize, f32);
+/// Two residues, counted from 0, and the value of their contact.
+pub type ContactPair = (usize, usize, f32);
 
 /// Writes one protein in CASP's RR. Values must lie in 0 to 1.
 ///
 /// # Errors
-/// Where the output cannot be written.
+/// Output that cannot be written.
 pub fn write_rr(
     out: &mut dyn Write,
     id: &str,
     residues: &[u8],
     remarks: &[String],
-    pairs: &[Pair],
+    pairs: &[ContactPair],
 ) -> io::Result<()> {
     writeln!(out, "PFRMAT RR\nTARGET {id}")?;
     for remark in remarks {
@@ -46,7 +46,7 @@ pub fn write_rr(
 /// Writes the table's header.
 ///
 /// # Errors
-/// Where the output cannot be written.
+/// Output that cannot be written.
 pub fn write_header(out: &mut dyn Write, value: &str) -> io::Result<()> {
     writeln!(out, "id\ti\tj\taa_i\taa_j\tseparation\t{value}")
 }
@@ -54,12 +54,12 @@ pub fn write_header(out: &mut dyn Write, value: &str) -> io::Result<()> {
 /// Writes one protein's rows of the table.
 ///
 /// # Errors
-/// Where the output cannot be written.
+/// Output that cannot be written.
 pub fn write_rows(
     out: &mut dyn Write,
     id: &str,
     residues: &[u8],
-    pairs: &[Pair],
+    pairs: &[ContactPair],
 ) -> io::Result<()> {
     let id = id.replace(['\t', '\n', '\r'], " ");
     for (i, j, value) in pairs {

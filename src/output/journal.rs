@@ -1,34 +1,39 @@
-//! What a run has finished, kept beside its output so that a run cut off at any moment goes on from there.
+//! The results that a run has finished, kept beside its output, so that a run that was cut off at any moment goes on from there.
 //!
-//! `OUTPUT.resume` begins with a key, the description of everything that influences the results; then one entry after another, each with its
-//! length and checksum. An entry cut off in the middle is the end: it is dropped and computed again. The final output is always written whole,
-//! from the journal's entries and the new ones, so it has the same bytes as that of a run without interruption.
+//! `OUTPUT.resume` begins with a key, the description of everything that influences the results. One entry follows after another, each with its
+//! length and checksum. An entry that was cut off in the middle is dropped and computed again. The final output is always written whole,
+//! from the journal's entries and the new ones, so it has the same bytes as the output of a run without interruption.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
 use thiserror::Error;
 
-const MAGIC: &[u8; 8] = b"ankh3jr1";
-/// Nothing that is written is longer; a larger length is damage.
+use super::manifest::differences;
+
+const MAGIC: &[u8; 8] = b"ankh3jr2";
+/// The first seven bytes of every version's magic.
+const ANY_VERSION: &[u8] = b"ankh3jr";
+/// No entry is longer; a larger length is damage.
 const MAX_ENTRY: u64 = 1 << 40;
 
-/// Why a journal cannot be used.
+/// The reason why a journal cannot be used.
 #[derive(Debug, Error)]
 pub enum JournalError {
-    /// It belongs to another run.
+    /// The journal belongs to another run.
     #[error(
-        "{} holds results of another run (it was made with {found}); give the command it was made with, delete the file, or run without --resume",
+        "{} holds results of another run: {differences}. Give the command it was made with, or delete it to begin anew, or run without --resume",
         .path.display()
     )]
     OtherRun {
         /// The journal.
         path: PathBuf,
-        /// Its key.
-        found: String,
+        /// How the other run differs from this one: `prefix was "nlu", now "s2s"`.
+        differences: String,
     },
-    /// Another process writes it.
+    /// Another process writes the journal.
     #[error("{} is in use by another run of this command; wait for it, or give this one another output", .path.display())]
     InUse {
         /// The journal.
@@ -39,7 +44,7 @@ pub enum JournalError {
     Io {
         /// The journal.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
 }
@@ -54,7 +59,7 @@ pub struct Replay {
 pub struct Journal {
     path: PathBuf,
     writer: BufWriter<File>,
-    /// Where its entries begin.
+    /// The byte where the entries begin.
     start: u64,
 }
 
@@ -98,7 +103,7 @@ pub fn open(path: &Path, key: &str) -> Result<(Replay, Journal), JournalError> {
         Some(found) if entries > 0 => {
             return Err(JournalError::OtherRun {
                 path: path.to_owned(),
-                found,
+                differences: differences(&json(&found), &json(key)).join("; "),
             });
         }
         // Nothing is lost by beginning anew.
@@ -131,7 +136,12 @@ pub fn open(path: &Path, key: &str) -> Result<(Replay, Journal), JournalError> {
     ))
 }
 
-/// The key, or `None` of a file that ends before a whole one (an empty file, or a run that died at once).
+/// A key as JSON, so that its parts can be compared.
+fn json(key: &str) -> Value {
+    serde_json::from_str(key).unwrap_or_else(|_| Value::from(key))
+}
+
+/// The key; `None` where the file ends before it (an empty file, or a run that was killed at once).
 fn read_header(reader: &mut impl Read) -> io::Result<Option<String>> {
     let mut magic = [0; 8];
     match reader.read_exact(&mut magic) {
@@ -139,10 +149,12 @@ fn read_header(reader: &mut impl Read) -> io::Result<Option<String>> {
         other => other?,
     }
     if &magic != MAGIC {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "not a journal of ankh3; move this file away",
-        ));
+        let problem = if magic.starts_with(ANY_VERSION) {
+            "this journal was made by another version of ankh3; go on with that version, or delete the file to begin anew"
+        } else {
+            "not a journal of ankh3; move this file away"
+        };
+        return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
     }
     let key = read_entry(reader)?;
     Ok(key.map(|key| String::from_utf8_lossy(&key).into_owned()))
@@ -342,6 +354,10 @@ mod tests {
             error.contains("another run") && error.contains("one"),
             "{error}"
         );
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, [b"ankh3jr1", &bytes[8..]].concat()).unwrap();
+        let error = open(&path, "one").err().unwrap().to_string();
+        assert!(error.contains("another version of ankh3"), "{error}");
         std::fs::write(&path, "a file of the user's own").unwrap();
         assert!(open(&path, "one").is_err());
         assert_eq!(std::fs::read(&path).unwrap(), b"a file of the user's own");

@@ -1,6 +1,6 @@
-//! Rows of named cells as tab- or comma-separated text with a header line, or as one JSON object a line; and the manifest that says how a file was made.
+//! Rows of named cells as tab- or comma-separated text with a header line, or as one JSON object per line.
 //!
-//! Numbers have eight significant digits, more than single precision holds; a number that is not there is `NaN` in text and `null` in JSON.
+//! Numbers have eight significant digits, more than single precision holds; a missing number is `NaN` in text and `null` in JSON.
 //! Text with the separator, a line break or a quote is quoted as CSV does.
 
 use std::io::{self, Write};
@@ -8,11 +8,10 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::text_merge::Layout;
-use crate::io::atomic_file::is_special;
-use crate::io::stdio::{Content, Output, is_dash};
+use super::layout::{Layout, TextFormat};
+use crate::io::stdio::{Content, Output};
 
-/// How rows are written.
+/// The text format of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum TableFormat {
@@ -25,7 +24,7 @@ pub enum TableFormat {
 }
 
 impl TableFormat {
-    /// By a file's extension: JSON lines for `.jsonl` and `.ndjson`, comma-separated for `.csv`, else tab-separated.
+    /// The format that a file's extension asks for: JSON lines for `.jsonl` and `.ndjson`, comma-separated for `.csv`, else tab-separated.
     pub fn from_extension(path: &Path) -> Self {
         let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
         match extension.to_str() {
@@ -35,7 +34,7 @@ impl TableFormat {
         }
     }
 
-    /// What stands between two cells; nothing of JSON lines.
+    /// The character between two cells; JSON lines have none.
     fn separator(self) -> Option<char> {
         match self {
             TableFormat::Tsv => Some('\t'),
@@ -45,10 +44,20 @@ impl TableFormat {
     }
 }
 
+impl From<TableFormat> for TextFormat {
+    fn from(format: TableFormat) -> Self {
+        match format {
+            TableFormat::Tsv => TextFormat::Tsv,
+            TableFormat::Csv => TextFormat::Csv,
+            TableFormat::Jsonl => TextFormat::Jsonl,
+        }
+    }
+}
+
 /// One cell of a row.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Cell<'a> {
-    /// Words.
+    /// Any text.
     Text(&'a str),
     /// One residue.
     Residue(u8),
@@ -82,7 +91,7 @@ impl Cell<'_> {
     }
 }
 
-/// To eight significant digits.
+/// `number` with eight significant digits.
 fn rounded(number: f64) -> f64 {
     format!("{number:.7e}").parse().unwrap_or(number)
 }
@@ -122,10 +131,10 @@ impl Table {
         })
     }
 
-    /// Writes a row: one cell for every column.
+    /// Writes one row, with one cell per column.
     ///
     /// # Errors
-    /// Where the output cannot be written.
+    /// Output that cannot be written.
     pub fn row(&mut self, cells: &[Cell<'_>]) -> io::Result<()> {
         debug_assert_eq!(cells.len(), self.columns.len());
         let line = if let Some(separator) = self.format.separator() {
@@ -143,12 +152,13 @@ impl Table {
         writeln!(self.output, "{line}")
     }
 
-    /// The sequence that the last rows are of has no further ones. To be called of every sequence, where shards of the table are to be merged.
+    /// Ends the sequence that the last rows belong to. Where shards of the table are to be merged, every sequence must be ended,
+    /// also one without rows.
     pub fn close_sequence(&mut self) {
         self.layout.close_sequence();
     }
 
-    /// For the manifest.
+    /// The format and the rows so far, for the manifest.
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
@@ -156,26 +166,10 @@ impl Table {
     /// Completes the table.
     ///
     /// # Errors
-    /// Where the output cannot be written.
+    /// Output that cannot be written.
     pub fn finish(self) -> io::Result<()> {
         self.output.finish()
     }
-}
-
-/// Writes how `output` was made to `OUTPUT.json` beside it, or to the log for stdout, a device or a pipe.
-///
-/// # Errors
-/// Where the file cannot be written.
-pub fn write_manifest(output: &Path, manifest: &Map<String, Value>) -> io::Result<()> {
-    if is_dash(output) || is_special(output) {
-        tracing::info!("manifest: {}", serde_json::to_string(manifest)?);
-        return Ok(());
-    }
-    let mut name = output.as_os_str().to_owned();
-    name.push(".json");
-    let mut file = Output::create(Path::new(&name), Content::Text)?;
-    writeln!(file, "{}", serde_json::to_string_pretty(manifest)?)?;
-    file.finish()
 }
 
 #[cfg(test)]
@@ -236,18 +230,5 @@ mod tests {
         for (number, text) in table {
             assert_eq!(Cell::Number(number).to_text('\t'), text);
         }
-    }
-
-    #[test]
-    fn the_manifest_lies_beside_its_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut manifest = Map::new();
-        manifest.insert("tool".to_owned(), json!("ankh3"));
-        write_manifest(&folder.path().join("a.tsv"), &manifest).unwrap();
-        let text = std::fs::read(folder.path().join("a.tsv.json")).unwrap();
-        assert_eq!(
-            serde_json::from_slice::<Map<String, Value>>(&text).unwrap(),
-            manifest
-        );
     }
 }

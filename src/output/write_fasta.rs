@@ -1,16 +1,16 @@
-//! FASTA out, through `bio`: the header as it was read, 60 residues a line.
+//! FASTA out, through `bio`: the header as it was read, 60 residues per line.
 
 use std::io::{self, Write};
 
 use bio::io::fasta;
 
-/// Residues a line.
+/// Residues per line.
 const WIDTH: usize = 60;
 
 /// Writes one record.
 ///
 /// # Errors
-/// Where `out` cannot be written.
+/// Output that cannot be written.
 pub fn write_record(
     out: &mut dyn Write,
     id: &str,

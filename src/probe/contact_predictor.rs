@@ -81,7 +81,10 @@ impl ContactPredictor {
     ) -> Result<Option<PairMap>, ProbeError> {
         let map = match self {
             ContactPredictor::Head { source, head } => {
-                source.prepare(&[protein])?;
+                match source.prepare(&[protein]) {
+                    Err(ProbeError::EmbeddingNotFinite(_)) => return Ok(None),
+                    prepared => prepared?,
+                }
                 let logits = contact_logits(head, &source.features(&[protein]), 0)?;
                 Some(probabilities(logits))
             }

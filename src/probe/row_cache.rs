@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use crate::number::NumberType;
+use crate::sequence::digest::hex;
 
 /// The key of a record: a hash of the input of its rows.
 pub type RowKey = [u8; 32];
@@ -41,14 +42,6 @@ pub fn key(parts: &[&[u8]]) -> RowKey {
         hash.update(part);
     }
     hash.finalize().into()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 impl RowCache {

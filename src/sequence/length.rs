@@ -100,6 +100,11 @@ impl Limit {
         self.max_length
     }
 
+    /// True where a sequence may have any length.
+    pub fn is_none(&self) -> bool {
+        self.max_length.is_none()
+    }
+
     /// What becomes of longer sequences.
     pub fn over(&self) -> Over {
         self.over

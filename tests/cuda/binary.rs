@@ -19,10 +19,7 @@ fn it_needs_no_cuda_library_to_start() {
 #[test]
 fn a_gpu_that_is_not_there_is_missed_in_words() {
     if ankh3::device::has_driver() {
-        use std::io::Write;
-        let words =
-            b"\nSKIPPED: this machine has a driver; what is said without one is not tested\n";
-        std::io::stderr().write_all(words).unwrap();
+        crate::skip::skip(crate::skip::Lack::Machine, "a machine without a driver");
         return;
     }
     for device in ["cuda", "cuda:1"] {

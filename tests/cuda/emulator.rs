@@ -8,11 +8,13 @@ use std::ffi::{CString, c_char, c_int, c_void};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, OnceLock};
+use std::sync::{LazyLock, Mutex};
 
 use ankh3::kernels::cuda::launch::{Address, Element, Launch};
 use half::bf16;
 use libloading::Library;
+
+use crate::skip::{Lack, skip};
 
 fn source_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src/kernels/cuda")
@@ -23,19 +25,14 @@ pub fn source(file: &str) -> String {
     std::fs::read_to_string(source_folder().join(file)).unwrap()
 }
 
-/// Whether g++ is missing, which is reported on standard error: no kernel is tested then.
+/// Whether there is no g++; the running test is skipped then.
 pub fn without_compiler() -> bool {
-    static MISSING: OnceLock<bool> = OnceLock::new();
-    *MISSING.get_or_init(|| {
-        let missing = Command::new("g++").arg("--version").output().is_err();
-        if missing {
-            use std::io::Write;
-            let words = "\nSKIPPED: there is no g++, so NO CUDA KERNEL IS TESTED; on Debian or Ubuntu: apt-get install g++\n";
-            // Past the capture of passing tests.
-            std::io::stderr().write_all(words.as_bytes()).unwrap();
-        }
-        missing
-    })
+    static MISSING: LazyLock<bool> =
+        LazyLock::new(|| Command::new("g++").arg("--version").output().is_err());
+    if *MISSING {
+        skip(Lack::Tool, "g++; on Debian or Ubuntu: apt-get install g++");
+    }
+    *MISSING
 }
 
 /// A library of kernels.

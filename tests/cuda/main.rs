@@ -14,3 +14,5 @@ mod emulator;
 mod faults;
 mod kernels;
 mod reference;
+#[path = "../skip.rs"]
+mod skip;

@@ -3,7 +3,7 @@
 //! The models are random: `ankh3 init` writes a nano once for all tests, and a tiny one (a golden of `tests/golden` with nano's tokenizer) makes
 //! hundreds of runs cheap.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![allow(clippy::print_stdout, reason = "a test says what it skips")]
+#![allow(clippy::print_stdout, reason = "a test says what it ran on")]
 
 /// How tests call the binary, and the models and proteins they give it.
 mod support;

@@ -3,6 +3,10 @@
 //! `cargo test --test it golden::` runs one module. `tests/cuda` and `tests/workflows` need a C++ compiler and workflow engines, so
 //! they stand apart.
 
+/// Tests that cannot run here.
+#[path = "../skip.rs"]
+mod skip;
+
 /// The map of the house: who may import whom.
 mod rooms;
 

@@ -14,6 +14,8 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::skip::{Lack, skip};
+
 /// A corpus, held-out sequences and a tiny recipe in a directory of their own.
 struct Place(TempDir);
 
@@ -328,7 +330,7 @@ fn a_full_disk_leaves_the_last_good_checkpoint() {
     let run = place.path("run");
     fs::create_dir(&run).unwrap();
     let Some(disk) = SmallDisk::mount(&run, "size=900k") else {
-        println!("skipped: no right to mount a small disk");
+        skip(Lack::Machine, "the right to mount a small disk");
         return;
     };
     let more = [

@@ -4,6 +4,7 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use crate::skip::{Lack, skip};
 use crate::support::{
     ankh3, command, ended, find, folder, has, model, model_folder, nextflow, project, ran,
     same_bytes, snakemake,
@@ -256,7 +257,10 @@ fn tasks_share_a_read_only_model_and_touch_neither_network_nor_anything_else() {
         confined
     };
     if ended(&mut confined(folder.path(), "true")).0 != Some(0) {
-        println!("SKIPPED: no namespaces may be made here (unshare --net --mount)");
+        skip(
+            Lack::Machine,
+            "the right to make namespaces (unshare --net --mount)",
+        );
         return;
     }
     // The cage holds: outside the folder nothing can be written, and no address can be reached.

@@ -1,11 +1,14 @@
 //! The modules for Nextflow and Snakemake as their users meet them: the real engines, a real Slurm, the built binary, real kills.
 //!
-//! `tests/workflows/engines` (called by `tests/run`) installs the engines into `.tools`; a test whose engine could not be had says so and skips.
+//! `tests/workflows/engines` (called by `tests/run`) installs the engines into `.tools`; a test whose engine could not be had is skipped.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![allow(clippy::print_stdout, reason = "a test says what it skips")]
 
 /// Folders, models, engines.
 mod support;
+
+/// Tests that cannot run here.
+#[path = "../skip.rs"]
+mod skip;
 
 /// What no run is needed for: the linters of each engine, of containers and of scripts.
 mod lints;

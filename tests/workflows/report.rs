@@ -4,10 +4,13 @@ use std::path::Path;
 
 use crate::support::{ankh3, command, folder, has, model_folder, project, ran};
 
-/// What no method gave probabilities for.
+/// Contacts with scores instead of probabilities.
 const SCORED: &str = "PFRMAT RR\nTARGET P86711\nREMARK values are scores divided by the highest of the protein\nMODEL 1\n1 25 1\n2 9 0.5\nEND\n";
 
-/// Results of every kind, made here; contacts along an antiparallel pair of strands.
+/// Measures as `probe evaluate` writes them.
+const MEASURES: &str = "set\tmeasure\tvalue\tlow\thigh\tproteins\tcounted\nts115\taccuracy\t0.8125\t0.75\t0.875\t115\t20000\n";
+
+/// Results of every kind; the contacts are those of an antiparallel pair of strands.
 fn results(folder: &Path) {
     let proteins = project("examples/proteome.fasta");
     let run = |arguments: &str| {
@@ -22,6 +25,8 @@ fn results(folder: &Path) {
     run("embed --pooling mean -o results/embeddings.npz");
     run("complete -o results/completions.fasta");
     run("score --mask-fraction 0.5 -o results/scores.tsv");
+    run("score --mask-fraction 0.5 --format csv -o results/scores.csv");
+    fs::write(folder.join("results/measures.tsv"), MEASURES).unwrap();
     let pairs: Vec<String> = (10..50)
         .map(|i| format!("{i} {} 0.{}\n", 120 - i, 50 + i % 50))
         .collect();
@@ -33,7 +38,7 @@ fn results(folder: &Path) {
     .unwrap();
 }
 
-/// Pixels of each colour.
+/// The number of pixels of each colour.
 fn count(picture: &Path, colours: &[[u8; 3]]) -> Vec<usize> {
     let mut reader = png::Decoder::new(BufReader::new(File::open(picture).unwrap()))
         .read_info()
@@ -71,7 +76,7 @@ fn a_browser_shows_tables_histograms_and_contact_maps() {
         && !page.contains("src=")
         && !page.contains("<link")
         && !page.contains("@import");
-    assert!(alone, "the page asks for something else");
+    assert!(alone, "the page needs something else");
     ran(ankh3(folder.path()).args([
         "report",
         "--title",
@@ -110,11 +115,18 @@ fn a_browser_shows_tables_histograms_and_contact_maps() {
         "not probabilities",
         "2 pairs, 1 of them long-range",
         "random, untrained",
+        "scores.csv",
+        "Evaluation",
+        "0.75 – 0.875",
+        "Model: ",
+        "href=\"#section-1\"",
+        "id=\"section-1\"",
+        "probability of a contact",
     ] {
         assert!(seen.contains(part), "no {part:?}");
     }
     browse("--screenshot=page.png");
-    // Bars, the two darker shades of contacts, and their frame.
+    // Blue of the bars, and the two darkest colours of contacts.
     let found = count(
         &folder.path().join("page.png"),
         &[[0x21, 0x66, 0xac], [0x21, 0x71, 0xb5], [0x08, 0x30, 0x6b]],
@@ -126,7 +138,7 @@ fn a_browser_shows_tables_histograms_and_contact_maps() {
 }
 
 #[test]
-fn what_is_no_result_is_named() {
+fn a_file_that_is_no_result_is_named() {
     let folder = folder();
     fs::write(folder.path().join("notes.txt"), "hello\n").unwrap();
     let (code, said) = crate::support::ended(ankh3(folder.path()).args(["report", "notes.txt"]));

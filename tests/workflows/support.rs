@@ -6,12 +6,14 @@ use std::sync::LazyLock;
 
 use tempfile::TempDir;
 
+use crate::skip::{Lack, skip};
+
 /// A file of the project.
 pub fn project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// Whether the engine is there; says that the test skips where it is not.
+/// Whether the engine is there; without it the test is skipped.
 pub fn has(engine: &str) -> bool {
     let status = fs::read_to_string(project(".tools/status"))
         .expect(".tools/status is missing: run tests/run, or tests/workflows/engines once");
@@ -19,10 +21,16 @@ pub fn has(engine: &str) -> bool {
         .lines()
         .find_map(|line| line.strip_prefix(engine))
         .unwrap_or(" unknown");
-    if line.trim() != "ok" {
-        println!("SKIPPED: no {engine}:{line}");
+    if line.trim() == "ok" {
+        return true;
     }
-    line.trim() == "ok"
+    let lack = if line.contains("needs root") {
+        Lack::Machine
+    } else {
+        Lack::Tool
+    };
+    skip(lack, &format!("{engine}:{line}"));
+    false
 }
 
 /// A folder that goes away with the test. It is below `target`: queues' jobs and bind mounts see it.

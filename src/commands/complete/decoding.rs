@@ -1,4 +1,4 @@
-//! How residues are chosen: the flags, and what they mean together.
+//! How residues are chosen: the flags, and the strategy that they ask for together.
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -8,16 +8,18 @@ use crate::inference::generate::{Allowed, BeamSearch, GenerationSettings, Sampli
 use crate::inference::residues::{Residues, STANDARD};
 use crate::tokenizer::Tokenizer;
 
-/// Greedy without any of these.
+/// Options of decoding, which is greedy without any of them.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Decoding")]
 pub struct DecodingArgs {
-    /// Beam search with so many beams, as Hugging Face's generate does it unless told to stop early.
+    /// Use beam search with N beams, as Hugging Face's generate does without early stopping.
     #[arg(long, value_name = "N", value_parser = at_least_one, conflicts_with_all = ["temperature", "top_k", "top_p"])]
     num_beams: Option<usize>,
 
-    /// A beam's score is its log-probability / length^P: above 0 favours long sequences, below 0 short ones. The length counts </s>; the log-probability
-    /// is over the whole vocabulary.
+    /// Exponent of a beam's length: above 0 favours long sequences, below 0 short ones.
+    ///
+    /// The score of a beam is its log-probability / length^P. The length counts </s>, and the
+    /// log-probability is over the whole vocabulary.
     #[arg(
         long,
         value_name = "P",
@@ -27,23 +29,24 @@ pub struct DecodingArgs {
     )]
     length_penalty: f64,
 
-    /// Draw residues at random; logits are divided by T. 1 is the model's own distribution.
+    /// Sample residues, with logits divided by T; 1 is the model's own distribution.
     #[arg(long, value_name = "T", value_parser = positive)]
     temperature: Option<f64>,
 
-    /// Draw residues at random, from the K most probable ones.
+    /// Sample residues from the K most probable ones.
     #[arg(long, value_name = "K", value_parser = at_least_one)]
     top_k: Option<usize>,
 
-    /// Draw residues at random, from the most probable ones that together have P; after --temperature and --top-k.
+    /// Sample residues from the most probable ones that together have probability P (nucleus
+    /// sampling), after --temperature and --top-k.
     #[arg(long, value_name = "P", value_parser = share)]
     top_p: Option<f64>,
 
-    /// Completions of each record: with sampling independent ones, with beams the best ones.
+    /// Completions per record: independent samples, or the best beams.
     #[arg(long, value_name = "N", value_parser = at_least_one, default_value = "1")]
     num_samples: usize,
 
-    /// Makes the random numbers of a sample, together with the record's id and the sample's number, and nothing else.
+    /// Seed of the random numbers. They depend on it, the record's id and the sample's number only.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
 
@@ -56,7 +59,7 @@ impl DecodingArgs {
     /// The strategy.
     ///
     /// # Errors
-    /// Flags that mean nothing together.
+    /// Flags that contradict each other.
     pub fn strategy(&self) -> Result<Strategy, UsageError> {
         let samples = self.num_samples;
         let strategy = match (self.num_beams, self.temperature, self.top_k, self.top_p) {
@@ -99,7 +102,7 @@ impl DecodingArgs {
     /// Everything that is the same for all records.
     ///
     /// # Errors
-    /// Flags that mean nothing together.
+    /// Flags that contradict each other.
     pub fn settings(
         &self,
         residues: &Residues,

@@ -1,4 +1,4 @@
-//! What part of a record is the prompt, and how many residues are to be written.
+//! The part of a record that is the prompt, and the number of residues to write.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,7 +10,7 @@ pub const MAX_NEW: usize = 1024;
 
 /// The part of a record that is the prompt.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Keep {
+pub enum PromptPart {
     /// This share of its residues, rounded down; between 0 and 1.
     Share(f64),
     /// Its first residues.
@@ -19,33 +19,33 @@ pub enum Keep {
     All,
 }
 
-/// How long the whole sequence is to be, prompt and completion.
+/// The length of prompt and completion together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Length {
+pub enum TargetLength {
     /// As long as the record.
     Same,
-    /// So many residues.
+    /// This number of residues.
     Exactly(usize),
-    /// Until `</s>`, at most so many residues.
+    /// Until `</s>`, at most this number of residues.
     AtMost(usize),
     /// Until `</s>`, at most [`MAX_NEW`] new residues.
     Eos,
 }
 
-/// What is asked of every record.
+/// The rule by which every record is completed.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Rule {
-    /// The prompt.
-    pub keep: Keep,
-    /// The whole.
-    pub length: Length,
+pub struct PromptRule {
+    /// The part that is the prompt.
+    pub keep: PromptPart,
+    /// The length of prompt and completion.
+    pub length: TargetLength,
     /// Residues of the whole before `</s>` may be written.
     pub min_length: usize,
 }
 
-/// What is asked of one record.
+/// The prompt and the lengths of one record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Plan {
+pub struct PromptPlan {
     /// Residues of the prompt.
     pub prompt: usize,
     /// Residues to write before `</s>` may be.
@@ -56,14 +56,14 @@ pub struct Plan {
 
 /// Why a record cannot be completed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum PlanError {
-    /// Nothing of it is kept.
+pub enum PromptError {
+    /// The prompt would be empty.
     #[error("--keep leaves no residue of {length} as the prompt; keep more")]
     EmptyPrompt {
         /// Residues of the record.
         length: usize,
     },
-    /// More is to be kept than there is.
+    /// The prompt would be longer than the record.
     #[error("--keep {keep} of a record of {length} residues; keep less, or all")]
     KeepsMore {
         /// Residues to keep.
@@ -71,7 +71,7 @@ pub enum PlanError {
         /// Residues of the record.
         length: usize,
     },
-    /// The whole is to be shorter than the prompt, or as long.
+    /// The whole would not be longer than the prompt.
     #[error(
         "the prompt has {prompt} residues and the whole is to have {length}, so nothing is left to write; give a larger --length or a smaller --keep"
     )]
@@ -83,25 +83,25 @@ pub enum PlanError {
     },
 }
 
-impl Rule {
+impl PromptRule {
     /// True where the number of residues is given and `</s>` not needed.
     pub fn is_exact(&self) -> bool {
-        matches!(self.length, Length::Same | Length::Exactly(_))
+        matches!(self.length, TargetLength::Same | TargetLength::Exactly(_))
     }
 
     /// The plan for a record of `length` residues.
     ///
     /// # Errors
     /// No prompt, or nothing to write.
-    pub fn plan(&self, length: usize) -> Result<Plan, PlanError> {
+    pub fn plan(&self, length: usize) -> Result<PromptPlan, PromptError> {
         let prompt = self.prompt(length)?;
         let longest = match self.length {
-            Length::Same => length,
-            Length::Exactly(length) | Length::AtMost(length) => length,
-            Length::Eos => (prompt + MAX_NEW).max(self.min_length),
+            TargetLength::Same => length,
+            TargetLength::Exactly(length) | TargetLength::AtMost(length) => length,
+            TargetLength::Eos => (prompt + MAX_NEW).max(self.min_length),
         };
         if longest <= prompt {
-            return Err(PlanError::NothingToWrite {
+            return Err(PromptError::NothingToWrite {
                 prompt,
                 length: longest,
             });
@@ -112,37 +112,37 @@ impl Rule {
         } else {
             self.min_length.saturating_sub(prompt).clamp(1, max_new)
         };
-        Ok(Plan {
+        Ok(PromptPlan {
             prompt,
             min_new,
             max_new,
         })
     }
 
-    fn prompt(&self, length: usize) -> Result<usize, PlanError> {
+    fn prompt(&self, length: usize) -> Result<usize, PromptError> {
         let prompt = match self.keep {
-            Keep::Share(share) => (share * length as f64) as usize,
-            Keep::First(keep) if keep > length => {
-                return Err(PlanError::KeepsMore { keep, length });
+            PromptPart::Share(share) => (share * length as f64) as usize,
+            PromptPart::First(keep) if keep > length => {
+                return Err(PromptError::KeepsMore { keep, length });
             }
-            Keep::First(keep) => keep,
-            Keep::All => length,
+            PromptPart::First(keep) => keep,
+            PromptPart::All => length,
         };
         if prompt == 0 {
-            return Err(PlanError::EmptyPrompt { length });
+            return Err(PromptError::EmptyPrompt { length });
         }
         Ok(prompt)
     }
 }
 
-impl FromStr for Keep {
+impl FromStr for PromptPart {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         match (text, text.parse::<usize>(), text.parse::<f64>()) {
-            ("all", _, _) => Ok(Keep::All),
-            (_, Ok(first), _) if first > 0 => Ok(Keep::First(first)),
-            (_, Err(_), Ok(share)) if 0.0 < share && share < 1.0 => Ok(Keep::Share(share)),
+            ("all", _, _) => Ok(PromptPart::All),
+            (_, Ok(first), _) if first > 0 => Ok(PromptPart::First(first)),
+            (_, Err(_), Ok(share)) if 0.0 < share && share < 1.0 => Ok(PromptPart::Share(share)),
             _ => {
                 Err("a share between 0 and 1 (0.5), a number of residues (100), or all".to_owned())
             }
@@ -150,38 +150,38 @@ impl FromStr for Keep {
     }
 }
 
-impl fmt::Display for Keep {
+impl fmt::Display for PromptPart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Keep::Share(share) => write!(f, "{share}"),
-            Keep::First(first) => write!(f, "{first}"),
-            Keep::All => f.write_str("all"),
+            PromptPart::Share(share) => write!(f, "{share}"),
+            PromptPart::First(first) => write!(f, "{first}"),
+            PromptPart::All => f.write_str("all"),
         }
     }
 }
 
-impl FromStr for Length {
+impl FromStr for TargetLength {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         let number = |text: &str| text.parse().ok().filter(|number| *number > 0);
         let length = match (text, text.split_once(':')) {
-            ("same", _) => Some(Length::Same),
-            ("eos", _) => Some(Length::Eos),
-            (_, Some(("max", most))) => number(most).map(Length::AtMost),
-            _ => number(text).map(Length::Exactly),
+            ("same", _) => Some(TargetLength::Same),
+            ("eos", _) => Some(TargetLength::Eos),
+            (_, Some(("max", most))) => number(most).map(TargetLength::AtMost),
+            _ => number(text).map(TargetLength::Exactly),
         };
         length.ok_or_else(|| "same, a number of residues (300), max:N, or eos".to_owned())
     }
 }
 
-impl fmt::Display for Length {
+impl fmt::Display for TargetLength {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Length::Same => f.write_str("same"),
-            Length::Exactly(length) => write!(f, "{length}"),
-            Length::AtMost(length) => write!(f, "max:{length}"),
-            Length::Eos => f.write_str("eos"),
+            TargetLength::Same => f.write_str("same"),
+            TargetLength::Exactly(length) => write!(f, "{length}"),
+            TargetLength::AtMost(length) => write!(f, "max:{length}"),
+            TargetLength::Eos => f.write_str("eos"),
         }
     }
 }
@@ -190,8 +190,13 @@ impl fmt::Display for Length {
 mod tests {
     use super::*;
 
-    fn plan(keep: &str, length: &str, min_length: usize, record: usize) -> Result<Plan, PlanError> {
-        let rule = Rule {
+    fn plan(
+        keep: &str,
+        length: &str,
+        min_length: usize,
+        record: usize,
+    ) -> Result<PromptPlan, PromptError> {
+        let rule = PromptRule {
             keep: keep.parse().unwrap(),
             length: length.parse().unwrap(),
             min_length,
@@ -214,7 +219,7 @@ mod tests {
             (("all", "eos", 5000, 10), (10, 4990, 4990)),
         ];
         for ((keep, length, min, record), (prompt, min_new, max_new)) in table {
-            let expected = Plan {
+            let expected = PromptPlan {
                 prompt,
                 min_new,
                 max_new,
@@ -247,16 +252,16 @@ mod tests {
     #[test]
     fn words_of_the_command_line() {
         for text in ["0.5", "0.25", "3", "all"] {
-            assert_eq!(text.parse::<Keep>().unwrap().to_string(), text);
+            assert_eq!(text.parse::<PromptPart>().unwrap().to_string(), text);
         }
         for text in ["same", "12", "max:12", "eos"] {
-            assert_eq!(text.parse::<Length>().unwrap().to_string(), text);
+            assert_eq!(text.parse::<TargetLength>().unwrap().to_string(), text);
         }
         for bad in ["0", "1.0", "1.5", "-1", "half", "", "NaN"] {
-            assert!(bad.parse::<Keep>().is_err(), "{bad}");
+            assert!(bad.parse::<PromptPart>().is_err(), "{bad}");
         }
         for bad in ["0", "max:", "max:0", "max", "-3", "1.5", "half", ""] {
-            assert!(bad.parse::<Length>().is_err(), "{bad}");
+            assert!(bad.parse::<TargetLength>().is_err(), "{bad}");
         }
     }
 }

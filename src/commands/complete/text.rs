@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::Part;
+use super::OutputPart;
 use crate::inference::generate::{End, GeneratedSequence, GenerationSettings, Strategy};
 use crate::output::write_fasta::write_record;
 use crate::sequence::Sequence;
@@ -15,13 +15,13 @@ pub fn fasta(
     completions: &[GeneratedSequence],
     settings: &GenerationSettings,
     tokenizer: &Tokenizer,
-    part: Part,
+    part: OutputPart,
 ) -> Vec<u8> {
     let mut text = Vec::new();
     for (sample, completion) in completions.iter().enumerate() {
         let mut residues = match part {
-            Part::Full => sequence.residues[..prompt].to_vec(),
-            Part::Completion => Vec::new(),
+            OutputPart::Full => sequence.residues[..prompt].to_vec(),
+            OutputPart::GeneratedSequence => Vec::new(),
         };
         let letter = |id: &u32| tokenizer.residue(*id);
         residues.extend(completion.token_ids.iter().filter_map(letter));

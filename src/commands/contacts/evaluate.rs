@@ -11,12 +11,14 @@ use crate::args::{RuntimeArgs, at_least_one, usage};
 use crate::commands::Outcome;
 use crate::commands::heads::FeatureArgs;
 use crate::inference::contacts::PairMap;
-use crate::output::table::{Table, TableFormat, write_manifest};
+use crate::output::manifest::write_manifest;
+use crate::output::table::{Table, TableFormat};
 use crate::probe::contact_evaluation::{ContactEvaluation, ContactMeasure};
 use crate::probe::native::KnownChain;
 use crate::progress::Progress;
+use crate::report::charts::ScatterPlot;
+use crate::report::charts::canvas::Heading;
 use crate::report::picture::{self, Picture};
-use crate::report::plots::ScatterPlot;
 
 /// Measure the precision of contact predictions over known structures
 ///
@@ -67,11 +69,12 @@ pub(super) fn run(args: &ContactsEvaluateArgs) -> Result<Outcome> {
     let mut table = Table::create(&args.output, format, &table::COLUMNS)?;
     table::write(&mut table, "structures", &evaluation)?;
     table.finish()?;
-    let mut manifest = predictor.manifest;
-    manifest.insert("metrics".to_owned(), evaluation.to_json());
+    let mut manifest = predictor.manifest.clone();
+    let metrics = evaluation.to_json();
+    manifest.settings.insert("metrics".to_owned(), metrics);
     write_manifest(&args.output, &manifest)?;
     if let Some(picture) = picture {
-        draw(&picture, &evaluation)?;
+        draw(&picture, &evaluation, &predictor.description())?;
     }
     Ok(Outcome::Done)
 }
@@ -93,17 +96,21 @@ fn predict(predictor: &mut Predictor, chains: &[KnownChain]) -> Result<Vec<PairM
 }
 
 /// Draws the long-range P@L of each chain against the baseline's.
-fn draw(picture: &Picture, evaluation: &ContactEvaluation<'_>) -> Result<()> {
+fn draw(picture: &Picture, evaluation: &ContactEvaluation<'_>, description: &str) -> Result<()> {
     let long = ContactMeasure::LONG;
     let pairs = (0..evaluation.chains.len()).filter_map(|number| {
         let precision = evaluation.chain(number, long);
         Some((precision.predicted?, precision.baseline?))
     });
-    let mean = evaluation.mean(long).predicted;
+    let title = "long-range P@L per chain";
+    let title = match evaluation.mean(long).predicted {
+        Some(mean) => format!("{title}: mean {mean}"),
+        None => title.to_owned(),
+    };
     let plot = ScatterPlot {
-        title: "long-range P@L of each chain".to_owned(),
-        note: mean.map_or(String::new(), |mean| format!("mean {mean}")),
-        sides: ("predicted".to_owned(), "by separation alone".to_owned()),
+        heading: Heading::new(&title, description),
+        x_label: "P@L by separation alone".to_owned(),
+        y_label: "P@L of the prediction".to_owned(),
         pairs: pairs.collect(),
     };
     picture::draw(picture, &plot).with_context(|| format!("drawing {}", picture.path.display()))

@@ -143,7 +143,7 @@ pub(crate) fn fit_head(
         settings: plan.settings,
     };
     let origin = opened.origin.clone();
-    let mut description = describe(&sets, origin, method, opened.manifest.clone());
+    let mut description = describe(&sets, origin, method, opened.manifest.to_map()?);
     description.epochs = fitted.epochs;
     description.metrics = evaluate(&sets, &description, |chains| {
         Ok(maps(&fitted.head, &opened, chains)?)
@@ -209,7 +209,8 @@ fn fit_attention(files: &StructureFiles<'_>, args: &FitArgs) -> Result<Outcome> 
         bias: fitted.bias,
         penalty: fitted.penalty,
     };
-    let mut description = describe(&sets, origin, method, opened.provenance("contacts fit")?);
+    let made_by = opened.manifest("contacts fit", &(), None)?.to_map()?;
+    let mut description = describe(&sets, origin, method, made_by);
     let map = |chain: &KnownChain| {
         let logits = reader.logits(&chain.residues, &fitted.weights, fitted.bias);
         Ok(logits?)

@@ -4,16 +4,18 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value};
 
 use crate::args::RuntimeArgs;
 use crate::checkpoint::{BUNDLED, Hub, ModelLocation};
 use crate::commands::heads::{FeatureArgs, OpenedFeatures, StoredHead, open_model_of_head};
-use crate::commands::opened::Opened;
+use crate::commands::opened::{Opened, TOOL};
 use crate::inference::contacts::PairMap;
 use crate::inference::contacts::jacobian::Outputs;
 use crate::inference::token_budget::LoadedStacks;
 use crate::model::{Decoder, Encoder};
+use crate::output::manifest::Manifest;
 use crate::probe::attention_maps::AttentionReader;
 use crate::probe::contact_predictor::{ContactPredictor, JacobianPredictor};
 use crate::probe::description::{FittedMethod, PredictionTask};
@@ -72,11 +74,27 @@ fn share(text: &str) -> Result<f64, String> {
     }
 }
 
+/// What influences predictions, for the manifest.
+#[derive(Default, Serialize)]
+struct PredictorSettings<'a> {
+    method: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jacobian_outputs: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mask_fraction: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seed: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    head_data: Option<&'a Map<String, Value>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    head_sha256: Option<String>,
+}
+
 /// A method that is ready to predict, and its provenance.
 pub(crate) struct Predictor {
     method: ContactPredictor,
     /// For outputs.
-    pub(crate) manifest: Map<String, Value>,
+    pub(crate) manifest: Manifest,
     /// How often residues of the training structures touch, by separation.
     pub(crate) by_separation: BySeparation,
 }
@@ -134,11 +152,15 @@ impl Predictor {
                     weights: weights.clone(),
                     bias: *bias,
                 };
-                (method, opened.provenance(command)?)
+                (method, opened.manifest(command, &(), None)?)
             }
         };
-        manifest.insert("method".to_owned(), json!(method_name(stored)));
-        manifest.insert("head_data".to_owned(), json!(stored.description.data));
+        manifest.set_settings(&PredictorSettings {
+            method: method_name(stored),
+            head_data: Some(&stored.description.data),
+            head_sha256: Some(stored.sha256()?),
+            ..PredictorSettings::default()
+        })?;
         Ok(Self {
             method,
             manifest,
@@ -155,21 +177,22 @@ impl Predictor {
         let opened = Opened::new(&features.model(features.prefix), runtime)?;
         let config = &opened.checkpoint.config;
         let encoder = opened.load(|loader| Encoder::load(loader, config))?;
-        let mut manifest = opened.provenance(command)?;
-        let mut put = |key: &str, value: Value| manifest.insert(key.to_owned(), value);
-        put("method", json!("jacobian"));
         let decoder = match args.jacobian_outputs {
-            Outputs::Residues => {
-                put("jacobian_outputs", json!("residues"));
-                put("mask_fraction", json!(args.mask_fraction));
-                put("seed", json!(args.seed));
-                Some(opened.load(|loader| Decoder::load(loader, config))?)
-            }
-            Outputs::Hidden => {
-                put("jacobian_outputs", json!("hidden"));
-                None
-            }
+            Outputs::Residues => Some(opened.load(|loader| Decoder::load(loader, config))?),
+            Outputs::Hidden => None,
         };
+        let (outputs, masked) = match args.jacobian_outputs {
+            Outputs::Residues => ("residues", true),
+            Outputs::Hidden => ("hidden", false),
+        };
+        let settings = PredictorSettings {
+            method: "jacobian",
+            jacobian_outputs: Some(outputs),
+            mask_fraction: masked.then_some(args.mask_fraction),
+            seed: masked.then_some(args.seed),
+            ..PredictorSettings::default()
+        };
+        let manifest = opened.manifest(command, &settings, None)?;
         let predictor = JacobianPredictor {
             encoder,
             decoder,
@@ -195,12 +218,14 @@ impl Predictor {
                 .unwrap_or_default(),
             None => BySeparation::default(),
         };
-        let mut manifest = Map::new();
-        manifest.insert(
-            "tool".to_owned(),
-            json!(concat!("ankh3 ", env!("CARGO_PKG_VERSION"))),
-        );
-        manifest.insert("method".to_owned(), json!("separation"));
+        let mut manifest = Manifest {
+            tool: Some(TOOL.to_owned()),
+            ..Manifest::default()
+        };
+        manifest.set_settings(&PredictorSettings {
+            method: "separation",
+            ..PredictorSettings::default()
+        })?;
         Ok(Self {
             method: ContactPredictor::Separation(by_separation.clone()),
             manifest,
@@ -211,6 +236,11 @@ impl Predictor {
     /// What a value of a map is: `probability` or `score`.
     pub(crate) fn value(&self) -> &'static str {
         self.method.value()
+    }
+
+    /// Model and method in words, for pictures.
+    pub(crate) fn description(&self) -> String {
+        self.manifest.caption()
     }
 
     /// The map of one protein; `name` is the protein's name in messages. `None` where the model's

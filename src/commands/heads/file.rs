@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::Device;
+use sha2::{Digest, Sha256};
 
 use crate::checkpoint::ModelLocation;
 use crate::io::stdio::{Content, Output};
 use crate::probe::description::{FORMAT, FittedMethod, HeadDescription};
 use crate::probe::head::Head;
 use crate::probe::weights::HeadWeights;
+use crate::sequence::digest::hex;
 
 const DESCRIPTION: &str = "head.json";
 const WEIGHTS: &str = "head.safetensors";
@@ -66,6 +68,14 @@ impl StoredHead {
         let weights = HeadWeights::from_bytes(&self.weights, &shape.specs(0.0), device)
             .with_context(|| dir.to_string())?;
         Ok(Head::new(*shape, &weights)?)
+    }
+
+    /// A hash of everything that influences a prediction.
+    pub(crate) fn sha256(&self) -> Result<String> {
+        let mut hash = Sha256::new();
+        hash.update(serde_json::to_vec(&self.description)?);
+        hash.update(&self.weights);
+        Ok(hex(&hash.finalize()))
     }
 }
 

@@ -3,15 +3,17 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::Device;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::json;
 
 use super::{FeatureArgs, FeaturesArg, StoredHead, TrainFeatureArgs};
 use crate::args::{RuntimeArgs, usage};
 use crate::commands::embed::resolve_layers;
-use crate::commands::opened::Opened;
+use crate::commands::opened::{Opened, TOOL};
 use crate::device::Compute;
 use crate::inference::token_budget::LoadedStacks;
 use crate::model::Encoder;
+use crate::output::manifest::Manifest;
 use crate::probe::description::FeatureOrigin;
 use crate::probe::features::{FeatureSource, ModelFeatures, Protein};
 use crate::probe::residue_encoding::ResidueEncoding;
@@ -28,8 +30,8 @@ pub(crate) struct OpenedFeatures {
     pub(crate) device: Device,
     /// For the description of a head.
     pub(crate) origin: FeatureOrigin,
-    /// For outputs.
-    pub(crate) manifest: Map<String, Value>,
+    /// For outputs; the settings of the command are not in it yet.
+    pub(crate) manifest: Manifest,
 }
 
 impl OpenedFeatures {
@@ -56,12 +58,7 @@ impl OpenedFeatures {
                 "--feature-width {width}: 20 residues need 20 values per row"
             ))
         );
-        Ok(Self::of_residues(
-            encoding,
-            width,
-            &runtime.compute()?,
-            command,
-        ))
+        Self::of_residues(encoding, width, &runtime.compute()?, command)
     }
 
     /// Opens what a stored head reads: the model that it was trained on, or an error.
@@ -76,12 +73,7 @@ impl OpenedFeatures {
                 let encoding = ResidueEncoding::from_name(features).with_context(|| {
                     format!("{}: unknown features {features:?}", stored.dir.display())
                 })?;
-                Ok(Self::of_residues(
-                    encoding,
-                    *width,
-                    &runtime.compute()?,
-                    command,
-                ))
+                Self::of_residues(encoding, *width, &runtime.compute()?, command)
             }
             FeatureOrigin::Model { layers, .. } => {
                 let opened = open_model_of_head(stored, args, runtime)?;
@@ -95,14 +87,15 @@ impl OpenedFeatures {
         width: usize,
         compute: &Compute,
         command: &str,
-    ) -> Self {
-        let mut manifest = Map::new();
-        let mut put = |key: &str, value: Value| manifest.insert(key.to_owned(), value);
-        put("tool", json!(concat!("ankh3 ", env!("CARGO_PKG_VERSION"))));
-        put("command", json!(command));
-        put("features", json!(encoding.name()));
-        put("device", json!(compute.name));
-        Self {
+    ) -> Result<Self> {
+        let mut manifest = Manifest {
+            tool: Some(TOOL.to_owned()),
+            command: Some(command.to_owned()),
+            device: Some(compute.name.clone()),
+            ..Manifest::default()
+        };
+        manifest.set_settings(&json!({ "features": encoding.name() }))?;
+        Ok(Self {
             source: FeatureSource::Residues { encoding, width },
             device: compute.device.clone(),
             origin: FeatureOrigin::Residues {
@@ -110,7 +103,7 @@ impl OpenedFeatures {
                 width,
             },
             manifest,
-        }
+        })
     }
 
     fn of_model(
@@ -122,7 +115,7 @@ impl OpenedFeatures {
     ) -> Result<Self> {
         let checkpoint = &opened.checkpoint;
         let encoder = opened.load(|loader| Encoder::load(loader, &checkpoint.config))?;
-        let manifest = opened.provenance(command)?;
+        let manifest = opened.manifest(command, &(), None)?;
         let cache = open_cache(args, &layers, manifest.clone())?;
         let origin = FeatureOrigin::Model {
             model: checkpoint.id(),
@@ -226,15 +219,22 @@ fn ensure_same_model(stored: &StoredHead, opened: &Opened) -> Result<()> {
     Ok(())
 }
 
-/// The cache of everything that influences an embedding; the command and the tool's version do not.
-fn open_cache(
-    args: &FeatureArgs,
-    layers: &[usize],
-    mut manifest: Map<String, Value>,
-) -> Result<RowCache> {
-    manifest.insert("layers".to_owned(), json!(layers));
-    manifest.remove("command");
-    manifest.remove("tool");
+/// What influences the rows of a cache, for its manifest.
+#[derive(Serialize)]
+struct CacheSettings<'a> {
+    layers: &'a [usize],
+}
+
+/// The cache of a manifest without what influences no embedding: the command and the tool's version.
+/// The name of the cache's folder is a hash of the manifest's text.
+fn open_cache(args: &FeatureArgs, layers: &[usize], mut manifest: Manifest) -> Result<RowCache> {
+    manifest.set_settings(&CacheSettings { layers })?;
+    let manifest = Manifest {
+        tool: None,
+        command: None,
+        settings_sha256: None,
+        ..manifest
+    };
     let manifest = serde_json::to_string_pretty(&manifest)?;
     match &args.cache {
         Some(root) => RowCache::open(root, &manifest, args.cache_dtype)

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::Args;
+use serde::Serialize;
 use serde_json::{Map, json};
 
 use super::data::{LabelledSet, read_rows};
@@ -12,7 +13,8 @@ use crate::args::{RuntimeArgs, usage};
 use crate::commands::Outcome;
 use crate::commands::heads::{self, FeatureArgs, OpenedFeatures, StoredHead};
 use crate::input::labelled::{LabelledColumns, SPLIT_NAME};
-use crate::output::table::{Table, TableFormat, write_manifest};
+use crate::output::manifest::write_manifest;
+use crate::output::table::{Table, TableFormat};
 use crate::probe::description::PredictionTask;
 use crate::probe::loss::Label;
 use crate::probe::metrics::RESAMPLES;
@@ -79,6 +81,12 @@ impl ProbeEvaluateArgs {
     }
 }
 
+/// What influences measures, for the manifest.
+#[derive(Serialize)]
+struct EvaluateSettings<'a> {
+    head: &'a str,
+}
+
 /// Runs the command.
 pub(super) fn run(args: &ProbeEvaluateArgs) -> Result<Outcome> {
     let picture = args.plot.as_deref().map(Picture::of_path).transpose();
@@ -109,12 +117,15 @@ pub(super) fn run(args: &ProbeEvaluateArgs) -> Result<Outcome> {
         last = Some(report);
     }
     let mut manifest = opened.manifest;
-    manifest.insert("head".to_owned(), json!(stored.description.name));
-    manifest.insert("metrics".to_owned(), json!(metrics));
+    manifest.set_settings(&EvaluateSettings {
+        head: &stored.description.name,
+    })?;
+    let metrics = json!(metrics);
+    manifest.settings.insert("metrics".to_owned(), metrics);
     table.finish()?;
     write_manifest(&args.output, &manifest)?;
     if let (Some(picture), Some(report)) = (picture, last) {
-        measures::draw(&picture, &stored.description.name, task, &report)?;
+        measures::draw(&picture, &stored.description, &report)?;
     }
     Ok(Outcome::Done)
 }

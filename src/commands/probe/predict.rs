@@ -2,26 +2,30 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
-use serde_json::json;
+use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::load_head;
-use crate::args::{InputArgs, RuntimeArgs, usage};
+use crate::args::{InputArgs, RuntimeArgs, ScaleArgs, usage};
 use crate::commands::Outcome;
-use crate::commands::embed::report;
-use crate::commands::heads::{FeatureArgs, OpenedFeatures};
-use crate::commands::stream::{place, refuse_chunks};
-use crate::input::sequences::Input;
-use crate::output::table::{Cell, Table, TableFormat, write_manifest};
+use crate::commands::conveyor::{GroupWork, Grouped, RowWriter, RunPlan, place, whole};
+use crate::commands::heads::{FeatureArgs, OpenedFeatures, StoredHead};
+use crate::io::stdio::Content;
+use crate::output::manifest::{Manifest, write_manifest};
+use crate::output::table::{Cell, Table, TableFormat};
 use crate::probe::description::PredictionTask;
-use crate::probe::features::Protein;
-use crate::probe::outputs::outputs;
+use crate::probe::error::ProbeError;
+use crate::probe::features::{FeatureSource, Protein};
+use crate::probe::head::Head;
+use crate::probe::outputs::{OutputRows, outputs};
 use crate::probe::report::{most_probable, softmax};
-use crate::sequence::{Rules, Sequence};
+use crate::sequence::digest::InputDigest;
+use crate::sequence::{Limit, Rules, Sequence};
 
-/// Proteins that are embedded together.
-const TOGETHER: usize = 256;
+/// Residues of a group of proteins that are embedded together.
+const GROUP: usize = 1 << 15;
 
 /// Predict with a trained head: FASTA in, a table out
 ///
@@ -48,6 +52,8 @@ pub struct PredictArgs {
     #[command(flatten)]
     features: FeatureArgs,
     #[command(flatten)]
+    scale: ScaleArgs,
+    #[command(flatten)]
     runtime: RuntimeArgs,
 }
 
@@ -55,55 +61,150 @@ pub struct PredictArgs {
 pub(super) fn run(args: &PredictArgs) -> Result<Outcome> {
     let stored = load_head(&args.head)?;
     let task = &stored.description.task;
-    if args.per_residue && !matches!(task, PredictionTask::Residues { .. }) {
-        bail!(usage(
-            "--per-residue is for heads that predict classes of residues"
-        ));
-    }
-    let options = args.input.options(Rules::default())?;
-    refuse_chunks(&options.limit)?;
-    let mut opened =
-        OpenedFeatures::of_head(&stored, &args.features, &args.runtime, "probe predict")?;
+    ensure!(
+        !args.per_residue || matches!(task, PredictionTask::Residues { .. }),
+        usage("--per-residue is for heads that predict classes of residues")
+    );
+    let options = whole(args.input.options(Rules::default())?)?;
+    let limit = options.limit;
+    let output = &args.output;
+    let outputs = [(output.as_path(), Content::Text)];
+    let plan = RunPlan::new(&args.input.files, options, &args.scale, &outputs)?;
+    let opened = OpenedFeatures::of_head(&stored, &args.features, &args.runtime, "probe predict")?;
     let head = stored.head(&opened.device)?;
-    let mut manifest = opened.manifest.clone();
-    manifest.insert("head".to_owned(), json!(stored.description.name));
-    manifest.insert("head_made_by".to_owned(), json!(stored.description.made_by));
-    let format = TableFormat::from_extension(&args.output);
-    let mut table = Table::create(&args.output, format, &columns(task, args.per_residue))
-        .with_context(|| format!("writing {}", args.output.display()))?;
-    let mut input = Input::open(&args.input.files, options)?;
-    loop {
-        let group: Vec<Sequence> = input
-            .by_ref()
-            .take(TOGETHER)
-            .map(|item| Ok(item?.sequence))
-            .collect::<Result<_>>()?;
-        if group.is_empty() {
-            break;
-        }
+    let mut manifest = opened.manifest;
+    manifest.shard = args.scale.shard.map(|shard| shard.to_string());
+    manifest.set_settings(&PredictSettings::new(&stored, limit)?)?;
+    let conveyor = plan.begin(&manifest.journal_key()?)?;
+    let format = TableFormat::from_extension(output);
+    let table = Table::create(output, format, &columns(task, args.per_residue))
+        .with_context(|| format!("writing {}", output.display()))?;
+    let rows = PredictionRows {
+        table,
+        task: task.clone(),
+        per_residue: args.per_residue,
+        output: output.clone(),
+        manifest,
+    };
+    let source = opened.source;
+    let prediction = HeadPrediction { source, head };
+    conveyor
+        .carry(&mut Grouped::new(prediction, GROUP), rows)?
+        .finish()
+}
+
+/// What influences predictions, for the manifest.
+#[derive(Serialize)]
+struct PredictSettings<'a> {
+    head: &'a str,
+    head_made_by: &'a Map<String, Value>,
+    head_sha256: String,
+    #[serde(skip_serializing_if = "Limit::is_none")]
+    length_limit: Limit,
+}
+
+impl<'a> PredictSettings<'a> {
+    fn new(stored: &'a StoredHead, length_limit: Limit) -> Result<Self> {
+        Ok(Self {
+            head: &stored.description.name,
+            head_made_by: &stored.description.made_by,
+            head_sha256: stored.sha256()?,
+            length_limit,
+        })
+    }
+}
+
+/// A head, and where its features come from.
+struct HeadPrediction {
+    source: FeatureSource,
+    head: Head,
+}
+
+impl GroupWork for HeadPrediction {
+    type Output = OutputRows;
+
+    fn tokens(&self, sequence: &Sequence) -> usize {
+        sequence.residues.len()
+    }
+
+    fn compute(&mut self, group: &[Sequence]) -> Result<Vec<Option<OutputRows>>> {
         let places: Vec<String> = group.iter().map(place).collect();
         let proteins: Vec<Protein<'_>> = places
             .iter()
-            .zip(&group)
+            .zip(group)
             .map(|(place, sequence)| Protein {
                 name: place,
                 residues: &sequence.residues,
             })
             .collect();
-        opened.prepare(&proteins)?;
-        let outputs = outputs(&head, &opened.source.features(&proteins))?;
-        for (sequence, output) in group.iter().zip(&outputs) {
-            write(&mut table, task, sequence, output, args.per_residue)?;
-        }
+        let embedded = self.embed(&proteins)?;
+        let mut finite = proteins;
+        let mut each = embedded.iter();
+        finite.retain(|_| each.next() == Some(&true));
+        let outputs = outputs(&self.head, &self.source.features(&finite))?;
+        let is_finite = |output: &OutputRows| output.iter().flatten().all(|v| v.is_finite());
+        let mut outputs = outputs.into_iter();
+        let results = embedded.into_iter().map(|embedded| {
+            let output = if embedded { outputs.next() } else { None };
+            output.filter(is_finite)
+        });
+        Ok(results.collect())
     }
-    table.finish()?;
-    write_manifest(&args.output, &manifest)?;
-    report(input.counts());
-    Ok(if input.counts().is_partial() {
-        Outcome::SomeFailed
-    } else {
-        Outcome::Done
-    })
+}
+
+impl HeadPrediction {
+    /// Embeds proteins. Returns for each whether its embedding is free of NaN and infinity.
+    fn embed(&mut self, proteins: &[Protein<'_>]) -> Result<Vec<bool>, ProbeError> {
+        match self.source.prepare(proteins) {
+            Err(ProbeError::EmbeddingNotFinite(_)) => {}
+            prepared => return prepared.map(|()| vec![true; proteins.len()]),
+        }
+        // Embedding one protein at a time shows which of them have no finite embedding.
+        let one = |protein| match self.source.prepare(&[protein]) {
+            Err(ProbeError::EmbeddingNotFinite(_)) => Ok(false),
+            prepared => prepared.map(|()| true),
+        };
+        proteins.iter().copied().map(one).collect()
+    }
+}
+
+/// Writes the table of predictions.
+struct PredictionRows {
+    table: Table,
+    task: PredictionTask,
+    per_residue: bool,
+    output: PathBuf,
+    manifest: Manifest,
+}
+
+impl RowWriter for PredictionRows {
+    type Output = OutputRows;
+
+    const KEEPS_PLACES: bool = true;
+
+    fn write(&mut self, sequence: &Sequence, output: OutputRows) -> Result<()> {
+        write(
+            &mut self.table,
+            &self.task,
+            sequence,
+            &output,
+            self.per_residue,
+        )?;
+        self.table.close_sequence();
+        Ok(())
+    }
+
+    fn pass_over(&mut self) {
+        self.table.close_sequence();
+    }
+
+    fn finish(mut self, input: InputDigest) -> Result<Outcome> {
+        self.manifest.set_layout(self.table.layout());
+        self.manifest.input = Some(input);
+        self.table.finish()?;
+        write_manifest(&self.output, &self.manifest)?;
+        Ok(Outcome::Done)
+    }
 }
 
 fn columns(task: &PredictionTask, per_residue: bool) -> Vec<String> {

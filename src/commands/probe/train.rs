@@ -123,9 +123,12 @@ pub(super) fn run(args: &TrainArgs) -> Result<Outcome> {
     }
     let fitted = train(&plan, &sets, &opened)?;
     let reports = evaluate(&plan, &sets, &opened, &fitted.head)?;
-    write(what, plan, &sets, &opened, &fitted, &reports)?;
+    let description = describe(what.task, plan, &sets, &opened, &fitted, &reports)?;
+    heads::save(&what.output, &description, Some(&fitted.weights))?;
+    write(&reports)?;
+    tracing::info!("wrote the head to {}", what.output.display());
     if let (Some(picture), Some((_, report))) = (picture, reports.last()) {
-        measures::draw(&picture, what.task.name(), &sets.task, report)?;
+        measures::draw(&picture, &description, report)?;
     }
     Ok(Outcome::Done)
 }
@@ -195,24 +198,22 @@ fn evaluate<'a>(
     sets.evaluated().map(one).collect()
 }
 
-/// Writes the head to its directory and the measures to stdout.
-fn write(
-    what: &WhatArgs,
+/// The description of a fitted head.
+fn describe(
+    task: ProbeTask,
     plan: FitPlan,
     sets: &TrainingSets,
     opened: &OpenedFeatures,
     fitted: &Fitted,
     reports: &[(&str, MetricReport)],
-) -> Result<()> {
-    let mut table = Table::create(Path::new("-"), TableFormat::Tsv, &measures::COLUMNS)?;
+) -> Result<HeadDescription> {
     let mut metrics = Map::new();
     for (name, report) in reports {
-        measures::write(&mut table, name, report)?;
         metrics.insert((*name).to_owned(), report.to_json(sets.task.classes()));
     }
-    let description = HeadDescription {
+    Ok(HeadDescription {
         format: FORMAT.to_owned(),
-        name: what.task.name().to_owned(),
+        name: task.name().to_owned(),
         source: opened.origin.clone(),
         task: sets.task.clone(),
         method: FittedMethod::Head {
@@ -223,10 +224,15 @@ fn write(
         epochs: fitted.epochs.clone(),
         data: sets.data.clone(),
         metrics,
-        made_by: opened.manifest.clone(),
-    };
-    heads::save(&what.output, &description, Some(&fitted.weights))?;
-    table.finish().context("writing the measures")?;
-    tracing::info!("wrote the head to {}", what.output.display());
-    Ok(())
+        made_by: opened.manifest.to_map()?,
+    })
+}
+
+/// Writes the measures to stdout.
+fn write(reports: &[(&str, MetricReport)]) -> Result<()> {
+    let mut table = Table::create(Path::new("-"), TableFormat::Tsv, &measures::COLUMNS)?;
+    for (name, report) in reports {
+        measures::write(&mut table, name, report)?;
+    }
+    table.finish().context("writing the measures")
 }

@@ -4,33 +4,33 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use super::task::Listed;
+use super::target::ListedVariant;
 use crate::inference::score::Variant;
 use crate::input::sequences::OnBad;
 use crate::input::variants::{DmsLine, read_dms};
 use crate::sequence::{Origin, Record, Rules, Sequence, clean};
 
 /// One scan.
-pub(super) struct Scan {
+pub(super) struct DeepMutationalScan {
     /// Named after the file.
     pub(super) protein: Sequence,
-    pub(super) listed: Vec<Listed>,
+    pub(super) listed: Vec<ListedVariant>,
     /// Lines left out.
     pub(super) left_out: u64,
 }
 
 /// Reads a scan. The protein is what a mutant is when its substitutions are taken back, the same for every line.
-pub(super) fn read(path: &Path, on_bad: OnBad) -> Result<Scan> {
+pub(super) fn read(path: &Path, on_bad: OnBad) -> Result<DeepMutationalScan> {
     let lines = read_dms(path)?;
     let mut wild_type: Option<Vec<u8>> = None;
     let mut listed = Vec::with_capacity(lines.len());
     let mut left_out = 0;
     for line in lines {
         let place = format!("{}, line {}", path.display(), line.line);
-        match judge(&line, wild_type.as_deref()) {
+        match variant_of(&line, wild_type.as_deref()) {
             Ok((variant, protein)) => {
                 wild_type.get_or_insert(protein);
-                listed.push(Listed {
+                listed.push(ListedVariant {
                     variant,
                     place,
                     measured: Some(line.score),
@@ -46,7 +46,7 @@ pub(super) fn read(path: &Path, on_bad: OnBad) -> Result<Scan> {
     let Some(wild_type) = wild_type else {
         bail!("{}: no variant in it", path.display());
     };
-    Ok(Scan {
+    Ok(DeepMutationalScan {
         protein: protein(path, wild_type)?,
         listed,
         left_out,
@@ -54,7 +54,7 @@ pub(super) fn read(path: &Path, on_bad: OnBad) -> Result<Scan> {
 }
 
 /// A line's variant, and the protein that it is one of.
-fn judge(line: &DmsLine, known: Option<&[u8]>) -> Result<(Variant, Vec<u8>)> {
+fn variant_of(line: &DmsLine, known: Option<&[u8]>) -> Result<(Variant, Vec<u8>)> {
     let variant: Variant = line.mutant.parse()?;
     let protein = variant
         .revert(&line.mutated_sequence)

@@ -1,6 +1,8 @@
 //! Apache Arrow IPC stream: `pyarrow.ipc.open_stream(FILE).read_all()`; made for pipes.
 //!
-//! One row a protein; columns as in [`super::record_batch`], in batches of about 16 MiB.
+//! One row per protein; columns as in [`super::record_batch`], in batches of about 16 MiB. A stream begins with its schema, before
+//! the records are counted and the input is read: the manifest in the stream lacks the two. A file has the complete one beside it as
+//! `FILE.json`.
 
 use std::fs::File;
 use std::io::{self, BufReader};
@@ -10,7 +12,7 @@ use arrow_array::RecordBatch;
 use arrow_ipc::reader::StreamReader;
 use arrow_ipc::writer::StreamWriter;
 
-use super::destination::Output;
+use super::destination::{EmbeddingOutput, read_schema};
 use super::error::from_library;
 use super::reader::Records;
 use super::record_batch::{BatchBuilder, records, schema_of};
@@ -19,12 +21,12 @@ use super::{EmbeddingRecord, Schema};
 
 /// Writes batches as they fill.
 pub(super) struct ArrowWriter {
-    stream: StreamWriter<Output>,
+    stream: StreamWriter<EmbeddingOutput>,
     batches: BatchBuilder,
 }
 
 impl ArrowWriter {
-    pub(super) fn new(output: Output, schema: &Schema) -> io::Result<Self> {
+    pub(super) fn new(output: EmbeddingOutput, schema: &Schema) -> io::Result<Self> {
         let batches = BatchBuilder::new(schema)?;
         let stream = StreamWriter::try_new(output, &batches.arrow_schema());
         Ok(Self {
@@ -46,18 +48,23 @@ impl RecordWriter for ArrowWriter {
         }
     }
 
-    fn finish(mut self: Box<Self>) -> io::Result<()> {
+    fn finish(mut self: Box<Self>, schema: &Schema) -> io::Result<()> {
         if let Some(batch) = self.batches.take()? {
             self.write_batch(&batch)?;
         }
-        self.stream.into_inner().map_err(from_library)?.commit()
+        let output = self.stream.into_inner().map_err(from_library)?;
+        output.write_schema(schema)?;
+        output.commit()
     }
 }
 
-/// Reads the schema message, then the records batch by batch.
+/// Reads the schema message, or the schema in `FILE.json` where that is the schema of this stream with the counts; then the
+/// records batch by batch.
 pub(super) fn open(path: &Path) -> io::Result<(Schema, Records)> {
     let file = BufReader::with_capacity(1 << 16, File::open(path)?);
     let stream = StreamReader::try_new(file, None).map_err(from_library)?;
-    let schema = schema_of(&stream.schema())?;
+    let first = schema_of(&stream.schema())?;
+    let complete = read_schema(path)?.filter(|complete| complete.before_records() == first);
+    let schema = complete.unwrap_or(first);
     Ok((schema.clone(), Box::new(records(stream, schema))))
 }

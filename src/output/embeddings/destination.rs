@@ -1,68 +1,47 @@
-//! Where bytes go: a stream, or a file that appears under its name only when it is complete.
+//! Where the bytes of an embedding file go: standard output, or a file that appears under its name only when it is complete.
 
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
 use super::Schema;
+use super::error::with_context;
 use crate::io::atomic_file::{remove_left_over, spool, temporary};
-use crate::io::stdio::{self, BUFFER, Content};
+use crate::io::stdio::{Content, Output};
+use crate::output::manifest::{self, read_beside, with_suffix};
 
-/// What stands beside some formats' files, by the suffix of its name.
-const BESIDE: [&str; 2] = [MANIFEST, ".index.tsv"];
-const MANIFEST: &str = ".json";
+/// What stands beside the files of some formats, by the suffix of its name.
+const BESIDE: [&str; 2] = [manifest::SUFFIX, ".index.tsv"];
 
-/// Where a [`Writer`](super::Writer) writes.
-pub enum Destination {
-    /// A file, or standard output for `-`. A file is written beside its name and renamed by
-    /// [`Writer::finish`](super::Writer::finish); a writer dropped before leaves nothing, and what stood under the name stays. A
-    /// name that is there and is no regular file (a device, a named pipe) is written to directly.
-    File(PathBuf),
-    /// Bytes in one go. Nothing can stand beside them (nor beside standard output): npy is refused,
-    /// and the manifest of tsv and jsonl goes to the log.
-    Stream(Box<dyn Write + Send>),
-}
-
-/// An open [`Destination`]: a buffered writer that [`Output::commit`] must end.
-pub(super) struct Output {
-    target: Target,
+/// An open embedding file: a buffered writer that [`EmbeddingOutput::commit`] must end. Dropped before, it leaves nothing.
+pub(super) struct EmbeddingOutput {
+    output: Output,
     /// The final name, of regular files only.
     path: Option<PathBuf>,
 }
 
-enum Target {
-    Named(stdio::Output),
-    Stream(BufWriter<Box<dyn Write + Send>>),
-}
-
-impl Output {
-    pub(super) fn open(destination: Destination, content: Content) -> io::Result<Self> {
-        Ok(match destination {
-            Destination::Stream(stream) => Self {
-                target: Target::Stream(BufWriter::with_capacity(BUFFER, stream)),
-                path: None,
-            },
-            Destination::File(path) => {
-                let output = stdio::Output::create(&path, content)?;
-                Self {
-                    path: output.file().map(Path::to_owned),
-                    target: Target::Named(output),
-                }
-            }
+impl EmbeddingOutput {
+    /// Opens standard output (`-`), a device, a named pipe, or a regular file, which is written beside its name and renamed at
+    /// the end.
+    pub(super) fn open(path: &Path, content: Content) -> io::Result<Self> {
+        let output = Output::create(path, content)?;
+        Ok(Self {
+            path: output.file().map(Path::to_owned),
+            output,
         })
     }
 
-    /// A second file of text beside this one, `suffix` appended to its name; `None` beside a stream.
+    /// A second file of text beside this one, `suffix` appended to its name; `None` where no file can stand.
     pub(super) fn beside(&self, suffix: &str) -> io::Result<Option<Self>> {
         let Some(path) = &self.path else {
             return Ok(None);
         };
-        Self::open(Destination::File(beside(path, suffix)), Content::Text).map(Some)
+        Self::open(&with_suffix(path, suffix), Content::Text).map(Some)
     }
 
-    /// An unlinked temporary file: on the output's own disk, or in `TMPDIR` for a stream.
+    /// An unlinked temporary file: on the output's own disk, or in `TMPDIR` where the output is no file.
     pub(super) fn spool(&self) -> io::Result<File> {
         spool(self.path.as_deref())
     }
@@ -82,66 +61,41 @@ impl Output {
         Ok(())
     }
 
+    /// Writes `FILE.json` with the schema of a format that has no place for it, or none at its end.
+    pub(super) fn write_schema(&self, schema: &Schema) -> io::Result<()> {
+        let path = self.path.as_deref().unwrap_or(Path::new("-"));
+        manifest::write_manifest(path, schema)
+    }
+
     /// Writes out what is buffered and gives the file its name.
     pub(super) fn commit(self) -> io::Result<()> {
-        match self.target {
-            Target::Named(output) => output.finish(),
-            Target::Stream(mut stream) => stream.flush(),
-        }
+        self.output.finish()
     }
 }
 
-impl Write for Output {
+impl Write for EmbeddingOutput {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match &mut self.target {
-            Target::Named(output) => output.write(bytes),
-            Target::Stream(stream) => stream.write(bytes),
-        }
+        self.output.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        match &mut self.target {
-            Target::Named(output) => output.flush(),
-            Target::Stream(stream) => stream.flush(),
-        }
+        self.output.flush()
     }
-}
-
-/// Writes `FILE.json` beside a file whose format has no place for the schema; to the log when the
-/// output is a stream.
-pub(super) fn write_manifest(output: &Output, schema: &Schema) -> io::Result<()> {
-    let Some(mut manifest) = output.beside(MANIFEST)? else {
-        tracing::info!("manifest: {}", schema.to_json()?);
-        return Ok(());
-    };
-    manifest.write_all(serde_json::to_string_pretty(schema)?.as_bytes())?;
-    manifest.write_all(b"\n")?;
-    manifest.commit()
 }
 
 /// The schema in `FILE.json`; `None` when there is no such file.
-pub(super) fn read_manifest(path: &Path) -> io::Result<Option<Schema>> {
-    match fs::read_to_string(beside(path, MANIFEST)) {
-        Ok(text) => Schema::from_json(&text).map(Some),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
+pub(super) fn read_schema(path: &Path) -> io::Result<Option<Schema>> {
+    read_beside(path).map_err(|error| with_context(&error, "its FILE.json"))
 }
 
-/// `path` with `suffix` appended to its file name.
-pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
-}
-
-/// Deletes what a killed run left unfinished of the embedding file `path`. Only for who knows that no other process writes it now.
+/// Deletes what a killed run left unfinished of the embedding file `path`. Only for a caller who knows that no other process
+/// writes the file now.
 ///
 /// # Errors
-/// What the disk says.
+/// Files that cannot be deleted.
 pub fn remove_unfinished(path: &Path) -> io::Result<()> {
     remove_left_over(path)?;
     BESIDE
         .iter()
-        .try_for_each(|suffix| remove_left_over(&beside(path, suffix)))
+        .try_for_each(|suffix| remove_left_over(&with_suffix(path, suffix)))
 }

@@ -1,4 +1,4 @@
-//! What can go wrong with an embedding file, and how an `io::Error` survives other crates' errors.
+//! Errors of embedding files, and how an `io::Error` survives other crates' errors.
 
 use std::error::Error;
 use std::io;
@@ -14,19 +14,32 @@ pub enum EmbeddingError {
     Open {
         /// The file.
         path: PathBuf,
-        /// What was wrong.
+        /// The cause.
         source: io::Error,
+    },
+    /// Records are missing, or there are too many.
+    #[error(
+        "{} holds {found} records, but its manifest says that {written} were written; the file was damaged or changed, make it again",
+        path.display()
+    )]
+    Count {
+        /// The file.
+        path: PathBuf,
+        /// Records in the file.
+        found: u64,
+        /// Records that the manifest promises.
+        written: u64,
     },
     /// A record could not be read or does not have the shape that the file's schema promises.
     #[error("{}: record {record}{}: {source}", path.display(), quoted_id(id.as_deref()))]
     Record {
         /// The file.
         path: PathBuf,
-        /// Which record, from 1.
+        /// Number of the record, from 1.
         record: u64,
-        /// Its id, as far as it is known.
+        /// Its id, where known.
         id: Option<String>,
-        /// What was wrong.
+        /// The cause.
         source: io::Error,
     },
 }
@@ -114,7 +127,7 @@ mod tests {
         io::Error::from(io::ErrorKind::BrokenPipe)
     }
 
-    /// What the libraries make of an error.
+    /// The errors of all libraries around `inner`.
     fn wrapped(inner: fn() -> io::Error) -> Vec<Box<dyn Error + Send + Sync>> {
         vec![
             Box::new(inner()),

@@ -5,12 +5,13 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use super::error::invalid_data;
+use crate::io::stdio::Content;
 
 /// A file format for embeddings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
-pub enum Format {
-    /// Tab-separated text: one row per protein or per residue
+pub enum EmbeddingFormat {
+    /// Tab-separated text: one row per protein, or one row per residue
     Tsv,
     /// JSON lines: one object per protein
     Jsonl,
@@ -18,9 +19,9 @@ pub enum Format {
     Npy,
     /// NumPy archive: one array per protein
     Npz,
-    /// HDF5 in the layout of the embeddings that UniProt distributes: one dataset per protein
+    /// HDF5: one dataset per protein, as UniProt ships its embeddings
     H5,
-    /// safetensors: one tensor per protein
+    /// SafeTensors: one tensor per protein
     Safetensors,
     /// Apache Parquet: one row per protein
     Parquet,
@@ -28,7 +29,7 @@ pub enum Format {
     Arrow,
 }
 
-impl Format {
+impl EmbeddingFormat {
     /// Every format, in the order of help texts.
     pub const ALL: [Self; 8] = [
         Self::Tsv,
@@ -76,17 +77,20 @@ impl Format {
         !matches!(self, Self::Tsv | Self::Jsonl)
     }
 
-    /// True for formats whose beginning depends on their end: values wait in an unlinked temporary
-    /// file (beside the destination, or in `TMPDIR` for a stream) as large as the output, and
-    /// nothing leaves before [`Writer::finish`](super::Writer::finish).
-    pub fn needs_seek(self) -> bool {
-        matches!(self, Self::Npy | Self::H5 | Self::Safetensors)
+    /// Whether a file of this format may be shown on a terminal.
+    pub fn content(self) -> Content {
+        if self.is_binary() {
+            Content::Binary
+        } else {
+            Content::Text
+        }
     }
 
-    /// True for formats without a place for a [`Schema`](super::Schema), which then stands in
-    /// `FILE.json` beside them.
-    pub fn has_manifest(self) -> bool {
-        matches!(self, Self::Tsv | Self::Jsonl | Self::Npy)
+    /// True for formats whose beginning depends on their end: values wait in an unlinked temporary
+    /// file (beside the destination, or in `TMPDIR` for a stream) as large as the output, and
+    /// nothing leaves before [`EmbeddingWriter::finish`](super::EmbeddingWriter::finish).
+    pub fn needs_seek(self) -> bool {
+        matches!(self, Self::Npy | Self::H5 | Self::Safetensors)
     }
 
     /// The format of a file by its first bytes; its name does not matter.
@@ -119,11 +123,14 @@ mod tests {
 
     #[test]
     fn every_format_is_found_by_its_own_name() {
-        for format in Format::ALL {
+        for format in EmbeddingFormat::ALL {
             let path = format!("run.1/Swiss-Prot.{}", format.name().to_uppercase());
-            assert_eq!(Format::from_extension(Path::new(&path)), Some(format));
+            assert_eq!(
+                EmbeddingFormat::from_extension(Path::new(&path)),
+                Some(format)
+            );
         }
-        assert_eq!(Format::from_extension(Path::new("out.csv")), None);
-        assert_eq!(Format::from_extension(Path::new("npz")), None);
+        assert_eq!(EmbeddingFormat::from_extension(Path::new("out.csv")), None);
+        assert_eq!(EmbeddingFormat::from_extension(Path::new("npz")), None);
     }
 }

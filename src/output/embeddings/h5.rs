@@ -1,7 +1,7 @@
 //! HDF5 in the layout of UniProt's embedding files: `h5py.File(FILE)["P12345"][:]`.
 //!
-//! One column: a dataset a protein at the root, called by its id. Several columns: a group a
-//! column, `file["mean"]["P12345"]`; a column `layer_12/mean` is a group in a group. A dataset is
+//! One column: one dataset per protein at the root, called by its id. Several columns: one group
+//! per column, `file["mean"]["P12345"]`; a column `layer_12/mean` is a group in a group. A dataset is
 //! `(d)` pooled, `(L, d)` per residue. HDF5 reads `/` in a name as a path and `.` as "here", so in
 //! dataset names `%`, `/` and NUL are written `%25`, `%2F`, `%00` and a name of dots alone begins
 //! with `%2E`: `urllib.parse.unquote` gives the id back. Attributes of each dataset: `original_id`
@@ -10,7 +10,7 @@
 //! remember their order, so that iterating gives the order of the input.
 //!
 //! The library writes to named files only, so the file grows in a temporary place and is
-//! copied; it keeps about 3 KB a protein in memory.
+//! copied; it keeps about 3 KB per protein in memory.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -20,7 +20,7 @@ use std::path::Path;
 use rust_hdf5::{DatatypeMessage, H5Dataset, H5File, H5Group, VarLenUnicode};
 use serde_json::Value;
 
-use super::destination::Output;
+use super::destination::EmbeddingOutput;
 use super::error::{from_hdf5, invalid_data, invalid_input};
 use super::numbers::to_bytes;
 use super::reader::Records;
@@ -42,19 +42,19 @@ pub(super) struct H5Writer {
     spool: File,
     groups: Vec<H5Group>,
     datatype: DatatypeMessage,
-    output: Output,
+    output: EmbeddingOutput,
     schema: Schema,
 }
 
 impl H5Writer {
-    pub(super) fn new(output: Output, schema: &Schema) -> io::Result<Self> {
+    pub(super) fn new(output: EmbeddingOutput, schema: &Schema) -> io::Result<Self> {
         let spool = output.named_spool()?;
         let file = H5File::options()
             .no_locking()
             .track_order(true)
             .create(spool.path())
             .map_err(from_hdf5)?;
-        write_metadata(&file, schema)?;
+        check_metadata(schema)?;
         let groups = create_groups(&file, schema)?;
         // From here on the open handles keep the bytes; a killed process leaves no file behind.
         let spool = spool.into_file();
@@ -70,17 +70,23 @@ impl H5Writer {
     }
 }
 
+/// Rejects metadata that has the key of the schema.
+fn check_metadata(schema: &Schema) -> io::Result<()> {
+    if schema.metadata.settings.contains_key(SCHEMA_KEY) {
+        return Err(invalid_input(format!(
+            "metadata cannot have the key {SCHEMA_KEY:?}"
+        )));
+    }
+    Ok(())
+}
+
+/// Writes the attributes of the file.
 fn write_metadata(file: &H5File, schema: &Schema) -> io::Result<()> {
-    for (key, value) in &schema.metadata {
+    for (key, value) in &schema.metadata.to_map()? {
         let text = match value {
             Value::String(text) => text.clone(),
             other => other.to_string(),
         };
-        if key == SCHEMA_KEY {
-            return Err(invalid_input(format!(
-                "metadata cannot have the key {key:?}"
-            )));
-        }
         file.set_attr_string(key, &text).map_err(from_hdf5)?;
     }
     file.set_attr_string(SCHEMA_KEY, &schema.to_json()?)
@@ -128,9 +134,10 @@ impl RecordWriter for H5Writer {
         Ok(())
     }
 
-    fn finish(mut self: Box<Self>) -> io::Result<()> {
+    fn finish(mut self: Box<Self>, schema: &Schema) -> io::Result<()> {
         self.groups.clear();
         if let Some(file) = self.file.take() {
+            write_metadata(&file, schema)?;
             file.close_no_sync().map_err(from_hdf5)?;
         }
         self.output.append(self.spool)?;

@@ -1,29 +1,31 @@
-//! What an embedding file holds, for a reader in a hurry.
+//! A summary of an embedding file: columns, lengths, ranges of values, manifest.
 
 use std::path::Path;
 
 use serde::Serialize;
 
-use super::{Column, EmbeddingError, EmbeddingRecord, Format, Reader, Schema};
 use crate::number::NumberType;
+use crate::output::manifest::Manifest;
 
-/// What one pass over a file tells.
+use super::{Column, EmbeddingError, EmbeddingFormat, EmbeddingReader, EmbeddingRecord, Schema};
+
+/// A summary of one embedding file.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Summary {
+pub struct EmbeddingSummary {
     /// How it is stored.
-    pub format: Format,
+    pub format: EmbeddingFormat,
     /// Proteins.
     pub records: u64,
     /// Residues of all proteins.
     pub residues: u64,
     /// Residues of the shortest and the longest protein; `None` in an empty file.
     pub lengths: Option<(usize, usize)>,
-    /// One entry a column, in order.
+    /// One entry per column, in order.
     pub columns: Vec<ColumnSummary>,
     /// Number type in the file.
     pub dtype: NumberType,
     /// How the embeddings were made.
-    pub metadata: serde_json::Map<String, serde_json::Value>,
+    pub metadata: Manifest,
 }
 
 /// The values of one column.
@@ -44,7 +46,7 @@ pub struct ColumnSummary {
 }
 
 /// Reads all of `path` and sums it up.
-pub fn inspect(path: &Path) -> Result<Summary, EmbeddingError> {
+pub fn inspect(path: &Path) -> Result<EmbeddingSummary, EmbeddingError> {
     observe(path, |_| ())
 }
 
@@ -52,8 +54,8 @@ pub fn inspect(path: &Path) -> Result<Summary, EmbeddingError> {
 pub fn observe(
     path: &Path,
     mut look: impl FnMut(&EmbeddingRecord),
-) -> Result<Summary, EmbeddingError> {
-    let reader = Reader::open(path)?;
+) -> Result<EmbeddingSummary, EmbeddingError> {
+    let reader = EmbeddingReader::open(path)?;
     let Schema {
         columns,
         dtype,
@@ -79,7 +81,7 @@ pub fn observe(
         .zip(tallies)
         .map(|(column, tally)| tally.of(column));
     let columns = columns.collect();
-    Ok(Summary {
+    Ok(EmbeddingSummary {
         format,
         records,
         residues,

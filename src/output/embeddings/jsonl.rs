@@ -1,4 +1,4 @@
-//! JSON lines: `{"id": "P12345", "length": 412, "mean": [0.1, …]}`, one object a protein.
+//! JSON lines: `{"id": "P12345", "length": 412, "mean": [0.1, …]}`, one object per protein.
 //!
 //! A per-residue column is a list of lists. Numbers are the shortest that give the same single
 //! back. JSON has no NaN or infinity: such a value is an error. The schema is in `FILE.json`.
@@ -10,22 +10,23 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::destination::{Output, read_manifest, write_manifest};
+use super::destination::{EmbeddingOutput, read_schema};
 use super::error::invalid_data;
 use super::numbers::rounded;
 use super::reader::Records;
 use super::writer::RecordWriter;
-use super::{Column, EmbeddingRecord, Rows, Schema};
+use super::{Column, EmbeddingRecord, RowKind, Schema};
 use crate::number::NumberType;
+use crate::output::manifest::Manifest;
 
 /// Writes lines as they come.
 pub(super) struct JsonlWriter {
-    output: Output,
+    output: EmbeddingOutput,
     schema: Schema,
 }
 
 impl JsonlWriter {
-    pub(super) fn new(output: Output, schema: &Schema) -> Self {
+    pub(super) fn new(output: EmbeddingOutput, schema: &Schema) -> Self {
         Self {
             output,
             schema: schema.clone(),
@@ -35,7 +36,7 @@ impl JsonlWriter {
     fn write_block(&mut self, column: usize, values: &[f32]) -> io::Result<()> {
         let Column { name, width, rows } = &self.schema.columns[column];
         write!(self.output, ",{}:", serde_json::to_string(name)?)?;
-        if *rows == Rows::PerSequence {
+        if *rows == RowKind::PerSequence {
             return write_row(&mut self.output, values);
         }
         for (index, row) in values.chunks(*width).enumerate() {
@@ -47,7 +48,7 @@ impl JsonlWriter {
     }
 }
 
-fn write_row(output: &mut Output, values: &[f32]) -> io::Result<()> {
+fn write_row(output: &mut EmbeddingOutput, values: &[f32]) -> io::Result<()> {
     for (index, value) in values.iter().enumerate() {
         output.write_all(if index == 0 { b"[" } else { b"," })?;
         write!(output, "{value:?}")?;
@@ -71,8 +72,8 @@ impl RecordWriter for JsonlWriter {
         self.output.write_all(b"}\n")
     }
 
-    fn finish(self: Box<Self>) -> io::Result<()> {
-        write_manifest(&self.output, &self.schema)?;
+    fn finish(self: Box<Self>, schema: &Schema) -> io::Result<()> {
+        self.output.write_schema(schema)?;
         self.output.commit()
     }
 }
@@ -92,9 +93,9 @@ enum Block {
     PerResidue(Vec<Vec<f32>>),
 }
 
-/// Reads the schema from `FILE.json`, or what the first line tells of it, and the records.
+/// Reads the schema from `FILE.json`, or makes one from the first line, and the records.
 pub(super) fn open(path: &Path) -> io::Result<(Schema, Records)> {
-    let schema = match read_manifest(path)? {
+    let schema = match read_schema(path)? {
         Some(schema) => schema,
         None => schema_of_first_line(path)?,
     };
@@ -111,8 +112,8 @@ fn parse_line(line: &str, columns: &[Column]) -> io::Result<EmbeddingRecord> {
         .iter()
         .map(
             |Column { name, width, rows }| match (line.columns.remove(name), rows) {
-                (Some(Block::Pooled(values)), Rows::PerSequence) => Ok(values),
-                (Some(Block::PerResidue(rows)), Rows::PerResidue) => {
+                (Some(Block::Pooled(values)), RowKind::PerSequence) => Ok(values),
+                (Some(Block::PerResidue(rows)), RowKind::PerResidue) => {
                     match rows.iter().position(|row| row.len() != *width) {
                         None => Ok(rows.concat()),
                         Some(row) => Err(invalid_data(format!(
@@ -150,8 +151,8 @@ fn schema_of_first_line(path: &Path) -> io::Result<Schema> {
     {
         let values = value.as_array().ok_or_else(not_ours)?;
         let (rows, width) = match values.first().and_then(serde_json::Value::as_array) {
-            Some(row) => (Rows::PerResidue, row.len()),
-            None => (Rows::PerSequence, values.len()),
+            Some(row) => (RowKind::PerResidue, row.len()),
+            None => (RowKind::PerSequence, values.len()),
         };
         columns.push(Column {
             name: name.clone(),
@@ -162,6 +163,6 @@ fn schema_of_first_line(path: &Path) -> io::Result<Schema> {
     Ok(Schema {
         columns,
         dtype: NumberType::F32,
-        metadata: serde_json::Map::new(),
+        metadata: Manifest::default(),
     })
 }

@@ -1,25 +1,23 @@
 //! Embeddings on their way to a file and back.
 //!
 //! One file a format, each with the layout it writes at its head: [`tsv`], [`jsonl`], [`npy`],
-//! [`npz`], [`h5`], [`safetensors`], [`parquet`], [`arrow`]. What they share:
+//! [`npz`], [`h5`], [`safetensors`], [`parquet`], [`arrow`]. All formats have in common:
 //!
-//! - [`Writer`] takes [`EmbeddingRecord`]s in order, [`Reader`] gives them back in that order.
+//! - [`EmbeddingWriter`] takes [`EmbeddingRecord`]s in order, [`EmbeddingReader`] gives them back in that order.
 //!   Reading a file and writing its records with the same [`Schema`] gives the same bytes.
 //! - The same records and schema give the same bytes: no clock, no hash order, no host name.
 //! - Memory does not grow with the values written. Formats that look values up by id (npz, h5,
-//!   safetensors) keep the ids and a few numbers for each: about 0.3 KB a protein, in h5 3 KB.
+//!   safetensors) keep the ids and a few numbers for each: about 0.3 KB per protein, in h5 3 KB.
 //! - A file appears under its name only when it is complete ([`Destination`]).
 //! - The schema travels in the file, or beside it as `FILE.json` for tsv, jsonl and npy.
 //!
-//! [`merge`] joins the files of several runs, [`inspect`] tells what a file holds.
+//! [`inspect`] sums up what a file holds.
 
 use std::collections::HashSet;
 use std::io;
 
 use crate::number::NumberType;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
-
 pub mod arrow;
 mod destination;
 mod error;
@@ -27,7 +25,6 @@ mod format;
 pub mod h5;
 pub mod inspect;
 pub mod jsonl;
-pub mod merge;
 pub mod npy;
 pub mod npz;
 mod numbers;
@@ -38,11 +35,12 @@ pub mod safetensors;
 pub mod tsv;
 mod writer;
 
-pub use destination::{Destination, remove_unfinished};
+use super::manifest::Manifest;
+pub use destination::remove_unfinished;
 pub use error::EmbeddingError;
-pub use format::Format;
-pub use reader::Reader;
-pub use writer::Writer;
+pub use format::EmbeddingFormat;
+pub use reader::EmbeddingReader;
+pub use writer::EmbeddingWriter;
 
 /// One output of the run: a layer pooled in one way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,29 +48,29 @@ pub struct Column {
     /// `per_residue`, `mean`, …; with several layers `layer_12/mean`. Not `id`, `length` or
     /// `position`: tables have columns of those names.
     pub name: String,
-    /// Values a row.
+    /// Values per row.
     pub width: usize,
-    /// One row a protein or one row a residue.
-    pub rows: Rows,
+    /// One row per protein or one row per residue.
+    pub rows: RowKind,
 }
 
 impl Column {
-    /// Rows that a protein of `length` residues has in this column.
+    /// The number of rows that a protein of `length` residues has in this column.
     pub fn rows_of(&self, length: usize) -> usize {
         match self.rows {
-            Rows::PerSequence => 1,
-            Rows::PerResidue => length,
-            Rows::PerPair => length * length,
+            RowKind::PerSequence => 1,
+            RowKind::PerResidue => length,
+            RowKind::PerPair => length * length,
         }
     }
 
     /// Shape of the array that a protein of `length` residues has: `(width)`, `(length, width)`, or of pairs `(length, length)`.
     pub fn shape(&self, length: usize) -> Vec<usize> {
         match self.rows {
-            Rows::PerSequence => vec![self.width],
-            Rows::PerResidue => vec![length, self.width],
-            Rows::PerPair if self.width == 1 => vec![length, length],
-            Rows::PerPair => vec![length, length, self.width],
+            RowKind::PerSequence => vec![self.width],
+            RowKind::PerResidue => vec![length, self.width],
+            RowKind::PerPair if self.width == 1 => vec![length, length],
+            RowKind::PerPair => vec![length, length, self.width],
         }
     }
 }
@@ -80,7 +78,7 @@ impl Column {
 /// How many rows a protein has in a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Rows {
+pub enum RowKind {
     /// Exactly one.
     PerSequence,
     /// Exactly as many as the protein has residues.
@@ -89,7 +87,7 @@ pub enum Rows {
     PerPair,
 }
 
-/// What a file holds: its columns and how they were made.
+/// The columns of a file and how they were made.
 ///
 /// Its JSON form (`{"columns": …, "dtype": …, "metadata": …}`) is what stands in a file's metadata
 /// under the key `ankh3`, or in `FILE.json` beside it.
@@ -99,9 +97,8 @@ pub struct Schema {
     pub columns: Vec<Column>,
     /// Number type in the file.
     pub dtype: NumberType,
-    /// Provenance: model, revision, prefix, layers, pooling, dtype, device, version, …. Its order
-    /// is kept. `shard` (`"i/n"`, 1-based) marks one part of a run; see [`merge`].
-    pub metadata: Map<String, Value>,
+    /// How the embeddings were made.
+    pub metadata: Manifest,
 }
 
 /// The metadata key under which a file carries its [`Schema`].
@@ -111,6 +108,37 @@ impl Schema {
     /// The schema on one line of JSON.
     fn to_json(&self) -> io::Result<String> {
         Ok(serde_json::to_string(self)?)
+    }
+
+    /// What identifies a run before it begins, as one line of JSON: the key of its journal.
+    ///
+    /// # Errors
+    /// None that can happen: every value is JSON already.
+    pub fn journal_key(&self) -> io::Result<String> {
+        let begun = Schema {
+            metadata: Manifest {
+                settings_sha256: None,
+                ..self.metadata.before_records()
+            },
+            ..self.clone()
+        };
+        begun.to_json()
+    }
+
+    /// The schema before the first record: the manifest has neither the digest of the input nor the number of records.
+    fn before_records(&self) -> Self {
+        Schema {
+            metadata: self.metadata.before_records(),
+            ..self.clone()
+        }
+    }
+
+    /// A schema whose JSON is as long as that of the complete file can be.
+    fn longest(&self) -> Self {
+        Schema {
+            metadata: self.metadata.longest(),
+            ..self.clone()
+        }
     }
 
     /// Reads what [`Self::to_json`] wrote; keys it does not know are left alone.
@@ -123,12 +151,12 @@ impl Schema {
     }
 
     /// About how many bytes a file of that many proteins and residues has.
-    pub fn estimated_size(&self, format: Format, proteins: u64, residues: u64) -> u64 {
+    pub fn estimated_size(&self, format: EmbeddingFormat, proteins: u64, residues: u64) -> u64 {
         let rows = |column: &Column| match column.rows {
-            Rows::PerSequence => proteins,
-            Rows::PerResidue => residues,
+            RowKind::PerSequence => proteins,
+            RowKind::PerResidue => residues,
             // Of proteins that are all as long as their mean: too few, as longer ones count more.
-            Rows::PerPair => residues * (residues / proteins.max(1)),
+            RowKind::PerPair => residues * (residues / proteins.max(1)),
         };
         let values = self
             .columns
@@ -137,18 +165,18 @@ impl Schema {
             .sum::<u64>();
         let bytes_a_value = match (format, self.dtype) {
             // The shortest digits that give the number back, and a separator.
-            (Format::Tsv | Format::Jsonl, NumberType::F32) => 12,
-            (Format::Tsv | Format::Jsonl, _) => 11,
+            (EmbeddingFormat::Tsv | EmbeddingFormat::Jsonl, NumberType::F32) => 12,
+            (EmbeddingFormat::Tsv | EmbeddingFormat::Jsonl, _) => 11,
             (_, dtype) => dtype.size() as u64,
         };
         values * bytes_a_value
     }
 
-    /// True when no column's rows tell how long a protein is.
+    /// True when all columns are pooled: then no column has as many rows as the protein has residues.
     fn only_pooled(&self) -> bool {
         self.columns
             .iter()
-            .all(|column| column.rows == Rows::PerSequence)
+            .all(|column| column.rows == RowKind::PerSequence)
     }
 
     /// Refuses column sets that no format could write.
@@ -213,6 +241,6 @@ pub struct EmbeddingRecord {
     pub id: String,
     /// Residues in the protein, at least one.
     pub length: usize,
-    /// One row-major `(rows, width)` block a column.
+    /// One row-major `(rows, width)` block per column.
     pub values: Vec<Vec<f32>>,
 }

@@ -1,8 +1,8 @@
 //! One NumPy array of all rows, `(proteins, d)` pooled or `(residues of all proteins, d)`.
 //!
-//! `FILE.index.tsv` tells whose they are: `id  length  start  rows`; the rows of a protein are
+//! `FILE.index.tsv` says which rows belong to which protein: `id  length  start  rows`; the rows of a protein are
 //! `array[start : start + rows]`. The schema is in `FILE.json`. A stream has no place for either
-//! and is refused. The header holds the number of rows, so the values wait in a temporary file.
+//! and is an error. The header holds the number of rows, so the values wait in a temporary file.
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
@@ -10,28 +10,29 @@ use std::path::Path;
 
 use npyz::WriterBuilder as _;
 
-use super::destination::{Output, beside, read_manifest, write_manifest};
+use super::destination::{EmbeddingOutput, read_schema};
 use super::error::{from_library, invalid_data, invalid_input};
 use super::numbers::to_bytes;
 use super::reader::Records;
 use super::writer::RecordWriter;
 use super::{EmbeddingRecord, Schema};
 use crate::number::NumberType;
+use crate::output::manifest::with_suffix;
 
 const INDEX: &str = ".index.tsv";
 const INDEX_HEADER: [&str; 4] = ["id", "length", "start", "rows"];
 
 /// Spools values, indexes them.
 pub(super) struct NpyWriter {
-    output: Output,
+    output: EmbeddingOutput,
     spool: BufWriter<File>,
-    index: csv::Writer<Output>,
+    index: csv::Writer<EmbeddingOutput>,
     schema: Schema,
     rows: usize,
 }
 
 impl NpyWriter {
-    pub(super) fn new(output: Output, schema: &Schema) -> io::Result<Self> {
+    pub(super) fn new(output: EmbeddingOutput, schema: &Schema) -> io::Result<Self> {
         let Some(index) = output.beside(INDEX)? else {
             return Err(invalid_input(
                 "npy needs a file, because its index stands beside it; use --output FILE.npy, or \
@@ -66,7 +67,7 @@ impl RecordWriter for NpyWriter {
         Ok(())
     }
 
-    fn finish(mut self: Box<Self>) -> io::Result<()> {
+    fn finish(mut self: Box<Self>, schema: &Schema) -> io::Result<()> {
         let shape = [self.rows, self.schema.columns[0].width];
         write_header(&mut self.output, self.schema.dtype, &shape)?;
         let spool = self
@@ -74,7 +75,7 @@ impl RecordWriter for NpyWriter {
             .into_inner()
             .map_err(io::IntoInnerError::into_error)?;
         self.output.append(spool)?;
-        write_manifest(&self.output, &self.schema)?;
+        self.output.write_schema(schema)?;
         self.index
             .into_inner()
             .map_err(csv::IntoInnerError::into_error)?
@@ -123,8 +124,8 @@ pub(super) fn read_header(input: impl Read, dtype: NumberType) -> io::Result<Vec
 
 /// Reads the schema from `FILE.json` and the records by `FILE.index.tsv`.
 pub(super) fn open(path: &Path) -> io::Result<(Schema, Records)> {
-    let schema = read_manifest(path)?
-        .ok_or_else(|| invalid_data("there is no FILE.json beside it to tell its schema".into()))?;
+    let schema = read_schema(path)?
+        .ok_or_else(|| invalid_data("there is no FILE.json beside it with its schema".into()))?;
     let mut array = BufReader::with_capacity(1 << 16, File::open(path)?);
     let shape = read_header(&mut array, schema.dtype)?;
     let [_, width] = shape[..] else {
@@ -139,7 +140,7 @@ pub(super) fn open(path: &Path) -> io::Result<(Schema, Records)> {
     }
     let index = csv::ReaderBuilder::new()
         .delimiter(b'\t')
-        .from_path(beside(path, INDEX));
+        .from_path(with_suffix(path, INDEX));
     let index = index.map_err(|error| {
         invalid_data(format!(
             "its FILE{INDEX} cannot be read: {}",

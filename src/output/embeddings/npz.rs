@@ -16,7 +16,7 @@ use zip::result::ZipError;
 use zip::write::{ExtendedFileOptions, FileOptions, PreparedZipFile, StreamWriter};
 use zip::{CompressionMethod, DateTime, ZipArchive, ZipWriter};
 
-use super::destination::Output;
+use super::destination::EmbeddingOutput;
 use super::error::{from_library, invalid_data, invalid_input};
 use super::npy::{read_header, write_header};
 use super::numbers::to_bytes;
@@ -33,19 +33,13 @@ pub(super) struct NpzWriter {
 }
 
 impl NpzWriter {
-    pub(super) fn new(output: Output, schema: &Schema) -> io::Result<Self> {
-        let comment = schema.to_json()?;
-        if comment.len() > usize::from(u16::MAX) {
-            return Err(invalid_input(
-                "the metadata is larger than npz allows (64 KiB)".into(),
-            ));
-        }
+    pub(super) fn new(output: EmbeddingOutput, schema: &Schema) -> io::Result<Self> {
+        check_comment(schema)?;
         let closed = Arc::new(AtomicBool::new(false));
-        let mut zip = ZipWriter::new_stream(Gate {
+        let zip = ZipWriter::new_stream(Gate {
             output,
             closed: closed.clone(),
         });
-        zip.set_comment(comment).map_err(from_library)?;
         Ok(Self {
             zip: Some(zip),
             closed,
@@ -64,7 +58,7 @@ impl Drop for NpzWriter {
 /// run would leave what looks like a whole file, and `| head` would end with a complaint. Once
 /// closed, by the first error or by dropping the writer, the gate lets nothing through.
 struct Gate {
-    output: Output,
+    output: EmbeddingOutput,
     closed: Arc<AtomicBool>,
 }
 
@@ -72,7 +66,7 @@ impl Gate {
     fn pass<T>(
         &mut self,
         blocked: T,
-        pass: impl Fn(&mut Output) -> io::Result<T>,
+        pass: impl Fn(&mut EmbeddingOutput) -> io::Result<T>,
     ) -> io::Result<T> {
         if self.closed.load(Ordering::Relaxed) {
             return Ok(blocked);
@@ -94,7 +88,7 @@ impl Write for Gate {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.pass((), Output::flush)
+        self.pass((), EmbeddingOutput::flush)
     }
 }
 
@@ -120,14 +114,25 @@ impl RecordWriter for NpzWriter {
         Ok(())
     }
 
-    fn finish(mut self: Box<Self>) -> io::Result<()> {
-        let zip = self.zip.take().expect("a writer in use is not finished");
+    fn finish(mut self: Box<Self>, schema: &Schema) -> io::Result<()> {
+        let mut zip = self.zip.take().expect("a writer in use is not finished");
+        zip.set_comment(schema.to_json()?).map_err(from_library)?;
         zip.finish()
             .map_err(from_library)?
             .into_inner()
             .output
             .commit()
     }
+}
+
+/// Rejects a schema that does not fit into the archive's comment, before anything is computed.
+fn check_comment(schema: &Schema) -> io::Result<()> {
+    if schema.longest().to_json()?.len() > usize::from(u16::MAX) {
+        return Err(invalid_input(
+            "the metadata is larger than npz allows (64 KiB)".into(),
+        ));
+    }
+    Ok(())
 }
 
 fn entry_options(length: usize) -> FileOptions<'static, 'static, ExtendedFileOptions> {
@@ -230,7 +235,7 @@ fn residues(comment: &str) -> io::Result<usize> {
     comment
         .strip_prefix("residues=")
         .and_then(|length| length.parse().ok())
-        .ok_or_else(|| invalid_data("its entry does not tell the protein's length".into()))
+        .ok_or_else(|| invalid_data("its entry does not have the protein's length".into()))
 }
 
 impl Iterator for NpzRecords {

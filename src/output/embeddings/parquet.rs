@@ -1,25 +1,28 @@
 //! Apache Parquet: `polars.read_parquet(FILE)`, `pyarrow.parquet.read_table(FILE)`.
 //!
-//! One row a protein; columns as in [`super::record_batch`]. Values are compressed with zstd,
+//! One row per protein; columns as in [`super::record_batch`]. Values are compressed with zstd,
 //! without dictionaries or statistics (no two values are alike, and nobody filters by them). Row
 //! groups of about 64 MiB leave as they fill, so the file can be piped.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use ::parquet::arrow::ArrowWriter;
 use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use ::parquet::basic::{Compression, ZstdLevel};
+use ::parquet::file::metadata::KeyValue;
 use ::parquet::file::properties::{EnabledStatistics, WriterProperties};
 use arrow_array::RecordBatch;
 
-use super::destination::Output;
+use super::destination::EmbeddingOutput;
 use super::error::from_library;
 use super::reader::Records;
 use super::record_batch::{BatchBuilder, records, schema_of};
 use super::writer::RecordWriter;
-use super::{EmbeddingRecord, Schema};
+use super::{EmbeddingRecord, SCHEMA_KEY, Schema};
 
 /// Bytes of values after which a row group ends.
 const ROW_GROUP_BYTES: usize = 64 << 20;
@@ -28,20 +31,28 @@ const READ_ROWS: usize = 16;
 
 /// Writes row groups as they fill.
 pub(super) struct ParquetWriter {
-    arrow: ArrowWriter<Output>,
+    arrow: ArrowWriter<EmbeddingOutput>,
     batches: BatchBuilder,
     group_bytes: usize,
 }
 
 impl ParquetWriter {
-    pub(super) fn new(output: Output, schema: &Schema) -> io::Result<Self> {
+    pub(super) fn new(output: EmbeddingOutput, schema: &Schema) -> io::Result<Self> {
         let batches = BatchBuilder::new(schema)?;
         let properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::default()))
             .set_dictionary_enabled(false)
             .set_statistics_enabled(EnabledStatistics::None)
             .build();
-        let arrow = ArrowWriter::try_new(output, batches.arrow_schema(), Some(properties))
+        // The schema's own metadata, which stand at the end, would come second to these.
+        let without_metadata = Arc::new(
+            batches
+                .arrow_schema()
+                .as_ref()
+                .clone()
+                .with_metadata(HashMap::new()),
+        );
+        let arrow = ArrowWriter::try_new(output, without_metadata, Some(properties))
             .map_err(from_library)?;
         Ok(Self {
             arrow,
@@ -69,10 +80,12 @@ impl RecordWriter for ParquetWriter {
         }
     }
 
-    fn finish(mut self: Box<Self>) -> io::Result<()> {
+    fn finish(mut self: Box<Self>, schema: &Schema) -> io::Result<()> {
         if let Some(batch) = self.batches.take()? {
             self.write_batch(&batch)?;
         }
+        let schema = KeyValue::new(SCHEMA_KEY.to_owned(), schema.to_json()?);
+        self.arrow.append_key_value_metadata(schema);
         self.arrow.into_inner().map_err(from_library)?.commit()
     }
 }

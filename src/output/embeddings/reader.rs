@@ -3,33 +3,34 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{EmbeddingError, EmbeddingRecord, Format, Schema};
+use super::{EmbeddingError, EmbeddingFormat, EmbeddingRecord, Schema};
 use super::{arrow, h5, jsonl, npy, npz, parquet, safetensors, tsv};
 
 /// The records of one file, in the order they were written.
 pub(super) type Records = Box<dyn Iterator<Item = io::Result<EmbeddingRecord>> + Send>;
 
-/// Reads an embedding file that [`Writer`](super::Writer) wrote, one record at a time.
+/// Reads an embedding file that [`EmbeddingWriter`](super::EmbeddingWriter) wrote, one record at a time.
 ///
 /// An iterator of records; after an error it ends. Values come in single precision, which holds
 /// f16 and bf16 exactly.
-pub struct Reader {
+pub struct EmbeddingReader {
     path: PathBuf,
-    format: Format,
+    format: EmbeddingFormat,
     schema: Schema,
     records: Records,
     position: u64,
-    failed: bool,
+    /// After the last record or an error.
+    ended: bool,
 }
 
-impl Reader {
+impl EmbeddingReader {
     /// Opens a file whatever its name, by its first bytes.
     ///
     /// # Errors
     /// When it cannot be opened, is of no known format, or has no schema. A tsv or jsonl without
     /// its `FILE.json` is read with a schema taken from its first line and empty metadata.
     pub fn open(path: &Path) -> Result<Self, EmbeddingError> {
-        let (format, (schema, records)) = Format::detect(path)
+        let (format, (schema, records)) = EmbeddingFormat::detect(path)
             .and_then(|format| Ok((format, open_as(format, path)?)))
             .and_then(|opened| opened.1.0.check().map(|()| opened))
             .map_err(|source| EmbeddingError::Open {
@@ -42,7 +43,7 @@ impl Reader {
             schema,
             records,
             position: 0,
-            failed: false,
+            ended: false,
         })
     }
 
@@ -52,17 +53,29 @@ impl Reader {
     }
 
     /// Its format.
-    pub fn format(&self) -> Format {
+    pub fn format(&self) -> EmbeddingFormat {
         self.format
     }
 
-    /// What it holds and how that was made.
+    /// Its columns and how they were made.
     pub fn schema(&self) -> &Schema {
         &self.schema
     }
 
+    /// Rejects a file that holds more or fewer records than its manifest says.
+    fn check_count(&self) -> Result<(), EmbeddingError> {
+        match self.schema.metadata.written {
+            Some(written) if written != self.position => Err(EmbeddingError::Count {
+                path: self.path.clone(),
+                found: self.position,
+                written,
+            }),
+            _ => Ok(()),
+        }
+    }
+
     fn fail(&mut self, id: Option<String>, source: io::Error) -> EmbeddingError {
-        self.failed = true;
+        self.ended = true;
         EmbeddingError::Record {
             path: self.path.clone(),
             record: self.position,
@@ -72,14 +85,17 @@ impl Reader {
     }
 }
 
-impl Iterator for Reader {
+impl Iterator for EmbeddingReader {
     type Item = Result<EmbeddingRecord, EmbeddingError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.failed {
+        if self.ended {
             return None;
         }
-        let record = self.records.next()?;
+        let Some(record) = self.records.next() else {
+            self.ended = true;
+            return self.check_count().err().map(Err);
+        };
         self.position += 1;
         Some(match record {
             Ok(record) => match self.schema.check_record(&record) {
@@ -91,15 +107,15 @@ impl Iterator for Reader {
     }
 }
 
-fn open_as(format: Format, path: &Path) -> io::Result<(Schema, Records)> {
+fn open_as(format: EmbeddingFormat, path: &Path) -> io::Result<(Schema, Records)> {
     match format {
-        Format::Tsv => tsv::open(path),
-        Format::Jsonl => jsonl::open(path),
-        Format::Npy => npy::open(path),
-        Format::Npz => npz::open(path),
-        Format::H5 => h5::open(path),
-        Format::Safetensors => safetensors::open(path),
-        Format::Parquet => parquet::open(path),
-        Format::Arrow => arrow::open(path),
+        EmbeddingFormat::Tsv => tsv::open(path),
+        EmbeddingFormat::Jsonl => jsonl::open(path),
+        EmbeddingFormat::Npy => npy::open(path),
+        EmbeddingFormat::Npz => npz::open(path),
+        EmbeddingFormat::H5 => h5::open(path),
+        EmbeddingFormat::Safetensors => safetensors::open(path),
+        EmbeddingFormat::Parquet => parquet::open(path),
+        EmbeddingFormat::Arrow => arrow::open(path),
     }
 }

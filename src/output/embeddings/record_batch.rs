@@ -19,7 +19,7 @@ use arrow_schema::{DataType, Field, FieldRef, Schema as ArrowSchema, SchemaRef};
 
 use super::error::{from_library, invalid_data, invalid_input};
 use super::numbers::to_f16;
-use super::{Column, EmbeddingRecord, Rows, SCHEMA_KEY, Schema};
+use super::{Column, EmbeddingRecord, RowKind, SCHEMA_KEY, Schema};
 use crate::number::NumberType;
 
 /// Values after which a batch is full: 16 MiB in single precision.
@@ -65,7 +65,7 @@ impl BatchBuilder {
         self.take()
     }
 
-    /// What has gathered since the last batch, if anything.
+    /// A batch of the records since the last one; `None` where there are none.
     pub(super) fn take(&mut self) -> io::Result<Option<RecordBatch>> {
         if self.ids.is_empty() {
             return Ok(None);
@@ -94,8 +94,8 @@ fn arrow_schema(schema: &Schema) -> io::Result<ArrowSchema> {
     for column in &schema.columns {
         let row = DataType::FixedSizeList(value_field(schema.dtype)?, width(column)?);
         let data_type = match column.rows {
-            Rows::PerSequence => row,
-            Rows::PerResidue | Rows::PerPair => DataType::List(row_field(row)),
+            RowKind::PerSequence => row,
+            RowKind::PerResidue | RowKind::PerPair => DataType::List(row_field(row)),
         };
         fields.push(Field::new(&column.name, data_type, false));
     }
@@ -132,7 +132,7 @@ fn column_array(
     };
     let rows = FixedSizeListArray::try_new(value_field(dtype)?, width(column)?, values, None)
         .map_err(from_library)?;
-    if column.rows == Rows::PerSequence {
+    if column.rows == RowKind::PerSequence {
         return Ok(Arc::new(rows));
     }
     let field = row_field(rows.data_type().clone());
@@ -175,8 +175,8 @@ pub(super) fn records_of(batch: &RecordBatch, schema: &Schema) -> Vec<EmbeddingR
 
 fn block(array: &ArrayRef, row: usize, column: &Column) -> Vec<f32> {
     let values = match column.rows {
-        Rows::PerSequence => array.as_fixed_size_list().value(row),
-        Rows::PerResidue | Rows::PerPair => array
+        RowKind::PerSequence => array.as_fixed_size_list().value(row),
+        RowKind::PerResidue | RowKind::PerPair => array
             .as_list::<i32>()
             .value(row)
             .as_fixed_size_list()

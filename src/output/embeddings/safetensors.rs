@@ -3,7 +3,7 @@
 //! The key is the id, or `id/column` when there are several columns; the tensor is `(d)` pooled,
 //! `(L, d)` per residue. The schema is `__metadata__["ankh3"]`; when all columns are pooled it also
 //! has the proteins' lengths (`lengths`, in order). The header precedes the data, so the data
-//! wait in a temporary file. Readers of the format refuse headers over 100 MB, about a million
+//! wait in a temporary file. Readers of the format reject headers over 100 MB, about a million
 //! proteins.
 
 use std::collections::{HashMap, HashSet};
@@ -14,7 +14,7 @@ use std::path::Path;
 use ::safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde::{Deserialize, Serialize};
 
-use super::destination::Output;
+use super::destination::EmbeddingOutput;
 use super::error::{from_library, invalid_data};
 use super::npz::{id_of_key, key};
 use super::numbers::to_bytes;
@@ -22,14 +22,14 @@ use super::reader::Records;
 use super::writer::RecordWriter;
 use super::{EmbeddingRecord, SCHEMA_KEY, Schema};
 
-/// What the reference implementation accepts.
+/// The largest header that the reference implementation accepts.
 const MAX_HEADER: usize = 100_000_000;
 
 /// An upper bound of what a tensor's entry takes in the header beyond its name: dtype, two sizes,
 /// two offsets, the protein's length.
 const ENTRY_BYTES: usize = 150;
 
-/// The schema with what the tensors alone do not tell.
+/// The schema, and the lengths of proteins where no tensor shows them.
 #[derive(Serialize, Deserialize)]
 struct Provenance {
     #[serde(flatten)]
@@ -40,7 +40,7 @@ struct Provenance {
 
 /// Spools tensors, keeps their names.
 pub(super) struct SafetensorsWriter {
-    output: Output,
+    output: EmbeddingOutput,
     spool: BufWriter<File>,
     tensors: Vec<(String, TensorInfo)>,
     names: HashSet<String>,
@@ -50,7 +50,7 @@ pub(super) struct SafetensorsWriter {
 }
 
 impl SafetensorsWriter {
-    pub(super) fn new(output: Output, schema: &Schema) -> io::Result<Self> {
+    pub(super) fn new(output: EmbeddingOutput, schema: &Schema) -> io::Result<Self> {
         let spool = BufWriter::with_capacity(1 << 16, output.spool()?);
         let lengths = schema.only_pooled().then(Vec::new);
         let provenance = Provenance {
@@ -58,7 +58,7 @@ impl SafetensorsWriter {
             lengths,
         };
         // Twice: the JSON is itself a JSON string in the header, its quotes escaped.
-        let header_bound = 2 * schema.to_json()?.len() + ENTRY_BYTES;
+        let header_bound = 2 * schema.longest().to_json()?.len() + ENTRY_BYTES;
         Ok(Self {
             output,
             spool,
@@ -120,7 +120,8 @@ impl RecordWriter for SafetensorsWriter {
         Ok(())
     }
 
-    fn finish(mut self: Box<Self>) -> io::Result<()> {
+    fn finish(mut self: Box<Self>, schema: &Schema) -> io::Result<()> {
+        self.provenance.schema = schema.clone();
         // One key only: the crate keeps this map in hash order, which differs from run to run.
         let provenance = serde_json::to_string(&self.provenance)?;
         let metadata = HashMap::from([(SCHEMA_KEY.to_owned(), provenance)]);

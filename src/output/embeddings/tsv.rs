@@ -1,7 +1,7 @@
 //! Tab-separated text with a header line.
 //!
-//! Pooled columns: one row a protein, `id  length  mean.0  mean.1 …  max.0 …`.
-//! Per-residue columns: one row a residue, `id  length  position  per_residue.0 …`, where
+//! Pooled columns: one row per protein, `id  length  mean.0  mean.1 …  max.0 …`.
+//! Per-residue columns: one row per residue, `id  length  position  per_residue.0 …`, where
 //! `position` counts from 1. The two kinds do not share a file. Values are the shortest decimal
 //! numbers that give the same single back (`NaN`, `inf` and `-inf` as pandas and polars read
 //! them). An id with a tab, a line break or a quote is quoted as CSV does. No comment lines: the
@@ -11,22 +11,23 @@ use std::fs::File;
 use std::io::{self, BufReader, Write};
 use std::path::Path;
 
-use super::destination::{Output, read_manifest, write_manifest};
+use super::destination::{EmbeddingOutput, read_schema};
 use super::error::{from_library, invalid_data};
 use super::numbers::round_one;
 use super::reader::Records;
 use super::writer::RecordWriter;
-use super::{Column, EmbeddingRecord, Rows, Schema};
+use super::{Column, EmbeddingRecord, RowKind, Schema};
 use crate::number::NumberType;
+use crate::output::manifest::Manifest;
 
 /// Writes rows as they come.
 pub(super) struct TsvWriter {
-    csv: csv::Writer<Output>,
+    csv: csv::Writer<EmbeddingOutput>,
     schema: Schema,
 }
 
 impl TsvWriter {
-    pub(super) fn new(output: Output, schema: &Schema) -> io::Result<Self> {
+    pub(super) fn new(output: EmbeddingOutput, schema: &Schema) -> io::Result<Self> {
         let mut csv = csv::WriterBuilder::new()
             .delimiter(b'\t')
             .from_writer(output);
@@ -72,12 +73,12 @@ impl RecordWriter for TsvWriter {
         Ok(())
     }
 
-    fn finish(self: Box<Self>) -> io::Result<()> {
+    fn finish(self: Box<Self>, schema: &Schema) -> io::Result<()> {
         let output = self
             .csv
             .into_inner()
             .map_err(csv::IntoInnerError::into_error)?;
-        write_manifest(&output, &self.schema)?;
+        output.write_schema(schema)?;
         output.commit()
     }
 }
@@ -93,13 +94,13 @@ fn header(schema: &Schema) -> Vec<String> {
     names
 }
 
-/// Reads the schema from `FILE.json`, or what the header tells of it, and the records.
+/// Reads the schema from `FILE.json`, or makes one from the header, and the records.
 pub(super) fn open(path: &Path) -> io::Result<(Schema, Records)> {
     let mut csv = csv::ReaderBuilder::new()
         .delimiter(b'\t')
         .from_reader(BufReader::with_capacity(1 << 16, File::open(path)?));
     let names = csv.headers().map_err(from_library)?.clone();
-    let schema = match read_manifest(path)? {
+    let schema = match read_schema(path)? {
         Some(schema) => schema,
         None => schema_of_header(&names)?,
     };
@@ -116,9 +117,9 @@ pub(super) fn open(path: &Path) -> io::Result<(Schema, Records)> {
 fn schema_of_header(names: &csv::StringRecord) -> io::Result<Schema> {
     let per_residue = names.get(2) == Some("position");
     let rows = if per_residue {
-        Rows::PerResidue
+        RowKind::PerResidue
     } else {
-        Rows::PerSequence
+        RowKind::PerSequence
     };
     let mut columns: Vec<Column> = Vec::new();
     for name in names.iter().skip(if per_residue { 3 } else { 2 }) {
@@ -139,7 +140,7 @@ fn schema_of_header(names: &csv::StringRecord) -> io::Result<Schema> {
     Ok(Schema {
         columns,
         dtype: NumberType::F32,
-        metadata: serde_json::Map::new(),
+        metadata: Manifest::default(),
     })
 }
 

@@ -1,7 +1,5 @@
-//! What a file is, told by its first bytes, never by its name alone.
+//! Recognises a file by its first bytes, never by its name alone, and reads it.
 
-use std::ffi::OsString;
-use std::fmt::Write;
 use std::fs::{self, File};
 use std::io::{self, BufRead, Read};
 use std::path::{Path, PathBuf};
@@ -9,26 +7,30 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use super::{Content, ReportError, Source, contacts, sequences, table, training};
-use crate::output::embeddings::Format;
+use super::results::{ResultContent, ResultFile};
+use super::sequences;
+use super::table::{self, PlainTable};
+use crate::output::embeddings::EmbeddingFormat;
 use crate::output::embeddings::inspect::observe;
+use crate::output::manifest::{Manifest, beside};
+use crate::report::contact_map::{Contact, read_rr};
+use crate::report::error::ReportError;
+use crate::report::file::{open, read_text, unreadable};
+use crate::report::training_log::{self, TrainingLog};
+use crate::sequence::digest::hex;
 
 /// Reads one file of a run.
 ///
 /// # Errors
 /// A file that cannot be read, is damaged, or is nothing that a report shows.
-pub fn source(path: &Path) -> Result<Source, ReportError> {
-    let fail = |source| ReportError::Read {
-        path: path.to_owned(),
-        source,
-    };
-    let (bytes, sha256) = size_and_hash(path).map_err(fail)?;
+pub fn result_file(path: &Path) -> Result<ResultFile, ReportError> {
+    let (bytes, sha256) = size_and_hash(path).map_err(unreadable(path))?;
     let content = content(path)?;
     let provenance = match &content {
-        Content::Embeddings(summary, _) if !summary.metadata.is_empty() => {
-            Some(Value::Object(summary.metadata.clone()))
-        }
-        Content::Manifest => manifest(path)?,
+        ResultContent::Embeddings(summary, _) if summary.metadata != Manifest::default() => Some(
+            Value::Object(summary.metadata.to_map().map_err(unreadable(path))?),
+        ),
+        ResultContent::Manifest => manifest(path)?,
         _ => {
             let beside = beside(path);
             if beside.is_file() {
@@ -38,7 +40,7 @@ pub fn source(path: &Path) -> Result<Source, ReportError> {
             }
         }
     };
-    Ok(Source {
+    Ok(ResultFile {
         name: path.display().to_string(),
         bytes,
         sha256,
@@ -47,36 +49,25 @@ pub fn source(path: &Path) -> Result<Source, ReportError> {
     })
 }
 
-/// `FILE.json`, which says how `FILE` was made.
-pub fn beside(path: &Path) -> PathBuf {
-    let mut name = OsString::from(path.as_os_str());
-    name.push(".json");
-    name.into()
-}
-
-/// The files to read: a folder's in order of their names, without those that only go with another one (`FILE.json` with `FILE`), and what a folder
-/// has besides results, which is listed second.
+/// The files to read, and the files of a folder that are no results. The files of a folder are in the order of their
+/// names; `FILE.json` is not among them where `FILE` is.
 ///
 /// # Errors
 /// A folder that cannot be read.
 pub fn gather(given: &[PathBuf]) -> Result<(Vec<PathBuf>, Vec<PathBuf>), ReportError> {
-    let (mut files, mut left_out) = (Vec::new(), Vec::new());
+    let (mut files, mut others) = (Vec::new(), Vec::new());
     for path in given {
         if path.is_dir() {
-            let fail = |source| ReportError::Read {
-                path: path.clone(),
-                source,
-            };
-            let entries = fs::read_dir(path).map_err(fail)?;
+            let entries = fs::read_dir(path).map_err(unreadable(path))?;
             let mut names = entries
                 .map(|entry| entry.map(|entry| entry.path()))
                 .collect::<Result<Vec<_>, _>>()
-                .map_err(fail)?;
+                .map_err(unreadable(path))?;
             names.retain(|name| name.is_file());
             names.sort();
             for name in names {
                 match content_kind(&name) {
-                    Ok(Kind::Unknown) | Err(_) => left_out.push(name),
+                    Ok(Kind::Unknown) | Err(_) => others.push(name),
                     Ok(_) => files.push(name),
                 }
             }
@@ -84,13 +75,13 @@ pub fn gather(given: &[PathBuf]) -> Result<(Vec<PathBuf>, Vec<PathBuf>), ReportE
             files.push(path.clone());
         }
     }
-    let goes_along = |path: &PathBuf| files.iter().any(|file| beside(file) == *path);
-    let alone: Vec<PathBuf> = files
+    let is_beside = |path: &PathBuf| files.iter().any(|file| beside(file) == *path);
+    let results: Vec<PathBuf> = files
         .iter()
-        .filter(|path| !goes_along(path))
+        .filter(|path| !is_beside(path))
         .cloned()
         .collect();
-    Ok((alone, left_out))
+    Ok((results, others))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,113 +89,112 @@ enum Kind {
     Fasta,
     Contacts,
     Embeddings,
-    Table,
+    /// A table with this separator.
+    Table(u8),
     Lines,
+    Log,
     Object,
     Recipe,
     Unknown,
 }
 
-/// By the first kilobytes, decompressed.
+/// Looks at the first 64 KiB of the decompressed file.
 fn content_kind(path: &Path) -> Result<Kind, ReportError> {
     let mut start = Vec::new();
-    table::open(path)?
+    open(path)?
         .take(1 << 16)
         .read_to_end(&mut start)
-        .map_err(|source| ReportError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
+        .map_err(unreadable(path))?;
     let text = String::from_utf8_lossy(&start);
     let first = text.lines().next().unwrap_or_default();
-    let words: Vec<&str> = first.split('\t').collect();
+    if let Some(kind) = separated_kind(first) {
+        return Ok(kind);
+    }
     let is_recipe = path.extension().is_some_and(|e| e == "toml");
     Ok(match first {
         _ if first.starts_with('>') || text.trim_start().starts_with('>') => Kind::Fasta,
         _ if first.starts_with("PFRMAT") || first.starts_with("TARGET") => Kind::Contacts,
-        _ if words.len() > 1 && words[0] == "id" => {
-            let width = |name: &&str| name.contains('.') && words[1] == "length";
-            if words.last().is_some_and(width) {
-                Kind::Embeddings
-            } else {
-                Kind::Table
-            }
-        }
         _ if is_recipe => Kind::Recipe,
         _ if first.starts_with('{') => json_kind(first),
-        _ if Format::detect(path).is_ok_and(Format::is_binary) => Kind::Embeddings,
+        _ if EmbeddingFormat::detect(path).is_ok_and(EmbeddingFormat::is_binary) => {
+            Kind::Embeddings
+        }
         _ if first.split_ascii_whitespace().count() >= 3 && is_contact(first) => Kind::Contacts,
         _ => Kind::Unknown,
     })
 }
 
+/// The kind of a file with this header: tables begin with a column `id` or, where they hold measures, `set`.
+fn separated_kind(header: &str) -> Option<Kind> {
+    for separator in ['\t', ','] {
+        let names: Vec<&str> = header.split(separator).collect();
+        if names.len() < 2 || !matches!(names[0], "id" | "set") {
+            continue;
+        }
+        let is_value = |name: &&str| name.contains('.') && names[1] == "length";
+        return Some(if separator == '\t' && names.last().is_some_and(is_value) {
+            Kind::Embeddings
+        } else {
+            Kind::Table(separator as u8)
+        });
+    }
+    None
+}
+
 fn is_contact(line: &str) -> bool {
     let words: Vec<&str> = line.split_ascii_whitespace().collect();
     let last = words.last().copied().unwrap_or_default();
-    contacts::Contact::parse(words[0], words[1], last).is_ok()
+    Contact::parse(words[0], words[1], last).is_ok()
 }
 
-/// A whole object on the first line begins JSON lines: embeddings where it holds lists of numbers. Else the file is one object.
+/// A complete object on the first line starts JSON lines, of embeddings where it holds lists of numbers; otherwise the
+/// whole file is one object.
 fn json_kind(first: &str) -> Kind {
     match serde_json::from_str::<Map<String, Value>>(first) {
-        Ok(object) if training::is_log(&object) => Kind::Lines,
-        Ok(object) if object.contains_key("id") => {
+        Ok(object) if training_log::is_line(&object) => Kind::Log,
+        Ok(object) if object.contains_key("id") || object.contains_key("set") => {
             if object.values().any(Value::is_array) {
                 Kind::Embeddings
             } else {
                 Kind::Lines
             }
         }
-        // A line longer than what was looked at: embeddings.
+        // Only embeddings have lines longer than the part that was read.
         Err(_) if first.len() > 1000 => Kind::Embeddings,
         _ => Kind::Object,
     }
 }
 
-fn content(path: &Path) -> Result<Content, ReportError> {
+fn content(path: &Path) -> Result<ResultContent, ReportError> {
     Ok(match content_kind(path)? {
-        Kind::Fasta => Content::Sequences(sequences::read(path)?),
-        Kind::Contacts => Content::Contacts(contacts::read_rr(path)?),
+        Kind::Fasta => ResultContent::Sequences(sequences::read(path)?),
+        Kind::Contacts => ResultContent::Contacts(read_rr(path)?),
         Kind::Embeddings => {
             let mut lengths = Vec::new();
             let summary = observe(path, |record| {
                 lengths.push((record.id.clone(), record.length));
             })?;
-            Content::Embeddings(summary, lengths)
+            ResultContent::Embeddings(Box::new(summary), lengths)
         }
-        Kind::Table => of_table(table::read_tsv(path)?, path)?,
-        Kind::Lines => {
-            let lines = table::read_lines(path)?;
-            if lines.first().is_some_and(training::is_log) {
-                Content::Training(training::read(path, &lines)?)
-            } else {
-                of_table(table::of_objects(&lines), path)?
-            }
-        }
-        Kind::Object => Content::Manifest,
-        Kind::Recipe => {
-            let mut text = String::new();
-            table::open(path)?
-                .read_to_string(&mut text)
-                .map_err(|source| ReportError::Read {
-                    path: path.to_owned(),
-                    source,
-                })?;
-            Content::Recipe(text)
-        }
+        Kind::Table(separator) => of_table(table::read_separated(path, separator)?, path)?,
+        Kind::Lines => of_table(table::of_objects(&table::read_objects(path)?), path)?,
+        Kind::Log => ResultContent::Training(TrainingLog::read(path)?),
+        Kind::Object => ResultContent::Manifest,
+        Kind::Recipe => ResultContent::Recipe(read_text(path)?),
         Kind::Unknown => return Err(ReportError::Unknown(path.to_owned())),
     })
 }
 
-fn of_table(plain: table::PlainTable, path: &Path) -> Result<Content, ReportError> {
+fn of_table(plain: PlainTable, path: &Path) -> Result<ResultContent, ReportError> {
     Ok(match table::contacts(&plain, path)? {
-        Some(lists) => Content::Contacts(lists),
-        None => Content::Table(plain),
+        Some(lists) => ResultContent::Contacts(lists),
+        None if plain.is_of_measures() => ResultContent::Measures(plain),
+        None => ResultContent::Table(plain),
     })
 }
 
 fn manifest(path: &Path) -> Result<Option<Value>, ReportError> {
-    let reader = table::open(path)?;
+    let reader = open(path)?;
     serde_json::from_reader(reader)
         .map(Some)
         .map_err(|error| ReportError::line(path, error.line() as u64, error.to_string()))
@@ -223,10 +213,5 @@ fn size_and_hash(path: &Path) -> io::Result<(u64, String)> {
         bytes += read as u64;
         reader.consume(read);
     }
-    let mut digest = String::new();
-    for byte in hasher.finalize() {
-        // Writing to a string cannot fail.
-        let _ = write!(digest, "{byte:02x}");
-    }
-    Ok((bytes, digest))
+    Ok((bytes, hex(&hasher.finalize())))
 }

@@ -1,46 +1,46 @@
-//! FASTA of a run: proteins, or completions with the numbers that `ankh3 complete` writes into its headers.
+//! FASTA of a run: proteins, or completions with the numbers that `ankh3 complete` writes into headers.
 
 use std::path::Path;
 
-use super::ReportError;
 use crate::input::fasta;
+use crate::report::error::ReportError;
 
-/// One record.
+/// One record of a FASTA file.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Written {
+pub struct ResultSequence {
     /// First word of the header.
     pub id: String,
-    /// Its letters.
+    /// The sequence, with one ASCII character per byte of the file.
     pub residues: String,
-    /// What the header of a completion says.
-    pub completion: Option<Completion>,
+    /// The numbers in the header of a completion.
+    pub completion: Option<CompletionHeader>,
 }
 
 /// The numbers in the header of a completion.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Completion {
-    /// Σ ln p over the residues written.
+pub struct CompletionHeader {
+    /// Σ ln p over the new residues.
     pub log_likelihood: f64,
-    /// exp(-`log_likelihood` / residues written).
+    /// exp(-`log_likelihood` / new residues).
     pub perplexity: f64,
     /// Residues of the prompt.
     pub prompt: usize,
-    /// Residues written.
+    /// Residues that the model added.
     pub new: usize,
-    /// `eos` or `length`.
+    /// Why the completion ended: `eos` or `length`.
     pub end: String,
-    /// `greedy`, `sample`, `beam`.
+    /// How residues were chosen: `greedy`, `sample` or `beam`.
     pub decoding: String,
 }
 
-impl Completion {
-    /// Of a header's words; `None` where it is no completion's.
-    fn of(description: &str) -> Option<Self> {
+impl CompletionHeader {
+    /// Reads the words of a header; `None` where a number is missing.
+    fn parse(description: &str) -> Option<Self> {
         let value = |key: &str| {
             let mut words = description.split_ascii_whitespace();
             words.find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
         };
-        Some(Completion {
+        Some(Self {
             log_likelihood: value("log_likelihood")?.parse().ok()?,
             perplexity: value("perplexity")?.parse().ok()?,
             prompt: value("prompt")?.parse().ok()?,
@@ -51,18 +51,20 @@ impl Completion {
     }
 }
 
-impl Written {
-    /// The prompt and what was written behind it, where both stand in the file.
+impl ResultSequence {
+    /// The prompt and the new residues; the prompt is empty where the file leaves it out.
     pub fn parts(&self) -> (&str, &str) {
         let prompt = match &self.completion {
-            Some(Completion { prompt, new, .. }) if prompt + new == self.residues.len() => *prompt,
+            Some(CompletionHeader { prompt, new, .. }) if prompt + new == self.residues.len() => {
+                *prompt
+            }
             Some(_) => 0,
             None => self.residues.len(),
         };
         self.residues.split_at(prompt)
     }
 
-    /// The largest share that one residue has of what was written: near 1, the model only repeats itself.
+    /// The share of the most common residue among the new ones: near 1, the model only repeats itself.
     pub fn most_common_share(&self) -> f64 {
         let (_, new) = self.parts();
         let mut counts = [0_usize; 256];
@@ -73,12 +75,12 @@ impl Written {
 }
 
 /// Reads all records.
-pub(super) fn read(path: &Path) -> Result<Vec<Written>, ReportError> {
+pub(super) fn read(path: &Path) -> Result<Vec<ResultSequence>, ReportError> {
     fasta::FastaReader::open(path)?
         .map(|record| {
             let record = record?;
-            Ok(Written {
-                completion: Completion::of(&record.description),
+            Ok(ResultSequence {
+                completion: CompletionHeader::parse(&record.description),
                 id: record.id,
                 residues: record.text.iter().map(|byte| letter(*byte)).collect(),
             })
@@ -86,7 +88,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<Written>, ReportError> {
         .collect()
 }
 
-/// One byte a letter, whatever stands there: a prompt's length then is a place in the text.
+/// One byte per character, so that the length of a prompt is a place in the text.
 fn letter(byte: u8) -> char {
     if byte.is_ascii() {
         char::from(byte)
@@ -99,11 +101,11 @@ fn letter(byte: u8) -> char {
 mod tests {
     use super::*;
 
-    fn written(description: &str, residues: &str) -> Written {
-        Written {
+    fn written(description: &str, residues: &str) -> ResultSequence {
+        ResultSequence {
             id: "a".to_owned(),
             residues: residues.to_owned(),
-            completion: Completion::of(description),
+            completion: CompletionHeader::parse(description),
         }
     }
 

@@ -1,41 +1,62 @@
-//! Tables of a run, as `tsv` with a header or as JSON lines of plain values: scores, sites, variants, contacts.
+//! Tables of a run: scores, sites, variants, contacts and evaluations as tab- or comma-separated text with a header,
+//! or as JSON lines of plain values.
 
 use std::path::Path;
 
 use csv::{ReaderBuilder, StringRecord};
 use serde_json::{Map, Value};
 
-use super::ReportError;
-use super::contacts::{Contact, ContactList, Measure};
-use crate::io::stdio;
+use crate::report::contact_map::{Contact, ContactList, Measure};
+use crate::report::error::ReportError;
+use crate::report::file::{open, read_text};
 
-/// Names and cells, as text.
+/// Column names and cells as text.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PlainTable {
     /// Names of the columns.
     pub columns: Vec<String>,
-    /// Cells, one a column.
+    /// Cells, one per column.
     pub rows: Vec<Vec<String>>,
 }
 
 impl PlainTable {
-    /// Where a column stands.
+    /// The index of a column.
     pub fn column(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|column| column == name)
     }
 
-    /// A column's numbers; what is no number is NaN.
+    /// The numbers of a column; NaN where a cell is no number.
     pub fn numbers(&self, name: &str) -> Option<Vec<f64>> {
         let column = self.column(name)?;
         let number = |row: &Vec<String>| row[column].parse().unwrap_or(f64::NAN);
         Some(self.rows.iter().map(number).collect())
     }
+
+    /// The text of a cell; empty where there is no such column.
+    pub fn text<'a>(&self, row: &'a [String], name: &str) -> &'a str {
+        let cell = self.column(name).and_then(|column| row.get(column));
+        cell.map_or("", String::as_str)
+    }
+
+    /// The number in a cell; `None` where it is missing or not finite.
+    pub fn number(&self, row: &[String], name: &str) -> Option<f64> {
+        let number: Option<f64> = self.text(row, name).parse().ok();
+        number.filter(|number| number.is_finite())
+    }
+
+    /// Whether this is a table of `probe evaluate` or `contacts evaluate`.
+    pub fn is_of_measures(&self) -> bool {
+        let has = |name: &&str| self.column(name).is_some();
+        let probe = ["set", "measure", "value", "low", "high"];
+        let contacts = ["set", "id", "range", "measure", "precision", "low", "high"];
+        probe.iter().all(has) || contacts.iter().all(has)
+    }
 }
 
-/// Reads tab-separated text with a header line.
-pub(super) fn read_tsv(path: &Path) -> Result<PlainTable, ReportError> {
+/// Reads separated text with a header line.
+pub(super) fn read_separated(path: &Path, separator: u8) -> Result<PlainTable, ReportError> {
     let mut reader = ReaderBuilder::new()
-        .delimiter(b'\t')
+        .delimiter(separator)
         .from_reader(open(path)?);
     let cells = |record: &StringRecord| record.iter().map(str::to_owned).collect();
     let fail = |error: csv::Error| {
@@ -51,23 +72,19 @@ pub(super) fn read_tsv(path: &Path) -> Result<PlainTable, ReportError> {
 }
 
 /// Reads JSON lines, each an object.
-pub(super) fn read_lines(path: &Path) -> Result<Vec<Map<String, Value>>, ReportError> {
-    let mut objects = Vec::new();
-    for (line, text) in std::io::BufRead::lines(open(path)?).enumerate() {
-        let text = text.map_err(|source| ReportError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-        if !text.trim().is_empty() {
-            let object = serde_json::from_str(&text)
-                .map_err(|error| ReportError::line(path, line as u64 + 1, error.to_string()))?;
-            objects.push(object);
-        }
-    }
-    Ok(objects)
+pub(super) fn read_objects(path: &Path) -> Result<Vec<Map<String, Value>>, ReportError> {
+    let text = read_text(path)?;
+    let lines = text.lines().enumerate();
+    lines
+        .filter(|(_, line)| !line.trim().is_empty())
+        .map(|(number, line)| {
+            serde_json::from_str(line)
+                .map_err(|error| ReportError::line(path, number as u64 + 1, error.to_string()))
+        })
+        .collect()
 }
 
-/// Objects of plain values as a table; the first one names the columns.
+/// Objects of plain values as a table; the columns are those of the first object.
 pub(super) fn of_objects(objects: &[Map<String, Value>]) -> PlainTable {
     let columns: Vec<String> = objects
         .first()
@@ -83,8 +100,8 @@ pub(super) fn of_objects(objects: &[Map<String, Value>]) -> PlainTable {
     PlainTable { columns, rows }
 }
 
-/// Contacts of a table with `id`, `i`, `j` and `probability`, or `score`, which has no scale of its own: divided by the highest of the protein, 0 where
-/// negative, as in CASP's RR. `None` for other tables.
+/// Contacts of a table with the columns `id`, `i`, `j` and `probability` or `score`; `None` for other tables. Scores
+/// have no scale of their own: they are divided by the highest of the protein, and negative ones become 0, as in RR.
 pub(super) fn contacts(
     table: &PlainTable,
     path: &Path,
@@ -94,10 +111,9 @@ pub(super) fn contacts(
     let (Some(id), Some(i), Some(j), Some(value)) = (id, i, j, probability.or(score)) else {
         return Ok(None);
     };
-    let highest = |id_: &str| {
-        let of_it = table.rows.iter().filter(|row| row[id] == id_);
-        of_it
-            .filter_map(|row| row[value].parse().ok())
+    let highest = |protein: &str| {
+        let rows = table.rows.iter().filter(|row| row[id] == protein);
+        rows.filter_map(|row| row[value].parse().ok())
             .fold(0.0, f64::max)
     };
     let (mut lists, mut scale): (Vec<ContactList>, Option<f64>) = (Vec::new(), None);
@@ -121,13 +137,6 @@ pub(super) fn contacts(
     Ok(Some(lists))
 }
 
-pub(super) fn open(path: &Path) -> Result<Box<dyn std::io::BufRead + Send>, ReportError> {
-    stdio::open(path).map_err(|source| ReportError::Read {
-        path: path.to_owned(),
-        source,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,7 +145,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.tsv");
         std::fs::write(&path, text).unwrap();
-        contacts(&read_tsv(&path).unwrap(), &path).unwrap()
+        contacts(&read_separated(&path, b'\t').unwrap(), &path).unwrap()
     }
 
     #[test]
@@ -154,5 +163,21 @@ mod tests {
         let rows = "a\t1\t9\t4\na\t2\t9\t-1\nb\t1\t8\t0.5\n";
         assert_eq!(values(&format!("id\ti\tj\tscore\n{rows}")), [1.0, 0.0, 1.0]);
         assert_eq!(lists("id\tscore\na\t1\n"), None);
+    }
+
+    #[test]
+    fn tables_of_evaluations_are_recognised_by_their_columns() {
+        let is_of_measures = |header: &str| {
+            let columns = header.split(' ').map(str::to_owned).collect();
+            let rows = Vec::new();
+            PlainTable { columns, rows }.is_of_measures()
+        };
+        assert!(is_of_measures(
+            "set measure value low high proteins counted"
+        ));
+        assert!(is_of_measures(
+            "set id length range measure precision low high separation_only"
+        ));
+        assert!(!is_of_measures("id variant score measured"));
     }
 }

@@ -2,9 +2,11 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
-use ankh3::output::embeddings::Reader;
+use ankh3::output::embeddings::EmbeddingReader;
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::skip::{Lack, skip};
 
 use super::support::{fasta, project, proteins, run, tiny};
 
@@ -51,11 +53,8 @@ fn a_head_is_trained_judged_and_asked() {
     assert_eq!(head["source"]["prefix"], "nlu");
     assert_eq!(head["task"]["classes"], serde_json::json!(["a", "b"]));
     assert_eq!(head["epochs"].as_array().unwrap().len(), 8);
-    assert!(
-        fs::read_to_string(folder.join("c.svg"))
-            .unwrap()
-            .contains("predicted")
-    );
+    let plot = fs::read_to_string(folder.join("c.svg")).unwrap();
+    assert!(plot.contains("predicted") && plot.contains("model "));
 
     // The same again: the same bytes, nothing embedded anew.
     let bytes = fs::read(folder.join("head/head.safetensors")).unwrap();
@@ -352,6 +351,10 @@ fn contacts_are_fitted_judged_and_predicted_in_every_form() {
             ),
         );
         assert_eq!(judged.with(0).text().lines().count(), 1 + 6 * 9);
+        let plot = fs::read_to_string(folder.join("p.svg")).unwrap();
+        assert!(plot.contains("P@L by separation alone") && plot.contains("P@L of the prediction"));
+        assert!(plot.contains("model ") && plot.contains(&format!("method {name}")));
+        assert!(!plot.contains("measured"));
 
         let rr = run(
             folder,
@@ -383,7 +386,7 @@ fn contacts_are_fitted_judged_and_predicted_in_every_form() {
                 &format!("predict-contacts --model {model} --head {name} -o {file} one.fasta"),
             )
             .with(0);
-            let record = Reader::open(&folder.join(&file))
+            let record = EmbeddingReader::open(&folder.join(&file))
                 .unwrap()
                 .next()
                 .unwrap()
@@ -470,7 +473,7 @@ fn a_structure_of_another_protein_is_refused() {
 fn the_results_page_is_made_and_resumed() {
     let data = project("../shared/data");
     if !data.join("ssp").is_dir() {
-        println!("skipped: no data in {}", data.display());
+        skip(Lack::Machine, &format!("the data of {}", data.display()));
         return;
     }
     let folder = tempfile::tempdir().unwrap();

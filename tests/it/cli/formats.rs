@@ -2,7 +2,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use ankh3::output::embeddings::{Format, Reader};
+use ankh3::output::embeddings::{EmbeddingFormat, EmbeddingReader};
 use half::{bf16, f16};
 use serde_json::{Value, json};
 
@@ -31,9 +31,9 @@ fn round(value: f32, dtype: NumberType) -> f32 {
 
 /// What a file must hold: the values of `exact` (f32, another format) rounded to `dtype`, under its own provenance.
 fn expected(file: &Path, exact: &Path, dtype: NumberType) -> Value {
-    let schema = Reader::open(file).unwrap().schema().clone();
+    let schema = EmbeddingReader::open(file).unwrap().schema().clone();
     assert_eq!(schema.dtype, dtype);
-    let records: Vec<Value> = Reader::open(exact)
+    let records: Vec<Value> = EmbeddingReader::open(exact)
         .unwrap()
         .map(Result::unwrap)
         .map(|record| {
@@ -50,7 +50,7 @@ fn expected(file: &Path, exact: &Path, dtype: NumberType) -> Value {
     })
 }
 
-fn read_by_python(format: Format, file: &Path, expected: &Value) {
+fn read_by_python(format: EmbeddingFormat, file: &Path, expected: &Value) {
     let expected_file = file.with_extension("expected");
     fs::write(&expected_file, expected.to_string()).unwrap();
     let output = Command::new(python())
@@ -64,12 +64,12 @@ fn read_by_python(format: Format, file: &Path, expected: &Value) {
 }
 
 /// Written by the command under `flags`, read by Python, compared with what the command writes as f32 in another format.
-fn reads_back(format: Format, flags: &str, dtype: NumberType) {
+fn reads_back(format: EmbeddingFormat, flags: &str, dtype: NumberType) {
     let folder = folder_with(&proteins(&[3, 1, 40, 12]));
     let path = folder.path();
     let file = path.join(format!("out.{}", format.name()));
     let exact = path.join(match format {
-        Format::Safetensors => "exact.npz",
+        EmbeddingFormat::Safetensors => "exact.npz",
         _ => "exact.safetensors",
     });
     let embed = |rest: &str| {
@@ -91,50 +91,62 @@ fn reads_back(format: Format, flags: &str, dtype: NumberType) {
 #[test]
 fn tsv() {
     reads_back(
-        Format::Tsv,
+        EmbeddingFormat::Tsv,
         "--pooling mean,max --layers 1,-1",
         NumberType::F32,
     );
-    reads_back(Format::Tsv, "", NumberType::F16);
+    reads_back(EmbeddingFormat::Tsv, "", NumberType::F16);
 }
 
 #[test]
 fn jsonl() {
-    reads_back(Format::Jsonl, "--pooling per-residue,std", NumberType::F32);
+    reads_back(
+        EmbeddingFormat::Jsonl,
+        "--pooling per-residue,std",
+        NumberType::F32,
+    );
 }
 
 #[test]
 fn npy() {
-    reads_back(Format::Npy, "", NumberType::F32);
-    reads_back(Format::Npy, "--pooling mean", NumberType::F16);
+    reads_back(EmbeddingFormat::Npy, "", NumberType::F32);
+    reads_back(EmbeddingFormat::Npy, "--pooling mean", NumberType::F16);
 }
 
 #[test]
 fn npz() {
-    reads_back(Format::Npz, "", NumberType::F32);
-    reads_back(Format::Npz, "--pooling per-residue,mean", NumberType::F16);
+    reads_back(EmbeddingFormat::Npz, "", NumberType::F32);
+    reads_back(
+        EmbeddingFormat::Npz,
+        "--pooling per-residue,mean",
+        NumberType::F16,
+    );
 }
 
 #[test]
 fn h5() {
     reads_back(
-        Format::H5,
+        EmbeddingFormat::H5,
         "--pooling per-residue,min --layers 0,2",
         NumberType::F32,
     );
-    reads_back(Format::H5, "--pooling mean", NumberType::F16);
+    reads_back(EmbeddingFormat::H5, "--pooling mean", NumberType::F16);
 }
 
 #[test]
 fn safetensors() {
-    reads_back(Format::Safetensors, "", NumberType::F32);
-    reads_back(Format::Safetensors, "--pooling mean,std", NumberType::Bf16);
+    reads_back(EmbeddingFormat::Safetensors, "", NumberType::F32);
+    reads_back(
+        EmbeddingFormat::Safetensors,
+        "--pooling mean,std",
+        NumberType::Bf16,
+    );
 }
 
 #[test]
 fn parquet() {
     reads_back(
-        Format::Parquet,
+        EmbeddingFormat::Parquet,
         "--pooling per-residue,max",
         NumberType::F32,
     );
@@ -142,21 +154,25 @@ fn parquet() {
 
 #[test]
 fn arrow() {
-    reads_back(Format::Arrow, "--pooling mean,per-residue", NumberType::F16);
+    reads_back(
+        EmbeddingFormat::Arrow,
+        "--pooling mean,per-residue",
+        NumberType::F16,
+    );
 }
 
 #[test]
 fn stdout_carries_the_bytes_of_the_file() {
     let folder = folder_with(&proteins(&[9, 70]));
     let path = folder.path();
-    for format in Format::ALL {
+    for format in EmbeddingFormat::ALL {
         let arguments = format!(
             "embed --model {} --format {} in.fasta",
             tiny(),
             format.name()
         );
         let streamed = run(path, &arguments);
-        if format == Format::Npy {
+        if format == EmbeddingFormat::Npy {
             streamed.with(1).saying(&["--format npz"]);
             continue;
         }
@@ -178,7 +194,7 @@ fn merge_turns_one_format_into_another() {
         .with(0)
     };
     embed("from.npz");
-    for format in Format::ALL {
+    for format in EmbeddingFormat::ALL {
         let name = format.name();
         embed(&format!("made.{name}"));
         run(path, &format!("merge -o merged.{name} from.npz")).with(0);
@@ -192,7 +208,7 @@ fn merge_turns_one_format_into_another() {
 fn sizes_are_as_estimated() {
     let lengths = [150, 200, 250];
     let folder = folder_with(&proteins(&lengths));
-    for format in Format::ALL {
+    for format in EmbeddingFormat::ALL {
         for dtype in ["f32", "f16"] {
             let file = folder.path().join(format!("{dtype}.{}", format.name()));
             let arguments = format!(
@@ -201,7 +217,7 @@ fn sizes_are_as_estimated() {
                 file.display()
             );
             run(folder.path(), &arguments).with(0);
-            let schema = Reader::open(&file).unwrap().schema().clone();
+            let schema = EmbeddingReader::open(&file).unwrap().schema().clone();
             let residues = lengths.iter().sum::<usize>() as u64;
             let estimated = schema.estimated_size(format, lengths.len() as u64, residues) as f64;
             let size = fs::metadata(&file).unwrap().len() as f64;
@@ -215,7 +231,7 @@ fn sizes_are_as_estimated() {
 
 #[test]
 fn merged_shards_are_the_bytes_of_one_run() {
-    for format in Format::ALL {
+    for format in EmbeddingFormat::ALL {
         let folder = folder_with(&proteins(&[9, 70, 2, 31, 40, 5, 5, 8]));
         let path = folder.path();
         let name = format.name();

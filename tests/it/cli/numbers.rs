@@ -3,7 +3,7 @@ use std::fs;
 use std::path::Path;
 
 use ankh3::kernels::cpu::Isa;
-use ankh3::output::embeddings::{EmbeddingRecord, Reader};
+use ankh3::output::embeddings::{EmbeddingReader, EmbeddingRecord};
 
 use super::support::{
     Protein, ankh3, difference, fasta, folder_with, nano, proteins, records, run, tiny,
@@ -122,7 +122,7 @@ fn every_pooling_of_every_layer_is_that_of_exactly_l_rows() {
         tiny()
     );
     run(path, &arguments).with(0);
-    let reader = Reader::open(&path.join("out.h5")).unwrap();
+    let reader = EmbeddingReader::open(&path.join("out.h5")).unwrap();
     let names: Vec<String> = reader
         .schema()
         .columns

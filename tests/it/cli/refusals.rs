@@ -88,6 +88,13 @@ fn usage_is_exit_code_2_and_failure_1() {
         format!("embed --model {model} --quiet --verbose in.fasta"),
         format!("embed --model {model} -o x.csv in.fasta"),
         format!("embed --model {model} --resume -o - in.fasta"),
+        format!("predict-contacts --model {model} --resume in.fasta"),
+        "probe predict --head no-head --shard 0/2 in.fasta".to_owned(),
+        format!("complete --model {model} -o in.fasta in.fasta"),
+        format!("mask-fill --model {model} -o out.fasta --sites ./in.fasta in.fasta"),
+        // What needs no model is found before one is opened.
+        "score --model nowhere --max-length 5 --over chunk in.fasta".to_owned(),
+        "predict-contacts --model nowhere -o x.csv in.fasta".to_owned(),
         format!("embed --model {model} --max-length 8 --over chunk --overlap 7 in.fasta"),
         "pretrain".to_owned(),
     ];
@@ -116,8 +123,16 @@ fn usage_is_exit_code_2_and_failure_1() {
             "safetensors",
         ),
         (
-            format!("embed --model {model} -o no/such/x.npz in.fasta"),
+            "embed --model nowhere -o no/such/x.npz in.fasta".to_owned(),
             "no/such",
+        ),
+        (
+            "complete --model nowhere -o no/such/x.fasta in.fasta".to_owned(),
+            "no/such",
+        ),
+        (
+            "predict-contacts --model nowhere missing.fasta".to_owned(),
+            "missing.fasta",
         ),
         (
             format!("embed --model {model} -o . --format npz in.fasta"),

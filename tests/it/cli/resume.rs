@@ -9,7 +9,8 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::support::{
-    Ended, ankh3, bytes, fasta, folder_with, names, nano, proteins, records, run, tiny,
+    Ended, ankh3, bytes, fasta, folder_with, names, nano, proteins, records, residue_classes, run,
+    tiny,
 };
 
 /// Kills in all, half of them by SIGKILL, half by SIGTERM.
@@ -47,44 +48,59 @@ fn interrupted(mut command: Command, delay: Duration, signal: Signal) -> Ended {
     child.wait_with_output().unwrap().into()
 }
 
-#[test]
-fn killed_at_any_moment_the_same_command_ends_in_the_same_bytes() {
-    let lengths: Vec<usize> = (0..220).map(|i| 1 + i * 37 % 290).collect();
-    let folder = folder_with(&proteins(&lengths));
-    let path = folder.path();
-    let mut stream = ChaCha8Rng::seed_from_u64(1);
-    let (mut kills, mut resumed) = (0, 0);
-    let formats = ["npz", "npy", "h5", "jsonl"];
-    for (number, format) in formats.into_iter().enumerate() {
-        let embed = |rest: &str| {
-            format!(
-                "embed --model {} --threads 1 --max-batch-tokens 300 {rest} in.fasta",
-                tiny()
-            )
-        };
+/// A command that is killed and given again.
+struct Resumable<'a> {
+    folder: &'a Path,
+    /// The command without its outputs.
+    command: String,
+    /// Flag and file of each output; the first one has the journal beside it.
+    outputs: Vec<(&'static str, String)>,
+}
+
+impl Resumable<'_> {
+    fn arguments(&self, prefix: &str) -> String {
+        let outputs = self.outputs.iter();
+        let flags = outputs.map(|(flag, name)| format!(" {flag} {prefix}{name}"));
+        format!("{}{}", self.command, flags.collect::<String>())
+    }
+
+    /// The bytes of all outputs and of what stands beside them.
+    fn bytes(&self, prefix: &str) -> Vec<Vec<Option<Vec<u8>>>> {
+        let outputs = self.outputs.iter();
+        let paths = outputs.map(|(_, name)| self.folder.join(format!("{prefix}{name}")));
+        paths.map(|path| bytes(&path)).collect()
+    }
+
+    /// Kills the command `kills` times, then lets it end: always in the bytes of a run without interruption. Returns how many runs went on from a journal.
+    fn survives(&self, kills: usize, stream: &mut ChaCha8Rng) -> usize {
+        let folder = self.folder;
         let begun = Instant::now();
-        run(path, &embed(&format!("-o whole.{format}"))).with(0);
-        let whole = bytes(&path.join(format!("whole.{format}")));
+        run(folder, &self.arguments("whole-")).with(0);
         let duration = begun.elapsed();
-        let command = embed(&format!("--resume -o out.{format}"));
-        let out = path.join(format!("out.{format}"));
-        while kills < KILLS * (number + 1) / formats.len() {
-            let signal = [Signal::Kill, Signal::Term][kills % 2];
+        let whole = self.bytes("whole-");
+        let command = format!("{} --resume", self.arguments("out-"));
+        let (mut killed, mut resumed) = (0, 0);
+        while killed < kills {
+            let signal = [Signal::Kill, Signal::Term][killed % 2];
             let delay = duration.mul_f64(stream.random_range(0.0..0.9));
             // Of a run killed before: a signal may come before they are deleted.
-            let leftovers = unfinished(path);
-            let ended = interrupted(ankh3(path, &command), delay, signal);
+            let leftovers = unfinished(folder);
+            let ended = interrupted(ankh3(folder, &command), delay, signal);
             resumed += usize::from(ended.stderr.contains("resuming: "));
             if ended.code == Some(0) {
                 // It was faster than the signal.
-                assert!(bytes(&out) == whole, "{format} after {kills} kills");
-                remove(&out);
+                assert!(
+                    self.bytes("out-") == whole,
+                    "{command} after {killed} kills"
+                );
+                let names = self.outputs.iter().map(|(_, name)| name);
+                names.for_each(|name| remove(&folder.join(format!("out-{name}"))));
                 continue;
             }
             assert_eq!(ended.code, None, "{}", ended.stderr);
-            kills += 1;
+            killed += 1;
             if signal == Signal::Term {
-                let own = unfinished(path)
+                let own = unfinished(folder)
                     .into_iter()
                     .filter(|name| !leftovers.contains(name));
                 assert_eq!(
@@ -94,17 +110,100 @@ fn killed_at_any_moment_the_same_command_ends_in_the_same_bytes() {
                 );
             }
         }
-        let last = run(path, &command).with(0);
+        let last = run(folder, &command).with(0);
         resumed += usize::from(last.stderr.contains("resuming: "));
-        assert!(bytes(&out) == whole, "{format} in the end");
-        assert_eq!(unfinished(path), [""; 0], "{format}");
-        assert!(!names(path).contains(&format!("out.{format}.resume")));
+        assert!(self.bytes("out-") == whole, "{command} in the end");
+        assert_eq!(unfinished(folder), [""; 0], "{command}");
+        let left = names(folder);
+        let journals = left.iter().filter(|name| name.contains(".resume"));
+        assert_eq!(journals.count(), 0, "{command}: {left:?}");
+        resumed
     }
-    println!("{kills} kills, {resumed} runs went on from a journal");
+}
+
+#[test]
+fn killed_at_any_moment_the_same_command_ends_in_the_same_bytes() {
+    let lengths: Vec<usize> = (0..220).map(|i| 1 + i * 37 % 290).collect();
+    let folder = folder_with(&proteins(&lengths));
+    let mut stream = ChaCha8Rng::seed_from_u64(1);
+    let formats = ["npz", "npy", "h5", "jsonl"];
+    let resumed: usize = formats
+        .into_iter()
+        .map(|format| {
+            let embed = Resumable {
+                folder: folder.path(),
+                command: format!(
+                    "embed --model {} --threads 1 --max-batch-tokens 300 in.fasta",
+                    tiny()
+                ),
+                outputs: vec![("-o", format!("embeddings.{format}"))],
+            };
+            embed.survives(KILLS / formats.len(), &mut stream)
+        })
+        .sum();
+    println!("{KILLS} kills, {resumed} runs went on from a journal");
     assert!(
         resumed >= KILLS / 4,
         "only {resumed} of the kills left a journal to go on from"
     );
+}
+
+/// Every other command that has `--resume`.
+#[test]
+fn every_resumable_command_survives_being_killed() {
+    const KILLS_EACH: usize = 4;
+    let lengths: Vec<usize> = (0..60).map(|i| 2 + i * 37 % 90).collect();
+    let mut all = proteins(&lengths);
+    for protein in &mut all {
+        protein.residues.push('?');
+    }
+    let folder = folder_with(&all);
+    let path = folder.path();
+    let plain = fasta(&all).replace('?', "");
+    fs::write(path.join("plain.fasta"), plain).unwrap();
+    fs::write(path.join("t.csv"), residue_classes()).unwrap();
+    let train = "probe train --train t.csv --split-column split --label-column state --task residues --epochs 1 --features onehot --feature-width 20 --body linear -o head";
+    run(path, train).with(0);
+    let model = tiny();
+    let contacts = format!(
+        "predict-contacts --model {model} --threads 1 --method jacobian --jacobian-outputs hidden plain.fasta"
+    );
+    let score = format!(
+        "score --model {model} --threads 1 --max-batch-tokens 100 --mask-fraction 0.3 plain.fasta"
+    );
+    let fill = format!("mask-fill --model {model} --threads 1 --max-batch-tokens 50 in.fasta");
+    let complete =
+        format!("complete --model {model} --threads 1 --max-batch-tokens 100 plain.fasta");
+    let predict = "probe predict --head head --per-residue plain.fasta".to_owned();
+    let commands = [
+        (score.clone(), vec![("-o", "scores.tsv")]),
+        (
+            format!("{score} --per-residue"),
+            vec![("-o", "scores.jsonl")],
+        ),
+        (fill, vec![("-o", "filled.fasta"), ("--sites", "sites.csv")]),
+        (complete, vec![("-o", "completed.fasta")]),
+        (contacts.clone(), vec![("-o", "contacts.rr")]),
+        (contacts.clone(), vec![("-o", "contacts.tsv")]),
+        (contacts, vec![("-o", "maps.npz")]),
+        (predict, vec![("-o", "classes.tsv")]),
+    ];
+    let mut stream = ChaCha8Rng::seed_from_u64(2);
+    let mut resumed = 0;
+    for (command, outputs) in commands {
+        let outputs = outputs.into_iter();
+        let outputs = outputs
+            .map(|(flag, name)| (flag, name.to_owned()))
+            .collect();
+        let command = Resumable {
+            folder: path,
+            command,
+            outputs,
+        };
+        resumed += command.survives(KILLS_EACH, &mut stream);
+    }
+    println!("{resumed} runs went on from a journal");
+    assert!(resumed >= 4, "only {resumed} runs went on from a journal");
 }
 
 fn remove(out: &Path) {
@@ -180,10 +279,10 @@ fn another_runs_journal_is_refused_and_the_way_out_named() {
         (format!("{same} --layers 1"), "layers was [3], now [1]"),
         (format!("{same} --pooling mean"), "pooling was"),
         (format!("{same} --out-dtype f16"), "dtype was"),
-        (format!("{same} --shard 1/2"), "shard was null"),
+        (format!("{same} --shard 1/2"), "shard was absent"),
         (
             format!("{same} --max-length 9 --over truncate"),
-            "length_limit was null",
+            "length_limit was absent",
         ),
         (same.replace(&tiny(), &nano()), "model_hash was"),
     ];

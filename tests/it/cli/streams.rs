@@ -3,7 +3,9 @@ use std::io::Read;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use ankh3::output::embeddings::Format;
+use ankh3::output::embeddings::EmbeddingFormat;
+
+use crate::skip::{Lack, skip};
 
 use super::support::{Ended, ankh3, folder_with, names, proteins, run, tiny};
 
@@ -27,9 +29,9 @@ fn with_short_reader(mut command: Command, bytes: usize) -> Ended {
 fn a_reader_that_goes_away_is_no_error() {
     let folder = folder_with(&proteins(&LENGTHS));
     let path = folder.path();
-    for format in Format::ALL
+    for format in EmbeddingFormat::ALL
         .into_iter()
-        .filter(|format| *format != Format::Npy)
+        .filter(|format| *format != EmbeddingFormat::Npy)
     {
         for bytes in [0, 1] {
             let arguments = format!(
@@ -66,9 +68,9 @@ fn a_reader_that_goes_away_is_no_error() {
 #[test]
 fn a_full_device_is_an_error() {
     let folder = folder_with(&proteins(&LENGTHS));
-    for format in Format::ALL
+    for format in EmbeddingFormat::ALL
         .into_iter()
-        .filter(|format| *format != Format::Npy)
+        .filter(|format| *format != EmbeddingFormat::Npy)
     {
         let arguments = format!(
             "embed --model {} --format {} in.fasta",
@@ -111,10 +113,10 @@ fn a_full_disk_is_an_error_and_nothing_is_left_half_written() {
     let input = input.path().join("in.fasta");
     let folder = tempfile::tempdir().unwrap();
     let Some(disk) = SmallDisk::new(folder.path(), "300k") else {
-        println!("skipped: no right to mount a small disk");
+        skip(Lack::Machine, "the right to mount a small disk");
         return;
     };
-    for format in Format::ALL {
+    for format in EmbeddingFormat::ALL {
         let name = format!("out.{}", format.name());
         fs::write(disk.0.join(&name), "old").unwrap();
         let arguments = format!("embed --model {} -o {name} {}", tiny(), input.display());

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::LazyLock;
 
-use ankh3::output::embeddings::{EmbeddingRecord, Reader};
+use ankh3::output::embeddings::{EmbeddingReader, EmbeddingRecord};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tempfile::TempDir;
@@ -166,6 +166,18 @@ pub fn proteins(lengths: &[usize]) -> Vec<Protein> {
     lengths.iter().enumerate().map(protein).collect()
 }
 
+/// Labelled proteins for a head that reads residues alone.
+pub fn residue_classes() -> String {
+    let mut table = "id,sequence,state,split\n".to_owned();
+    for (number, protein) in proteins(&[12, 13, 14, 15, 16]).iter().enumerate() {
+        let state = |letter: char| if "ACDEFGH".contains(letter) { 'a' } else { 'b' };
+        let states: String = protein.residues.chars().map(state).collect();
+        let split = ["train", "train", "valid", "test", "train"][number];
+        table.extend([format!("p{number},{},{states},{split}\n", protein.residues)]);
+    }
+    table
+}
+
 /// The FASTA text of proteins.
 pub fn fasta(proteins: &[Protein]) -> String {
     let record = |protein: &Protein| format!(">{} random\n{}\n", protein.id, protein.residues);
@@ -181,7 +193,10 @@ pub fn folder_with(proteins: &[Protein]) -> TempDir {
 
 /// The records of an embedding file.
 pub fn records(path: &Path) -> Vec<EmbeddingRecord> {
-    Reader::open(path).unwrap().map(Result::unwrap).collect()
+    EmbeddingReader::open(path)
+        .unwrap()
+        .map(Result::unwrap)
+        .collect()
 }
 
 /// A file and what stands beside it.

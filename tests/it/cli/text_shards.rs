@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::refusals::model_that_cannot_bear;
-use super::support::{Ended, bytes, folder_with, names, proteins, run, tiny};
+use super::support::{Ended, bytes, folder_with, names, proteins, residue_classes, run, tiny};
 
 const LENGTHS: [usize; 11] = [12, 3, 30, 7, 21, 2, 9, 16, 5, 40, 8];
 
@@ -43,7 +43,8 @@ fn merged_is_whole(folder: &Path, flags: &str, output: &str, also: Option<&str>,
             let [whole, merged] =
                 [file("whole", name), merged].map(|name| bytes(&folder.join(name)));
             assert!(whole == merged, "{flags} {name} of {count}");
-            assert!(whole[1].is_some(), "a manifest");
+            // Matrices carry their manifest inside.
+            assert_eq!(whole[1].is_some(), !name.ends_with("npz"), "a manifest");
         }
     }
 }
@@ -125,6 +126,42 @@ fn shards_of_deep_mutational_scans_keep_every_correlation() {
     assert_eq!(manifest["spearman"].as_object().unwrap().len(), 4);
 }
 
+#[test]
+fn shards_of_contacts_become_the_file_of_one_run() {
+    let folder = folder_with(&proteins(&LENGTHS));
+    let contacts = format!(
+        "predict-contacts --model {} --method jacobian --jacobian-outputs hidden in.fasta",
+        tiny()
+    );
+    for (flags, output) in [
+        ("", "out.rr"),
+        // Proteins shorter than this have no pair, hence no row.
+        ("--min-separation 9", "out.tsv"),
+        ("", "out.npz"),
+    ] {
+        merged_is_whole(
+            folder.path(),
+            &format!("{contacts} {flags}"),
+            output,
+            None,
+            0,
+        );
+    }
+}
+
+#[test]
+fn shards_of_predictions_become_the_table_of_one_run() {
+    let folder = folder_with(&proteins(&LENGTHS));
+    let path = folder.path();
+    fs::write(path.join("t.csv"), residue_classes()).unwrap();
+    let train = "probe train --train t.csv --split-column split --label-column state --task residues --epochs 1 --features onehot --feature-width 20 --body linear -o head";
+    run(path, train).with(0);
+    for (flags, output) in [("", "out.tsv"), ("--per-residue", "out.jsonl")] {
+        let predict = format!("probe predict --head head in.fasta {flags}");
+        merged_is_whole(path, &predict, output, None, 0);
+    }
+}
+
 /// A sequence that a shard left out has no rows, and the others stay in order.
 #[test]
 fn what_a_shard_left_out_moves_nothing() {
@@ -163,8 +200,18 @@ fn files_without_shards_are_laid_end_to_end() {
     score("more.fasta", "b.tsv");
     score("in.fasta more.fasta", "whole.tsv");
     run(path, "merge -o merged.tsv a.tsv b.tsv").with(0);
-    assert!(bytes(&path.join("merged.tsv")) == bytes(&path.join("whole.tsv")));
-    let piped = run(path, "merge a.tsv b.tsv")
+    assert!(bytes(&path.join("merged.tsv"))[0] == bytes(&path.join("whole.tsv"))[0]);
+    let manifest = |name: &str| -> Value {
+        serde_json::from_slice(&fs::read(path.join(name)).unwrap()).unwrap()
+    };
+    // No digest is known of the two inputs together.
+    let mut whole = manifest("whole.tsv.json");
+    assert_eq!(whole["input"]["records"], 4);
+    whole.as_object_mut().unwrap().shift_remove("input");
+    assert_eq!(manifest("merged.tsv.json"), whole);
+    let quiet = run(path, "merge a.tsv b.tsv").with(0);
+    assert!(!quiet.stderr.contains("manifest:"), "{}", quiet.stderr);
+    let piped = run(path, "merge -v a.tsv b.tsv")
         .with(0)
         .saying(&["manifest: {"]);
     assert_eq!(piped.stdout, fs::read(path.join("whole.tsv")).unwrap());
@@ -172,6 +219,39 @@ fn files_without_shards_are_laid_end_to_end() {
         .with(1)
         .saying(&["a.tsv: the id \"sp|P00000|RANDOM/1-5\" came before"]);
     assert!(!names(path).contains(&"twice.tsv".to_owned()));
+}
+
+/// Files of the version before name no input: one warning, and the merge goes on.
+#[test]
+fn shards_of_the_former_version_are_merged_with_one_warning() {
+    let folder = folder_with(&proteins(&[12, 9, 15]));
+    let path = folder.path();
+    let mut manifests = Vec::new();
+    for i in 1..=2 {
+        let score = format!("score --model {} -o {i}.tsv --shard {i}/2 in.fasta", tiny());
+        run(path, &score).with(0);
+        let name = path.join(format!("{i}.tsv.json"));
+        let mut manifest: Value = serde_json::from_slice(&fs::read(&name).unwrap()).unwrap();
+        let keys = manifest.as_object_mut().unwrap();
+        for key in ["written", "settings_sha256"] {
+            assert!(keys.shift_remove(key).is_some(), "no {key}");
+        }
+        manifests.push(keys.shift_remove("input").unwrap());
+        fs::write(name, manifest.to_string()).unwrap();
+    }
+    assert_eq!(manifests[0], manifests[1], "every shard reads all records");
+    assert_eq!(
+        (&manifests[0]["records"], &manifests[0]["residues"]),
+        (&3.into(), &36.into())
+    );
+    let merged = run(path, "merge -o merged.tsv 1.tsv 2.tsv").with(0);
+    assert_eq!(
+        merged.stderr.matches("do not say from which input").count(),
+        1
+    );
+    let manifest: Value =
+        serde_json::from_slice(&fs::read(path.join("merged.tsv.json")).unwrap()).unwrap();
+    assert!(manifest["input"].is_null() && manifest["written"] == 3);
 }
 
 #[test]
@@ -195,6 +275,12 @@ fn what_does_not_belong_together_says_why_and_leaves_nothing() {
     let short: Vec<&str> = short.lines().take(2).collect();
     fs::write(path.join("short.tsv"), short.join("\n") + "\n").unwrap();
     fs::copy(path.join("s2.tsv.json"), path.join("short.tsv.json")).unwrap();
+    let whole = fs::read(path.join("s2.tsv")).unwrap();
+    fs::write(path.join("cut.tsv"), &whole[..whole.len() - 1]).unwrap();
+    fs::copy(path.join("s2.tsv.json"), path.join("cut.tsv.json")).unwrap();
+    fs::write(path.join("other.fasta"), ">a\nMKTAY\n>b\nGAVLI\n").unwrap();
+    let other = format!("score --model {model} -o other.tsv --shard 2/2 other.fasta");
+    run(path, &other).with(0);
     let before = names(path);
     let cases = [
         (1, "s1.tsv", "shard 2/2 is missing"),
@@ -220,11 +306,25 @@ fn what_does_not_belong_together_says_why_and_leaves_nothing() {
         (1, "c1.fasta bare.fasta", "no bare.fasta.json beside it"),
         (1, "bare.fasta", "no bare.fasta.json beside it"),
         (1, "s1.tsv nowhere.tsv", "nowhere.tsv"),
-        (1, "s1.tsv short.tsv", "short.tsv has fewer rows than"),
+        (
+            1,
+            "s1.tsv short.tsv",
+            "short.tsv: it holds 1 rows, but short.tsv.json says that 2 were written",
+        ),
+        (
+            1,
+            "s1.tsv cut.tsv",
+            "cut.tsv: its last line has no line break, so the file is cut off",
+        ),
+        (
+            1,
+            "s1.tsv other.tsv",
+            "s1.tsv and other.tsv cannot be merged: they were made from different inputs",
+        ),
         (
             2,
             "--format npz s1.tsv s2.tsv",
-            "--format is for embeddings",
+            "--format and --out-dtype are for embeddings",
         ),
     ];
     for (code, arguments, says) in cases {

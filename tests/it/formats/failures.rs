@@ -2,35 +2,41 @@
 
 use std::fs;
 use std::io;
+use std::path::Path;
 
-use ankh3::output::embeddings::{Destination, EmbeddingRecord, Format, Reader, Rows, Writer};
+use ankh3::output::embeddings::{
+    EmbeddingFormat, EmbeddingReader, EmbeddingRecord, EmbeddingWriter, RowKind,
+};
 use tempfile::TempDir;
 
 use super::fixture::{
-    Pipe, column, column_sets, names_in, plain_records, schema, try_write, write,
+    collect, column, column_sets, names_in, pipe, plain_records, schema, try_write, write,
 };
 use ankh3::number::NumberType;
 
 /// Whoever reads the pipe must not take half a run for a whole one.
 #[test]
 fn a_stream_that_does_not_finish_is_no_whole_file() {
-    for format in Format::ALL
+    for format in EmbeddingFormat::ALL
         .into_iter()
-        .filter(|format| *format != Format::Npy)
+        .filter(|format| *format != EmbeddingFormat::Npy)
     {
         let schema = schema(column_sets(format).remove(0), NumberType::F32);
         let records = plain_records(&schema, 3000);
-        let (whole, half) = (Pipe::default(), Pipe::default());
-        let stream = Destination::Stream(Box::new(whole.clone()));
-        try_write(format, &schema, &records, stream).unwrap();
-        let stream = Destination::Stream(Box::new(half.clone()));
-        let mut writer = Writer::create(format, &schema, stream).unwrap();
-        records
-            .iter()
-            .take(2000)
-            .for_each(|record| writer.write(record).unwrap());
-        drop(writer);
-        let (whole, half) = (whole.bytes.lock().unwrap(), half.bytes.lock().unwrap());
+        let directory = TempDir::new().unwrap();
+        let path = pipe(directory.path());
+        let whole = collect(&path);
+        write(format, &schema, &records, &path);
+        let half = {
+            let half = collect(&path);
+            let mut writer = EmbeddingWriter::create(format, &schema, &path).unwrap();
+            records
+                .iter()
+                .take(2000)
+                .for_each(|record| writer.write(record).unwrap());
+            half
+        };
+        let (whole, half) = (whole.join().unwrap(), half.join().unwrap());
         assert!(
             whole.len() > half.len() && whole.starts_with(&half),
             "{format:?}"
@@ -39,27 +45,30 @@ fn a_stream_that_does_not_finish_is_no_whole_file() {
 }
 
 #[test]
-fn a_closed_pipe_and_a_full_disk_keep_their_names() {
-    for kind in [io::ErrorKind::BrokenPipe, io::ErrorKind::StorageFull] {
-        for format in Format::ALL
-            .into_iter()
-            .filter(|format| *format != Format::Npy)
-        {
-            let schema = schema(column_sets(format).remove(0), NumberType::F32);
-            for count in [1, 5000] {
-                let records = plain_records(&schema, count);
-                let pipe = Pipe {
-                    fail: Some(kind),
-                    ..Pipe::default()
-                };
-                let stream = Destination::Stream(Box::new(pipe));
-                let error = try_write(format, &schema, &records, stream).unwrap_err();
-                assert_eq!(
-                    error.kind(),
-                    kind,
-                    "{format:?} with {count} records: {error:?}"
-                );
-            }
+fn a_closed_pipe_keeps_its_name() {
+    for format in EmbeddingFormat::ALL
+        .into_iter()
+        .filter(|format| *format != EmbeddingFormat::Npy)
+    {
+        let schema = schema(column_sets(format).remove(0), NumberType::F32);
+        for count in [1, 5000] {
+            let records = plain_records(&schema, count);
+            let directory = TempDir::new().unwrap();
+            let path = pipe(directory.path());
+            let reader = {
+                let path = path.clone();
+                std::thread::spawn(move || drop(fs::File::open(path).unwrap()))
+            };
+            // Opening waits for the reader, who goes away at once.
+            let mut writer = EmbeddingWriter::create(format, &schema, &path).unwrap();
+            reader.join().unwrap();
+            let written = records.iter().try_for_each(|record| writer.write(record));
+            let error = written.and_then(|()| writer.finish(None)).unwrap_err();
+            assert_eq!(
+                error.kind(),
+                io::ErrorKind::BrokenPipe,
+                "{format:?} with {count} records: {error:?}"
+            );
         }
     }
 }
@@ -67,14 +76,14 @@ fn a_closed_pipe_and_a_full_disk_keep_their_names() {
 #[test]
 #[cfg(target_os = "linux")]
 fn a_device_without_space_is_an_error() {
-    for format in Format::ALL
+    for format in EmbeddingFormat::ALL
         .into_iter()
-        .filter(|format| *format != Format::Npy)
+        .filter(|format| *format != EmbeddingFormat::Npy)
     {
         let schema = schema(column_sets(format).remove(0), NumberType::F32);
         for count in [1, 5000] {
             let records = plain_records(&schema, count);
-            let device = Destination::File("/dev/full".into());
+            let device = Path::new("/dev/full");
             let error = try_write(format, &schema, &records, device).unwrap_err();
             assert_eq!(
                 error.kind(),
@@ -87,12 +96,12 @@ fn a_device_without_space_is_an_error() {
 
 #[test]
 fn a_writer_that_does_not_finish_leaves_what_was_there() {
-    for format in Format::ALL {
+    for format in EmbeddingFormat::ALL {
         let schema = schema(column_sets(format).remove(0), NumberType::F32);
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("old");
         fs::write(&path, "old").unwrap();
-        let mut writer = Writer::create(format, &schema, Destination::File(path.clone())).unwrap();
+        let mut writer = EmbeddingWriter::create(format, &schema, &path).unwrap();
         for record in plain_records(&schema, 3000) {
             writer.write(&record).unwrap();
         }
@@ -104,60 +113,60 @@ fn a_writer_that_does_not_finish_leaves_what_was_there() {
 
 #[test]
 fn what_a_format_cannot_hold_is_refused_with_the_way_out() {
-    let pooled = vec![column("mean", 2, Rows::PerSequence)];
+    let pooled = vec![column("mean", 2, RowKind::PerSequence)];
     let both = vec![
-        column("mean", 2, Rows::PerSequence),
-        column("per_residue", 2, Rows::PerResidue),
+        column("mean", 2, RowKind::PerSequence),
+        column("per_residue", 2, RowKind::PerResidue),
     ];
     let cases = [
         (
-            Format::Npz,
+            EmbeddingFormat::Npz,
             pooled.clone(),
             NumberType::Bf16,
             "npz has no bf16 numbers; use --out-dtype f16 or f32, or --format safetensors, which has them",
         ),
         (
-            Format::Tsv,
+            EmbeddingFormat::Tsv,
             pooled.clone(),
             NumberType::Bf16,
             "tsv has no bf16 numbers; use --out-dtype f32, or --format safetensors, which has them",
         ),
         (
-            Format::Npy,
+            EmbeddingFormat::Npy,
             both.clone(),
             NumberType::F32,
             "npy holds one array but 2 columns were asked for; use --format npz, h5, safetensors, parquet or arrow",
         ),
         (
-            Format::Tsv,
+            EmbeddingFormat::Tsv,
             both,
             NumberType::F32,
-            "a tsv has one row a protein or one row a residue, so pooled and per-residue columns cannot share it; write two files, or use --format jsonl, npz, h5, safetensors, parquet or arrow",
+            "a tsv has one row per protein or one row per residue, so pooled and per-residue columns cannot share it; write two files, or use --format jsonl, npz, h5, safetensors, parquet or arrow",
         ),
         (
-            Format::Npy,
+            EmbeddingFormat::Npy,
             pooled,
             NumberType::F32,
             "npy needs a file, because its index stands beside it; use --output FILE.npy, or --format npz, which can be piped",
         ),
         (
-            Format::Npz,
+            EmbeddingFormat::Npz,
             vec![],
             NumberType::F32,
             "there is no column to write",
         ),
         (
-            Format::Npz,
-            vec![column("id", 1, Rows::PerSequence)],
+            EmbeddingFormat::Npz,
+            vec![column("id", 1, RowKind::PerSequence)],
             NumberType::F32,
             "a column cannot be called \"id\"",
         ),
     ];
     for (format, columns, dtype, message) in cases {
-        let stream = Destination::Stream(Box::new(io::sink()));
-        let error = Writer::create(format, &schema(columns, dtype), stream)
-            .err()
-            .unwrap();
+        let error =
+            EmbeddingWriter::create(format, &schema(columns, dtype), Path::new("/dev/null"))
+                .err()
+                .unwrap();
         assert_eq!(
             (error.kind(), error.to_string().as_str()),
             (io::ErrorKind::InvalidInput, message)
@@ -167,7 +176,10 @@ fn what_a_format_cannot_hold_is_refused_with_the_way_out() {
 
 #[test]
 fn a_record_that_does_not_fit_is_named() {
-    let schema = schema(vec![column("mean", 2, Rows::PerSequence)], NumberType::F16);
+    let schema = schema(
+        vec![column("mean", 2, RowKind::PerSequence)],
+        NumberType::F16,
+    );
     let good = EmbeddingRecord {
         id: "P1".into(),
         length: 3,
@@ -207,8 +219,8 @@ fn a_record_that_does_not_fit_is_named() {
         ),
     ];
     for (bad, message) in cases {
-        let stream = Destination::Stream(Box::new(io::sink()));
-        let mut writer = Writer::create(Format::Npz, &schema, stream).unwrap();
+        let mut writer =
+            EmbeddingWriter::create(EmbeddingFormat::Npz, &schema, Path::new("/dev/null")).unwrap();
         writer.write(&good).unwrap();
         let error = writer.write(&bad).unwrap_err();
         assert_eq!(
@@ -216,9 +228,12 @@ fn a_record_that_does_not_fit_is_named() {
             (io::ErrorKind::InvalidData, message)
         );
     }
-    for format in [Format::Npz, Format::H5, Format::Safetensors] {
-        let stream = Destination::Stream(Box::new(io::sink()));
-        let mut writer = Writer::create(format, &schema, stream).unwrap();
+    for format in [
+        EmbeddingFormat::Npz,
+        EmbeddingFormat::H5,
+        EmbeddingFormat::Safetensors,
+    ] {
+        let mut writer = EmbeddingWriter::create(format, &schema, Path::new("/dev/null")).unwrap();
         writer.write(&good).unwrap();
         let error = writer.write(&good).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{format:?}");
@@ -233,14 +248,14 @@ fn a_record_that_does_not_fit_is_named() {
 
 #[test]
 fn a_truncated_file_is_an_error() {
-    for format in Format::ALL {
+    for format in EmbeddingFormat::ALL {
         let schema = schema(column_sets(format).remove(0), NumberType::F32);
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("cut");
         write(format, &schema, &plain_records(&schema, 10), &path);
         let whole = fs::read(&path).unwrap();
         fs::write(&path, &whole[..whole.len() * 2 / 3]).unwrap();
-        let outcome = Reader::open(&path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        let outcome = EmbeddingReader::open(&path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
         let message = outcome.expect_err(format.name()).to_string();
         assert!(
             message.starts_with(&path.display().to_string()),

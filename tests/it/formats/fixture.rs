@@ -1,16 +1,18 @@
 //! Records, schemas and files for the tests, all made here.
 
 use std::fs;
-use std::io::{self, Write};
-use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread::JoinHandle;
 
 use ankh3::number::NumberType;
 use ankh3::output::embeddings::{
-    Column, Destination, EmbeddingRecord, Format, Reader, Rows, Schema, Writer,
+    Column, EmbeddingFormat, EmbeddingReader, EmbeddingRecord, EmbeddingWriter, RowKind, Schema,
 };
+use ankh3::sequence::digest::InputDigest;
 use half::{bf16, f16};
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// Ids that a format may trip over: paths, quoting, numbers, separators, other scripts.
 pub fn tricky_ids() -> Vec<String> {
@@ -43,7 +45,7 @@ pub fn tricky_ids() -> Vec<String> {
     ids
 }
 
-pub fn column(name: &str, width: usize, rows: Rows) -> Column {
+pub fn column(name: &str, width: usize, rows: RowKind) -> Column {
     Column {
         name: name.to_owned(),
         width,
@@ -52,21 +54,36 @@ pub fn column(name: &str, width: usize, rows: Rows) -> Column {
 }
 
 pub fn schema(columns: Vec<Column>, dtype: NumberType) -> Schema {
-    let Value::Object(metadata) = json!({
+    let metadata = json!({
         "model": "ankh3-nano \"quoted\" ü",
         "revision": "0123abc",
         "layers": [-1, 12],
         "prefix": "nlu",
         "dtype": dtype.name(),
         "random": true,
-    }) else {
-        unreachable!("an object")
-    };
+    });
     Schema {
         columns,
         dtype,
-        metadata,
+        metadata: serde_json::from_value(metadata).unwrap(),
     }
+}
+
+/// The digest that files of the tests carry.
+pub fn input() -> InputDigest {
+    InputDigest {
+        sha256: "0123456789abcdef".repeat(4),
+        records: 12,
+        residues: 345,
+    }
+}
+
+/// The schema as a complete file of so many records has it.
+pub fn complete(schema: &Schema, records: usize) -> Schema {
+    let mut schema = schema.clone();
+    schema.metadata.input = Some(input());
+    schema.metadata.written = Some(records as u64);
+    schema
 }
 
 /// Numbers without pattern, many magnitudes, the same each time.
@@ -129,13 +146,8 @@ pub fn rounded(record: &EmbeddingRecord, dtype: NumberType) -> EmbeddingRecord {
     }
 }
 
-pub fn write(format: Format, schema: &Schema, records: &[EmbeddingRecord], path: &Path) {
-    let destination = Destination::File(path.to_owned());
-    let mut writer = Writer::create(format, schema, destination).unwrap();
-    for record in records {
-        writer.write(record).unwrap();
-    }
-    writer.finish().unwrap();
+pub fn write(format: EmbeddingFormat, schema: &Schema, records: &[EmbeddingRecord], path: &Path) {
+    try_write(format, schema, records, path).unwrap();
 }
 
 /// The file and what stands beside it, by the suffix of its name.
@@ -159,66 +171,62 @@ pub fn names_in(directory: &Path) -> Vec<String> {
 }
 
 pub fn read(path: &Path) -> Vec<EmbeddingRecord> {
-    Reader::open(path).unwrap().map(Result::unwrap).collect()
+    EmbeddingReader::open(path)
+        .unwrap()
+        .map(Result::unwrap)
+        .collect()
 }
 
 /// The columns sets that a format can hold.
-pub fn column_sets(format: Format) -> Vec<Vec<Column>> {
+pub fn column_sets(format: EmbeddingFormat) -> Vec<Vec<Column>> {
     let mut sets = vec![
-        vec![column("per_residue", 6, Rows::PerResidue)],
-        vec![column("mean", 5, Rows::PerSequence)],
+        vec![column("per_residue", 6, RowKind::PerResidue)],
+        vec![column("mean", 5, RowKind::PerSequence)],
     ];
     match format {
-        Format::Npy => {}
-        Format::Tsv => sets.push(vec![
-            column("layer_1/mean", 4, Rows::PerSequence),
-            column("layer_12/mean", 3, Rows::PerSequence),
+        EmbeddingFormat::Npy => {}
+        EmbeddingFormat::Tsv => sets.push(vec![
+            column("layer_1/mean", 4, RowKind::PerSequence),
+            column("layer_12/mean", 3, RowKind::PerSequence),
         ]),
         _ => sets.push(vec![
-            column("layer_12/per_residue", 4, Rows::PerResidue),
-            column("layer_12/mean", 4, Rows::PerSequence),
-            column("max", 3, Rows::PerSequence),
+            column("layer_12/per_residue", 4, RowKind::PerResidue),
+            column("layer_12/mean", 4, RowKind::PerSequence),
+            column("max", 3, RowKind::PerSequence),
         ]),
     }
     sets
 }
 
-pub fn dtypes(format: Format) -> Vec<NumberType> {
+pub fn dtypes(format: EmbeddingFormat) -> Vec<NumberType> {
     match format {
-        Format::Safetensors => vec![NumberType::F32, NumberType::F16, NumberType::Bf16],
+        EmbeddingFormat::Safetensors => vec![NumberType::F32, NumberType::F16, NumberType::Bf16],
         _ => vec![NumberType::F32, NumberType::F16],
     }
 }
 
-/// A stream that collects what it is given and can fail.
-#[derive(Clone, Default)]
-pub struct Pipe {
-    pub bytes: Arc<Mutex<Vec<u8>>>,
-    pub fail: Option<io::ErrorKind>,
+/// A named pipe.
+pub fn pipe(directory: &Path) -> PathBuf {
+    let path = directory.join("pipe");
+    let made = Command::new("mkfifo").arg(&path).status().unwrap();
+    assert!(made.success());
+    path
 }
 
-impl Write for Pipe {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if let Some(kind) = self.fail {
-            return Err(io::Error::from(kind));
-        }
-        self.bytes.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+/// Reads all that goes through a named pipe.
+pub fn collect(pipe: &Path) -> JoinHandle<Vec<u8>> {
+    let pipe = pipe.to_owned();
+    std::thread::spawn(move || fs::read(pipe).unwrap())
 }
 
 /// Writes all and finishes; the first error if any.
 pub fn try_write(
-    format: Format,
+    format: EmbeddingFormat,
     schema: &Schema,
     records: &[EmbeddingRecord],
-    destination: Destination,
+    path: &Path,
 ) -> io::Result<()> {
-    let mut writer = Writer::create(format, schema, destination)?;
+    let mut writer = EmbeddingWriter::create(format, schema, path)?;
     records.iter().try_for_each(|record| writer.write(record))?;
-    writer.finish()
+    writer.finish(Some(input()))
 }

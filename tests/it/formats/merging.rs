@@ -2,24 +2,28 @@
 
 use std::path::{Path, PathBuf};
 
+use ankh3::number::NumberType;
 use ankh3::output::embeddings::inspect::inspect;
-use ankh3::output::embeddings::merge::{MergeError, merge};
-use ankh3::output::embeddings::{Destination, EmbeddingRecord, Format, Reader, Rows, Schema};
+use ankh3::output::embeddings::{
+    EmbeddingFormat, EmbeddingReader, EmbeddingRecord, EmbeddingWriter, RowKind, Schema,
+};
+use ankh3::output::merge::{MergeError, merge_embeddings};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::fixture::{bytes, column, column_sets, names_in, plain_records, read, schema, write};
-use ankh3::number::NumberType;
+use super::fixture::{
+    bytes, column, column_sets, complete, input, names_in, plain_records, read, schema, write,
+};
 
 fn with_shard(schema: &Schema, shard: &str) -> Schema {
     let mut schema = schema.clone();
-    schema.metadata.insert("shard".into(), shard.into());
+    schema.metadata.shard = Some(shard.to_owned());
     schema
 }
 
 /// Writes shard `number` of `of` (1-based) as a sharded run does.
 fn write_shard(
-    format: Format,
+    format: EmbeddingFormat,
     schema: &Schema,
     records: &[EmbeddingRecord],
     (number, of): (usize, usize),
@@ -41,17 +45,17 @@ fn write_shard(
     path
 }
 
-fn merge_files(paths: &[PathBuf], format: Format, to: &Path) -> Result<u64, MergeError> {
+fn merge_files(paths: &[PathBuf], format: EmbeddingFormat, to: &Path) -> Result<u64, MergeError> {
     let readers = paths
         .iter()
-        .map(|path| Reader::open(path))
+        .map(|path| EmbeddingReader::open(path))
         .collect::<Result<_, _>>()?;
-    merge(readers, format, Destination::File(to.to_owned())).map(|merged| merged.records)
+    merge_embeddings(readers, format, None, to)
 }
 
 #[test]
 fn merged_shards_are_the_bytes_of_one_run() {
-    for format in Format::ALL {
+    for format in EmbeddingFormat::ALL {
         for (columns, dtype) in column_sets(format)
             .into_iter()
             .zip([NumberType::F32, NumberType::F16])
@@ -77,34 +81,130 @@ fn merged_shards_are_the_bytes_of_one_run() {
     }
 }
 
+/// Contact maps have a matrix per protein.
+#[test]
+fn merged_matrices_are_the_bytes_of_one_run() {
+    for format in [
+        EmbeddingFormat::Npz,
+        EmbeddingFormat::H5,
+        EmbeddingFormat::Safetensors,
+    ] {
+        let schema = schema(
+            vec![column("contacts", 1, RowKind::PerPair)],
+            NumberType::F32,
+        );
+        let records = plain_records(&schema, 7);
+        let directory = TempDir::new().unwrap();
+        let whole = directory.path().join("whole");
+        write(format, &schema, &records, &whole);
+        let shards =
+            [2, 1].map(|n| write_shard(format, &schema, &records, (n, 2), directory.path()));
+        let merged = directory.path().join("merged");
+        assert_eq!(merge_files(&shards, format, &merged).unwrap(), 7);
+        assert!(bytes(&whole) == bytes(&merged), "{format:?}");
+        assert_eq!(read(&merged), records);
+    }
+}
+
+#[test]
+fn a_merge_can_change_the_number_type() {
+    let of = |dtype| schema(vec![column("mean", 3, RowKind::PerSequence)], dtype);
+    let single = of(NumberType::F32);
+    let records = plain_records(&single, 6);
+    let directory = TempDir::new().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    write(EmbeddingFormat::Npz, &single, &records, &at("single.npz"));
+    let half = Schema {
+        dtype: NumberType::Bf16,
+        ..single
+    };
+    write(EmbeddingFormat::Safetensors, &half, &records, &at("half"));
+    let reader = EmbeddingReader::open(&at("single.npz")).unwrap();
+    let (format, dtype) = (EmbeddingFormat::Safetensors, Some(NumberType::Bf16));
+    merge_embeddings(vec![reader], format, dtype, &at("merged")).unwrap();
+    assert!(bytes(&at("merged")) == bytes(&at("half")));
+    // What only some formats can hold leaves through the others in another type.
+    let reader = EmbeddingReader::open(&at("half")).unwrap();
+    let error = merge_embeddings(vec![reader], EmbeddingFormat::H5, None, &at("out"));
+    assert!(error.unwrap_err().to_string().contains("--out-dtype"));
+    let reader = EmbeddingReader::open(&at("half")).unwrap();
+    let dtype = Some(NumberType::F32);
+    merge_embeddings(vec![reader], EmbeddingFormat::H5, dtype, &at("out")).unwrap();
+    assert_eq!(read(&at("out")), read(&at("half")));
+}
+
+#[test]
+fn shards_of_different_inputs_are_not_merged() {
+    let schema = schema(
+        vec![column("mean", 3, RowKind::PerSequence)],
+        NumberType::F32,
+    );
+    let records = plain_records(&schema, 4);
+    let directory = TempDir::new().unwrap();
+    let paths = [1, 2].map(|number| {
+        let path = directory.path().join(format!("{number}.npz"));
+        let schema = with_shard(&schema, &format!("{number}/2"));
+        let mut writer = EmbeddingWriter::create(EmbeddingFormat::Npz, &schema, &path).unwrap();
+        let own = records.iter().skip(number - 1).step_by(2);
+        own.for_each(|record| writer.write(record).unwrap());
+        let mut input = input();
+        input.sha256.truncate(64 - number);
+        writer.finish(Some(input)).unwrap();
+        path
+    });
+    let merged = directory.path().join("merged.npz");
+    let error = merge_files(&paths, EmbeddingFormat::Npz, &merged).unwrap_err();
+    assert!(matches!(error, MergeError::Inputs { .. }));
+    let error = error.to_string();
+    assert!(
+        paths
+            .iter()
+            .all(|path| error.contains(path.to_str().unwrap()))
+            && error.contains("were made from different inputs"),
+        "{error}"
+    );
+    assert!(!merged.exists());
+}
+
 #[test]
 fn files_without_shards_are_joined_in_the_order_given() {
-    let schema = schema(vec![column("mean", 3, Rows::PerSequence)], NumberType::F32);
+    let schema = schema(
+        vec![column("mean", 3, RowKind::PerSequence)],
+        NumberType::F32,
+    );
     let records = plain_records(&schema, 9);
     let directory = TempDir::new().unwrap();
     let paths = ["b.parquet", "a.npz"]
         .map(|name| directory.path().join(name))
         .to_vec();
-    write(Format::Parquet, &schema, &records[..4], &paths[0]);
-    write(Format::Npz, &schema, &records[4..], &paths[1]);
+    write(EmbeddingFormat::Parquet, &schema, &records[..4], &paths[0]);
+    write(EmbeddingFormat::Npz, &schema, &records[4..], &paths[1]);
     let merged = directory.path().join("merged.h5");
-    assert_eq!(merge_files(&paths, Format::H5, &merged).unwrap(), 9);
+    assert_eq!(
+        merge_files(&paths, EmbeddingFormat::H5, &merged).unwrap(),
+        9
+    );
     assert_eq!(read(&merged), records);
 }
 
 #[test]
 fn what_cannot_be_merged_says_why_and_leaves_nothing() {
-    let first = schema(vec![column("mean", 3, Rows::PerSequence)], NumberType::F32);
+    let first = schema(
+        vec![column("mean", 3, RowKind::PerSequence)],
+        NumberType::F32,
+    );
     let records = plain_records(&first, 6);
     let directory = TempDir::new().unwrap();
     let at = |name: &str| directory.path().join(name);
     let file = |name: &str, schema: &Schema, records: &[EmbeddingRecord]| {
-        write(Format::Jsonl, schema, records, &at(name));
+        write(EmbeddingFormat::Jsonl, schema, records, &at(name));
         at(name)
     };
     let with = |key: &str, value: Value| {
         let mut schema = first.clone();
-        schema.metadata.insert(key.into(), value);
+        let mut metadata = schema.metadata.to_map().unwrap();
+        metadata.insert(key.into(), value);
+        schema.metadata = serde_json::from_value(Value::Object(metadata)).unwrap();
         schema
     };
     let mut half = first.clone();
@@ -188,7 +288,7 @@ fn what_cannot_be_merged_says_why_and_leaves_nothing() {
     ];
     for (paths, message) in cases {
         let before = names_in(directory.path());
-        let error = merge_files(&paths, Format::Npz, &at("merged.npz"))
+        let error = merge_files(&paths, EmbeddingFormat::Npz, &at("merged.npz"))
             .unwrap_err()
             .to_string();
         let message = message.replace("DIR", &directory.path().display().to_string());
@@ -199,9 +299,9 @@ fn what_cannot_be_merged_says_why_and_leaves_nothing() {
 
 #[test]
 fn inspecting_sums_a_file_up() {
-    for format in Format::ALL {
+    for format in EmbeddingFormat::ALL {
         let schema = schema(
-            vec![column("per_residue", 2, Rows::PerResidue)],
+            vec![column("per_residue", 2, RowKind::PerResidue)],
             NumberType::F32,
         );
         let one = EmbeddingRecord {
@@ -225,7 +325,7 @@ fn inspecting_sums_a_file_up() {
         );
         assert_eq!(
             (summary.dtype, &summary.metadata),
-            (schema.dtype, &schema.metadata)
+            (schema.dtype, &complete(&schema, 2).metadata)
         );
         let [column] = &summary.columns[..] else {
             panic!("one column")

@@ -4,12 +4,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use ankh3::output::embeddings::{EmbeddingRecord, Format, Reader, Rows, Schema};
+use ankh3::output::embeddings::{
+    EmbeddingFormat, EmbeddingReader, EmbeddingRecord, RowKind, Schema,
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::fixture::{
-    bytes, column, column_sets, dtypes, plain_records, read, rounded, schema, tricky_records, write,
+    bytes, column, column_sets, complete, dtypes, plain_records, read, rounded, schema,
+    tricky_records, write,
 };
 use ankh3::number::NumberType;
 
@@ -34,7 +37,7 @@ struct Written {
 }
 
 /// Has the files read by the format's own libraries.
-fn read_by_python(format: Format, files: &[Written]) {
+fn read_by_python(format: EmbeddingFormat, files: &[Written]) {
     let mut command = Command::new(python());
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/readers/read_back.py");
     command.arg(script).arg(format.name());
@@ -70,7 +73,7 @@ fn read_by_python(format: Format, files: &[Written]) {
     );
 }
 
-fn reads_back_everywhere(format: Format) {
+fn reads_back_everywhere(format: EmbeddingFormat) {
     let directory = TempDir::new().unwrap();
     let mut files = Vec::new();
     for columns in column_sets(format) {
@@ -81,8 +84,9 @@ fn reads_back_everywhere(format: Format) {
             write(format, &schema, &records, &path);
             let expected: Vec<_> = records.iter().map(|r| rounded(r, dtype)).collect();
 
-            let reader = Reader::open(&path).unwrap();
-            assert_eq!((reader.format(), reader.schema()), (format, &schema));
+            let reader = EmbeddingReader::open(&path).unwrap();
+            let complete = complete(&schema, records.len());
+            assert_eq!((reader.format(), reader.schema()), (format, &complete));
             let found: Vec<_> = reader.map(Result::unwrap).collect();
             assert_eq!(found, expected, "{format:?} {dtype:?} {columns:?}");
 
@@ -94,7 +98,7 @@ fn reads_back_everywhere(format: Format) {
             );
             files.push(Written {
                 path,
-                schema,
+                schema: complete,
                 records: expected,
             });
         }
@@ -104,49 +108,52 @@ fn reads_back_everywhere(format: Format) {
 
 #[test]
 fn tsv_reads_back_everywhere() {
-    reads_back_everywhere(Format::Tsv);
+    reads_back_everywhere(EmbeddingFormat::Tsv);
 }
 
 #[test]
 fn jsonl_reads_back_everywhere() {
-    reads_back_everywhere(Format::Jsonl);
+    reads_back_everywhere(EmbeddingFormat::Jsonl);
 }
 
 #[test]
 fn npy_reads_back_everywhere() {
-    reads_back_everywhere(Format::Npy);
+    reads_back_everywhere(EmbeddingFormat::Npy);
 }
 
 #[test]
 fn npz_reads_back_everywhere() {
-    reads_back_everywhere(Format::Npz);
+    reads_back_everywhere(EmbeddingFormat::Npz);
 }
 
 #[test]
 fn h5_reads_back_everywhere() {
-    reads_back_everywhere(Format::H5);
+    reads_back_everywhere(EmbeddingFormat::H5);
 }
 
 #[test]
 fn safetensors_reads_back_everywhere() {
-    reads_back_everywhere(Format::Safetensors);
+    reads_back_everywhere(EmbeddingFormat::Safetensors);
 }
 
 #[test]
 fn parquet_reads_back_everywhere() {
-    reads_back_everywhere(Format::Parquet);
+    reads_back_everywhere(EmbeddingFormat::Parquet);
 }
 
 #[test]
 fn arrow_reads_back_everywhere() {
-    reads_back_everywhere(Format::Arrow);
+    reads_back_everywhere(EmbeddingFormat::Arrow);
 }
 
 /// More records than a batch or a node of any index has.
 #[test]
 fn many_records_read_back_everywhere() {
-    for format in Format::ALL {
-        let schema = schema(vec![column("mean", 3, Rows::PerSequence)], NumberType::F32);
+    for format in EmbeddingFormat::ALL {
+        let schema = schema(
+            vec![column("mean", 3, RowKind::PerSequence)],
+            NumberType::F32,
+        );
         let records = plain_records(&schema, 20_000);
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("many");
@@ -156,7 +163,7 @@ fn many_records_read_back_everywhere() {
             format,
             &[Written {
                 path,
-                schema,
+                schema: complete(&schema, records.len()),
                 records,
             }],
         );
@@ -165,18 +172,19 @@ fn many_records_read_back_everywhere() {
 
 #[test]
 fn no_records_is_a_file_too() {
-    for format in Format::ALL {
+    for format in EmbeddingFormat::ALL {
         let directory = TempDir::new().unwrap();
         let mut files = Vec::new();
         for columns in column_sets(format) {
             let schema = schema(columns, NumberType::F32);
             let path = directory.path().join(format!("empty{}", files.len()));
             write(format, &schema, &[], &path);
-            assert_eq!(Reader::open(&path).unwrap().schema(), &schema);
+            let complete = complete(&schema, 0);
+            assert_eq!(EmbeddingReader::open(&path).unwrap().schema(), &complete);
             assert_eq!(read(&path), []);
             files.push(Written {
                 path,
-                schema,
+                schema: complete,
                 records: Vec::new(),
             });
         }
@@ -189,12 +197,12 @@ fn no_records_is_a_file_too() {
 fn the_examples_of_the_documentation_run() {
     let directory = TempDir::new().unwrap();
     let schema = schema(
-        vec![column("per_residue", 4, Rows::PerResidue)],
+        vec![column("per_residue", 4, RowKind::PerResidue)],
         NumberType::F32,
     );
     let mut records = plain_records(&schema, 3);
     records[1].id = "P12345".into();
-    for format in Format::ALL {
+    for format in EmbeddingFormat::ALL {
         write(
             format,
             &schema,

@@ -1,0 +1,163 @@
+//! The reading and computing end of the conveyor.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::SyncSender;
+
+use anyhow::{Context, Result, bail};
+
+use super::belt::{Parcel, from_entry};
+use super::{Conveyor, Failure, Work, place};
+use crate::input::sequences::Item;
+use crate::output::entry::{JournalEntry, unsealed};
+use crate::sequence::Sequence;
+
+/// Takes sequences from the input, and gives their results to the writer in the same order.
+pub(super) struct Feed<'a, T> {
+    conveyor: &'a mut Conveyor,
+    work: &'a mut dyn Work<Output = T>,
+    belt: SyncSender<Vec<Parcel<T>>>,
+    /// New results that the journal holds, where there is a journal.
+    journalled: Option<&'a AtomicU64>,
+    /// What to do instead, where a sequence without a result must not be skipped.
+    must_not_skip: Option<&'static str>,
+    /// Sequences of this shard.
+    taken: u64,
+    /// Sequences that were given to the work.
+    pushed: u64,
+    /// Sequences that the work has given back.
+    popped: u64,
+    /// Sequences without a result.
+    failed: u64,
+}
+
+impl<'a, T: JournalEntry> Feed<'a, T> {
+    pub(super) fn new(
+        conveyor: &'a mut Conveyor,
+        work: &'a mut dyn Work<Output = T>,
+        belt: SyncSender<Vec<Parcel<T>>>,
+        must_not_skip: Option<&'static str>,
+    ) -> Self {
+        Self {
+            conveyor,
+            work,
+            belt,
+            journalled: None,
+            must_not_skip,
+            taken: 0,
+            pushed: 0,
+            popped: 0,
+            failed: 0,
+        }
+    }
+
+    /// `journalled` counts the results that the journal holds.
+    pub(super) fn watch(&mut self, journalled: &'a AtomicU64) {
+        self.journalled = Some(journalled);
+    }
+
+    /// Goes through the whole input. Returns how many sequences this shard has, and how many of them have no result.
+    pub(super) fn all(mut self) -> Result<(u64, u64)> {
+        let mut at_end = false;
+        while !at_end || self.popped < self.pushed {
+            while !at_end && !self.work.is_full() {
+                match self.conveyor.proteins.next() {
+                    Some(item) => self.take(item?)?,
+                    None => at_end = true,
+                }
+            }
+            if self.popped < self.pushed {
+                self.compute()?;
+            }
+        }
+        Ok((self.taken, self.failed))
+    }
+
+    /// Gives a sequence to the work, unless it belongs to another shard or has its result already.
+    fn take(&mut self, Item { index, sequence }: Item) -> Result<()> {
+        self.work.saw(&sequence);
+        if self.conveyor.shard.is_some_and(|shard| !shard.has(index)) {
+            return Ok(());
+        }
+        self.taken += 1;
+        if let Some(result) = self.replayed(&sequence)? {
+            return self.hand_on(vec![Parcel {
+                sequence,
+                result,
+                is_new: false,
+            }]);
+        }
+        self.pushed += 1;
+        self.work.push(sequence)
+    }
+
+    /// The result that an earlier run has of this sequence.
+    fn replayed(&mut self, sequence: &Sequence) -> Result<Option<Result<T, Failure>>> {
+        let Some(replay) = &mut self.conveyor.replay else {
+            return Ok(None);
+        };
+        let Some(bytes) = replay.next_entry()? else {
+            return Ok(None);
+        };
+        let result = unsealed(&bytes, sequence).with_context(|| {
+            format!("the input is not the one that the run to be resumed began with (at {}); delete the .resume file or give the same input", sequence.id)
+        })?;
+        Ok(Some(from_entry(result)?))
+    }
+
+    /// Lets the work go on, and hands on what it has finished.
+    fn compute(&mut self) -> Result<()> {
+        let journalled = self.journalled.map(|count| count.load(Ordering::Acquire));
+        if journalled == Some(self.popped) {
+            self.work.settled()?;
+        }
+        self.work.advance()?;
+        let mut parcels = Vec::new();
+        while let Some((sequence, result)) = self.work.pop() {
+            self.popped += 1;
+            parcels.push(Parcel {
+                sequence,
+                result,
+                is_new: true,
+            });
+        }
+        self.hand_on(parcels)
+    }
+
+    /// Counts results and gives them to the writer. What comes before a failure that ends the run still reaches the journal.
+    fn hand_on(&mut self, mut parcels: Vec<Parcel<T>>) -> Result<()> {
+        let mut fatal = Ok(());
+        for number in 0..parcels.len() {
+            let Parcel {
+                sequence, result, ..
+            } = &parcels[number];
+            if let Err(failure) = result {
+                fatal = self.leave_out(sequence, failure);
+            }
+            if fatal.is_err() {
+                parcels.truncate(number);
+                break;
+            }
+            let residues = parcels[number].sequence.residues.len() as u64;
+            self.conveyor.progress.add(1, residues);
+        }
+        let Conveyor {
+            forecast, progress, ..
+        } = &mut *self.conveyor;
+        forecast.announce(progress);
+        if !parcels.is_empty() && self.belt.send(parcels).is_err() {
+            bail!("nothing more can be written");
+        }
+        fatal
+    }
+
+    /// Skips a sequence that has no result, or ends the run.
+    fn leave_out(&mut self, sequence: &Sequence, failure: &Failure) -> Result<()> {
+        let message = format!("{}: {failure}", place(sequence));
+        if let Some(advice) = self.must_not_skip {
+            bail!("{message}; {advice}");
+        }
+        tracing::warn!("skipped: {message}");
+        self.failed += 1;
+        Ok(())
+    }
+}

@@ -1,0 +1,38 @@
+//! What a run will come to: the total of the progress bar, and the size of a large output before it is written.
+
+use crate::input::survey::Survey;
+use crate::progress::Progress;
+
+/// Outputs of this size and more are announced.
+const LARGE: u64 = 1 << 30;
+
+/// Is announced once, as soon as the input has been counted.
+pub(super) struct Forecast {
+    pub(super) survey: Option<Survey>,
+    /// Shards of the run.
+    pub(super) shards: u64,
+    /// Bytes of the output of so many sequences and residues.
+    pub(super) size: Option<Box<dyn Fn(u64, u64) -> u64>>,
+}
+
+impl Forecast {
+    /// Announces it if it is known and was not announced yet.
+    pub(super) fn announce(&mut self, progress: &mut Progress) {
+        let Some(found) = self.survey.as_ref().and_then(Survey::found) else {
+            return;
+        };
+        self.survey = None;
+        let (sequences, residues) = (found.records / self.shards, found.residues / self.shards);
+        progress.expect(residues);
+        let bytes = self
+            .size
+            .as_ref()
+            .map_or(0, |size| size(sequences, residues));
+        if bytes > LARGE {
+            tracing::info!(
+                "about {sequences} sequences of {residues} residues: the output will have about {:.1} GiB",
+                bytes as f64 / LARGE as f64
+            );
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! What a run reads and writes. Mistakes that show without a model are found here, before one is opened.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{Conveyor, Forecast};
+use crate::args::{ScaleArgs, usage};
+use crate::input::sequences::{Counts, Input, Item, OnBad, Options};
+use crate::input::survey::Survey;
+use crate::io::stdio::{self, Content};
+use crate::output::embeddings::remove_unfinished;
+use crate::output::journal::{self, Journal, Replay};
+use crate::progress::Progress;
+use crate::sequence::digest::InputDigest;
+use crate::sequence::{Over, Sequence};
+
+/// A run whose input is open and whose outputs can be written.
+pub(in crate::commands) struct RunPlan {
+    proteins: Proteins,
+    on_bad: OnBad,
+    scale: ScaleArgs,
+    /// The first one has the journal beside it.
+    outputs: Vec<PathBuf>,
+}
+
+/// The sequences of a run.
+pub(super) struct Proteins {
+    input: Input,
+    survey: Option<Survey>,
+    /// The first sequence, where it was read early.
+    first: Option<Item>,
+}
+
+impl RunPlan {
+    /// Opens FASTA `files`, which are read from now on.
+    ///
+    /// # Errors
+    /// Files that are missing, outputs that cannot be written, `--resume` without a file to write.
+    pub(in crate::commands) fn new(
+        files: &[PathBuf],
+        options: Options,
+        scale: &ScaleArgs,
+        outputs: &[(&Path, Content)],
+    ) -> Result<Self> {
+        check(scale, outputs)?;
+        check_distinct(files, outputs)?;
+        let on_bad = options.on_bad;
+        let proteins = Proteins {
+            input: Input::open(files, options)?,
+            survey: Survey::start(files),
+            first: None,
+        };
+        Ok(Self::of(proteins, on_bad, scale, outputs))
+    }
+
+    /// The same for sequences that are there already.
+    ///
+    /// # Errors
+    /// Outputs that cannot be written, `--resume` without a file to write.
+    pub(in crate::commands) fn of_sequences(
+        sequences: Vec<Sequence>,
+        options: Options,
+        scale: &ScaleArgs,
+        outputs: &[(&Path, Content)],
+    ) -> Result<Self> {
+        check(scale, outputs)?;
+        let on_bad = options.on_bad;
+        let proteins = Proteins {
+            input: Input::of(sequences, options)?,
+            survey: None,
+            first: None,
+        };
+        Ok(Self::of(proteins, on_bad, scale, outputs))
+    }
+
+    fn of(
+        proteins: Proteins,
+        on_bad: OnBad,
+        scale: &ScaleArgs,
+        outputs: &[(&Path, Content)],
+    ) -> Self {
+        let outputs = outputs.iter().map(|(path, _)| (*path).to_owned());
+        Self {
+            proteins,
+            on_bad,
+            scale: scale.clone(),
+            outputs: outputs.collect(),
+        }
+    }
+
+    /// What becomes of an invalid record.
+    pub(in crate::commands) fn on_bad(&self) -> OnBad {
+        self.on_bad
+    }
+
+    /// Makes sure that the input has exactly one protein.
+    ///
+    /// # Errors
+    /// None, or more.
+    pub(in crate::commands) fn expect_one_protein(&mut self) -> Result<()> {
+        let proteins = &mut self.proteins;
+        let first = proteins.next().context("no sequence to draw")??;
+        ensure!(
+            proteins.next().transpose()?.is_none(),
+            usage("--plot draws one protein, and the input has more; give it one record")
+        );
+        proteins.first = Some(first);
+        Ok(())
+    }
+
+    /// Opens the journal, if one was asked for. Its `key` describes everything that influences the results.
+    ///
+    /// # Errors
+    /// A journal of another run, with what differs.
+    pub(in crate::commands) fn begin(self, key: &str) -> Result<Conveyor> {
+        let (replay, journal) = if self.scale.resume {
+            let (replay, journal) = self.open_journal(key)?;
+            (Some(replay), Some(journal))
+        } else {
+            (None, None)
+        };
+        let mut proteins = self.proteins;
+        Ok(Conveyor {
+            shard: self.scale.shard,
+            on_bad: self.on_bad,
+            replay,
+            journal,
+            forecast: Forecast {
+                survey: proteins.survey.take(),
+                shards: self.scale.shard.map_or(1, |shard| shard.count),
+                size: None,
+            },
+            proteins,
+            progress: Progress::new(),
+            writing: format!("writing {}", self.outputs[0].display()),
+        })
+    }
+
+    fn open_journal(&self, key: &str) -> Result<(Replay, Journal)> {
+        let path = journal::path_for(&self.outputs[0]);
+        let (replay, journal) = journal::open(&path, key)?;
+        // The open journal is locked: unfinished files of these names belong to no running process.
+        for output in &self.outputs {
+            remove_unfinished(output).with_context(|| format!("writing {}", output.display()))?;
+        }
+        if replay.left() > 0 {
+            tracing::info!("resuming: {} sequences are done already", replay.left());
+        }
+        Ok((replay, journal))
+    }
+}
+
+impl Proteins {
+    pub(super) fn counts(&self) -> &Counts {
+        self.input.counts()
+    }
+
+    /// The digest of all sequences read.
+    pub(super) fn digest(&self) -> InputDigest {
+        self.input.digest()
+    }
+}
+
+impl Iterator for Proteins {
+    type Item = Result<Item>;
+
+    fn next(&mut self) -> Option<Result<Item>> {
+        let first = self.first.take().map(Ok);
+        first.or_else(|| Some(self.input.next()?.map_err(Into::into)))
+    }
+}
+
+/// Chunks are joined by averaging embeddings; other results cannot be joined.
+///
+/// # Errors
+/// `--over chunk`.
+pub(in crate::commands) fn whole(options: Options) -> Result<Options> {
+    ensure!(
+        !matches!(options.limit.over(), Over::Chunk { .. }),
+        usage(
+            "--over chunk is for embeddings only; choose --over truncate or skip, or cut the sequences yourself"
+        )
+    );
+    Ok(options)
+}
+
+/// Refuses to replace an input by an output.
+fn check_distinct(files: &[PathBuf], outputs: &[(&Path, Content)]) -> Result<()> {
+    for (output, _) in outputs {
+        let target = fs::canonicalize(output).ok();
+        let is_target = |file: &PathBuf| fs::canonicalize(file).ok() == target;
+        ensure!(
+            target.is_none() || !files.iter().any(is_target),
+            usage(format_args!(
+                "{} is an input and an output; give the output another name",
+                output.display()
+            ))
+        );
+    }
+    Ok(())
+}
+
+fn check(scale: &ScaleArgs, outputs: &[(&Path, Content)]) -> Result<()> {
+    ensure!(
+        !(scale.resume && outputs.iter().take(1).any(|(path, _)| stdio::is_dash(path))),
+        usage("--resume needs a file: add -o FILE")
+    );
+    for (path, content) in outputs {
+        stdio::check_output(path, *content)
+            .with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,61 @@
+//! `OUTPUT.part.resume`: answers about the proteins in work, so that a run that was cut off in the middle of a long protein goes on there. The file is
+//! emptied whenever the journal has the proteins themselves.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use anyhow::Result;
+
+use crate::inference::score::{AnswerKey, Answers};
+use crate::output::entry::JournalEntry;
+use crate::output::journal::{self, Journal};
+use crate::output::manifest::Manifest;
+
+/// The journal of answers.
+pub(super) struct AnswerJournal(Rc<RefCell<Journal>>);
+
+impl AnswerJournal {
+    /// Opens the journal beside `output`, or begins one; `manifest` is its key. The answers are for the scorer.
+    pub(super) fn open<'a>(output: &Path, manifest: &Manifest) -> Result<(Self, Answers<'a>)> {
+        let (mut replay, journal) = journal::open(&path_for(output), &manifest.journal_key()?)?;
+        let mut known = HashMap::new();
+        while let Some(entry) = replay.next_entry()? {
+            if let Some((key, values)) = entry.split_first_chunk() {
+                known.insert(*key, Vec::from_bytes(values)?);
+            }
+        }
+        if !known.is_empty() {
+            tracing::info!(
+                "resuming: {} answers about proteins in work are there already",
+                known.len()
+            );
+        }
+        let journal = Rc::new(RefCell::new(journal));
+        let writer = Rc::clone(&journal);
+        let keep = Box::new(move |key: &AnswerKey, values: &[f64]| {
+            let entry = [key.as_slice(), &values.to_vec().to_bytes()].concat();
+            let mut journal = writer.borrow_mut();
+            journal.append(&entry)?;
+            journal.flush()
+        });
+        Ok((Self(journal), Answers::new(known, keep)))
+    }
+
+    /// Forgets the answers: the proteins that they are about are done.
+    pub(super) fn empty(&self) -> Result<()> {
+        Ok(self.0.borrow_mut().empty()?)
+    }
+}
+
+/// Deletes the journal of answers beside `output`: the output is complete.
+pub(super) fn remove(output: &Path) -> std::io::Result<()> {
+    std::fs::remove_file(path_for(output))
+}
+
+fn path_for(output: &Path) -> PathBuf {
+    let mut part = output.as_os_str().to_owned();
+    part.push(".part");
+    journal::path_for(Path::new(&part))
+}

@@ -1,0 +1,188 @@
+//! Why files could not be merged.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::output::embeddings::EmbeddingError;
+use crate::sequence::digest::InputDigest;
+
+/// Why files could not be merged.
+#[derive(Debug, thiserror::Error)]
+pub enum MergeError {
+    /// No file was given.
+    #[error("there are no files to merge")]
+    NoInput,
+    /// Two files were not made in the same way.
+    #[error(
+        "{} and {} cannot be merged: {field} is {left} in the first, {right} in the second",
+        first.display(), second.display()
+    )]
+    Mismatch {
+        /// One file.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
+        /// The key of the manifest, or another word for what differs.
+        field: String,
+        /// Its value in `first`, as JSON.
+        left: String,
+        /// Its value in `second`, as JSON.
+        right: String,
+    },
+    /// Two files were made by kernels that do not give the same bytes.
+    #[error(
+        "{} and {} cannot be merged: their kernels, {left} and {right}, do not give the same numbers in {numbers}; make all files on the same kind of device, \
+         on CPUs with ANKH3_CPU_ISA=NAME set to an instruction set that all of the machines have (`ankh3 doctor` names it)",
+        first.display(), second.display()
+    )]
+    Kernels {
+        /// One file.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
+        /// Kernels of `first`.
+        left: String,
+        /// Kernels of `second`.
+        right: String,
+        /// Number types of the run.
+        numbers: String,
+    },
+    /// Two shards were made from different inputs.
+    #[error(
+        "{} and {} cannot be merged: they were made from different inputs, the first from {}, the second from {}",
+        first.display(), second.display(), in_words(left), in_words(right)
+    )]
+    Inputs {
+        /// One file.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
+        /// The input of `first`.
+        left: Box<InputDigest>,
+        /// The input of `second`.
+        right: Box<InputDigest>,
+    },
+    /// A file's `shard` is not `i/n` with 1 ≤ i ≤ n.
+    #[error("{}: its shard {value} is not of the form i/n with 1 ≤ i ≤ n", path.display())]
+    BadShard {
+        /// The file.
+        path: PathBuf,
+        /// Its shard, as JSON.
+        value: String,
+    },
+    /// A shard is not among the files.
+    #[error("shard {} is missing; give all {of} files of the run", missing.join(", "))]
+    MissingShards {
+        /// The missing shards, as `i/n`.
+        missing: Vec<String>,
+        /// Shards in the run.
+        of: usize,
+    },
+    /// Two files are the same shard.
+    #[error("{} and {} are both shard {shard}", first.display(), second.display())]
+    DuplicateShard {
+        /// One file.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
+        /// `i/n`.
+        shard: String,
+    },
+    /// A shard has fewer sequences than the others promise.
+    #[error(
+        "{} ends after {sequences} records, but {} goes on: one of the two is not complete; rerun it \
+         (or its --resume)",
+        short.display(), long.display()
+    )]
+    Incomplete {
+        /// The file that ended.
+        short: PathBuf,
+        /// Its sequences.
+        sequences: u64,
+        /// A file with a sequence that should not be there.
+        long: PathBuf,
+    },
+    /// An id came twice.
+    #[error("{}: the id {id:?} came before, in {}", path.display(), before.display())]
+    DuplicateId {
+        /// The file in which it came again.
+        path: PathBuf,
+        /// The id.
+        id: String,
+        /// The first of the files that have it.
+        before: PathBuf,
+    },
+    /// A shard whose manifest does not name the rows of each sequence.
+    #[error("{}.json does not name the rows of each sequence (rows_per_sequence), without which shards cannot be joined; make the shard again", path.display())]
+    NoRows {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A line that is no row of its file's format.
+    #[error("{}: {row:?} is no row of it; the file was changed after it was written", path.display())]
+    NotARow {
+        /// The file.
+        path: PathBuf,
+        /// The row.
+        row: String,
+    },
+    /// A text file that ends in the middle of a row.
+    #[error("{}: its last line has no line break, so the file is cut off; make it again", path.display())]
+    CutOff {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A text file has more or fewer rows than its manifest says.
+    #[error("{}: it holds {found} rows, but {}.json says that {written} were written; the two do not belong together, make the file again", path.display(), path.display())]
+    Count {
+        /// The file.
+        path: PathBuf,
+        /// Rows in the file.
+        found: u64,
+        /// Rows that the manifest promises.
+        written: u64,
+    },
+    /// A text file or its manifest could not be read.
+    #[error("{}: {source}", path.display())]
+    ReadText {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// An embedding file could not be read.
+    #[error(transparent)]
+    ReadEmbeddings(#[from] EmbeddingError),
+    /// The merged file could not be written.
+    #[error("could not write the merged file: {0}")]
+    Write(#[from] io::Error),
+}
+
+impl MergeError {
+    /// `field` differs between two files.
+    pub(super) fn mismatch(
+        first: &Path,
+        second: &Path,
+        field: &str,
+        left: String,
+        right: String,
+    ) -> Self {
+        MergeError::Mismatch {
+            first: first.to_owned(),
+            second: second.to_owned(),
+            field: field.to_owned(),
+            left,
+            right,
+        }
+    }
+}
+
+fn in_words(input: &InputDigest) -> String {
+    let InputDigest {
+        sha256,
+        records,
+        residues,
+    } = input;
+    let start: String = sha256.chars().take(12).collect();
+    format!("{records} sequences of {residues} residues (sha256 {start}…)")
+}
