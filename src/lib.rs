@@ -4,6 +4,7 @@
 //!
 //! - [`commands`]: one file a sub-command; opens, loads, runs, writes, reports.
 //! - [`args`]: flag groups that mean the same in every command.
+//! - [`library`]: the model in one type, [`Ankh3`], for programs in Rust.
 //! - [`inference`]: what one can ask of a model; [`training`]: how one is made; [`probe`]: small heads on frozen embeddings.
 //! - [`checkpoint`]: a model is a directory; find, fetch, load, save it.
 //! - [`check`]: whether this machine computes right, and how fast.
@@ -26,6 +27,7 @@ pub mod inference;
 pub mod input;
 pub mod io;
 pub mod kernels;
+pub mod library;
 pub mod model;
 pub mod number;
 pub mod output;
@@ -37,3 +39,5 @@ pub mod report;
 pub mod sequence;
 pub mod tokenizer;
 pub mod training;
+
+pub use library::Ankh3;

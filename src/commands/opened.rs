@@ -9,6 +9,7 @@ use crate::device::{Compute, DeviceError};
 use crate::inference::token_budget::{LoadedStacks, token_budget};
 use crate::inference::{Replicas, tokens_of_threads};
 use crate::kernels::plan::WeightForm;
+use crate::library::loader;
 use crate::model::{Decoder, Encoder, Loader};
 use crate::output::manifest::Manifest;
 use crate::tokenizer::TaskPrefix;
@@ -232,12 +233,7 @@ impl Opened {
         load: impl FnOnce(&Loader<'_>) -> candle_core::Result<T>,
     ) -> Result<T> {
         let checkpoint = &self.checkpoint;
-        let loader = Loader {
-            source: checkpoint,
-            device: &compute.device,
-            dtype: compute.dtype.into(),
-            weights: compute.weights,
-        };
+        let loader = loader(checkpoint, compute);
         load(&loader).with_context(|| format!("model {}", checkpoint.place))
     }
 

@@ -13,7 +13,19 @@ use paths::{Found, find};
 
 /// Who may use whom: each room with all rooms it may import from. `main` is `src/main.rs`, `lib` is `src/lib.rs`.
 const ROOMS: &[(&str, &[&str])] = &[
-    ("lib", &[]),
+    ("lib", &["library"]),
+    (
+        "library",
+        &[
+            "checkpoint",
+            "device",
+            "inference",
+            "model",
+            "number",
+            "sequence",
+            "tokenizer",
+        ],
+    ),
     ("main", &["args", "commands", "io", "progress"]),
     (
         "commands",
@@ -27,6 +39,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "input",
             "io",
             "kernels",
+            "library",
             "model",
             "output",
             "packing",

@@ -45,12 +45,17 @@ fn write_shard(
     path
 }
 
-fn merge_files(paths: &[PathBuf], format: EmbeddingFormat, to: &Path) -> Result<u64, MergeError> {
+fn merge_files(
+    paths: &[PathBuf],
+    format: EmbeddingFormat,
+    to: &Path,
+) -> Result<u64, Box<MergeError>> {
     let readers = paths
         .iter()
         .map(|path| EmbeddingReader::open(path))
-        .collect::<Result<_, _>>()?;
-    merge_embeddings(readers, format, None, to)
+        .collect::<Result<_, _>>()
+        .map_err(MergeError::from)?;
+    Ok(merge_embeddings(readers, format, None, to)?)
 }
 
 #[test]
@@ -154,7 +159,7 @@ fn shards_of_different_inputs_are_not_merged() {
     });
     let merged = directory.path().join("merged.npz");
     let error = merge_files(&paths, EmbeddingFormat::Npz, &merged).unwrap_err();
-    assert!(matches!(error, MergeError::Inputs { .. }));
+    assert!(matches!(*error, MergeError::Inputs { .. }));
     let error = error.to_string();
     assert!(
         paths

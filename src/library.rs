@@ -1,0 +1,212 @@
+//! The library in one type: a model, opened and ready.
+//!
+//! ```
+//! let model = ankh3::Ankh3::open("nano")?;
+//! let embeddings = model.embed(["MKTAYIAKQR", "MLSDEDFKAVFGMTRSAFANLPLWKQ"])?;
+//! assert_eq!(embeddings[0].len(), 10);
+//! assert_eq!(embeddings[1].mean().len(), model.width());
+//! # Ok::<(), ankh3::library::LibraryError>(())
+//! ```
+//!
+//! Everything else that a model can do is in [`inference`](crate::inference), for which [`Ankh3`] has the parts:
+//! [`Ankh3::encoder`], [`Ankh3::tokenizer`], [`Ankh3::loader`].
+
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::checkpoint::{Checkpoint, CheckpointError, Hub, ModelRef};
+use crate::device::{Compute, DeviceError, DeviceSpec};
+use crate::inference::embedder::{EmbedError, Embedder, Request};
+use crate::inference::pooling::Pooling;
+use crate::model::{Encoder, Loader};
+use crate::number::NumberType;
+use crate::sequence::{Limit, Origin, Record, Rules, SequenceError, clean};
+use crate::tokenizer::{TaskPrefix, Tokenizer};
+
+/// Tokens per batch on a CPU, which keep its caches and threads busy.
+const BATCH_TOKENS: usize = 2048;
+
+/// Why a model cannot be opened, or a protein not be embedded.
+#[derive(Debug, Error)]
+pub enum LibraryError {
+    /// A model that is missing or damaged.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A device that this build or machine lacks.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// Text that is no protein.
+    #[error(transparent)]
+    Sequence(#[from] SequenceError),
+    /// A failure of the network.
+    #[error(transparent)]
+    Embed(#[from] EmbedError),
+    /// Weights that are missing or misshapen.
+    #[error(transparent)]
+    Model(#[from] candle_core::Error),
+    /// A result with NaN or infinity: the weights or the number type cannot represent this protein.
+    #[error("protein {0}: the model's result holds NaN or infinity")]
+    NotFinite(usize),
+}
+
+/// An encoder with its tokenizer, ready to embed proteins.
+pub struct Ankh3 {
+    checkpoint: Checkpoint,
+    compute: Compute,
+    prefix: TaskPrefix,
+    encoder: Encoder,
+}
+
+/// The embedding of one protein: one row per residue.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ResidueEmbedding {
+    values: Vec<f32>,
+    width: usize,
+}
+
+impl Ankh3 {
+    /// Opens a model on the CPU in f32 with its usual task prefix. `model` is a directory, the name of a model in the Hugging Face
+    /// cache (`ankh3 fetch` puts it there), or `nano`, the small model inside this crate.
+    ///
+    /// # Errors
+    /// A model that is missing or damaged.
+    pub fn open(model: &str) -> Result<Self, LibraryError> {
+        let checkpoint = Checkpoint::load_from(ModelRef::parse(model)?.resolve(&Hub::from_env())?)?;
+        let compute = Compute::open(DeviceSpec::Cpu, Some(NumberType::F32))?;
+        let prefix = checkpoint.tokenizer.default_prefix();
+        Self::of(checkpoint, compute, prefix)
+    }
+
+    /// A model from its parts: on another device, in another number type or with another prefix.
+    ///
+    /// # Errors
+    /// Weights that are missing or misshapen.
+    pub fn of(
+        checkpoint: Checkpoint,
+        compute: Compute,
+        prefix: TaskPrefix,
+    ) -> Result<Self, LibraryError> {
+        let encoder = Encoder::load(&loader(&checkpoint, &compute), &checkpoint.config)?;
+        Ok(Self {
+            checkpoint,
+            compute,
+            prefix,
+            encoder,
+        })
+    }
+
+    /// The last layer after the final norm, one row per residue, in the order of `proteins`. Lower case, gaps and final stops are
+    /// read as in FASTA.
+    ///
+    /// # Errors
+    /// Text that is no protein, a failure of the network, or a result with NaN or infinity.
+    pub fn embed(
+        &self,
+        proteins: impl IntoIterator<Item = impl AsRef<str>>,
+    ) -> Result<Vec<ResidueEmbedding>, LibraryError> {
+        let proteins = proteins
+            .into_iter()
+            .enumerate()
+            .map(|(index, text)| residues(index, text.as_ref()))
+            .collect::<Result<Vec<_>, _>>()?;
+        let request = Request {
+            prefix: self.prefix,
+            layers: vec![self.checkpoint.config.num_layers],
+            poolings: vec![Pooling::PerResidue],
+            limit: Limit::default(),
+            max_batch_tokens: BATCH_TOKENS,
+        };
+        let mut embedder = Embedder::new(&self.encoder, self.tokenizer(), request);
+        let proteins: Vec<&[u8]> = proteins.iter().map(Vec::as_slice).collect();
+        let results = embedder.embed(&proteins)?;
+        let width = self.width();
+        let embedding = |(index, columns): (usize, Option<Arc<Vec<Vec<f32>>>>)| {
+            let columns = columns.ok_or(LibraryError::NotFinite(index + 1))?;
+            let values = columns[0].clone();
+            Ok(ResidueEmbedding { values, width })
+        };
+        results.into_iter().enumerate().map(embedding).collect()
+    }
+
+    /// Values per row.
+    pub fn width(&self) -> usize {
+        self.checkpoint.config.d_model
+    }
+
+    /// The encoder.
+    pub fn encoder(&self) -> &Encoder {
+        &self.encoder
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.checkpoint.tokenizer
+    }
+
+    /// The checkpoint.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+
+    /// A loader for further parts of the model, such as the decoder.
+    pub fn loader(&self) -> Loader<'_> {
+        loader(&self.checkpoint, &self.compute)
+    }
+}
+
+impl ResidueEmbedding {
+    /// Residues of the protein.
+    pub fn len(&self) -> usize {
+        self.values.len() / self.width
+    }
+
+    /// False: a protein has residues.
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    /// The row of residue `index`, counted from 0.
+    ///
+    /// # Panics
+    /// Where the protein has no such residue.
+    pub fn row(&self, index: usize) -> &[f32] {
+        &self.values[index * self.width..][..self.width]
+    }
+
+    /// The mean over residues, as `ankh3 embed --pooling mean` computes it.
+    pub fn mean(&self) -> Vec<f32> {
+        Pooling::Mean.apply(&self.values, self.width)
+    }
+
+    /// All values, row by row: shape `(len, width)`.
+    pub fn into_values(self) -> Vec<f32> {
+        self.values
+    }
+}
+
+/// A loader of the weights of `checkpoint` in the form that `compute` needs.
+pub fn loader<'a>(checkpoint: &'a Checkpoint, compute: &'a Compute) -> Loader<'a> {
+    Loader {
+        source: checkpoint,
+        device: &compute.device,
+        dtype: compute.dtype.into(),
+        weights: compute.weights,
+    }
+}
+
+fn residues(index: usize, text: &str) -> Result<Vec<u8>, SequenceError> {
+    let number = index as u64 + 1;
+    let record = Record {
+        id: format!("protein {number}"),
+        raw_id: None,
+        description: String::new(),
+        text: text.as_bytes().to_vec(),
+        origin: Origin {
+            file: "the given proteins".into(),
+            record: number,
+            line: number,
+        },
+    };
+    clean(record, &Rules::default()).map(|(sequence, _)| sequence.residues)
+}
