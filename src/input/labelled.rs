@@ -44,6 +44,8 @@ pub struct LabelledColumns {
     pub label: String,
     /// The mask; none is read where this is none and no column is called `mask`.
     pub mask: Option<String>,
+    /// The split of a row, such as train or test; `split` by default, where there is a column of that name.
+    pub split: Option<String>,
     /// Only rows that have this value in this column.
     pub only: Option<(String, String)>,
 }
@@ -59,6 +61,8 @@ pub struct LabelledRow {
     pub label: String,
     /// As written.
     pub mask: Option<String>,
+    /// As written; none where there is no such column.
+    pub split: Option<String>,
     /// 1-based.
     pub line: u64,
 }
@@ -98,6 +102,9 @@ fn at(path: &Path, line: u64, what: impl Into<String>) -> LabelledError {
         what: what.into(),
     }
 }
+
+/// The column that says which rows are for training, validation and test, where none is named.
+pub const SPLIT_NAME: &str = "split";
 
 const SEQUENCE_NAMES: [&str; 3] = ["sequence", "input", "seq"];
 
@@ -147,6 +154,8 @@ fn from_text(
         .map(needed)
         .transpose()?
         .or(place("mask"));
+    let split = columns.split.as_deref().map(needed).transpose()?;
+    let split = split.or(place(SPLIT_NAME));
     let only = match &columns.only {
         Some((name, value)) => Some((needed(name)?, value.as_str())),
         None => None,
@@ -169,6 +178,7 @@ fn from_text(
             sequence: field(sequence).to_owned(),
             label: field(label).to_owned(),
             mask: mask.map(|place| field(place).to_owned()),
+            split: split.map(|place| field(place).to_owned()),
             line: record.position().map_or(0, csv::Position::line),
         };
         labelled.take(row);
@@ -229,11 +239,16 @@ fn from_json(
             },
         };
         let mask = columns.mask.as_deref().unwrap_or("mask");
+        let split = match &columns.split {
+            Some(name) => Some(needed(name)?),
+            None => object.get(SPLIT_NAME),
+        };
         labelled.take(LabelledRow {
             id: object.get("id").map_or_else(|| number.to_string(), words),
             sequence: words(sequence),
             label: words(needed(&columns.label)?),
             mask: object.get(mask).map(words),
+            split: split.map(words),
             line: number,
         });
     }
@@ -316,6 +331,7 @@ mod tests {
             (rows.len(), rows[0].id.as_str(), rows[0].label.as_str()),
             (1, "2", "2.5")
         );
+        assert_eq!(rows[0].split.as_deref(), Some("test"));
     }
 
     #[test]

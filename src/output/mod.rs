@@ -7,6 +7,5 @@ pub mod journal;
 pub mod layout;
 pub mod manifest;
 pub mod merge;
-pub mod row_cache;
 pub mod table;
 pub mod write_fasta;

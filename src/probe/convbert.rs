@@ -1,34 +1,36 @@
-//! One layer of ConvBERT (arXiv 2008.02496): half of the heads attend, the other half convolve with kernels that depend on the place.
+//! One layer of ConvBERT (arXiv 2008.02496): half of the heads attend, the other half convolve with
+//! kernels that depend on the position.
 //!
 //! ```text
 //! q, k, v       linear(x), width/2 each, in 2 heads
-//! kernel        softmax over 7 of linear(q · separable_convolution(x)), one a place and head
-//! convolved     Σ_t kernel_t · linear(x)_{place + t − 3}
+//! kernel        softmax over 7 of linear(q · separable_convolution(x)), one kernel per position and head
+//! convolved     Σ_t kernel_t · linear(x)_{position + t − 3}
 //! attended      softmax(q kᵀ / √head) v
 //! y             norm(x + linear([attended, convolved] of each head))
 //! out           norm(y + linear(gelu(linear(y))))
 //! ```
 //!
-//! Must equal Hugging Face's `ConvBertLayer` of 4 heads with `head_ratio` 2, kernel 7, intermediate width/2, one group (`tests/it/probe.rs` against
-//! `tests/golden/probe`). Written in candle's own operations, whose gradients it learns by; `candle_nn`'s fused norm and softmax have none.
+//! Must equal Hugging Face's `ConvBertLayer` of 4 heads with `head_ratio` 2, kernel 7, intermediate
+//! width/2, one group (`tests/it/probe.rs` against `tests/golden/probe`). The layer is written in
+//! candle's own operations, which have gradients; `candle_nn`'s fused norm and softmax have none.
 
 use candle_core::{D, Result, Tensor};
 
 use super::dense::Dense;
-use super::parameters::{Init, Parameters, Spec};
+use super::weights::{HeadWeights, Init, WeightSpec};
 use crate::kernels::dropout::Dropout;
 
-/// Heads that attend; as many convolve.
+/// Number of heads that attend, and of heads that convolve.
 const HEADS: usize = 2;
-/// Places a kernel spans.
+/// Positions per kernel.
 pub const KERNEL: usize = 7;
 const EPSILON: f64 = 1e-12;
 const HIDDEN_DROPOUT: f64 = 0.2;
 const ATTENTION_DROPOUT: f64 = 0.1;
-/// Rows of the attention map that exist at once when nothing is learnt.
+/// Rows of the attention map that exist at once, except in training.
 const ROWS: usize = 512;
 
-/// Mean and variance taken away, scaled and shifted.
+/// Standardised over the width, then scaled and shifted.
 #[derive(Clone, Debug)]
 struct LayerNorm {
     weight: Tensor,
@@ -64,8 +66,9 @@ pub struct ConvBert {
     output_norm: LayerNorm,
 }
 
-/// The weights of a layer for inputs of `width`, by the names of Hugging Face's `ConvBertLayer` behind `convbert.`.
-pub fn specs(width: usize) -> Vec<Spec> {
+/// The weights of a layer for inputs of `width`, by the names of Hugging Face's `ConvBertLayer`
+/// behind `convbert.`.
+pub fn specs(width: usize) -> Vec<WeightSpec> {
     let half = width / 2;
     let own = |part: &str| format!("convbert.attention.self.{part}");
     let mut specs = Vec::new();
@@ -80,17 +83,17 @@ pub fn specs(width: usize) -> Vec<Spec> {
     let convolution = "key_conv_attn_layer";
     let normal = Init::Normal(0.02);
     specs.extend([
-        Spec::new(
+        WeightSpec::new(
             own(&format!("{convolution}.depthwise.weight")),
             &[width, 1, KERNEL],
             normal,
         ),
-        Spec::new(
+        WeightSpec::new(
             own(&format!("{convolution}.pointwise.weight")),
             &[half, width, 1],
             normal,
         ),
-        Spec::new(
+        WeightSpec::new(
             own(&format!("{convolution}.bias")),
             &[half, 1],
             Init::Constant(0.0),
@@ -99,7 +102,7 @@ pub fn specs(width: usize) -> Vec<Spec> {
     for norm in ["attention.output", "output"] {
         for (part, value) in [("weight", 1.0), ("bias", 0.0)] {
             let name = format!("convbert.{norm}.LayerNorm.{part}");
-            specs.push(Spec::new(name, &[width], Init::Constant(value)));
+            specs.push(WeightSpec::new(name, &[width], Init::Constant(value)));
         }
     }
     specs
@@ -109,37 +112,38 @@ impl ConvBert {
     /// The layer over these weights.
     ///
     /// # Errors
-    /// Where one is missing.
-    pub fn new(parameters: &Parameters) -> Result<Self> {
+    /// A weight that is missing.
+    pub fn new(weights: &HeadWeights) -> Result<Self> {
         let own = |part: &str| format!("convbert.attention.self.{part}");
         let norm = |name: &str| {
-            let get = |part: &str| parameters.get(&format!("convbert.{name}.LayerNorm.{part}"));
+            let get = |part: &str| weights.get(&format!("convbert.{name}.LayerNorm.{part}"));
             Ok::<_, candle_core::Error>(LayerNorm {
                 weight: get("weight")?,
                 bias: get("bias")?,
             })
         };
-        let convolution = |part: &str| parameters.get(&own(&format!("key_conv_attn_layer.{part}")));
+        let convolution = |part: &str| weights.get(&own(&format!("key_conv_attn_layer.{part}")));
         Ok(Self {
-            query: Dense::new(parameters, &own("query"))?,
-            key: Dense::new(parameters, &own("key"))?,
-            value: Dense::new(parameters, &own("value"))?,
+            query: Dense::new(weights, &own("query"))?,
+            key: Dense::new(weights, &own("key"))?,
+            value: Dense::new(weights, &own("value"))?,
             depthwise: convolution("depthwise.weight")?,
             pointwise: Dense {
                 weight: convolution("pointwise.weight")?,
                 bias: convolution("bias")?,
             },
-            kernel: Dense::new(parameters, &own("conv_kernel_layer"))?,
-            convolved: Dense::new(parameters, &own("conv_out_layer"))?,
-            attention_output: Dense::new(parameters, "convbert.attention.output.dense")?,
+            kernel: Dense::new(weights, &own("conv_kernel_layer"))?,
+            convolved: Dense::new(weights, &own("conv_out_layer"))?,
+            attention_output: Dense::new(weights, "convbert.attention.output.dense")?,
             attention_norm: norm("attention.output")?,
-            intermediate: Dense::new(parameters, "convbert.intermediate.dense")?,
-            output: Dense::new(parameters, "convbert.output.dense")?,
+            intermediate: Dense::new(weights, "convbert.intermediate.dense")?,
+            output: Dense::new(weights, "convbert.output.dense")?,
             output_norm: norm("output")?,
         })
     }
 
-    /// One protein, `(length, width)` to the same; in training values are dropped by the stream of `key`.
+    /// One protein, `(length, width)` to `(length, width)`. A key means training: dropout takes its
+    /// random stream from the key.
     ///
     /// # Errors
     /// Where shapes do not fit.
@@ -148,7 +152,7 @@ impl ConvBert {
         let drop = |rate: f64, place: u64| key.map(|key| Dropout::new(rate, key).at(place));
         let attended = self.attend(&q, x, drop(ATTENTION_DROPOUT, 0))?;
         let convolved = self.convolve(&q, x)?;
-        // Heads: those that attend, then those that convolve.
+        // The heads that attend come first, then the heads that convolve.
         let mixed = Tensor::cat(&[attended, convolved], 1)?;
         let y = dropped(
             &self.attention_output.forward(&mixed)?,
@@ -219,11 +223,11 @@ impl ConvBert {
                 None => term,
             });
         }
-        sum.expect("a kernel has places").reshape((length, half))
+        sum.expect("a kernel has positions").reshape((length, half))
     }
 }
 
-/// `x`, in training with values dropped.
+/// `x` after dropout, if any.
 pub(super) fn dropped(x: &Tensor, dropout: Option<Dropout>) -> Result<Tensor> {
     match dropout {
         Some(dropout) => dropout.apply(&x.contiguous()?),

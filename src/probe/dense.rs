@@ -1,8 +1,8 @@
-//! A linear layer with a bias, as PyTorch's `nn.Linear` begins it.
+//! A linear layer with a bias, initialised as PyTorch's `nn.Linear`.
 
 use candle_core::{Result, Tensor};
 
-use super::parameters::{Init, Parameters, Spec};
+use super::weights::{HeadWeights, Init, WeightSpec};
 
 /// `x Wᵀ + b`.
 #[derive(Clone, Debug)]
@@ -15,11 +15,11 @@ pub struct Dense {
 
 impl Dense {
     /// `NAME.weight` and `NAME.bias`, uniform in ±1/√input.
-    pub fn specs(name: &str, input: usize, output: usize) -> [Spec; 2] {
+    pub fn specs(name: &str, input: usize, output: usize) -> [WeightSpec; 2] {
         let init = Init::Uniform(1.0 / (input as f64).sqrt());
         [
-            Spec::new(format!("{name}.weight"), &[output, input], init),
-            Spec::new(format!("{name}.bias"), &[output], init),
+            WeightSpec::new(format!("{name}.weight"), &[output, input], init),
+            WeightSpec::new(format!("{name}.bias"), &[output], init),
         ]
     }
 
@@ -27,10 +27,10 @@ impl Dense {
     ///
     /// # Errors
     /// Where a weight is missing.
-    pub fn new(parameters: &Parameters, name: &str) -> Result<Self> {
+    pub fn new(weights: &HeadWeights, name: &str) -> Result<Self> {
         Ok(Self {
-            weight: parameters.get(&format!("{name}.weight"))?,
-            bias: parameters.get(&format!("{name}.bias"))?,
+            weight: weights.get(&format!("{name}.weight"))?,
+            bias: weights.get(&format!("{name}.bias"))?,
         })
     }
 

@@ -1,118 +1,146 @@
-//! What a head's file says of it: what it reads, what it tells, how it was made and how well it did.
+//! The description of a fitted head, `head.json`: what the head reads and predicts, how it was
+//! fitted, and how well it did.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::head::Shape;
+use super::fit::Epoch;
+use super::head::HeadShape;
 use super::native::BySeparation;
-use super::settings::Settings;
-use super::train::Epoch;
+use super::settings::FitSettings;
 
-/// The form of the files this version writes and reads.
+/// The form of the files that this version writes and reads.
 pub const FORMAT: &str = "ankh3 head 1";
 
-/// Where embeddings come from.
+/// Where the rows that a head reads come from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
-pub enum Source {
+pub enum FeatureOrigin {
     /// A model's encoder.
     Model {
-        /// Its name.
+        /// The model's name.
         model: String,
-        /// Identifies its weights.
+        /// A hash of the model's weights.
         model_hash: String,
-        /// In front of each sequence.
+        /// The task prefix in front of each sequence.
         prefix: String,
         /// Layers, side by side.
         layers: Vec<usize>,
     },
-    /// The residue alone: `onehot` or `blosum62`, filled up with zeros.
-    Blind {
-        /// Which.
+    /// An encoding of single residues, filled up with zeros.
+    #[serde(rename = "blind")]
+    Residues {
+        /// The encoding: `onehot` or `blosum62`.
         features: String,
-        /// Values a row.
+        /// Values per row.
         width: usize,
     },
 }
 
-/// What a head tells.
+/// What a head predicts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
-pub enum Task {
-    /// A class a residue, each class a letter.
+pub enum PredictionTask {
+    /// One class per residue, each class a letter.
     Residues {
         /// In the order of outputs.
         classes: Vec<String>,
     },
-    /// A class a protein.
+    /// One class per protein.
     Classes {
         /// In the order of outputs.
         classes: Vec<String>,
     },
-    /// A number a protein.
+    /// One number per protein.
     Number,
-    /// A probability a pair of residues.
+    /// One probability per pair of residues.
     Contacts,
 }
 
-impl Task {
+impl PredictionTask {
     /// Names of the classes; none for numbers and contacts.
     pub fn classes(&self) -> &[String] {
         match self {
-            Task::Residues { classes } | Task::Classes { classes } => classes,
-            Task::Number | Task::Contacts => &[],
+            PredictionTask::Residues { classes } | PredictionTask::Classes { classes } => classes,
+            PredictionTask::Number | PredictionTask::Contacts => &[],
+        }
+    }
+
+    /// The measure that decides between epochs, and the first one shown.
+    pub fn chief_measure(&self) -> &'static str {
+        match self {
+            PredictionTask::Residues { .. } | PredictionTask::Classes { .. } => "accuracy",
+            PredictionTask::Number => "spearman",
+            PredictionTask::Contacts => "long_P@L",
         }
     }
 }
 
-/// What computes it.
+/// What computes predictions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
-pub enum Method {
+pub enum FittedMethod {
     /// A trained head, its weights in `head.safetensors`.
     Head {
-        /// Its form.
-        shape: Shape,
-        /// How it learnt.
-        settings: Settings,
+        /// The form of the head.
+        shape: HeadShape,
+        /// How the head was trained.
+        settings: FitSettings,
     },
     /// A logistic regression over attention maps, numbered `layer · heads + head`.
     Attention {
-        /// One a map.
+        /// One weight per map.
         weights: Vec<f64>,
-        /// Added to their sum.
+        /// Added to the weighted sum.
         bias: f64,
-        /// Of the L1 norm.
+        /// The weight of the L1 norm.
         penalty: f64,
     },
 }
 
-/// Everything but the weights.
+/// Everything about a head but its weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Description {
+pub struct HeadDescription {
     /// [`FORMAT`].
     pub format: String,
-    /// The name of the preset, or of the kind of task.
+    /// The task's name on the command line.
     pub name: String,
-    /// What it reads.
-    pub source: Source,
-    /// What it tells.
-    pub task: Task,
-    /// What computes it.
-    pub method: Method,
+    /// What the head reads.
+    pub source: FeatureOrigin,
+    /// What the head predicts.
+    pub task: PredictionTask,
+    /// What computes the predictions.
+    pub method: FittedMethod,
     /// How often residues of the training structures touch, by separation; contacts only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by_separation: Option<BySeparation>,
-    /// How training went.
+    /// How every epoch of training went.
     #[serde(default)]
     pub epochs: Vec<Epoch>,
-    /// What it learnt from and was judged by.
+    /// The files of the training, validation and test sets.
     #[serde(default)]
     pub data: Map<String, Value>,
-    /// Measures on the sets it was judged by.
+    /// Measures on the validation and test sets.
     #[serde(default)]
     pub metrics: Map<String, Value>,
     /// Provenance: tool, command, model, device.
     #[serde(default)]
     pub made_by: Map<String, Value>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_in_files_stay_the_same() {
+        let origin = FeatureOrigin::Residues {
+            features: "onehot".to_owned(),
+            width: 20,
+        };
+        let text = r#"{"kind":"blind","features":"onehot","width":20}"#;
+        assert_eq!(serde_json::to_string(&origin).unwrap(), text);
+        let task: PredictionTask = serde_json::from_str(r#"{"kind":"number"}"#).unwrap();
+        assert_eq!(task, PredictionTask::Number);
+    }
 }

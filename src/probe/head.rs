@@ -1,25 +1,28 @@
-//! A head: a body over the rows of one protein's embedding, and what is read out of it.
+//! A head: a body over the rows of one protein's embedding, and a last layer over the body's
+//! output.
 //!
 //! ```text
-//! body       linear: the rows as they are; mlp: gelu(linear(rows)), dropped; convbert: one ConvBERT layer
-//! residues   linear(body), a row a residue
+//! body       linear: the rows as they are; mlp: dropout(gelu(linear(rows))); convbert: one ConvBERT layer
+//! residues   linear(body), one row per residue
 //! protein    linear(mean or maximum of body over residues)
 //! pairs      linear([h_i · h_j ; h_i − h_j]) to two classes, averaged with its transpose: the logit of a contact is the second less the first
 //! ```
 //!
-//! The head of the paper is `convbert`; its last layer begins uniform in ±0.1 with bias 0 (for a number: the mean of the training labels).
+//! The paper's head is `convbert`. The last layer is drawn uniformly from ±0.1 before training,
+//! with bias 0 (for a number: the mean of the training labels).
 
-use candle_core::{D, Result, Tensor};
+use candle_core::{D, Device, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::convbert::{self, ConvBert, dropped};
 use super::dense::Dense;
-use super::parameters::{Init, Parameters, Spec};
+use super::error::ProbeError;
+use super::weights::{HeadWeights, Init, WeightSpec};
 use crate::kernels::dropout::Dropout;
 
 const MLP_DROPOUT: f64 = 0.2;
 
-/// What stands between embeddings and the last layer.
+/// The layers between embeddings and the last layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
@@ -33,36 +36,36 @@ pub enum Body {
     ConvBert,
 }
 
-/// What is read out.
+/// What the last layer reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Readout {
-    /// A row a residue.
+    /// Each residue: one row per residue.
     Residues,
-    /// One row of the mean over residues.
+    /// The mean over residues: one row per protein.
     Mean,
-    /// One row of the maximum over residues.
+    /// The maximum over residues: one row per protein.
     Max,
-    /// A logit a pair of residues.
+    /// Each pair of residues: one logit per pair.
     Pairs,
 }
 
-/// A head's form.
+/// The form of a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Shape {
-    /// Values in a row of the embedding.
+pub struct HeadShape {
+    /// Values per row of the embedding.
     pub width: usize,
-    /// Between embedding and last layer.
+    /// The layers between embedding and last layer.
     pub body: Body,
-    /// What is read out.
+    /// What the last layer reads.
     pub readout: Readout,
-    /// Values in a row of the output: classes, or 1 for a number. Of no meaning for pairs.
+    /// Values per row of the output: the number of classes, or 1 for a number. Ignored for pairs.
     pub outputs: usize,
 }
 
-impl Shape {
-    /// All weights; a number's bias begins at `bias`.
-    pub fn specs(&self, bias: f64) -> Vec<Spec> {
+impl HeadShape {
+    /// All weights; the bias of the last layer is `bias` before training.
+    pub fn specs(&self, bias: f64) -> Vec<WeightSpec> {
         let mut specs = match self.body {
             Body::Linear => Vec::new(),
             Body::Mlp => Dense::specs("hidden", self.width, self.hidden()).to_vec(),
@@ -72,16 +75,20 @@ impl Shape {
             Readout::Pairs => (2 * self.hidden(), 2),
             _ => (self.hidden(), self.outputs),
         };
-        specs.push(Spec::new(
+        specs.push(WeightSpec::new(
             "decoder.weight",
             &[outputs, input],
             Init::Uniform(0.1),
         ));
-        specs.push(Spec::new("decoder.bias", &[outputs], Init::Constant(bias)));
+        specs.push(WeightSpec::new(
+            "decoder.bias",
+            &[outputs],
+            Init::Constant(bias),
+        ));
         specs
     }
 
-    /// Values in a row of the body.
+    /// Values per row of the body's output.
     fn hidden(&self) -> usize {
         match self.body {
             Body::Linear | Body::ConvBert => self.width,
@@ -89,9 +96,16 @@ impl Shape {
         }
     }
 
-    /// Whether the body can be that wide.
-    pub fn is_possible(&self) -> bool {
-        self.width > 0 && (self.body != Body::ConvBert || self.width.is_multiple_of(4))
+    /// Rejects rows that the body cannot read.
+    ///
+    /// # Errors
+    /// A ConvBERT layer over rows whose width is no multiple of 4.
+    pub fn check(&self) -> std::result::Result<(), ProbeError> {
+        if self.width > 0 && (self.body != Body::ConvBert || self.width.is_multiple_of(4)) {
+            Ok(())
+        } else {
+            Err(ProbeError::Width(self.width))
+        }
     }
 }
 
@@ -105,35 +119,36 @@ enum Layers {
 /// A head over its weights.
 #[derive(Clone, Debug)]
 pub struct Head {
-    shape: Shape,
+    shape: HeadShape,
     layers: Layers,
     decoder: Dense,
 }
 
 impl Head {
-    /// The head of this form.
+    /// A head of this form over these weights.
     ///
     /// # Errors
     /// Where a weight is missing.
-    pub fn new(shape: Shape, parameters: &Parameters) -> Result<Self> {
+    pub fn new(shape: HeadShape, weights: &HeadWeights) -> Result<Self> {
         Ok(Self {
             shape,
             layers: match shape.body {
                 Body::Linear => Layers::Linear,
-                Body::Mlp => Layers::Mlp(Dense::new(parameters, "hidden")?),
-                Body::ConvBert => Layers::ConvBert(Box::new(ConvBert::new(parameters)?)),
+                Body::Mlp => Layers::Mlp(Dense::new(weights, "hidden")?),
+                Body::ConvBert => Layers::ConvBert(Box::new(ConvBert::new(weights)?)),
             },
-            decoder: Dense::new(parameters, "decoder")?,
+            decoder: Dense::new(weights, "decoder")?,
         })
     }
 
-    /// Its form.
-    pub fn shape(&self) -> &Shape {
-        &self.shape
+    /// Where the head runs.
+    pub fn device(&self) -> &Device {
+        self.decoder.weight.device()
     }
 
-    /// One protein's rows `(length, width)` to `(length, outputs)`, `(1, outputs)`, or for pairs the logits `(length, length)`. With a key it learns:
-    /// values are dropped by the stream of that key.
+    /// One protein's rows `(length, width)` to `(length, outputs)`, `(1, outputs)`, or for pairs
+    /// the logits `(length, length)`. A key means training: dropout takes its random stream from
+    /// the key.
     ///
     /// # Errors
     /// Where shapes do not fit.
@@ -154,8 +169,9 @@ impl Head {
         }
     }
 
-    /// The difference of two classes that are linear in `[h_i · h_j ; h_i − h_j]` and averaged with their transpose: `h_i − h_j` cancels, what is left is
-    /// one product of matrices, and no pair's features are ever laid out.
+    /// The difference of two classes that are linear in `[h_i · h_j ; h_i − h_j]` and averaged with
+    /// their transpose: `h_i − h_j` cancels, one product of matrices is left, and the features of
+    /// pairs are never laid out in memory.
     fn pairs(&self, hidden: &Tensor) -> Result<Tensor> {
         let width = hidden.dim(D::Minus1)?;
         let row = |class: usize| self.decoder.weight.narrow(0, class, 1)?.narrow(1, 0, width);

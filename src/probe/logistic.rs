@@ -1,46 +1,50 @@
-//! Logistic regression with an L1 penalty, by accelerated proximal gradients (FISTA, Beck & Teboulle 2009, doi 10.1137/080716542).
+//! Logistic regression with an L1 penalty, by accelerated proximal gradients (FISTA, Beck &
+//! Teboulle 2009, doi 10.1137/080716542).
 //!
 //! ```text
 //! minimise  1/n Σ log(1 + exp(−s (w·x + b))) + λ Σ |w|,   s = ±1, x of mean 0 and deviation 1
 //! ```
 //!
-//! At the minimum the derivative of the first sum by `w_k` is `−λ sign w_k` where `w_k ≠ 0` and within ±λ elsewhere; [`Fitted::violation`] says how far from that
-//! a fit is. Weights are given back for the features as they were. Sums are made in chunks of a fixed size, added in order.
+//! At the minimum the derivative of the first sum by `w_k` is `−λ sign w_k` where `w_k ≠ 0`, and
+//! within ±λ elsewhere; [`LogisticFit::violation`] is the distance of a fit from that. Weights are
+//! returned for the features before standardisation. Sums are computed in chunks of a fixed size
+//! and added in order.
 
 use rayon::prelude::*;
 
-/// Rows in a partial sum.
+/// Rows per partial sum.
 const CHUNK: usize = 4096;
 
-/// Rows of features with an answer each.
+/// Rows of features with one answer per row.
 #[derive(Clone, Debug, Default)]
 pub struct Samples {
-    /// Features in a row.
+    /// Features per row.
     pub width: usize,
     /// `(rows, width)`, row-major.
     pub features: Vec<f32>,
-    /// One a row.
+    /// One answer per row.
     pub answers: Vec<bool>,
 }
 
-/// A fit.
+/// A fitted regression.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Fitted {
-    /// One a feature.
+pub struct LogisticFit {
+    /// One weight per feature.
     pub weights: Vec<f64>,
-    /// Added to their sum.
+    /// Added to the weighted sum.
     pub bias: f64,
-    /// How far the derivatives are from those of the minimum.
+    /// The largest distance of a derivative from its value at the minimum.
     pub violation: f64,
-    /// Steps made.
+    /// Steps taken.
     pub steps: usize,
 }
 
-/// Fits; stops when derivatives are within `tolerance` of the minimum's, or after `steps`.
+/// Fits a regression; stops when all derivatives are within `tolerance` of their values at the
+/// minimum, or after `steps`.
 ///
 /// # Panics
-/// Without rows, or with another number of answers than rows.
-pub fn fit(samples: &Samples, penalty: f64, tolerance: f64, steps: usize) -> Fitted {
+/// Without rows, or where the numbers of rows and answers differ.
+pub fn fit(samples: &Samples, penalty: f64, tolerance: f64, steps: usize) -> LogisticFit {
     let Samples {
         width,
         features,
@@ -49,9 +53,9 @@ pub fn fit(samples: &Samples, penalty: f64, tolerance: f64, steps: usize) -> Fit
     let rows = answers.len();
     assert!(
         rows > 0 && features.len() == rows * width,
-        "a row of features an answer"
+        "one row of features per answer"
     );
-    let scale = Scale::of(samples);
+    let scale = Standardisation::of(samples);
     let rate = 1.0 / lipschitz(samples, &scale);
     // The last place is the bias.
     let mut w = vec![0.0; width + 1];
@@ -68,7 +72,7 @@ pub fn fit(samples: &Samples, penalty: f64, tolerance: f64, steps: usize) -> Fit
         for weight in &mut next[..*width] {
             *weight = weight.signum() * (weight.abs() - rate * penalty).max(0.0);
         }
-        // Momentum that leads uphill begins anew (O'Donoghue & Candès 2015).
+        // Momentum that leads uphill is reset (O'Donoghue & Candès 2015).
         let uphill: f64 = (0..=*width)
             .map(|k| (ahead[k] - next[k]) * (next[k] - w[k]))
             .sum();
@@ -102,7 +106,7 @@ pub fn fit(samples: &Samples, penalty: f64, tolerance: f64, steps: usize) -> Fit
         .zip(&scale.means)
         .map(|(w, mean)| w * mean)
         .sum();
-    Fitted {
+    LogisticFit {
         weights,
         bias: w[*width] - shift,
         violation: fitted.0,
@@ -110,13 +114,13 @@ pub fn fit(samples: &Samples, penalty: f64, tolerance: f64, steps: usize) -> Fit
     }
 }
 
-/// How features are brought to mean 0 and deviation 1.
-struct Scale {
+/// The means and deviations that standardise features.
+struct Standardisation {
     means: Vec<f64>,
     deviations: Vec<f64>,
 }
 
-impl Scale {
+impl Standardisation {
     fn of(samples: &Samples) -> Self {
         let n = samples.answers.len() as f64;
         let means: Vec<f64> = sums(samples, |row, _, sums| {
@@ -132,7 +136,7 @@ impl Scale {
                 *sum += (f64::from(*x) - mean).powi(2);
             }
         });
-        // A feature that never changes says nothing and must not be divided by 0.
+        // A constant feature carries no information and must not be divided by 0.
         let deviation = |square: &f64| {
             if *square > 0.0 {
                 (square / n).sqrt()
@@ -154,7 +158,7 @@ impl Scale {
     }
 }
 
-/// Sums of `width + 1` values over all rows, in one order whatever the threads.
+/// Sums of `width + 1` values over all rows, in an order that does not depend on threads.
 fn sums(samples: &Samples, add: impl Fn(&[f32], bool, &mut [f64]) + Sync) -> Vec<f64> {
     let width = samples.width;
     let partial: Vec<Vec<f64>> = samples
@@ -180,7 +184,7 @@ fn sums(samples: &Samples, add: impl Fn(&[f32], bool, &mut [f64]) + Sync) -> Vec
 }
 
 /// Derivatives of the mean loss by the weights and the bias.
-fn gradient(samples: &Samples, scale: &Scale, w: &[f64]) -> Vec<f64> {
+fn gradient(samples: &Samples, scale: &Standardisation, w: &[f64]) -> Vec<f64> {
     let (width, n) = (samples.width, samples.answers.len() as f64);
     let mut all = sums(samples, |row, answer, sums| {
         let mut x = vec![0.0; width];
@@ -210,8 +214,9 @@ fn violation(w: &[f64], gradient: &[f64], penalty: f64) -> f64 {
     each.fold(bias.abs(), f64::max)
 }
 
-/// A quarter of the largest eigenvalue of the features' correlations, the bias among them: how steep the gradient can be. By power iteration, and a little more.
-fn lipschitz(samples: &Samples, scale: &Scale) -> f64 {
+/// An upper bound of the gradient's Lipschitz constant: a quarter of the largest eigenvalue of the
+/// features' correlation matrix with the bias, from 20 power iterations and 20 % on top.
+fn lipschitz(samples: &Samples, scale: &Standardisation) -> f64 {
     let width = samples.width;
     let n = samples.answers.len() as f64;
     let mut v = vec![1.0; width + 1];
@@ -262,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn the_minimum_is_found_and_idle_features_are_left_out() {
+    fn the_minimum_is_found_and_features_without_influence_get_no_weight() {
         let samples = samples();
         let fitted = fit(&samples, 0.02, 1e-9, 5000);
         assert!(fitted.violation <= 1e-9, "{fitted:?}");
@@ -279,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_penalty_the_truth_is_near() {
+    fn without_a_penalty_the_true_weights_are_found() {
         let fitted = fit(&samples(), 0.0, 1e-9, 20_000);
         assert!((fitted.weights[0] * 0.01 - 3.0).abs() < 0.6, "{fitted:?}");
         assert!((fitted.weights[1] * 0.1 + 2.0).abs() < 0.6, "{fitted:?}");

@@ -1,23 +1,23 @@
-//! What a head is told to make small, for one protein.
+//! The loss of a head on one protein, which training minimises.
 //!
 //! ```text
-//! classes    mean cross-entropy over what has a label
+//! classes    mean cross-entropy over everything that has a label
 //! a number   squared error
 //! contacts   mean over labelled pairs of log(1 + exp z) − y z, the cross-entropy of two classes whose logits differ by z
 //! ```
 
 use candle_core::{Result, Tensor};
 
-/// What is true of one protein.
+/// The label of one protein.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Target {
-    /// A class a residue; none where nothing is known or nothing counts.
+pub enum Label {
+    /// One class per residue; none for residues without a label or masked ones.
     Residues(Vec<Option<u32>>),
-    /// A class.
+    /// The class of the protein.
     Class(u32),
-    /// A number.
+    /// The number of the protein.
     Value(f64),
-    /// For each ordered pair, row-major: 1 in contact, 0 not, −1 not known or not counted.
+    /// For each ordered pair, row-major: 1 in contact, 0 not in contact, −1 unknown or not counted.
     Pairs(Vec<i8>),
 }
 
@@ -25,15 +25,15 @@ pub enum Target {
 ///
 /// # Errors
 /// Where shapes do not fit.
-pub fn loss(output: &Tensor, target: &Target) -> Result<Option<Tensor>> {
-    match target {
-        Target::Residues(classes) => of_residues(output, classes),
-        Target::Class(class) => of_residues(output, &[Some(*class)]),
-        Target::Value(value) => {
+pub fn loss(output: &Tensor, label: &Label) -> Result<Option<Tensor>> {
+    match label {
+        Label::Residues(classes) => of_residues(output, classes),
+        Label::Class(class) => of_residues(output, &[Some(*class)]),
+        Label::Value(value) => {
             let difference = (output.flatten_all()? - *value)?;
             Ok(Some(difference.sqr()?.mean_all()?))
         }
-        Target::Pairs(labels) => of_pairs(output, labels),
+        Label::Pairs(labels) => of_pairs(output, labels),
     }
 }
 

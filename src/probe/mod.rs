@@ -1,18 +1,35 @@
-//! Small heads on frozen embeddings, as the paper judges its model: what they are, how they learn, how well they do.
+//! Small heads on frozen embeddings, as the paper evaluates its model: what heads are, how they are
+//! trained, how well they do.
 //!
-//! [`head`] is what is trained ([`convbert`] its body), [`train`] how, [`loss`] towards what; [`logistic`] weighs attention maps; [`metrics`] are pure functions;
-//! [`native`] says which residues of a known structure touch; [`blind`] are embeddings that know nothing but the residue.
+//! - [`features`]: the rows that a head reads, of a model or of [`residue_encoding`], cached in
+//!   [`row_cache`]
+//! - [`head`]: the network that is trained; [`convbert`] is its body, [`weights`] its parameters,
+//!   [`description`] its file
+//! - [`fit`]: training, with [`settings`] and [`loss`]; [`outputs`] applies a head
+//! - [`report`] and [`metrics`]: measures with intervals
+//! - [`native`]: the contacts of a known structure; [`structure_alignment`] maps them to another
+//!   sequence
+//! - [`contact_predictor`]: contact maps by any method; [`attention_maps`] and [`logistic`] fit the
+//!   regression over attention; [`contact_evaluation`] measures precision
 
-pub mod blind;
+pub mod attention_maps;
+pub mod contact_evaluation;
+pub mod contact_predictor;
 pub mod convbert;
 mod dense;
 pub mod description;
+pub mod error;
+pub mod features;
+pub mod fit;
 pub mod head;
 pub mod logistic;
 pub mod loss;
 pub mod metrics;
 pub mod native;
-pub mod parameters;
+pub mod outputs;
 pub mod report;
+pub mod residue_encoding;
+pub mod row_cache;
 pub mod settings;
-pub mod train;
+pub mod structure_alignment;
+pub mod weights;

@@ -1,7 +1,10 @@
-//! Which residues of a known structure touch, as the field defines it: representative atoms (C-beta, C-alpha of glycine) less than 8 Å apart.
+//! Contacts of a known structure, as CASP defines them: representative atoms (C-beta, C-alpha of
+//! glycine) less than 8 Å apart.
 
-/// A place in Å, or none for a residue that was not seen.
-pub type Place = Option<[f32; 3]>;
+use crate::inference::contacts::PairMap;
+
+/// The coordinates of a residue's representative atom in Å; none for an unresolved residue.
+pub type Coordinates = Option<[f32; 3]>;
 
 /// Å below which two residues touch.
 pub const CONTACT: f32 = 8.0;
@@ -9,7 +12,8 @@ pub const CONTACT: f32 = 8.0;
 /// The least separation that counts: neighbours in the chain touch anyway.
 pub const LEAST_SEPARATION: usize = 6;
 
-/// A C-beta where a side chain is missing, from its backbone: ideal geometry (Rosetta's and trRosetta's constants).
+/// The C-beta of a missing side chain, from the backbone with ideal geometry (the constants of
+/// Rosetta and trRosetta).
 pub fn virtual_cb(n: [f32; 3], ca: [f32; 3], c: [f32; 3]) -> [f32; 3] {
     let minus = |a: [f32; 3], b: [f32; 3]| [a[0] - b[0], a[1] - b[1], a[2] - b[2]];
     let (b, c) = (minus(ca, n), minus(c, ca));
@@ -21,31 +25,44 @@ pub fn virtual_cb(n: [f32; 3], ca: [f32; 3], c: [f32; 3]) -> [f32; 3] {
     std::array::from_fn(|k| -0.582_734_3 * a[k] + 0.568_028_3 * b[k] - 0.540_674_7 * c[k] + ca[k])
 }
 
-/// A structure's contacts.
+/// A protein chain of known structure.
+#[derive(Clone, Debug)]
+pub struct KnownChain {
+    /// The chain's id.
+    pub id: String,
+    /// The chain's name in messages: file, number and id.
+    pub name: String,
+    /// Amino acids, one letter each.
+    pub residues: Vec<u8>,
+    /// The contacts.
+    pub native: Native,
+}
+
+/// The coordinates of a chain, asked for contacts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Native {
-    places: Vec<Place>,
+    coordinates: Vec<Coordinates>,
 }
 
 impl Native {
-    /// Of a chain's places, one a residue of the sequence.
-    pub fn new(places: Vec<Place>) -> Self {
-        Self { places }
+    /// A chain with these coordinates, one per residue of the sequence.
+    pub fn new(coordinates: Vec<Coordinates>) -> Self {
+        Self { coordinates }
     }
 
     /// Residues, resolved or not.
     pub fn length(&self) -> usize {
-        self.places.len()
+        self.coordinates.len()
     }
 
-    /// Residues that were seen: the L of P@L.
+    /// Resolved residues: the L of P@L.
     pub fn resolved(&self) -> usize {
-        self.places.iter().flatten().count()
+        self.coordinates.iter().flatten().count()
     }
 
-    /// Whether two residues touch; none where one was not seen.
+    /// Whether two residues touch; none where one of them is unresolved.
     pub fn touch(&self, i: usize, j: usize) -> Option<bool> {
-        let (a, b) = (self.places[i]?, self.places[j]?);
+        let (a, b) = (self.coordinates[i]?, self.coordinates[j]?);
         let squares = a
             .iter()
             .zip(b)
@@ -53,7 +70,8 @@ impl Native {
         Some(squares.sum::<f64>() < f64::from(CONTACT).powi(2))
     }
 
-    /// For each ordered pair, row-major: 1 touching, 0 not, −1 not seen or nearer than [`LEAST_SEPARATION`] in the chain.
+    /// For each ordered pair, row-major: 1 touching, 0 not, −1 unresolved or nearer than
+    /// [`LEAST_SEPARATION`] in the chain.
     pub fn labels(&self) -> Vec<i8> {
         let n = self.length();
         let mut labels = vec![-1; n * n];
@@ -69,18 +87,19 @@ impl Native {
     }
 }
 
-/// How often residues touch by how far apart they are in the chain: what a model must beat.
+/// How often residues touch by their separation in the chain: a baseline that a model must beat.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct BySeparation {
-    /// From separation 0; the last holds for all beyond.
+    /// One frequency per separation from 0; the last one holds for all larger separations.
     pub frequencies: Vec<f32>,
 }
 
-/// Separations told apart, at most.
+/// Separations with a frequency of their own.
 const SEPARATIONS: usize = 256;
 
 impl BySeparation {
-    /// Counted in known structures; smoothed with the two neighbours on either side.
+    /// Counts contacts in known structures; frequencies are smoothed with the two neighbours on
+    /// either side.
     pub fn count<'a>(natives: impl IntoIterator<Item = &'a Native>) -> Self {
         let (mut touching, mut all) = (vec![0.0f64; SEPARATIONS], vec![0.0f64; SEPARATIONS]);
         for native in natives {
@@ -110,12 +129,18 @@ impl BySeparation {
         }
     }
 
-    /// The frequency of a separation; without any counts, less the farther.
+    /// The frequency of a separation; without any counts a value that falls with the separation.
     pub fn of(&self, separation: usize) -> f32 {
         match self.frequencies.last() {
             Some(last) => *self.frequencies.get(separation).unwrap_or(last),
             None => 1.0 / (1.0 + separation as f32),
         }
+    }
+
+    /// The contact map of a protein of `length` residues.
+    pub fn map(&self, length: usize) -> PairMap {
+        let value = |pair: usize| self.of((pair / length).abs_diff(pair % length));
+        PairMap::new(length, (0..length * length).map(value).collect())
     }
 }
 
@@ -129,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn eight_is_no_contact_and_what_was_not_seen_does_not_count() {
+    fn eight_is_no_contact_and_unresolved_residues_do_not_count() {
         let native = line(10, 1.0);
         assert_eq!(native.touch(0, 7), Some(true));
         assert_eq!(native.touch(0, 8), Some(false));
@@ -152,7 +177,8 @@ mod tests {
         assert!(BySeparation::default().of(30) < BySeparation::default().of(6));
     }
 
-    /// Of the pairs 6, 7 and 8 apart in a line without residue 3, the share that is 6 or 7 apart: one division, of whole numbers, rounded once.
+    /// Of the pairs 6, 7 and 8 apart in a line without residue 3, the share that is 6 or 7 apart:
+    /// one division, of whole numbers, rounded once.
     fn share_nearer_than_eight(length: usize) -> f32 {
         let count = |separation: usize| {
             (0..length - separation)

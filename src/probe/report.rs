@@ -1,40 +1,70 @@
-//! All measures of a set of predictions, with their intervals.
+//! All measures of a set of predictions, with their 95 % intervals.
 
 use serde_json::{Map, Value, json};
 
+use super::description::PredictionTask;
+use super::loss::Label;
 use super::metrics::classes::{Confusion, Scored, auroc, sort_scored};
-use super::metrics::numbers::{Pair, Ranked, mse, pearson};
+use super::metrics::numbers::{Ranked, ValuePair, mse, pearson};
 use super::metrics::{Estimate, bootstrap};
+use super::outputs::OutputRows;
 
-/// What was predicted of one protein: for everything that counts its true class and the logits of all classes.
+/// What was predicted of one protein: for everything that counts its true class and the logits of
+/// all classes.
 pub type Predicted = Vec<(usize, Vec<f32>)>;
 
-/// Measures.
+/// The measures of a set of predictions.
 #[derive(Clone, Debug, Default)]
-pub struct Report {
-    /// Proteins.
+pub struct MetricReport {
+    /// Number of proteins.
     pub proteins: usize,
-    /// Residues or proteins that count.
+    /// Number of residues or proteins that count.
     pub counted: usize,
-    /// By name; those that cannot be taken are not there.
+    /// Estimates by name; measures that are not defined are left out.
     pub metrics: Vec<(String, Estimate)>,
-    /// Of classes.
+    /// The confusion matrix, for classes.
     pub confusion: Option<Confusion>,
-    /// Of numbers: predicted and measured.
-    pub pairs: Vec<Pair>,
+    /// Predicted and measured numbers, for numbers.
+    pub pairs: Vec<ValuePair>,
 }
 
-/// How intervals are drawn.
+/// How intervals are estimated.
 #[derive(Clone, Copy, Debug)]
 pub struct Resampling {
-    /// Draws.
+    /// Number of bootstrap draws.
     pub resamples: usize,
-    /// Decides them.
+    /// Decides the draws.
     pub seed: u64,
 }
 
-impl Report {
-    /// Of classes, of residues or of proteins: proteins are resampled.
+impl Resampling {
+    /// No draws: measures without intervals.
+    pub const NONE: Self = Self {
+        resamples: 0,
+        seed: 0,
+    };
+}
+
+impl MetricReport {
+    /// The measures of a head's outputs, compared with the labels.
+    pub fn of_outputs(
+        task: &PredictionTask,
+        outputs: &[OutputRows],
+        labels: &[Label],
+        how: Resampling,
+    ) -> Self {
+        let each = outputs.iter().zip(labels);
+        if let PredictionTask::Number = task {
+            let pairs = each.filter_map(|(rows, label)| number_pair(rows, label));
+            return Self::of_numbers(pairs.collect(), how);
+        }
+        let predicted: Vec<_> = each
+            .map(|(rows, label)| labelled_logits(rows, label))
+            .collect();
+        Self::of_classes(task.classes(), &predicted, how)
+    }
+
+    /// The measures of classes of residues or proteins; proteins are resampled.
     pub fn of_classes(classes: &[String], proteins: &[Predicted], how: Resampling) -> Self {
         let n = classes.len();
         let each: Vec<Confusion> = proteins
@@ -81,8 +111,8 @@ impl Report {
         report
     }
 
-    /// Of numbers: proteins are resampled.
-    pub fn of_numbers(pairs: Vec<Pair>, how: Resampling) -> Self {
+    /// The measures of numbers; proteins are resampled.
+    pub fn of_numbers(pairs: Vec<ValuePair>, how: Resampling) -> Self {
         let ranked = Ranked::new(&pairs);
         let n = pairs.len();
         let mut report = Self {
@@ -106,13 +136,13 @@ impl Report {
         }
     }
 
-    /// A measure's value.
+    /// The value of a measure.
     pub fn value(&self, name: &str) -> Option<f64> {
         let found = self.metrics.iter().find(|(known, _)| known == name);
         found.map(|(_, estimate)| estimate.value)
     }
 
-    /// For files.
+    /// The report as JSON.
     pub fn to_json(&self, classes: &[String]) -> Value {
         let mut map = Map::new();
         map.insert("proteins".to_owned(), json!(self.proteins));
@@ -135,6 +165,28 @@ impl Report {
             map.insert("confusion".to_owned(), Value::Object(rows));
         }
         Value::Object(map)
+    }
+}
+
+fn number_pair(rows: &OutputRows, label: &Label) -> Option<ValuePair> {
+    let Label::Value(measured) = label else {
+        return None;
+    };
+    Some(ValuePair {
+        predicted: f64::from(*rows.first()?.first()?),
+        measured: *measured,
+    })
+}
+
+fn labelled_logits(rows: &OutputRows, label: &Label) -> Predicted {
+    match label {
+        Label::Residues(classes) => {
+            let each = classes.iter().zip(rows);
+            each.filter_map(|(class, logits)| Some(((*class)? as usize, logits.clone())))
+                .collect()
+        }
+        Label::Class(class) => vec![(*class as usize, rows[0].clone())],
+        Label::Value(_) | Label::Pairs(_) => Vec::new(),
     }
 }
 
@@ -198,7 +250,7 @@ mod tests {
             vec![(0, vec![2.0, 1.0]), (1, vec![0.0, 3.0])],
             vec![(0, vec![0.0, 1.0]), (1, vec![0.0, 2.0])],
         ];
-        let report = Report::of_classes(&classes(&["a", "b"]), &proteins, HOW);
+        let report = MetricReport::of_classes(&classes(&["a", "b"]), &proteins, HOW);
         assert_eq!((report.proteins, report.counted), (2, 4));
         let value = |name| report.value(name).unwrap();
         assert_eq!(value("accuracy"), 0.75);
@@ -216,10 +268,22 @@ mod tests {
     #[test]
     fn what_cannot_be_measured_is_left_out() {
         let one = vec![vec![(0, vec![1.0, 0.0])]];
-        let report = Report::of_classes(&classes(&["a", "b"]), &one, HOW);
+        let report = MetricReport::of_classes(&classes(&["a", "b"]), &one, HOW);
         assert_eq!(report.value("accuracy"), Some(1.0));
         assert_eq!((report.value("mcc"), report.value("auroc")), (None, None));
-        let constant = Report::of_numbers(vec![(1.0, 2.0), (1.0, 3.0)], HOW);
+        let constant = MetricReport::of_numbers(
+            vec![
+                ValuePair {
+                    predicted: 1.0,
+                    measured: 2.0,
+                },
+                ValuePair {
+                    predicted: 1.0,
+                    measured: 3.0,
+                },
+            ],
+            HOW,
+        );
         assert_eq!(
             (constant.value("spearman"), constant.value("mse")),
             (None, Some(2.5))

@@ -1,27 +1,29 @@
-//! How a head learns. The defaults are the paper's: 5 epochs, one protein at a time, gradients of 16 put together, AdamW without decay, a rate of 1e-3 after
-//! 1000 steps of warm-up, seed 7; the best epoch on the validation set is kept.
+//! How a head is trained. The defaults are the paper's: 5 epochs, gradients of 16 proteins averaged
+//! per step, AdamW without weight decay, a peak learning rate of 1e-3 after 1000 steps of warm-up,
+//! seed 7; the best epoch on the validation set is kept.
 
 use serde::{Deserialize, Serialize};
 
-/// The settings of a run.
+/// The hyperparameters of training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Settings {
-    /// Times every protein is seen.
+pub struct FitSettings {
+    /// Passes over the training proteins.
     pub epochs: usize,
-    /// Proteins in a step.
+    /// Proteins per step.
     pub accumulation: usize,
-    /// The highest rate.
+    /// The peak learning rate.
     pub learning_rate: f64,
-    /// Steps until then; never more than half of all steps, which matters for small sets only.
+    /// Steps of warm-up; never more than half of all steps, which matters for small sets only.
     pub warmup_steps: usize,
-    /// Gradients are scaled down to this norm; 0: never.
+    /// The largest norm of a step's gradients, to which larger ones are scaled down; 0 for no
+    /// limit.
     pub clip_norm: f64,
-    /// Of weights, order and dropout.
+    /// Decides the first weights, the order of proteins, and dropout.
     pub seed: u64,
 }
 
-impl Default for Settings {
+impl Default for FitSettings {
     fn default() -> Self {
         Self {
             epochs: 5,
@@ -34,13 +36,14 @@ impl Default for Settings {
     }
 }
 
-impl Settings {
-    /// Steps of an epoch over `proteins`.
+impl FitSettings {
+    /// Steps per epoch over `proteins` proteins.
     pub fn steps_per_epoch(&self, proteins: usize) -> usize {
         proteins.div_ceil(self.accumulation.max(1))
     }
 
-    /// The rate of a step (from 0) among `steps`: up linearly, then down linearly to 0 at the end.
+    /// The learning rate of a step (from 0) among `steps`: rises linearly to the peak, then falls
+    /// linearly to 0 at the end.
     pub fn rate(&self, step: usize, steps: usize) -> f64 {
         let warmup = self.warmup_steps.min(steps / 2);
         let share = if step < warmup {
@@ -58,7 +61,7 @@ mod tests {
 
     #[test]
     fn the_rate_rises_and_falls() {
-        let settings = Settings::default();
+        let settings = FitSettings::default();
         let table = [
             (0, 5000, 1e-6),
             (499, 5000, 5e-4),

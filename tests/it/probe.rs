@@ -8,14 +8,17 @@ use ankh3::inference::contacts::jacobian::Jacobian;
 use ankh3::inference::contacts::{PairMap, Round};
 use ankh3::inference::masked::MaskedModel;
 use ankh3::inference::residues::Residues;
+use ankh3::number::NumberType;
 use ankh3::probe::convbert::{self, ConvBert};
-use ankh3::probe::head::{Body, Head, Readout, Shape};
-use ankh3::probe::loss::Target;
+use ankh3::probe::features::Features;
+use ankh3::probe::fit::{Examples, FitPlan, fit};
+use ankh3::probe::head::{Body, Head, HeadShape, Readout};
+use ankh3::probe::loss::Label;
 use ankh3::probe::metrics::contacts::{PARTS, Range, precision};
 use ankh3::probe::native::Native;
-use ankh3::probe::parameters::Parameters;
-use ankh3::probe::settings::Settings;
-use ankh3::probe::train::{Features, Trainer, tensor};
+use ankh3::probe::row_cache::{RowCache, RowKey, key};
+use ankh3::probe::settings::FitSettings;
+use ankh3::probe::weights::HeadWeights;
 use ankh3::tokenizer::TaskPrefix;
 use candle_core::{Device, Tensor};
 use serde_json::Value;
@@ -55,15 +58,15 @@ fn a_convbert_layer_and_its_gradients_equal_transformers() {
     let width = golden["input"].dims()[1];
     let bytes = std::fs::read(self::golden("convbert.safetensors")).unwrap();
     let specs = convbert::specs(width);
-    let parameters = Parameters::from_bytes(&bytes, &specs, &Device::Cpu).unwrap();
-    let layer = ConvBert::new(&parameters).unwrap();
+    let weights = HeadWeights::from_bytes(&bytes, &specs, &Device::Cpu).unwrap();
+    let layer = ConvBert::new(&weights).unwrap();
     let output = layer.forward(&golden["input"], None).unwrap();
     assert_close(&values(&output), &values(&golden["output"]), "output");
     let loss = (output * &golden["probe"]).unwrap().sum_all().unwrap();
     let gradients = loss.backward().unwrap();
     assert_eq!(specs.len(), 2 * 8 + 3 + 4);
     for spec in &specs {
-        let weight = parameters.get(&spec.name).unwrap();
+        let weight = weights.get(&spec.name).unwrap();
         let got = values(gradients.get(&weight).unwrap());
         let expected = values(&golden[&format!("gradient.{}", spec.name)]);
         // A constant added to all keys changes no softmax: the true gradient is 0, and what stands there is rounding.
@@ -82,21 +85,21 @@ fn a_convbert_layer_and_its_gradients_equal_transformers() {
 #[test]
 fn long_proteins_attend_in_blocks_with_the_same_result() {
     let (width, length) = (8, 1100);
-    let shape = Shape {
+    let shape = HeadShape {
         width,
         body: Body::ConvBert,
         readout: Readout::Residues,
         outputs: 3,
     };
-    let parameters = Parameters::drawn(&shape.specs(0.0), 1, &Device::Cpu).unwrap();
-    let mut weights = parameters.snapshot().unwrap();
-    for (name, weight) in &mut weights {
+    let weights = HeadWeights::drawn(&shape.specs(0.0), 1, &Device::Cpu).unwrap();
+    let mut snapshot = weights.snapshot().unwrap();
+    for (name, weight) in &mut snapshot {
         if name.contains("conv_out_layer") {
             *weight = weight.zeros_like().unwrap();
         }
     }
-    parameters.restore(&weights).unwrap();
-    let head = Head::new(shape, &parameters).unwrap();
+    weights.restore(&snapshot).unwrap();
+    let head = Head::new(shape, &weights).unwrap();
     let rows: Vec<f32> = (0..length * width)
         .map(|i| ((i * 7919) % 1000) as f32 / 500.0 - 1.0)
         .collect();
@@ -182,15 +185,21 @@ fn a_jacobian_equals_one_asked_copy_by_copy() {
     );
 }
 
-/// Proteins of random rows; the class of a residue is told by its neighbour's first value, the number by the mean of the second.
-struct Made {
-    rows: Vec<Vec<f32>>,
+/// Proteins of random rows. The class of a residue is the sign of the first value of the residue before it.
+struct RandomProteins {
+    cache: RowCache,
+    keys: Vec<RowKey>,
+    labels: Vec<Label>,
+    /// The folder of the cache.
+    _folder: tempfile::TempDir,
 }
 
 const WIDTH: usize = 8;
 
-impl Made {
+impl RandomProteins {
     fn new(count: usize) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut cache = RowCache::open(folder.path(), "random", NumberType::F32).unwrap();
         let mut state = 1u64;
         let mut next = || {
             state = state
@@ -198,92 +207,92 @@ impl Made {
                 .wrapping_add(1);
             (state >> 40) as f32 / (1 << 23) as f32 - 1.0
         };
-        let mut protein = |length: usize| (0..length * WIDTH).map(|_| next()).collect();
+        let (mut keys, mut labels) = (Vec::new(), Vec::new());
+        for number in 0..count {
+            let rows: Vec<f32> = (0..(12 + number % 9) * WIDTH).map(|_| next()).collect();
+            let key = key(&[&number.to_le_bytes()]);
+            cache.insert(key, &rows).unwrap();
+            keys.push(key);
+            labels.push(classes(&rows));
+        }
         Self {
-            rows: (0..count).map(|i| protein(12 + i % 9)).collect(),
+            cache,
+            keys,
+            labels,
+            _folder: folder,
         }
     }
 
-    fn length(&self, number: usize) -> usize {
-        self.rows[number].len() / WIDTH
-    }
-
-    fn classes(&self, number: usize) -> Target {
-        let rows = &self.rows[number];
-        let class = |i: usize| (i > 0).then(|| u32::from(rows[(i - 1) * WIDTH] > 0.0));
-        Target::Residues((0..self.length(number)).map(class).collect())
+    fn features(&self) -> Features<'_> {
+        Features::Cached {
+            cache: &self.cache,
+            keys: self.keys.clone(),
+            width: WIDTH,
+        }
     }
 }
 
-impl Features for Made {
-    fn width(&self) -> usize {
-        WIDTH
-    }
-
-    fn rows(&self, number: usize) -> Result<Vec<f32>, Box<dyn std::error::Error + Send + Sync>> {
-        Ok(self.rows[number].clone())
-    }
+fn classes(rows: &[f32]) -> Label {
+    let class = |i: usize| (i > 0).then(|| u32::from(rows[(i - 1) * WIDTH] > 0.0));
+    Label::Residues((0..rows.len() / WIDTH).map(class).collect())
 }
 
-/// Learns neighbours' signs; returns the share of residues that is right, and the output of protein 0.
-fn learn(body: Body, settings: &Settings) -> (f64, Vec<f32>) {
-    let made = Made::new(48);
-    let shape = Shape {
-        width: WIDTH,
-        body,
-        readout: Readout::Residues,
-        outputs: 2,
+/// Trains on neighbours' signs; returns the best share of correct residues, and the output for protein 0.
+fn learn(body: Body, settings: &FitSettings) -> (f64, Vec<f32>) {
+    let proteins = RandomProteins::new(48);
+    let plan = FitPlan {
+        shape: HeadShape {
+            width: WIDTH,
+            body,
+            readout: Readout::Residues,
+            outputs: 2,
+        },
+        settings: settings.clone(),
+        device: Device::Cpu,
+        measure: "accuracy",
     };
-    let device = Device::Cpu;
-    let parameters = Parameters::drawn(&shape.specs(0.0), settings.seed, &device).unwrap();
-    let head = Head::new(shape, &parameters).unwrap();
-    let targets: Vec<Target> = (0..48).map(|number| made.classes(number)).collect();
-    let trainer = Trainer {
-        head: &head,
-        parameters: &parameters,
-        settings,
-        device: &device,
+    let features = proteins.features();
+    let output = |head: &Head, number: usize| {
+        let rows = features.tensor(number, &Device::Cpu).unwrap();
+        head.forward(&rows, None).unwrap()
     };
-    let right = |head: &Head| {
-        let (mut right, mut all) = (0, 0);
-        for (number, target) in targets.iter().enumerate() {
-            let Target::Residues(classes) = target else {
+    let correct = |head: &Head| {
+        let (mut correct, mut all) = (0, 0);
+        for (number, label) in proteins.labels.iter().enumerate() {
+            let Label::Residues(classes) = label else {
                 unreachable!()
             };
-            let output = head
-                .forward(&tensor(&made, number, &device).unwrap(), None)
-                .unwrap();
-            for (row, class) in output.to_vec2::<f32>().unwrap().iter().zip(classes) {
+            let rows = output(head, number).to_vec2::<f32>().unwrap();
+            for (row, class) in rows.iter().zip(classes) {
                 if let Some(class) = class {
-                    right += usize::from(u32::from(row[1] > row[0]) == *class);
+                    correct += usize::from(u32::from(row[1] > row[0]) == *class);
                     all += 1;
                 }
             }
         }
-        f64::from(right as u32) / f64::from(all as u32)
+        f64::from(correct as u32) / f64::from(all as u32)
     };
-    let judge = |head: &Head| Ok(Some(right(head)));
-    let epochs = trainer.run(&made, &targets, judge, |_| ()).unwrap();
-    assert_eq!(epochs.len(), settings.epochs);
-    let best = epochs
-        .iter()
-        .filter_map(|epoch| epoch.validation)
-        .fold(0.0, f64::max);
-    assert_eq!(right(&head), best, "the best epoch is kept");
-    let first = head
-        .forward(&tensor(&made, 0, &device).unwrap(), None)
-        .unwrap();
-    (best, values(&first))
+    let examples = Examples {
+        features: proteins.features(),
+        labels: &proteins.labels,
+    };
+    let judge = |head: &Head| Ok(Some(correct(head)));
+    let fitted = fit(&plan, &examples, Some(&judge)).unwrap();
+    assert_eq!(fitted.epochs.len(), settings.epochs);
+    let validations = fitted.epochs.iter().filter_map(|epoch| epoch.validation);
+    let best = validations.fold(0.0, f64::max);
+    assert_eq!(correct(&fitted.head), best, "the best epoch is kept");
+    (best, values(&output(&fitted.head, 0)))
 }
 
 #[test]
 fn what_a_neighbour_tells_is_learnt_by_a_convolution_and_not_by_a_linear_head() {
-    let settings = Settings {
+    let settings = FitSettings {
         epochs: 60,
         accumulation: 8,
         learning_rate: 5e-3,
         warmup_steps: 20,
-        ..Settings::default()
+        ..FitSettings::default()
     };
     let (convbert, _) = learn(Body::ConvBert, &settings);
     let (linear, _) = learn(Body::Linear, &settings);
@@ -293,12 +302,12 @@ fn what_a_neighbour_tells_is_learnt_by_a_convolution_and_not_by_a_linear_head() 
 
 #[test]
 fn a_seed_decides_and_threads_do_not() {
-    let settings = Settings {
+    let settings = FitSettings {
         epochs: 2,
         warmup_steps: 2,
-        ..Settings::default()
+        ..FitSettings::default()
     };
-    let on = |threads: usize, settings: &Settings| {
+    let on = |threads: usize, settings: &FitSettings| {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .build()
@@ -306,7 +315,7 @@ fn a_seed_decides_and_threads_do_not() {
         pool.install(|| learn(Body::ConvBert, settings))
     };
     assert_eq!(on(1, &settings), on(3, &settings));
-    let other = Settings {
+    let other = FitSettings {
         seed: 8,
         ..settings.clone()
     };

@@ -83,6 +83,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "inference",
             "kernels",
             "model",
+            "number",
             "packing",
             "sequence",
             "tokenizer",

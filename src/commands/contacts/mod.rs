@@ -1,23 +1,32 @@
-//! `ankh3 contacts`: what `predict-contacts` needs, fitted to known structures and judged by them.
+//! `ankh3 contacts`: fits what `predict-contacts` needs to known structures, and measures
+//! predictions by them.
 
+mod chain_sets;
 mod evaluate;
 mod fit;
-mod known;
 mod predictor;
+mod structures;
+mod table;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
 
+pub(super) use chain_sets::StructureFiles;
 pub(super) use fit::fit_head;
-pub(super) use known::aligned;
 pub(super) use predictor::{MethodArg, Predictor, PredictorArgs};
+pub(super) use structures::aligned;
 
 use super::Outcome;
 
-/// Fit contact heads to known structures, and judge contact predictions by them
+/// Decides the bootstrap draws of intervals.
+const SEED: u64 = 7;
+
+/// Fit contact heads to known structures, and measure contact predictions by them
 ///
-/// Structures are PDB or mmCIF files (all protein chains of the first model), or JSON lines `{"id", "seq", "xyz": [[x, y, z] or null, …]}` with one place a
-/// residue. Residues touch when their C-beta atoms (C-alpha of glycine, virtual where missing) are less than 8 Å apart.
+/// Structures are PDB or mmCIF files (all protein chains of the first model), or JSON lines `{"id",
+/// "seq", "xyz": [[x, y, z] or null, …]}` with one position per residue. Two residues touch when
+/// their C-beta atoms (C-alpha of glycine, a virtual C-beta where the side chain is missing) are
+/// less than 8 Å apart.
 #[derive(Args, Clone, Debug)]
 pub struct ContactsArgs {
     #[command(subcommand)]
@@ -27,7 +36,7 @@ pub struct ContactsArgs {
 #[derive(Clone, Debug, Subcommand)]
 enum ContactsCommand {
     Fit(Box<fit::FitArgs>),
-    Evaluate(Box<evaluate::EvaluateArgs>),
+    Evaluate(Box<evaluate::ContactsEvaluateArgs>),
 }
 
 /// Runs the command.

@@ -1,30 +1,26 @@
-//! A contact map of one protein, by any of the methods.
+//! The flags of contact prediction, and opening what they name.
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::args::RuntimeArgs;
 use crate::checkpoint::{BUNDLED, Hub, ModelLocation};
-use crate::commands::heads::{self, EmbeddingNotFinite, FeatureArgs, Source, Stored};
-use crate::commands::heads::{prefix_of_head, same_model};
+use crate::commands::heads::{FeatureArgs, OpenedFeatures, StoredHead, open_model_of_head};
 use crate::commands::opened::{Opened, TOOL};
-use crate::inference::EncoderDecoder;
-use crate::inference::contacts::jacobian::{Jacobian, Outputs, from_hidden_states};
-use crate::inference::contacts::{PairMap, attention, rounds};
-use crate::inference::masked::MaskedModel;
-use crate::inference::residues::Residues;
+use crate::inference::contacts::PairMap;
+use crate::inference::contacts::jacobian::Outputs;
 use crate::inference::token_budget::LoadedStacks;
 use crate::model::{Decoder, Encoder};
 use crate::output::manifest::Manifest;
-use crate::probe::description::{Method, Source as Described, Task};
-use crate::probe::head::Head;
+use crate::probe::attention_maps::AttentionReader;
+use crate::probe::contact_predictor::{ContactPredictor, JacobianPredictor};
+use crate::probe::description::{FittedMethod, PredictionTask};
+use crate::probe::features::Protein;
 use crate::probe::native::BySeparation;
-use crate::probe::parameters::Parameters;
-use crate::probe::train::tensor;
 
 /// How contacts are predicted.
 #[derive(Args, Clone, Debug)]
@@ -34,37 +30,40 @@ pub struct PredictorArgs {
     #[arg(long, value_enum)]
     pub(crate) method: Option<MethodArg>,
 
-    /// A fitted head or attention regression, made by `ankh3 contacts fit` [default: contacts/METHOD in the model's directory].
+    /// A fitted head or attention regression, made by `ankh3 contacts fit` [default:
+    /// contacts/METHOD in the model's directory].
     #[arg(long, value_name = "DIR")]
     pub(crate) head: Option<PathBuf>,
 
-    /// What the Jacobian watches.
+    /// The outputs of the model that the Jacobian observes.
     #[arg(long, value_enum, default_value = "residues")]
     jacobian_outputs: Outputs,
 
-    /// Residues masked at once while others are substituted, as a share: more passes and a cleaner map the smaller.
+    /// Share of residues that are masked together while others are substituted; a smaller share
+    /// takes more passes and gives a cleaner map.
     #[arg(long, value_name = "F", default_value = "0.15", value_parser = share)]
     mask_fraction: f64,
 
-    /// Decides which residues are masked together.
+    /// Random seed that decides which residues are masked together.
     #[arg(long, default_value = "0")]
     seed: u64,
 
-    /// GiB that the Jacobian of one protein may take.
+    /// Memory limit of the Jacobian of one protein, in GiB.
     #[arg(long, value_name = "GIB", default_value = "8")]
     max_memory: f64,
 }
 
-/// A method on the command line.
+/// The methods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum MethodArg {
     /// A head on embeddings, fitted to structures.
     Head,
     /// A logistic regression over attention maps, fitted to structures.
     Attention,
-    /// What substitutions do to the model's outputs elsewhere; nothing is fitted. Scores, not probabilities.
+    /// How substitutions change the model's outputs elsewhere; needs no fitting. Gives scores, not
+    /// probabilities.
     Jacobian,
-    /// How often residues that far apart in the chain touch; no model. A baseline.
+    /// How often residues at that separation in the chain touch; needs no model. A baseline.
     Separation,
 }
 
@@ -91,39 +90,13 @@ struct PredictorSettings<'a> {
     head_sha256: Option<String>,
 }
 
-/// Ready to predict.
+/// A method that is ready to predict, and its provenance.
 pub(crate) struct Predictor {
-    method: Ready,
-    /// How predictions are made.
+    method: ContactPredictor,
+    /// For outputs.
     pub(crate) manifest: Manifest,
-    /// How often residues of the training structures touch, where that is known.
+    /// How often residues of the training structures touch, by separation.
     pub(crate) by_separation: BySeparation,
-}
-
-enum Ready {
-    Head {
-        source: Box<Source>,
-        head: Box<Head>,
-    },
-    Attention {
-        opened: Box<Opened>,
-        encoder: Box<Encoder>,
-        weights: Vec<f64>,
-        bias: f64,
-    },
-    Jacobian(Box<JacobianModel>),
-    Separation,
-}
-
-struct JacobianModel {
-    opened: Opened,
-    encoder: Encoder,
-    decoder: Option<Decoder>,
-    outputs: Outputs,
-    fraction: f64,
-    seed: u64,
-    max_memory: f64,
-    max_batch_tokens: usize,
 }
 
 impl Predictor {
@@ -137,90 +110,61 @@ impl Predictor {
         match args.method {
             Some(MethodArg::Jacobian) => Self::jacobian(args, features, runtime, command),
             Some(MethodArg::Separation) => Self::separation(args),
-            _ => Self::fitted(args, features, runtime, command),
+            _ => {
+                let place = match &args.head {
+                    Some(dir) => ModelLocation::from(dir.clone()),
+                    None => find(args.method, features)?,
+                };
+                let stored = StoredHead::load(&place)?;
+                ensure_method(&stored, args.method)?;
+                Self::fitted(&stored, features, runtime, command)
+            }
         }
     }
 
     fn fitted(
-        args: &PredictorArgs,
+        stored: &StoredHead,
         features: &FeatureArgs,
         runtime: &RuntimeArgs,
         command: &str,
     ) -> Result<Self> {
-        let place = match &args.head {
-            Some(dir) => ModelLocation::from(dir.clone()),
-            None => find(args.method, features)?,
+        let (method, mut manifest) = match &stored.description.method {
+            FittedMethod::Head { .. } => {
+                let opened = OpenedFeatures::of_head(stored, features, runtime, command)?;
+                let method = ContactPredictor::Head {
+                    head: Box::new(stored.head(&opened.device)?),
+                    source: opened.source,
+                };
+                (method, opened.manifest)
+            }
+            FittedMethod::Attention { weights, bias, .. } => {
+                let opened = open_model_of_head(stored, features, runtime)?;
+                let reader = attention_reader(&opened)?;
+                ensure!(
+                    weights.len() == reader.maps(),
+                    "{}: {} weights for {} attention maps",
+                    stored.dir.display(),
+                    weights.len(),
+                    reader.maps()
+                );
+                let method = ContactPredictor::Attention {
+                    reader: Box::new(reader),
+                    weights: weights.clone(),
+                    bias: *bias,
+                };
+                (method, opened.manifest(command, &(), None)?)
+            }
         };
-        let stored = heads::load(&place)?;
-        let dir = place.name();
-        ensure!(
-            stored.description.task == Task::Contacts,
-            "{}: this head tells no contacts; `ankh3 probe predict` runs it",
-            dir.display()
-        );
-        let is_head = matches!(stored.description.method, Method::Head { .. });
-        if let Some(method) = args.method {
-            ensure!(
-                is_head == (method == MethodArg::Head),
-                "{}: this is a {}; leave --method out",
-                dir.display(),
-                if is_head {
-                    "head"
-                } else {
-                    "regression over attention"
-                }
-            );
-        }
-        let by_separation = stored.description.by_separation.clone().unwrap_or_default();
-        let settings = PredictorSettings {
-            method: if is_head { "head" } else { "attention" },
+        manifest.set_settings(&PredictorSettings {
+            method: method_name(stored),
             head_data: Some(&stored.description.data),
             head_sha256: Some(stored.sha256()?),
             ..PredictorSettings::default()
-        };
-        let (method, manifest) = match &stored.description.method {
-            Method::Head { shape, .. } => {
-                let source = Source::of_head(&stored, &dir, features, runtime)?;
-                let device = &source.compute().device;
-                let parameters =
-                    Parameters::from_bytes(&stored.weights, &shape.specs(0.0), device)?;
-                let head = Head::new(*shape, &parameters)?;
-                let manifest = source.manifest(command, &settings, None)?;
-                (
-                    Ready::Head {
-                        source: Box::new(source),
-                        head: Box::new(head),
-                    },
-                    manifest,
-                )
-            }
-            Method::Attention { weights, bias, .. } => {
-                let opened = open_for(&stored, &dir, features, runtime)?;
-                let encoder = load_encoder(&opened)?;
-                let maps = attention::num_features(&encoder);
-                ensure!(
-                    weights.len() == maps,
-                    "{}: {} weights for {maps} attention maps",
-                    dir.display(),
-                    weights.len()
-                );
-                let manifest = opened.manifest(command, &settings, None)?;
-                let (weights, bias) = (weights.clone(), *bias);
-                (
-                    Ready::Attention {
-                        opened: Box::new(opened),
-                        encoder: Box::new(encoder),
-                        weights,
-                        bias,
-                    },
-                    manifest,
-                )
-            }
-        };
+        })?;
         Ok(Self {
             method,
             manifest,
-            by_separation,
+            by_separation: stored.description.by_separation.clone().unwrap_or_default(),
         })
     }
 
@@ -231,38 +175,36 @@ impl Predictor {
         command: &str,
     ) -> Result<Self> {
         let opened = Opened::new(&features.model(features.prefix), runtime)?;
-        let encoder = load_encoder(&opened)?;
-        let outputs = args.jacobian_outputs;
-        let decoder = match outputs {
-            Outputs::Residues => {
-                Some(opened.load(|loader| Decoder::load(loader, &opened.checkpoint.config))?)
-            }
+        let config = &opened.checkpoint.config;
+        let encoder = opened.load(|loader| Encoder::load(loader, config))?;
+        let decoder = match args.jacobian_outputs {
+            Outputs::Residues => Some(opened.load(|loader| Decoder::load(loader, config))?),
             Outputs::Hidden => None,
         };
-        let (outputs_name, masked) = match outputs {
+        let (outputs, masked) = match args.jacobian_outputs {
             Outputs::Residues => ("residues", true),
             Outputs::Hidden => ("hidden", false),
         };
         let settings = PredictorSettings {
             method: "jacobian",
-            jacobian_outputs: Some(outputs_name),
+            jacobian_outputs: Some(outputs),
             mask_fraction: masked.then_some(args.mask_fraction),
             seed: masked.then_some(args.seed),
             ..PredictorSettings::default()
         };
         let manifest = opened.manifest(command, &settings, None)?;
-        let model = JacobianModel {
-            max_batch_tokens: opened.batch_tokens(runtime, LoadedStacks::Both),
-            opened,
+        let predictor = JacobianPredictor {
             encoder,
             decoder,
-            outputs,
-            fraction: args.mask_fraction,
+            tokenizer: opened.checkpoint.tokenizer.clone(),
+            prefix: opened.prefix,
+            mask_fraction: args.mask_fraction,
             seed: args.seed,
             max_memory: args.max_memory,
+            max_batch_tokens: opened.batch_tokens(runtime, LoadedStacks::Both),
         };
         Ok(Self {
-            method: Ready::Jacobian(Box::new(model)),
+            method: ContactPredictor::Jacobian(Box::new(predictor)),
             manifest,
             by_separation: BySeparation::default(),
         })
@@ -270,7 +212,7 @@ impl Predictor {
 
     fn separation(args: &PredictorArgs) -> Result<Self> {
         let by_separation = match &args.head {
-            Some(dir) => heads::load(&dir.clone().into())?
+            Some(dir) => StoredHead::load(&dir.clone().into())?
                 .description
                 .by_separation
                 .unwrap_or_default(),
@@ -285,101 +227,73 @@ impl Predictor {
             ..PredictorSettings::default()
         })?;
         Ok(Self {
-            method: Ready::Separation,
+            method: ContactPredictor::Separation(by_separation.clone()),
             manifest,
             by_separation,
         })
     }
 
-    /// What its values are.
+    /// What a value of a map is: `probability` or `score`.
     pub(crate) fn value(&self) -> &'static str {
-        match self.method {
-            Ready::Head { .. } | Ready::Attention { .. } => "probability",
-            Ready::Jacobian(_) | Ready::Separation => "score",
-        }
+        self.method.value()
     }
 
-    /// Model and method, for people.
+    /// Model and method in words, for pictures.
     pub(crate) fn description(&self) -> String {
         self.manifest.caption()
     }
 
-    /// The map of one protein; `place` is what messages call it. `None` where the network's result holds NaN or infinity.
+    /// The map of one protein; `name` is the protein's name in messages. `None` where the model's
+    /// result holds NaN or infinity.
     pub(crate) fn predict(
         &mut self,
         id: &str,
-        place: &str,
+        name: &str,
         residues: &[u8],
     ) -> Result<Option<PairMap>> {
-        let length = residues.len();
-        let map = match &mut self.method {
-            Ready::Head { source, head } => {
-                let proteins = [(place, residues)];
-                match source.prepare_quietly(&proteins) {
-                    Err(error) if error.is::<EmbeddingNotFinite>() => return Ok(None),
-                    prepared => prepared?,
-                }
-                let device = source.compute().device.clone();
-                let rows = tensor(&source.rows(&proteins), 0, &device)?;
-                let logits = head.forward(&rows, None)?.flatten_all()?.to_vec1()?;
-                Some(probabilities(PairMap::new(length, logits)))
-            }
-            Ready::Attention {
-                opened,
-                encoder,
-                weights,
-                bias,
-            } => {
-                let encoding = opened
-                    .checkpoint
-                    .tokenizer
-                    .encode(residues, opened.prefix)?;
-                Some(probabilities(attention::weighted(
-                    encoder, &encoding, weights, *bias,
-                )?))
-            }
-            Ready::Jacobian(model) => model.predict(id, place, residues)?,
-            Ready::Separation => Some(separation_map(&self.by_separation, length)),
-        };
-        Ok(map.filter(PairMap::is_finite))
+        Ok(self.method.predict(id, Protein { name, residues })?)
     }
 }
 
-/// The map of how often residues that far apart touch.
-pub(crate) fn separation_map(by_separation: &BySeparation, length: usize) -> PairMap {
-    let value = |pair: usize| by_separation.of((pair / length).abs_diff(pair % length));
-    PairMap::new(length, (0..length * length).map(value).collect())
+/// The encoder of a model, opened for its attention maps.
+pub(super) fn attention_reader(opened: &Opened) -> Result<AttentionReader> {
+    let checkpoint = &opened.checkpoint;
+    Ok(AttentionReader {
+        encoder: opened.load(|loader| Encoder::load(loader, &checkpoint.config))?,
+        tokenizer: checkpoint.tokenizer.clone(),
+        prefix: opened.prefix,
+    })
 }
 
-/// Logits to probabilities.
-fn probabilities(mut map: PairMap) -> PairMap {
-    for value in map.values_mut() {
-        *value = 1.0 / (1.0 + (-*value).exp());
+/// The method of a fitted head on the command line.
+fn method_name(stored: &StoredHead) -> &'static str {
+    match stored.description.method {
+        FittedMethod::Head { .. } => "head",
+        FittedMethod::Attention { .. } => "attention",
     }
-    map
 }
 
-fn load_encoder(opened: &Opened) -> Result<Encoder> {
-    opened.load(|loader| Encoder::load(loader, &opened.checkpoint.config))
+/// Rejects a head for other tasks, and one of another method than asked for.
+fn ensure_method(stored: &StoredHead, asked: Option<MethodArg>) -> Result<()> {
+    let dir = stored.dir.display();
+    ensure!(
+        stored.description.task == PredictionTask::Contacts,
+        "{dir}: this head predicts no contacts; use `ankh3 probe predict` for it"
+    );
+    let fits = match asked {
+        Some(MethodArg::Head) => method_name(stored) == "head",
+        Some(MethodArg::Attention) => method_name(stored) == "attention",
+        _ => true,
+    };
+    ensure!(
+        fits,
+        "{dir}: this was fitted by --method {}; leave --method out",
+        method_name(stored)
+    );
+    Ok(())
 }
 
-/// The model of a head, opened for it.
-fn open_for(
-    stored: &Stored,
-    dir: &Path,
-    features: &FeatureArgs,
-    runtime: &RuntimeArgs,
-) -> Result<Opened> {
-    if let Described::Blind { .. } = stored.description.source {
-        bail!("{}: attention needs a model", dir.display());
-    }
-    let prefix = prefix_of_head(stored, dir, features.prefix)?;
-    let opened = Opened::new(&features.model(Some(prefix)), runtime)?;
-    same_model(stored, dir, &opened)?;
-    Ok(opened)
-}
-
-/// The head that lies beside the model.
+/// The head in the model's own directory.
 fn find(method: Option<MethodArg>, features: &FeatureArgs) -> Result<ModelLocation> {
     let model = features.model(None).reference()?;
     let place = model.resolve(&Hub::from_env())?;
@@ -389,55 +303,15 @@ fn find(method: Option<MethodArg>, features: &FeatureArgs) -> Result<ModelLocati
         Some(MethodArg::Attention) => &["attention"],
         _ => &["head", "attention"],
     };
-    let mut places = names.iter().map(|name| place.join("contacts").join(name));
+    let contacts = Path::new("contacts");
+    let paths: Vec<PathBuf> = names.iter().map(|name| contacts.join(name)).collect();
+    let mut places = paths.iter().map(|path| place.join(path));
     places.find(|place| place.has("head.json")).with_context(|| {
-        let looked: Vec<String> = names.iter().map(|name| format!("contacts/{name}")).collect();
+        let searched: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
         format!(
             "nothing is fitted for {name} (no {} in {place}); fit it with `ankh3 contacts fit --method {} --model {name} --structures FILES -o DIR` and give --head DIR, or use --method jacobian, which needs no fitting",
-            looked.join(" or "),
+            searched.join(" or "),
             names[0]
         )
     })
-}
-
-impl JacobianModel {
-    fn predict(&self, id: &str, place: &str, residues: &[u8]) -> Result<Option<PairMap>> {
-        let needed = self.outputs.memory(residues.len()) as f64 / f64::from(1 << 30);
-        ensure!(
-            needed <= self.max_memory,
-            "{place}: the Jacobian of {} residues takes {needed:.1} GiB; give --max-memory {}, or use --jacobian-outputs hidden, --method attention or --method head",
-            residues.len(),
-            needed.ceil()
-        );
-        let tokenizer = &self.opened.checkpoint.tokenizer;
-        let prefix = self.opened.prefix;
-        let Some(decoder) = &self.decoder else {
-            let encoding = tokenizer.encode(residues, prefix)?;
-            return Ok(from_hidden_states(
-                &self.encoder,
-                tokenizer,
-                &encoding,
-                self.max_batch_tokens,
-            )?);
-        };
-        let model = MaskedModel::new(
-            EncoderDecoder {
-                encoder: &self.encoder,
-                decoder,
-            },
-            tokenizer,
-            prefix,
-            Residues::standard(tokenizer)?,
-            self.max_batch_tokens,
-        )?;
-        let rounds = rounds(
-            id,
-            residues.len(),
-            self.fraction,
-            model.num_sentinels(),
-            self.seed,
-        );
-        let jacobian = Jacobian::compute(&model, residues, &rounds)?;
-        Ok(jacobian.map(Jacobian::contact_map))
-    }
 }

@@ -1,31 +1,76 @@
-//! A head on disk: a directory of `head.json` (what it is) and `head.safetensors` (its weights; none for attention).
+//! A head on disk: a directory of `head.json` (its description) and `head.safetensors` (its
+//! weights; none for attention).
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
-use safetensors::Dtype;
-use safetensors::tensor::TensorView;
+use anyhow::{Context, Result, bail, ensure};
+use candle_core::Device;
 use sha2::{Digest, Sha256};
 
 use crate::checkpoint::ModelLocation;
 use crate::io::stdio::{Content, Output};
-use crate::probe::description::{Description, FORMAT, Method};
-use crate::probe::parameters::Parameters;
+use crate::probe::description::{FORMAT, FittedMethod, HeadDescription};
+use crate::probe::head::Head;
+use crate::probe::weights::HeadWeights;
 use crate::sequence::digest::hex;
 
 const DESCRIPTION: &str = "head.json";
 const WEIGHTS: &str = "head.safetensors";
 
-/// A head as it was read.
-pub(crate) struct Stored {
-    pub(crate) description: Description,
+/// A head read from its directory.
+pub(crate) struct StoredHead {
+    /// The directory, for messages.
+    pub(crate) dir: PathBuf,
+    pub(crate) description: HeadDescription,
     /// The bytes of the weights; empty for attention.
-    pub(crate) weights: Vec<u8>,
+    weights: Vec<u8>,
 }
 
-impl Stored {
-    /// Hash of everything that influences a prediction.
+impl StoredHead {
+    /// Reads a head.
+    pub(crate) fn load(place: &ModelLocation) -> Result<Self> {
+        let path = place.path(DESCRIPTION);
+        let text = place.read(DESCRIPTION)?.with_context(|| {
+            format!(
+                "{}: no head there; `ankh3 probe train` and `ankh3 contacts fit` make one",
+                path.display()
+            )
+        })?;
+        let description: HeadDescription =
+            serde_json::from_slice(&text).with_context(|| format!("{}", path.display()))?;
+        ensure!(
+            description.format == FORMAT,
+            "{}: a head of format {:?}; this version reads {FORMAT:?}",
+            path.display(),
+            description.format
+        );
+        let weights = match description.method {
+            FittedMethod::Head { .. } => place
+                .read(WEIGHTS)?
+                .with_context(|| format!("{} is missing", place.path(WEIGHTS).display()))?
+                .into_owned(),
+            FittedMethod::Attention { .. } => Vec::new(),
+        };
+        Ok(Self {
+            dir: place.name(),
+            description,
+            weights,
+        })
+    }
+
+    /// The network on a device.
+    pub(crate) fn head(&self, device: &Device) -> Result<Head> {
+        let dir = self.dir.display();
+        let FittedMethod::Head { shape, .. } = &self.description.method else {
+            bail!("{dir}: a regression over attention has no head");
+        };
+        let weights = HeadWeights::from_bytes(&self.weights, &shape.specs(0.0), device)
+            .with_context(|| dir.to_string())?;
+        Ok(Head::new(*shape, &weights)?)
+    }
+
+    /// A hash of everything that influences a prediction.
     pub(crate) fn sha256(&self) -> Result<String> {
         let mut hash = Sha256::new();
         hash.update(serde_json::to_vec(&self.description)?);
@@ -37,32 +82,12 @@ impl Stored {
 /// Writes a head: the weights first, so that a directory with a description is complete.
 pub(crate) fn save(
     dir: &Path,
-    description: &Description,
-    parameters: Option<&Parameters>,
+    description: &HeadDescription,
+    weights: Option<&HeadWeights>,
 ) -> Result<()> {
     std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
-    if let Some(parameters) = parameters {
-        let values = parameters.values()?;
-        let bytes: Vec<Vec<u8>> = values
-            .iter()
-            .map(|(_, _, values)| {
-                values
-                    .iter()
-                    .flat_map(|value| value.to_le_bytes())
-                    .collect()
-            })
-            .collect();
-        let views = values
-            .iter()
-            .zip(&bytes)
-            .map(|((name, shape, _), bytes)| {
-                Ok((
-                    name.as_str(),
-                    TensorView::new(Dtype::F32, shape.clone(), bytes)?,
-                ))
-            })
-            .collect::<Result<Vec<_>>>()?;
-        write(&dir.join(WEIGHTS), &safetensors::serialize(views, None)?)?;
+    if let Some(weights) = weights {
+        write(&dir.join(WEIGHTS), &weights.to_bytes()?)?;
     }
     let mut text = serde_json::to_string_pretty(description)?;
     text.push('\n');
@@ -76,34 +101,4 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
         output.finish()
     };
     written().with_context(|| format!("writing {}", path.display()))
-}
-
-/// Reads a head.
-pub(crate) fn load(place: &ModelLocation) -> Result<Stored> {
-    let path = place.path(DESCRIPTION);
-    let text = place.read(DESCRIPTION)?.with_context(|| {
-        format!(
-            "{}: no head there; `ankh3 probe train` and `ankh3 contacts fit` make one",
-            path.display()
-        )
-    })?;
-    let description: Description =
-        serde_json::from_slice(&text).with_context(|| format!("{}", path.display()))?;
-    ensure!(
-        description.format == FORMAT,
-        "{}: a head of format {:?}; this version reads {FORMAT:?}",
-        path.display(),
-        description.format
-    );
-    let weights = match description.method {
-        Method::Head { .. } => place
-            .read(WEIGHTS)?
-            .with_context(|| format!("{} is missing", place.path(WEIGHTS).display()))?
-            .into_owned(),
-        Method::Attention { .. } => Vec::new(),
-    };
-    Ok(Stored {
-        description,
-        weights,
-    })
 }

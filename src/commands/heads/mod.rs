@@ -1,22 +1,23 @@
-//! What `probe`, `contacts` and `predict-contacts` share: where embeddings come from, how heads lie on disk, how training is asked for.
+//! What `probe`, `contacts` and `predict-contacts` share: flags of embeddings and training, opening
+//! what a head reads, heads on disk.
 
 mod file;
-mod source;
+mod open;
 
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
-pub(super) use file::{Stored, load, save};
-pub(super) use source::{EmbeddingNotFinite, Protein, Source, prefix_of_head, same_model};
+pub(super) use file::{StoredHead, save};
+pub(super) use open::{OpenedFeatures, open_model_of_head};
 
 use crate::args::{ModelArgs, at_least_one, number_type};
 use crate::number::NumberType;
 use crate::probe::head::Body;
-use crate::probe::settings::Settings;
+use crate::probe::settings::FitSettings;
 use crate::tokenizer::TaskPrefix;
 
-/// Where embeddings come from.
+/// The model whose embeddings a head reads.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Embeddings")]
 pub struct FeatureArgs {
@@ -24,15 +25,16 @@ pub struct FeatureArgs {
     #[arg(long, short, value_name = "DIR|NAME", env = "ANKH3_MODEL")]
     pub(super) model: Option<String>,
 
-    /// Task prefix in front of each sequence [default: that of the head; in training nlu where the vocabulary has it, else none].
+    /// Task prefix in front of each sequence [default: that of the head; in training nlu where the
+    /// vocabulary has it, else none].
     #[arg(long, value_enum, ignore_case = true)]
     pub(super) prefix: Option<TaskPrefix>,
 
-    /// Keep embeddings in this directory, for other runs too [default: a temporary one].
+    /// Cache embeddings in this directory, also for later runs [default: a temporary directory].
     #[arg(long, value_name = "DIR")]
     pub(super) cache: Option<PathBuf>,
 
-    /// Number type of kept embeddings; f16 takes half the space.
+    /// Number type of cached embeddings; f16 takes half the space.
     #[arg(long, value_parser = number_type(&CACHE_TYPES), default_value = "f32")]
     pub(super) cache_dtype: NumberType,
 }
@@ -43,29 +45,31 @@ const CACHE_TYPES: [(NumberType, &str); 2] = [
 ];
 
 impl FeatureArgs {
-    /// The model.
+    /// The model with a prefix.
     pub(super) fn model(&self, prefix: Option<TaskPrefix>) -> ModelArgs {
         let model = self.model.clone();
         ModelArgs { model, prefix }
     }
 }
 
-/// Embeddings of a model, or something that knows nothing but the residue.
+/// What a new head reads.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Embeddings")]
 pub struct TrainFeatureArgs {
     #[command(flatten)]
     pub(super) common: FeatureArgs,
 
-    /// What the head reads.
+    /// What the head reads: a model's embeddings, or a baseline that needs no model.
     #[arg(long, value_enum, default_value = "model")]
     pub(super) features: FeaturesArg,
 
-    /// Values a row of onehot and blosum62, filled up with zeros: a model's width gives a head of the same size.
+    /// Values per residue with --features onehot or blosum62, filled up with zeros; the model's
+    /// width gives a head of the same size.
     #[arg(long, value_name = "N", default_value = "256", value_parser = at_least_one)]
     pub(super) feature_width: usize,
 
-    /// Layers, by commas, their values side by side: 0 the embedding table, -1 the last layer after the final norm.
+    /// Layers whose values are concatenated, separated by commas: 0 is the embedding table, -1 the
+    /// last layer after the final norm.
     #[arg(
         long,
         value_delimiter = ',',
@@ -76,62 +80,62 @@ pub struct TrainFeatureArgs {
     pub(super) layers: Vec<i64>,
 }
 
-/// What a head reads.
+/// The kinds of features.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum FeaturesArg {
     /// The model's embeddings.
     Model,
-    /// One-hot residues: a baseline.
+    /// One-hot encoding of each residue, a baseline.
     Onehot,
-    /// Rows of BLOSUM62: a baseline.
+    /// The row of each residue in BLOSUM62, a baseline.
     Blosum62,
 }
 
-/// How a head learns; the defaults are the paper's.
+/// How a head is trained; the defaults are the paper's.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Training")]
 pub struct TrainingArgs {
-    /// What stands between embeddings and the last layer.
+    /// Layers between the embeddings and the last layer.
     #[arg(long, value_enum, default_value = "convbert")]
     pub(super) body: Body,
 
-    /// Times every protein is seen; the best on the validation set is kept.
+    /// Passes over the training set; the best epoch on the validation set is kept.
     #[arg(long, value_name = "N", default_value = "5", value_parser = at_least_one)]
     epochs: usize,
 
-    /// Proteins in a step.
+    /// Proteins per optimizer step (gradient accumulation).
     #[arg(long, value_name = "N", default_value = "16", value_parser = at_least_one)]
     accumulation: usize,
 
-    /// The highest rate.
+    /// Peak learning rate.
     #[arg(long, value_name = "F", default_value = "1e-3")]
     learning_rate: f64,
 
-    /// Steps until then, at most half of all.
+    /// Steps of linear warm-up to the peak learning rate, at most half of all steps; afterwards the
+    /// rate falls linearly to 0.
     #[arg(long, value_name = "N", default_value = "1000")]
     warmup_steps: usize,
 
-    /// Of weights, order, dropout and intervals.
+    /// Random seed of the initial weights, the order of proteins, dropout and the bootstrap.
     #[arg(long, default_value = "7")]
     seed: u64,
 }
 
-/// [`Body`] on the command line.
 impl TrainingArgs {
-    /// As settings.
-    pub(super) fn settings(&self) -> Settings {
-        Settings {
+    /// The hyperparameters.
+    pub(super) fn settings(&self) -> FitSettings {
+        FitSettings {
             epochs: self.epochs,
             accumulation: self.accumulation,
             learning_rate: self.learning_rate,
             warmup_steps: self.warmup_steps,
             seed: self.seed,
-            ..Settings::default()
+            ..FitSettings::default()
         }
     }
 }
 
-/// File names for provenance.
+/// The names of files without their directories, for provenance.
 pub(super) fn names(paths: &[PathBuf]) -> Vec<String> {
     let name = |path: &PathBuf| file_name(path);
     paths.iter().map(name).collect()

@@ -1,110 +1,131 @@
-//! Labelled tables become proteins with targets; whatever does not fit is an error that names the row.
+//! Proteins with labels from tables; a row that does not fit is an error that names the row.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::commands::heads::Protein;
 use crate::input::labelled::{LabelledColumns, LabelledRow, read_labelled};
-use crate::probe::description::Task;
-use crate::probe::loss::Target;
+use crate::probe::description::PredictionTask;
+use crate::probe::features::Protein;
+use crate::probe::loss::Label;
 use crate::sequence::{Origin, Record, Rules, clean};
 
-/// Does not count.
+/// The label of a residue that does not count.
 const MASKED: char = '-';
 
-/// One row, cleaned.
+/// A row of a table, its sequence cleaned.
 #[derive(Clone, Debug)]
-pub(super) struct Example {
-    /// For messages.
-    place: String,
+pub(super) struct LabelledProtein {
+    /// The row's name in messages.
+    name: String,
     residues: Vec<u8>,
     label: String,
     mask: Option<String>,
 }
 
-/// A table's rows.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Set {
-    pub(super) examples: Vec<Example>,
+/// The rows of a table, or of a part of it.
+#[derive(Clone, Debug)]
+pub(super) struct LabelledSet {
+    rows: Vec<LabelledProtein>,
 }
 
-impl Set {
-    /// Reads a table and cleans its sequences.
+/// Reads the labelled rows of a table.
+pub(super) fn read_rows(path: &Path, columns: &LabelledColumns) -> Result<Vec<LabelledRow>> {
+    let labelled = read_labelled(path, columns)?;
+    if labelled.unlabelled > 0 {
+        tracing::warn!(
+            "{}: {} rows without {} left out",
+            path.display(),
+            labelled.unlabelled,
+            columns.label
+        );
+    }
+    if labelled.rows.is_empty() {
+        let only = columns.only.as_ref();
+        let only = only.map(|(name, value)| format!(" where {name} is {value}"));
+        bail!(
+            "{}: no row with {}{}",
+            path.display(),
+            columns.label,
+            only.unwrap_or_default()
+        );
+    }
+    Ok(labelled.rows)
+}
+
+impl LabelledSet {
+    /// Reads all labelled rows of a table.
     pub(super) fn read(path: &Path, columns: &LabelledColumns) -> Result<Self> {
-        let labelled = read_labelled(path, columns)?;
-        if labelled.unlabelled > 0 {
-            tracing::warn!(
-                "{}: {} rows without {} left out",
-                path.display(),
-                labelled.unlabelled,
-                columns.label
-            );
-        }
-        if labelled.rows.is_empty() {
-            let only = columns.only.as_ref();
-            let only = only.map(|(name, value)| format!(" where {name} is {value}"));
-            bail!(
-                "{}: no row with {}{}",
-                path.display(),
-                columns.label,
-                only.unwrap_or_default()
-            );
-        }
-        let rows = labelled.rows.into_iter().enumerate();
-        let examples = rows.map(|(number, row)| example(path, number, row));
+        let rows = read_rows(path, columns)?;
+        Self::of_rows(path, rows.into_iter().enumerate())
+    }
+
+    /// The set of these rows, each with its number in the table.
+    pub(super) fn of_rows(
+        path: &Path,
+        rows: impl IntoIterator<Item = (usize, LabelledRow)>,
+    ) -> Result<Self> {
+        let rows = rows.into_iter();
+        let rows = rows.map(|(number, row)| labelled_protein(path, number, row));
         Ok(Self {
-            examples: examples.collect::<Result<_>>()?,
+            rows: rows.collect::<Result<_>>()?,
         })
     }
 
-    /// Their sequences.
-    pub(super) fn proteins(&self) -> Vec<Protein<'_>> {
-        let each = self.examples.iter();
-        each.map(|example| (example.place.as_str(), example.residues.as_slice()))
-            .collect()
+    /// Number of rows.
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
     }
 
-    /// At most `count`, evenly spaced: tables are often sorted.
+    /// The sequences.
+    pub(super) fn proteins(&self) -> Vec<Protein<'_>> {
+        let each = self.rows.iter().map(|row| Protein {
+            name: &row.name,
+            residues: &row.residues,
+        });
+        each.collect()
+    }
+
+    /// Keeps at most `count` rows, evenly spaced, since tables are often sorted.
     pub(super) fn thin(&mut self, count: usize) {
-        let all = self.examples.len();
+        let all = self.rows.len();
         if all > count {
-            let kept = (0..count).map(|k| self.examples[k * all / count].clone());
-            self.examples = kept.collect();
+            let rows = (0..count).map(|k| self.rows[k * all / count].clone());
+            self.rows = rows.collect();
         }
     }
 
     /// The classes that occur, in order.
-    pub(super) fn classes(&self, task: &Task) -> Vec<String> {
+    pub(super) fn classes(&self, task: &PredictionTask) -> Vec<String> {
         let mut classes = BTreeSet::new();
-        for example in &self.examples {
-            if let Task::Residues { .. } = task {
-                let counted = example.label.chars().filter(|class| *class != MASKED);
+        for row in &self.rows {
+            if let PredictionTask::Residues { .. } = task {
+                let counted = row.label.chars().filter(|class| *class != MASKED);
                 classes.extend(counted.map(String::from));
             } else {
-                classes.insert(example.label.clone());
+                classes.insert(row.label.clone());
             }
         }
         classes.into_iter().collect()
     }
 
-    /// What is true of each.
-    pub(super) fn targets(&self, task: &Task) -> Result<Vec<Target>> {
-        let each = self.examples.iter();
-        each.map(|example| example.target(task)).collect()
+    /// The label of each row.
+    pub(super) fn labels(&self, task: &PredictionTask) -> Result<Vec<Label>> {
+        self.rows.iter().map(|row| row.label(task)).collect()
     }
 }
 
-fn example(path: &Path, number: usize, row: LabelledRow) -> Result<Example> {
+fn labelled_protein(path: &Path, number: usize, row: LabelledRow) -> Result<LabelledProtein> {
     let LabelledRow {
         id,
         sequence,
         label,
         mask,
         line,
+        ..
     } = row;
-    let place = format!(
+    let name = format!(
         "{}: record {} ({id}), line {line}",
         path.display(),
         number + 1
@@ -121,40 +142,34 @@ fn example(path: &Path, number: usize, row: LabelledRow) -> Result<Example> {
         },
     };
     let (sequence, _) = clean(record, &Rules::default())?;
-    Ok(Example {
-        place,
+    Ok(LabelledProtein {
+        name,
         residues: sequence.residues,
         label,
         mask,
     })
 }
 
-impl Example {
-    fn target(&self, task: &Task) -> Result<Target> {
-        let target = match task {
-            Task::Residues { classes } => self.residue_classes(classes),
-            Task::Classes { classes } => class_of(classes, &self.label).map(Target::Class),
-            Task::Number => number(&self.label).map(Target::Value),
-            Task::Contacts => bail!("contacts have no labels in tables"),
+impl LabelledProtein {
+    fn label(&self, task: &PredictionTask) -> Result<Label> {
+        let label = match task {
+            PredictionTask::Residues { classes } => self.residue_classes(classes),
+            PredictionTask::Classes { classes } => class_of(classes, &self.label).map(Label::Class),
+            PredictionTask::Number => number(&self.label).map(Label::Value),
+            PredictionTask::Contacts => bail!("contacts have no labels in tables"),
         };
-        target.with_context(|| self.place.clone())
+        label.with_context(|| self.name.clone())
     }
 
-    fn residue_classes(&self, classes: &[String]) -> Result<Target> {
+    fn residue_classes(&self, classes: &[String]) -> Result<Label> {
         let length = self.residues.len();
         let labels: Vec<char> = self.label.chars().collect();
         ensure!(
             labels.len() == length,
-            "{length} residues, but {} labels; a label string has one letter a residue",
+            "{length} residues, but {} labels; a label string has one letter per residue",
             labels.len()
         );
-        let counts: Vec<bool> = match &self.mask {
-            Some(mask) if mask.chars().count() != length => {
-                bail!("{length} residues, but a mask of {}", mask.chars().count())
-            }
-            Some(mask) => mask.chars().map(|flag| flag == '1').collect(),
-            None => vec![true; length],
-        };
+        let counts = self.counts(length)?;
         let mut known = Vec::with_capacity(length);
         for (at, (label, counts)) in labels.iter().zip(counts).enumerate() {
             if !counts || *label == MASKED {
@@ -166,7 +181,18 @@ impl Example {
                 class.with_context(|| format!("label of residue {}", at + 1))?,
             ));
         }
-        Ok(Target::Residues(known))
+        Ok(Label::Residues(known))
+    }
+
+    /// Whether each residue counts, by the mask.
+    fn counts(&self, length: usize) -> Result<Vec<bool>> {
+        match &self.mask {
+            Some(mask) if mask.chars().count() != length => {
+                bail!("{length} residues, but a mask of {}", mask.chars().count())
+            }
+            Some(mask) => Ok(mask.chars().map(|flag| flag == '1').collect()),
+            None => Ok(vec![true; length]),
+        }
     }
 }
 
@@ -174,7 +200,7 @@ fn class_of(classes: &[String], label: &str) -> Result<u32> {
     match classes.iter().position(|class| class == label) {
         Some(class) => Ok(class as u32),
         None => bail!(
-            "unknown class {label:?}; the head knows {}",
+            "unknown class {label:?}; the head has the classes {}",
             classes.join(" ")
         ),
     }
@@ -184,7 +210,7 @@ fn number(label: &str) -> Result<f64> {
     match label.parse::<f64>() {
         Ok(number) if number.is_finite() => Ok(number),
         Ok(number) => bail!("the label is {number}; leave the row out or give it a number"),
-        Err(_) => bail!("the label {label:?} is no number"),
+        Err(_) => bail!("the label {label:?} is not a number"),
     }
 }
 
@@ -192,7 +218,7 @@ fn number(label: &str) -> Result<f64> {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Result<Set> {
+    fn read(text: &str) -> Result<LabelledSet> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t.csv");
         std::fs::write(&path, text).unwrap();
@@ -200,11 +226,11 @@ mod tests {
             label: "y".to_owned(),
             ..LabelledColumns::default()
         };
-        Set::read(&path, &columns)
+        LabelledSet::read(&path, &columns)
     }
 
-    fn error(text: &str, task: &Task) -> String {
-        let error = read(text).and_then(|set| set.targets(task)).unwrap_err();
+    fn error(text: &str, task: &PredictionTask) -> String {
+        let error = read(text).and_then(|set| set.labels(task)).unwrap_err();
         format!("{error:#}")
             .rsplit("t.csv: ")
             .next()
@@ -212,8 +238,8 @@ mod tests {
             .to_owned()
     }
 
-    fn residues() -> Task {
-        Task::Residues {
+    fn residues() -> PredictionTask {
+        PredictionTask::Residues {
             classes: vec!["H".to_owned(), "E".to_owned()],
         }
     }
@@ -222,23 +248,23 @@ mod tests {
     fn masks_and_dashes_do_not_count() {
         let set = read("sequence,y,mask\nMKVA,HE-H,1101\n").unwrap();
         let known = vec![Some(0), Some(1), None, Some(0)];
-        assert_eq!(set.targets(&residues()).unwrap(), [Target::Residues(known)]);
+        assert_eq!(set.labels(&residues()).unwrap(), [Label::Residues(known)]);
         assert_eq!(set.classes(&residues()), ["E", "H"]);
     }
 
     #[test]
-    fn what_does_not_fit_names_its_row() {
-        let number = Task::Number;
+    fn errors_name_their_row() {
+        let number = PredictionTask::Number;
         let table = [
             (
                 "sequence,y\nMK,HE\nMKV,HE\n",
                 residues(),
-                "record 2 (2), line 3: 3 residues, but 2 labels; a label string has one letter a residue",
+                "record 2 (2), line 3: 3 residues, but 2 labels; a label string has one letter per residue",
             ),
             (
                 "id,sequence,y\na,MK,HZ\n",
                 residues(),
-                "record 1 (a), line 2: label of residue 2: unknown class \"Z\"; the head knows H E",
+                "record 1 (a), line 2: label of residue 2: unknown class \"Z\"; the head has the classes H E",
             ),
             (
                 "sequence,y,mask\nMK,HE,1\n",
@@ -253,13 +279,13 @@ mod tests {
             (
                 "sequence,y\nMK,high\n",
                 number,
-                "record 1 (1), line 2: the label \"high\" is no number",
+                "record 1 (1), line 2: the label \"high\" is not a number",
             ),
         ];
         for (text, task, message) in table {
             assert_eq!(error(text, &task), message);
         }
-        assert!(error("sequence,y\nMK,\n", &Task::Number).contains("no row with y"));
-        assert!(error("sequence,y\nM1?K,1\n", &Task::Number).contains("record 1"));
+        assert!(error("sequence,y\nMK,\n", &PredictionTask::Number).contains("no row with y"));
+        assert!(error("sequence,y\nM1?K,1\n", &PredictionTask::Number).contains("record 1"));
     }
 }

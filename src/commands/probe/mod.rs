@@ -1,23 +1,27 @@
-//! `ankh3 probe`: small heads on frozen embeddings: trained, asked, judged.
+//! `ankh3 probe`: trains small heads on frozen embeddings, predicts with them, and measures them.
 
 mod data;
 mod evaluate;
-mod outcome;
+mod measures;
 mod predict;
-mod preset;
+mod sets;
+mod task;
 mod train;
 
-use anyhow::Result;
+use std::path::Path;
+
+use anyhow::{Result, ensure};
 use clap::{Args, Subcommand};
 
-pub(super) use train::tell;
-
 use super::Outcome;
+use super::heads::StoredHead;
+use crate::probe::description::PredictionTask;
 
-/// Train small heads on frozen embeddings, predict with them, judge them
+/// Train small heads on frozen embeddings, predict with them, measure them
 ///
-/// Classes of residues (secondary structure), numbers of proteins (fluorescence, fitness), classes of proteins. The default head and settings are those of
-/// the Ankh papers: one ConvBERT layer, 5 epochs. For contacts see `ankh3 contacts`.
+/// A head predicts one class per residue (secondary structure), or one number or class per protein
+/// (fluorescence, fitness). The default head and settings are those of the Ankh papers: one
+/// ConvBERT layer, 5 epochs. For contacts see `ankh3 contacts`.
 #[derive(Args, Clone, Debug)]
 pub struct ProbeArgs {
     #[command(subcommand)]
@@ -28,7 +32,7 @@ pub struct ProbeArgs {
 enum ProbeCommand {
     Train(Box<train::TrainArgs>),
     Predict(Box<predict::PredictArgs>),
-    Evaluate(Box<evaluate::EvaluateArgs>),
+    Evaluate(Box<evaluate::ProbeEvaluateArgs>),
 }
 
 /// Runs the command.
@@ -41,4 +45,15 @@ pub fn run(args: &ProbeArgs) -> Result<Outcome> {
         ProbeCommand::Predict(args) => predict::run(args),
         ProbeCommand::Evaluate(args) => evaluate::run(args),
     }
+}
+
+/// Reads a head for tables; one for contacts is an error.
+fn load_head(dir: &Path) -> Result<StoredHead> {
+    let stored = StoredHead::load(&dir.to_owned().into())?;
+    ensure!(
+        stored.description.task != PredictionTask::Contacts,
+        "{}: this head predicts contacts; use `ankh3 predict-contacts` for it",
+        dir.display()
+    );
+    Ok(stored)
 }

@@ -1,24 +1,25 @@
 //! `ankh3 probe predict`: the predictions of a head for new proteins.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail, ensure};
-use candle_core::Device;
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::outcome::outputs;
+use super::load_head;
 use crate::args::{InputArgs, RuntimeArgs, ScaleArgs, usage};
 use crate::commands::Outcome;
 use crate::commands::conveyor::{GroupWork, Grouped, RowWriter, RunPlan, place, whole};
-use crate::commands::heads::{self, EmbeddingNotFinite, FeatureArgs, Protein, Source, Stored};
+use crate::commands::heads::{FeatureArgs, OpenedFeatures, StoredHead};
 use crate::io::stdio::Content;
 use crate::output::manifest::{Manifest, write_manifest};
 use crate::output::table::{Cell, Table, TableFormat};
-use crate::probe::description::{Method, Task};
+use crate::probe::description::PredictionTask;
+use crate::probe::error::ProbeError;
+use crate::probe::features::{FeatureSource, Protein};
 use crate::probe::head::Head;
-use crate::probe::parameters::Parameters;
+use crate::probe::outputs::{OutputRows, outputs};
 use crate::probe::report::{most_probable, softmax};
 use crate::sequence::digest::InputDigest;
 use crate::sequence::{Limit, Rules, Sequence};
@@ -44,8 +45,7 @@ pub struct PredictArgs {
     #[arg(long)]
     per_residue: bool,
 
-    /// The file to write, or `-` for stdout: JSON lines if it ends in .jsonl, comma-separated if it
-    /// ends in .csv, else tab-separated.
+    /// The file to write, `-` for stdout; JSON lines if it ends in .jsonl, otherwise tab-separated.
     #[arg(long, short, value_name = "FILE", default_value = "-")]
     output: PathBuf,
 
@@ -57,31 +57,12 @@ pub struct PredictArgs {
     runtime: RuntimeArgs,
 }
 
-/// The head over its stored weights.
-pub(super) fn head_of(stored: &Stored, dir: &Path, device: &Device) -> Result<Head> {
-    let Method::Head { shape, .. } = &stored.description.method else {
-        bail!(
-            "{}: a regression over attention is for `ankh3 predict-contacts`",
-            dir.display()
-        );
-    };
-    if stored.description.task == Task::Contacts {
-        bail!(
-            "{}: a head for contacts is for `ankh3 predict-contacts`",
-            dir.display()
-        );
-    }
-    let parameters = Parameters::from_bytes(&stored.weights, &shape.specs(0.0), device)
-        .with_context(|| format!("{}", dir.display()))?;
-    Ok(Head::new(*shape, &parameters)?)
-}
-
 /// Runs the command.
 pub(super) fn run(args: &PredictArgs) -> Result<Outcome> {
-    let stored = heads::load(&args.head.clone().into())?;
+    let stored = load_head(&args.head)?;
     let task = &stored.description.task;
     ensure!(
-        !args.per_residue || matches!(task, Task::Residues { .. }),
+        !args.per_residue || matches!(task, PredictionTask::Residues { .. }),
         usage("--per-residue is for heads that predict classes of residues")
     );
     let options = whole(args.input.options(Rules::default())?)?;
@@ -89,11 +70,11 @@ pub(super) fn run(args: &PredictArgs) -> Result<Outcome> {
     let output = &args.output;
     let outputs = [(output.as_path(), Content::Text)];
     let plan = RunPlan::new(&args.input.files, options, &args.scale, &outputs)?;
-    let source = Source::of_head(&stored, &args.head, &args.features, &args.runtime)?;
-    let device = source.compute().device.clone();
-    let head = head_of(&stored, &args.head, &device)?;
-    let settings = PredictSettings::new(&stored, limit)?;
-    let manifest = source.manifest("probe predict", &settings, args.scale.shard)?;
+    let opened = OpenedFeatures::of_head(&stored, &args.features, &args.runtime, "probe predict")?;
+    let head = stored.head(&opened.device)?;
+    let mut manifest = opened.manifest;
+    manifest.shard = args.scale.shard.map(|shard| shard.to_string());
+    manifest.set_settings(&PredictSettings::new(&stored, limit)?)?;
     let conveyor = plan.begin(&manifest.journal_key()?)?;
     let format = TableFormat::from_extension(output);
     let table = Table::create(output, format, &columns(task, args.per_residue))
@@ -105,11 +86,8 @@ pub(super) fn run(args: &PredictArgs) -> Result<Outcome> {
         output: output.clone(),
         manifest,
     };
-    let prediction = Prediction {
-        source,
-        head,
-        device,
-    };
+    let source = opened.source;
+    let prediction = HeadPrediction { source, head };
     conveyor
         .carry(&mut Grouped::new(prediction, GROUP), rows)?
         .finish()
@@ -126,7 +104,7 @@ struct PredictSettings<'a> {
 }
 
 impl<'a> PredictSettings<'a> {
-    fn new(stored: &'a Stored, length_limit: Limit) -> Result<Self> {
+    fn new(stored: &'a StoredHead, length_limit: Limit) -> Result<Self> {
         Ok(Self {
             head: &stored.description.name,
             head_made_by: &stored.description.made_by,
@@ -137,34 +115,34 @@ impl<'a> PredictSettings<'a> {
 }
 
 /// A head, and where its features come from.
-struct Prediction {
-    source: Source,
+struct HeadPrediction {
+    source: FeatureSource,
     head: Head,
-    device: Device,
 }
 
-impl GroupWork for Prediction {
-    /// A row of logits per residue, or one row per protein.
-    type Output = Vec<Vec<f32>>;
+impl GroupWork for HeadPrediction {
+    type Output = OutputRows;
 
     fn tokens(&self, sequence: &Sequence) -> usize {
         sequence.residues.len()
     }
 
-    fn compute(&mut self, group: &[Sequence]) -> Result<Vec<Option<Vec<Vec<f32>>>>> {
+    fn compute(&mut self, group: &[Sequence]) -> Result<Vec<Option<OutputRows>>> {
         let places: Vec<String> = group.iter().map(place).collect();
         let proteins: Vec<Protein<'_>> = places
             .iter()
             .zip(group)
-            .map(|(place, sequence)| (place.as_str(), sequence.residues.as_slice()))
+            .map(|(place, sequence)| Protein {
+                name: place,
+                residues: &sequence.residues,
+            })
             .collect();
         let embedded = self.embed(&proteins)?;
         let mut finite = proteins;
-        let mut places = embedded.iter();
-        finite.retain(|_| places.next() == Some(&true));
-        let rows = self.source.rows(&finite);
-        let outputs = outputs(&self.head, &rows, finite.len(), &self.device)?;
-        let is_finite = |output: &Vec<Vec<f32>>| output.iter().flatten().all(|v| v.is_finite());
+        let mut each = embedded.iter();
+        finite.retain(|_| each.next() == Some(&true));
+        let outputs = outputs(&self.head, &self.source.features(&finite))?;
+        let is_finite = |output: &OutputRows| output.iter().flatten().all(|v| v.is_finite());
         let mut outputs = outputs.into_iter();
         let results = embedded.into_iter().map(|embedded| {
             let output = if embedded { outputs.next() } else { None };
@@ -174,16 +152,16 @@ impl GroupWork for Prediction {
     }
 }
 
-impl Prediction {
+impl HeadPrediction {
     /// Embeds proteins. Returns for each whether its embedding is free of NaN and infinity.
-    fn embed(&mut self, proteins: &[Protein<'_>]) -> Result<Vec<bool>> {
-        match self.source.prepare_quietly(proteins) {
-            Err(error) if error.is::<EmbeddingNotFinite>() => {}
+    fn embed(&mut self, proteins: &[Protein<'_>]) -> Result<Vec<bool>, ProbeError> {
+        match self.source.prepare(proteins) {
+            Err(ProbeError::EmbeddingNotFinite(_)) => {}
             prepared => return prepared.map(|()| vec![true; proteins.len()]),
         }
-        // One by one it shows which protein has none.
-        let one = |protein| match self.source.prepare_quietly(&[protein]) {
-            Err(error) if error.is::<EmbeddingNotFinite>() => Ok(false),
+        // Embedding one protein at a time shows which of them have no finite embedding.
+        let one = |protein| match self.source.prepare(&[protein]) {
+            Err(ProbeError::EmbeddingNotFinite(_)) => Ok(false),
             prepared => prepared.map(|()| true),
         };
         proteins.iter().copied().map(one).collect()
@@ -193,18 +171,18 @@ impl Prediction {
 /// Writes the table of predictions.
 struct PredictionRows {
     table: Table,
-    task: Task,
+    task: PredictionTask,
     per_residue: bool,
     output: PathBuf,
     manifest: Manifest,
 }
 
 impl RowWriter for PredictionRows {
-    type Output = Vec<Vec<f32>>;
+    type Output = OutputRows;
 
     const KEEPS_PLACES: bool = true;
 
-    fn write(&mut self, sequence: &Sequence, output: Vec<Vec<f32>>) -> Result<()> {
+    fn write(&mut self, sequence: &Sequence, output: OutputRows) -> Result<()> {
         write(
             &mut self.table,
             &self.task,
@@ -229,15 +207,15 @@ impl RowWriter for PredictionRows {
     }
 }
 
-fn columns(task: &Task, per_residue: bool) -> Vec<String> {
+fn columns(task: &PredictionTask, per_residue: bool) -> Vec<String> {
     let fixed: &[&str] = match task {
-        Task::Residues { .. } if per_residue => &["id", "position", "residue", "class"],
-        Task::Residues { .. } => &["id", "length", "classes"],
-        Task::Classes { .. } => &["id", "class"],
-        Task::Number | Task::Contacts => &["id", "value"],
+        PredictionTask::Residues { .. } if per_residue => &["id", "position", "residue", "class"],
+        PredictionTask::Residues { .. } => &["id", "length", "classes"],
+        PredictionTask::Classes { .. } => &["id", "class"],
+        PredictionTask::Number | PredictionTask::Contacts => &["id", "value"],
     };
     let mut columns: Vec<String> = fixed.iter().map(|name| (*name).to_owned()).collect();
-    if per_residue || matches!(task, Task::Classes { .. }) {
+    if per_residue || matches!(task, PredictionTask::Classes { .. }) {
         columns.extend(task.classes().iter().map(|class| format!("p_{class}")));
     }
     columns
@@ -245,7 +223,7 @@ fn columns(task: &Task, per_residue: bool) -> Vec<String> {
 
 fn write(
     table: &mut Table,
-    task: &Task,
+    task: &PredictionTask,
     sequence: &Sequence,
     output: &[Vec<f32>],
     per_residue: bool,
@@ -259,7 +237,7 @@ fn write(
             .map(|p| Cell::Number(f64::from(p)))
     };
     match task {
-        Task::Residues { .. } if per_residue => {
+        PredictionTask::Residues { .. } if per_residue => {
             for (at, (residue, logits)) in sequence.residues.iter().zip(output).enumerate() {
                 let mut cells = vec![
                     id,
@@ -271,16 +249,16 @@ fn write(
                 table.row(&cells)?;
             }
         }
-        Task::Residues { .. } => {
-            let told: String = output.iter().map(|logits| name(logits)).collect();
-            table.row(&[id, Cell::Count(output.len()), Cell::Text(&told)])?;
+        PredictionTask::Residues { .. } => {
+            let string: String = output.iter().map(|logits| name(logits)).collect();
+            table.row(&[id, Cell::Count(output.len()), Cell::Text(&string)])?;
         }
-        Task::Classes { .. } => {
+        PredictionTask::Classes { .. } => {
             let mut cells = vec![id, Cell::Text(name(&output[0]))];
             cells.extend(probabilities(&output[0]));
             table.row(&cells)?;
         }
-        Task::Number | Task::Contacts => {
+        PredictionTask::Number | PredictionTask::Contacts => {
             table.row(&[id, Cell::Number(f64::from(output[0][0]))])?;
         }
     }

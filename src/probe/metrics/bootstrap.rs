@@ -1,18 +1,18 @@
-//! 95 % intervals by the percentile bootstrap (Efron 1979): proteins are drawn with replacement, the measure is taken anew, and the middle 95 % of what comes
-//! out are the interval.
+//! 95 % intervals by the percentile bootstrap (Efron 1979): proteins are drawn with replacement and
+//! the measure is computed again; the middle 95 % of the results are the interval.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-/// Draws.
+/// Number of bootstrap draws.
 pub const RESAMPLES: usize = 1000;
 
 /// A measure and the ends of its 95 % interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Estimate {
-    /// Of the proteins as they are.
+    /// The measure of the proteins themselves, without resampling.
     pub value: f64,
     /// The interval's lower end.
     pub low: f64,
@@ -26,8 +26,9 @@ impl std::fmt::Display for Estimate {
     }
 }
 
-/// The measure of `units` proteins and its interval; `measure` is told how often each counts and may find nothing to measure, then there is no estimate.
-/// The draws depend on `seed` alone.
+/// The measure of `units` proteins and its interval. `measure` receives how often each protein
+/// counts and may return none; where it returns none for the proteins themselves there is no
+/// estimate. The draws depend on `seed` alone.
 pub fn bootstrap(
     units: usize,
     resamples: usize,
@@ -57,7 +58,7 @@ pub fn bootstrap(
     })
 }
 
-/// The mean of one value a protein, and its interval; values that are not there count for nothing.
+/// The mean of one value per protein, and its interval; missing values are left out.
 pub fn mean_of(values: &[Option<f64>], resamples: usize, seed: u64) -> Option<Estimate> {
     bootstrap(values.len(), resamples, seed, |counts| {
         let (mut sum, mut all) = (0.0, 0);

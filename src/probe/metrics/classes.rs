@@ -1,4 +1,5 @@
-//! Measures of predicted classes: a confusion matrix and what follows from it, and the area under the ROC curve.
+//! Measures of predicted classes: a confusion matrix and what follows from it, and the area under
+//! the ROC curve.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +11,7 @@ pub struct Confusion {
 }
 
 impl Confusion {
-    /// Nothing counted yet.
+    /// An empty matrix.
     pub fn new(classes: usize) -> Self {
         Self {
             classes,
@@ -18,12 +19,12 @@ impl Confusion {
         }
     }
 
-    /// Counts one.
+    /// Counts one prediction.
     pub fn add(&mut self, truth: usize, predicted: usize) {
         self.counts[truth * self.classes + predicted] += 1;
     }
 
-    /// Several together, each as often as `times` says.
+    /// The sum of several matrices, each as often as `times` says.
     pub fn sum(classes: usize, each: &[Confusion], times: &[u32]) -> Self {
         let mut all = Self::new(classes);
         for (one, times) in each.iter().zip(times) {
@@ -34,7 +35,7 @@ impl Confusion {
         all
     }
 
-    /// A cell.
+    /// How often `truth` was taken for `predicted`.
     pub fn count(&self, truth: usize, predicted: usize) -> u64 {
         self.counts[truth * self.classes + predicted]
     }
@@ -44,12 +45,12 @@ impl Confusion {
         self.classes
     }
 
-    /// Everything counted.
+    /// Number of predictions.
     pub fn total(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// How many are of a class.
+    /// Number of predictions whose true class is `class`.
     pub fn truths(&self, class: usize) -> u64 {
         (0..self.classes)
             .map(|other| self.count(class, other))
@@ -68,19 +69,20 @@ impl Confusion {
             .sum()
     }
 
-    /// The share that is right: Q3, Q8.
+    /// The share of correct predictions: Q3, Q8.
     pub fn accuracy(&self) -> Option<f64> {
         (self.total() > 0).then(|| self.hits() as f64 / self.total() as f64)
     }
 
-    /// Of those of a class, the share that is right.
+    /// The share of correct predictions among those whose true class is `class`.
     pub fn class_accuracy(&self, class: usize) -> Option<f64> {
         let truths = self.truths(class);
         (truths > 0).then(|| self.count(class, class) as f64 / truths as f64)
     }
 
-    /// Matthews' correlation coefficient in Gorodkin's form for any number of classes (doi 10.1016/j.compbiolchem.2004.09.006); none where all are of one
-    /// class or all are predicted so.
+    /// Matthews' correlation coefficient in Gorodkin's form for any number of classes (doi
+    /// 10.1016/j.compbiolchem.2004.09.006); none where there is only one true or one predicted
+    /// class.
     pub fn mcc(&self) -> Option<f64> {
         let total = self.total() as f64;
         let (mut products, mut truths, mut predictions) = (0.0, 0.0, 0.0);
@@ -95,16 +97,18 @@ impl Confusion {
     }
 }
 
-/// One scored thing: its score, whether it is of the class, and the protein that it belongs to.
+/// The score of a residue or protein, whether its true class is the one scored, and the number of
+/// its protein.
 pub type Scored = (f32, bool, u32);
 
-/// Sorts by score, as [`auroc`] needs it.
+/// Sorts by score, for [`auroc`].
 pub fn sort_scored(scored: &mut [Scored]) {
     scored.sort_by(|a, b| a.0.total_cmp(&b.0));
 }
 
-/// The area under the ROC curve of things sorted by score, each as often as its protein counts: the chance that one of the class scores higher than one that
-/// is not, equal scores counting half. None where all are of the class or none is.
+/// The area under the ROC curve of sorted scores, each as often as its protein counts: the
+/// probability that a member of the class scores higher than a non-member, equal scores counting
+/// half. None where there are no members or no non-members.
 pub fn auroc(sorted: &[Scored], times: &[u32]) -> Option<f64> {
     let (mut below, mut wins, mut positives) = (0.0, 0.0, 0.0);
     for group in sorted.chunk_by(|a, b| a.0 == b.0) {

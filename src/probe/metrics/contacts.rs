@@ -1,10 +1,10 @@
-//! Precision of predicted contacts: of the L, L/2 or L/5 pairs that score highest, the share that touch; L is the number of resolved residues, pairs with an
-//! unresolved residue are left out.
+//! Precision of predicted contacts: the share of the L, L/2 or L/5 highest-scoring pairs that
+//! touch. L is the number of resolved residues; pairs with an unresolved residue are left out.
 
 use crate::inference::contacts::PairMap;
-use crate::probe::native::Native;
+use crate::probe::native::{KnownChain, Native};
 
-/// How far apart in the chain.
+/// A range of separations in the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Range {
     /// 6 to 11.
@@ -16,10 +16,10 @@ pub enum Range {
 }
 
 impl Range {
-    /// From near to far.
+    /// All ranges, from near to far.
     pub const ALL: [Self; 3] = [Self::Short, Self::Medium, Self::Long];
 
-    /// Its name.
+    /// The name of the range.
     pub fn name(self) -> &'static str {
         match self {
             Self::Short => "short",
@@ -28,7 +28,7 @@ impl Range {
         }
     }
 
-    /// Whether a separation is in it.
+    /// Whether a separation is in the range.
     pub fn has(self, separation: usize) -> bool {
         match self {
             Self::Short => (6..12).contains(&separation),
@@ -38,11 +38,11 @@ impl Range {
     }
 }
 
-/// Parts of L that are taken: P@L, P@L/2, P@L/5.
+/// Divisors of L: P@L, P@L/2, P@L/5.
 pub const PARTS: [usize; 3] = [1, 2, 5];
 
-/// The precision of the top `L / part` pairs of a range, at least one; equal scores in the order of the pairs. With fewer pairs than that, of all of them.
-/// None where the range has no pair.
+/// The precision of the top `L / part` pairs of a range, at least one; equal scores in the order of
+/// the pairs. Where the range has fewer pairs, all of them count; none where the range has no pair.
 pub fn precision(map: &PairMap, native: &Native, range: Range, part: usize) -> Option<f64> {
     let mut pairs = ranked(map, native, range);
     pairs.truncate((native.resolved() / part).max(1));
@@ -50,7 +50,7 @@ pub fn precision(map: &PairMap, native: &Native, range: Range, part: usize) -> O
     (!pairs.is_empty()).then(|| hits as f64 / pairs.len() as f64)
 }
 
-/// Whether they touch, of all pairs of a range from the highest score down.
+/// Whether the residues of each pair touch, from the highest score of the range down.
 fn ranked(map: &PairMap, native: &Native, range: Range) -> Vec<bool> {
     let n = native.length();
     let mut pairs: Vec<(f32, bool)> = (0..n)
@@ -65,7 +65,15 @@ fn ranked(map: &PairMap, native: &Native, range: Range) -> Vec<bool> {
 /// P@L, P@L/2, P@L/5 of each range, in the order of [`Range::ALL`] and [`PARTS`].
 pub type Precisions = [[Option<f64>; 3]; 3];
 
-/// All of them.
+/// The precisions of one map in every range.
 pub fn precisions(map: &PairMap, native: &Native) -> Precisions {
     Range::ALL.map(|range| PARTS.map(|part| precision(map, native, range, part)))
+}
+
+/// The mean of long-range P@L over chains; none where no chain has a pair of long range.
+pub fn mean_long_precision(maps: &[PairMap], chains: &[KnownChain]) -> Option<f64> {
+    let each = maps.iter().zip(chains);
+    let values = each.filter_map(|(map, chain)| precision(map, &chain.native, Range::Long, 1));
+    let values: Vec<f64> = values.collect();
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }

@@ -1,4 +1,5 @@
-//! How good predictions are: pure functions, each taking how often a protein counts, so that intervals come from resampling proteins.
+//! Measures of predictions, as pure functions of how often each protein counts, so that resampling
+//! proteins gives intervals.
 
 mod bootstrap;
 pub mod classes;

@@ -1,32 +1,38 @@
-//! Measures of predicted numbers, each pair as often as it counts.
+//! Measures of predicted numbers; `times` says how often each pair counts.
 
-/// What was predicted and what is true.
-pub type Pair = (f64, f64);
+/// A predicted number and the measured one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ValuePair {
+    /// The prediction.
+    pub predicted: f64,
+    /// The measurement.
+    pub measured: f64,
+}
 
 /// The mean of squared differences.
-pub fn mse(pairs: &[Pair], times: &[u32]) -> Option<f64> {
+pub fn mse(pairs: &[ValuePair], times: &[u32]) -> Option<f64> {
     let squares = pairs
         .iter()
         .zip(times)
-        .map(|((p, t), n)| f64::from(*n) * (p - t).powi(2));
+        .map(|(pair, n)| f64::from(*n) * (pair.predicted - pair.measured).powi(2));
     let all = total(times);
     (all > 0.0).then(|| squares.sum::<f64>() / all)
 }
 
 /// Pearson's correlation; none where one side is constant.
-pub fn pearson(pairs: &[Pair], times: &[u32]) -> Option<f64> {
+pub fn pearson(pairs: &[ValuePair], times: &[u32]) -> Option<f64> {
     let all = total(times);
-    let mean = |side: fn(&Pair) -> f64| {
+    let mean = |side: fn(&ValuePair) -> f64| {
         let terms = pairs
             .iter()
             .zip(times)
             .map(|(pair, n)| f64::from(*n) * side(pair));
         terms.sum::<f64>() / all
     };
-    let (x, y) = (mean(|pair| pair.0), mean(|pair| pair.1));
+    let (x, y) = (mean(|pair| pair.predicted), mean(|pair| pair.measured));
     let (mut xx, mut yy, mut xy) = (0.0, 0.0, 0.0);
-    for ((p, t), n) in pairs.iter().zip(times) {
-        let (p, t, n) = (p - x, t - y, f64::from(*n));
+    for (pair, n) in pairs.iter().zip(times) {
+        let (p, t, n) = (pair.predicted - x, pair.measured - y, f64::from(*n));
         xx += n * p * p;
         yy += n * t * t;
         xy += n * p * t;
@@ -34,28 +40,29 @@ pub fn pearson(pairs: &[Pair], times: &[u32]) -> Option<f64> {
     (xx > 0.0 && yy > 0.0).then(|| xy / (xx * yy).sqrt())
 }
 
-/// Ranks made ready for [`Ranked::spearman`], which then needs no sorting.
+/// Pairs sorted once, so that [`Ranked::spearman`] needs no sorting.
 #[derive(Clone, Debug)]
 pub struct Ranked {
-    /// Places of the pairs by rising value, equal ones together, of either side.
+    /// Of either side: numbers of the pairs by rising value, equal values grouped.
     order: [Vec<Vec<usize>>; 2],
 }
 
 impl Ranked {
-    /// Of these pairs.
-    pub fn new(pairs: &[Pair]) -> Self {
-        let order = |side: fn(&Pair) -> f64| {
+    /// Sorts the pairs.
+    pub fn new(pairs: &[ValuePair]) -> Self {
+        let order = |side: fn(&ValuePair) -> f64| {
             let mut places: Vec<usize> = (0..pairs.len()).collect();
             places.sort_by(|a, b| side(&pairs[*a]).total_cmp(&side(&pairs[*b])));
             let groups = places.chunk_by(|a, b| side(&pairs[*a]) == side(&pairs[*b]));
             groups.map(<[usize]>::to_vec).collect()
         };
         Self {
-            order: [order(|pair| pair.0), order(|pair| pair.1)],
+            order: [order(|pair| pair.predicted), order(|pair| pair.measured)],
         }
     }
 
-    /// Spearman's correlation: Pearson's of ranks, equal values sharing the mean of theirs; none where one side is constant.
+    /// Spearman's correlation: Pearson's of ranks, equal values sharing the mean of theirs; none
+    /// where one side is constant.
     pub fn spearman(&self, times: &[u32]) -> Option<f64> {
         let ranks = |groups: &[Vec<usize>]| {
             let mut ranks = vec![0.0; times.len()];
@@ -70,8 +77,15 @@ impl Ranked {
             ranks
         };
         let [x, y] = [&self.order[0], &self.order[1]].map(|groups| ranks(groups));
-        let pairs: Vec<Pair> = x.into_iter().zip(y).collect();
+        let pairs: Vec<ValuePair> = x.into_iter().zip(y).map(value_pair).collect();
         pearson(&pairs, times)
+    }
+}
+
+fn value_pair((predicted, measured): (f64, f64)) -> ValuePair {
+    ValuePair {
+        predicted,
+        measured,
     }
 }
 
@@ -85,10 +99,10 @@ mod tests {
     use crate::inference::score::spearman;
 
     #[test]
-    fn counting_twice_is_being_there_twice() {
-        let pairs = [(1.0, 2.0), (3.0, 2.5), (2.0, 2.0), (5.0, -1.0)];
+    fn a_pair_that_counts_twice_equals_two_pairs() {
+        let pairs = [(1.0, 2.0), (3.0, 2.5), (2.0, 2.0), (5.0, -1.0)].map(value_pair);
         let times = [2, 1, 0, 3];
-        let doubled: Vec<Pair> = pairs
+        let doubled: Vec<ValuePair> = pairs
             .iter()
             .zip(times)
             .flat_map(|(pair, n)| std::iter::repeat_n(*pair, n as usize))
@@ -99,12 +113,16 @@ mod tests {
         assert!(same(pearson(&pairs, &times), pearson(&doubled, &ones)));
         let ranked = Ranked::new(&pairs).spearman(&times);
         assert!(same(ranked, Ranked::new(&doubled).spearman(&ones)));
-        assert!(same(ranked, spearman(&doubled)));
+        let tuples: Vec<_> = doubled
+            .iter()
+            .map(|pair| (pair.predicted, pair.measured))
+            .collect();
+        assert!(same(ranked, spearman(&tuples)));
     }
 
     #[test]
     fn a_constant_has_no_correlation() {
-        let pairs = [(1.0, 2.0), (1.0, 3.0)];
+        let pairs = [(1.0, 2.0), (1.0, 3.0)].map(value_pair);
         assert_eq!(pearson(&pairs, &[1, 1]), None);
         assert_eq!(Ranked::new(&pairs).spearman(&[1, 1]), None);
         assert_eq!(mse(&[], &[]), None);

@@ -142,6 +142,71 @@ fn one_hot_needs_no_model_and_learns_what_the_residue_tells() {
     );
 }
 
+/// Training of a table with a column `split`; the log and the description of the head.
+fn train_unnamed(folder: &Path, more: &str) -> (String, Value) {
+    let arguments = format!(
+        "probe train --train t.csv --label-column state --task residues --epochs 2 --features onehot --feature-width 20 --body linear -o head {more}"
+    );
+    let log = run(folder, &arguments).with(0).stderr.clone();
+    (log, json(&folder.join("head/head.json")))
+}
+
+#[test]
+fn a_column_split_is_used_without_being_named_and_can_be_ignored() {
+    let folder = labelled();
+    let folder = folder.path();
+    let (log, head) = train_unnamed(folder, "");
+    assert!(
+        log.contains("column split splits the rows: 18 train, 6 valid, 6 test, 0 not used"),
+        "{log}"
+    );
+    assert!(log.contains("--ignore-split-column"), "{log}");
+    assert_eq!(head["data"]["train_proteins"], 18);
+    assert_eq!(head["data"]["split_column"], "split");
+    assert_eq!(head["metrics"]["test"]["proteins"], 6);
+    let weights = fs::read(folder.join("head/head.safetensors")).unwrap();
+    let (_, named) = train_unnamed(folder, "--split-column split");
+    assert_eq!(named["metrics"], head["metrics"]);
+    assert_eq!(
+        fs::read(folder.join("head/head.safetensors")).unwrap(),
+        weights
+    );
+
+    let (log, head) = train_unnamed(folder, "--ignore-split-column");
+    assert!(log.contains("no validation set"), "{log}");
+    assert_eq!(head["data"]["train_proteins"], 30);
+    assert_eq!(head["data"]["split_column"], Value::Null);
+
+    // Test rows are left out of training also where the test set is a file of its own.
+    let (_, head) = train_unnamed(folder, "--test t.csv");
+    assert_eq!(head["data"]["train_proteins"], 18);
+    assert_eq!(head["metrics"]["t.csv"]["proteins"], 30);
+
+    run(
+        folder,
+        "probe evaluate --head head --label-column state t.csv",
+    )
+    .with(0)
+    .saying(&["all rows are evaluated", "--only split=test"]);
+}
+
+#[test]
+fn a_column_split_without_training_rows_is_an_error_that_names_the_way_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    fs::write(
+        folder.join("t.csv"),
+        "sequence,label,split\nMKV,1.5,0\nMKT,2.5,1\n",
+    )
+    .unwrap();
+    let arguments = "probe train --features onehot --task number --train t.csv -o head";
+    run(folder, arguments).with(1).saying(&[
+        "t.csv: no row where split is train",
+        "--split-column",
+        "--ignore-split-column",
+    ]);
+}
+
 #[test]
 fn numbers_and_layers() {
     let folder = labelled();
@@ -205,7 +270,7 @@ fn another_model_or_prefix_than_that_of_training_is_refused() {
         &format!("predict-contacts --model {} --head head in.fasta", tiny()),
     )
     .with(1)
-    .saying(&["tells no contacts"]);
+    .saying(&["predicts no contacts"]);
     run(folder, "probe predict --model x --head nowhere in.fasta")
         .with(1)
         .saying(&["nowhere/head.json: no head there", "ankh3 probe train"]);

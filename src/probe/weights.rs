@@ -6,32 +6,33 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
+use safetensors::tensor::TensorView;
 use sha2::{Digest, Sha256};
 
-/// What a weight is before training.
+/// How a weight is drawn before training.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Init {
     /// Uniform in (−a, a).
     Uniform(f64),
     /// Normal with this standard deviation.
     Normal(f64),
-    /// The same everywhere.
+    /// The same value everywhere.
     Constant(f64),
 }
 
-/// A weight: name, shape, beginning.
+/// The name, shape and initialisation of a weight.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Spec {
-    /// As in the file.
+pub struct WeightSpec {
+    /// The name in files.
     pub name: String,
-    /// Its shape.
+    /// The dimensions.
     pub shape: Vec<usize>,
-    /// Before training.
+    /// How the weight is drawn before training.
     pub init: Init,
 }
 
-impl Spec {
-    /// A weight.
+impl WeightSpec {
+    /// A weight of this name and shape.
     pub fn new(name: impl Into<String>, shape: &[usize], init: Init) -> Self {
         Self {
             name: name.into(),
@@ -65,21 +66,18 @@ pub(super) fn stream(seed: u64, name: &str) -> ChaCha8Rng {
     ChaCha8Rng::from_seed(hash.finalize().into())
 }
 
-/// Name, shape and values of a weight, row-major.
-pub type Values = (String, Vec<usize>, Vec<f32>);
-
 /// The weights of a head, by name.
 #[derive(Clone, Debug)]
-pub struct Parameters {
+pub struct HeadWeights {
     variables: BTreeMap<String, Var>,
 }
 
-impl Parameters {
-    /// Weights before training.
+impl HeadWeights {
+    /// Draws weights before training.
     ///
     /// # Errors
     /// Where the device runs out of memory.
-    pub fn drawn(specs: &[Spec], seed: u64, device: &Device) -> Result<Self> {
+    pub fn drawn(specs: &[WeightSpec], seed: u64, device: &Device) -> Result<Self> {
         let variables = specs.iter().map(|spec| {
             let values = Tensor::from_vec(spec.values(seed), &spec.shape[..], device)?;
             Ok((spec.name.clone(), Var::from_tensor(&values)?))
@@ -92,8 +90,8 @@ impl Parameters {
     /// Weights from the bytes of a safetensors file.
     ///
     /// # Errors
-    /// Where one is missing or of another shape.
-    pub fn from_bytes(bytes: &[u8], specs: &[Spec], device: &Device) -> Result<Self> {
+    /// A weight that is missing or has another shape.
+    pub fn from_bytes(bytes: &[u8], specs: &[WeightSpec], device: &Device) -> Result<Self> {
         let mut found = candle_core::safetensors::load_buffer(bytes, device)?;
         let variables = specs.iter().map(|spec| {
             let Some(tensor) = found.remove(&spec.name) else {
@@ -111,10 +109,10 @@ impl Parameters {
         })
     }
 
-    /// A weight.
+    /// The weight of this name.
     ///
     /// # Errors
-    /// A name that is not there.
+    /// An unknown name.
     pub fn get(&self, name: &str) -> Result<Tensor> {
         match self.variables.get(name) {
             Some(variable) => Ok(variable.as_tensor().clone()),
@@ -122,12 +120,12 @@ impl Parameters {
         }
     }
 
-    /// All variables in the order of names.
+    /// All weights in the order of names, as variables.
     pub fn variables(&self) -> Vec<Var> {
         self.variables.values().cloned().collect()
     }
 
-    /// How many numbers there are.
+    /// Number of values in all weights.
     pub fn count(&self) -> usize {
         let counts = self
             .variables
@@ -148,7 +146,7 @@ impl Parameters {
         copies.collect()
     }
 
-    /// Puts a snapshot back.
+    /// Takes the weights back from a snapshot.
     ///
     /// # Errors
     /// Where shapes differ.
@@ -161,16 +159,23 @@ impl Parameters {
         Ok(())
     }
 
-    /// Name, shape and values of every weight, for a file.
+    /// The bytes of a safetensors file of all weights, in the order of names.
     ///
     /// # Errors
     /// Where the device fails.
-    pub fn values(&self) -> Result<Vec<Values>> {
-        let each = self.variables.iter().map(|(name, variable)| {
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let mut tensors = Vec::new();
+        for (name, variable) in &self.variables {
             let tensor = variable.as_tensor();
-            let values = tensor.flatten_all()?.to_vec1()?;
-            Ok((name.clone(), tensor.dims().to_vec(), values))
+            let values: Vec<f32> = tensor.flatten_all()?.to_vec1()?;
+            let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+            tensors.push((name.as_str(), tensor.dims().to_vec(), bytes));
+        }
+        let views = tensors.iter().map(|(name, shape, bytes)| {
+            let view = TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes)?;
+            Ok((*name, view))
         });
-        each.collect()
+        let views: Vec<_> = views.collect::<Result<_>>()?;
+        Ok(safetensors::serialize(views, None)?)
     }
 }

@@ -1,8 +1,9 @@
-//! Rows of numbers on disk, by key: written once, read at any place, shared by runs.
+//! Rows of numbers on disk, by key: written once, read in any order, shared by runs.
 //!
-//! Each manifest, which says how numbers are made, has a folder named by its hash, with three files: `manifest.json`, `rows.bin`
-//! (little-endian f32 or f16, one record after the other) and `index.tsv` (key, first byte and number of values of each record). A
-//! record that was cut off is dropped at the next opening. One process at a time holds a folder.
+//! One folder per manifest (a description of how the numbers are computed), named by the manifest's
+//! hash: `manifest.json`, `rows.bin` (little-endian f32 or f16, one record after the other) and
+//! `index.tsv` (key, first byte, values per record). A record that was cut off is dropped when the
+//! folder is opened again. A folder is locked by one process at a time.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -10,15 +11,16 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use crate::number::NumberType;
 use sha2::{Digest, Sha256};
+use tempfile::TempDir;
 
+use crate::number::NumberType;
 use crate::sequence::digest::hex;
 
 /// The key of a record: a hash of the input of its rows.
 pub type RowKey = [u8; 32];
 
-/// An open folder.
+/// A folder of records, open and locked.
 #[derive(Debug)]
 pub struct RowCache {
     folder: PathBuf,
@@ -28,9 +30,11 @@ pub struct RowCache {
     index: HashMap<RowKey, (u64, u64)>,
     end: u64,
     _lock: File,
+    /// The directory above the folder, where it is deleted with this value.
+    temporary: Option<TempDir>,
 }
 
-/// The key that several parts have together.
+/// The key of an input of several parts.
 pub fn key(parts: &[&[u8]]) -> RowKey {
     let mut hash = Sha256::new();
     for part in parts {
@@ -41,10 +45,10 @@ pub fn key(parts: &[&[u8]]) -> RowKey {
 }
 
 impl RowCache {
-    /// Opens the folder of `manifest` below `root`; waits while another process has it.
+    /// Opens the folder of `manifest` below `root`; waits while another process holds the lock.
     ///
     /// # Errors
-    /// Where the file system refuses.
+    /// Errors of the file system.
     pub fn open(root: &Path, manifest: &str, number_type: NumberType) -> io::Result<Self> {
         let name = &hex(&key(&[manifest.as_bytes(), number_type.name().as_bytes()]))[..16];
         let folder = root.join(name);
@@ -68,15 +72,29 @@ impl RowCache {
             index: HashMap::new(),
             end: 0,
             _lock: lock,
+            temporary: None,
             folder,
         };
         cache.read_index()?;
         Ok(cache)
     }
 
-    /// Reads the whole lines whose rows are there, and cuts off the rest.
+    /// Opens a folder in a temporary directory, which is deleted with the returned value.
+    ///
+    /// # Errors
+    /// Errors of the file system.
+    pub fn temporary(manifest: &str, number_type: NumberType) -> io::Result<Self> {
+        let directory = tempfile::Builder::new()
+            .prefix("ankh3-embeddings-")
+            .tempdir()?;
+        let mut cache = Self::open(directory.path(), manifest, number_type)?;
+        cache.temporary = Some(directory);
+        Ok(cache)
+    }
+
+    /// Reads the index lines whose rows are complete, and cuts off the rest.
     fn read_index(&mut self) -> io::Result<()> {
-        let there = self.rows.metadata()?.len();
+        let available = self.rows.metadata()?.len();
         let mut reader = BufReader::new(self.index_file.try_clone()?);
         let (mut line, mut good) = (String::new(), 0);
         while reader.read_line(&mut line)? > 0 {
@@ -84,7 +102,7 @@ impl RowCache {
                 break;
             };
             let end = offset + values * self.number_type.size() as u64;
-            if end > there {
+            if end > available {
                 break;
             }
             self.index.insert(key, (offset, values));
@@ -97,20 +115,20 @@ impl RowCache {
         self.rows.set_len(self.end)
     }
 
-    /// The folder of the manifest.
+    /// The path of the folder.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Whether a record is there.
+    /// Whether there is a record of this key.
     pub fn has(&self, key: &RowKey) -> bool {
         self.index.contains_key(key)
     }
 
-    /// Writes a record that is not there yet.
+    /// Writes a record, unless there is one of this key.
     ///
     /// # Errors
-    /// Files that cannot be read or written.
+    /// Errors of the file system.
     pub fn insert(&mut self, key: RowKey, values: &[f32]) -> io::Result<()> {
         if self.has(&key) {
             return Ok(());
@@ -132,7 +150,7 @@ impl RowCache {
     /// Reads a record.
     ///
     /// # Errors
-    /// `NotFound` for a record that is not there; files that cannot be read.
+    /// `NotFound` for an unknown key; errors of the file system.
     pub fn read(&self, key: &RowKey) -> io::Result<Vec<f32>> {
         let Some((offset, values)) = self.index.get(key) else {
             return Err(io::ErrorKind::NotFound.into());
@@ -161,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn records_outlive_the_process_and_a_cut_off_end_is_forgotten() {
+    fn records_outlive_the_process_and_a_record_that_was_cut_off_is_dropped() {
         let root = tempfile::tempdir().unwrap();
         let open = || RowCache::open(root.path(), "m", NumberType::F32).unwrap();
         let mut cache = open();
@@ -190,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn manifests_and_precisions_do_not_meet() {
+    fn manifests_and_precisions_have_folders_of_their_own() {
         let root = tempfile::tempdir().unwrap();
         let mut cache = RowCache::open(root.path(), "m", NumberType::F16).unwrap();
         let a = key(&[b"a"]);
