@@ -145,7 +145,7 @@ pub(super) enum OutputPart {
     /// Prompt and completion
     Full,
     /// The new residues only
-    GeneratedSequence,
+    Completion,
 }
 
 /// Runs the command.

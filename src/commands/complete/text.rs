@@ -21,7 +21,7 @@ pub fn fasta(
     for (sample, completion) in completions.iter().enumerate() {
         let mut residues = match part {
             OutputPart::Full => sequence.residues[..prompt].to_vec(),
-            OutputPart::GeneratedSequence => Vec::new(),
+            OutputPart::Completion => Vec::new(),
         };
         let letter = |id: &u32| tokenizer.residue(*id);
         residues.extend(completion.token_ids.iter().filter_map(letter));

@@ -4,25 +4,26 @@
 /// portable kernels round twice.
 const FUSED: [&str; 4] = ["avx2", "avx512", "avx512bf16", "amx"];
 
+/// Instruction sets that widen bf16 weights and multiply in f32. The others multiply bf16, each in another order.
+const WIDENING: [&str; 2] = ["avx2", "avx512"];
+
 /// Whether kernels `first` and `second` give the same bytes. Either may name several, separated by commas.
 ///
-/// With f32 products every instruction set that fuses gives the same numbers. With 8-bit weights the sums are exact on every
-/// instruction set, and what is not a product of weights is f32. Products of bf16 round differently on each instruction set; GPUs
-/// of different generations sum in different orders.
+/// With f32 products, also where weights are 8-bit integers, every instruction set that fuses gives the same numbers: sums of
+/// integers are exact, and everything else is f32. bf16 weights give the same numbers where they are widened. GPUs of different
+/// generations sum in different orders.
 pub fn give_same_bytes(
     dtype: Option<&str>,
     weights: Option<&str>,
     first: &str,
     second: &str,
 ) -> bool {
-    let f32_or_int8 = dtype == Some("f32") && matches!(weights, None | Some("int8"));
-    let class = |name: &str| -> String {
-        if f32_or_int8 && FUSED.contains(&name) {
-            "fused".to_owned()
-        } else {
-            name.to_owned()
-        }
+    let alike: &[&str] = match (dtype, weights) {
+        (Some("f32"), None | Some("int8")) => &FUSED,
+        (Some("bf16"), None) => &WIDENING,
+        _ => &[],
     };
+    let class = |name| if alike.contains(&name) { alike[0] } else { name };
     let mut classes = first.split(", ").chain(second.split(", ")).map(class);
     let one = classes.next();
     classes.all(|class| Some(class) == one)
@@ -43,6 +44,8 @@ mod tests {
             (Some("f32"), None, "cuda-sm90", "avx2", false),
             (Some("f32"), None, "cuda-sm90", "cuda-sm80", false),
             (Some("f32"), Some("int8"), "avx2", "amx", true),
+            (Some("bf16"), None, "avx2", "avx512", true),
+            (Some("bf16"), None, "avx512", "avx512bf16", false),
             (Some("bf16"), None, "avx512bf16", "amx", false),
             (Some("bf16"), None, "amx", "amx", true),
             (Some("bf16"), Some("int8"), "avx512", "amx", false),
