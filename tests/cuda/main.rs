@@ -14,5 +14,5 @@ mod emulator;
 mod faults;
 mod kernels;
 mod reference;
-#[path = "../skip.rs"]
+#[path = "../skip/mod.rs"]
 mod skip;

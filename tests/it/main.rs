@@ -4,7 +4,7 @@
 //! they stand apart.
 
 /// Tests that cannot run here.
-#[path = "../skip.rs"]
+#[path = "../skip/mod.rs"]
 mod skip;
 
 /// The map of the house: who may import whom.

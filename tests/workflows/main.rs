@@ -7,7 +7,7 @@
 mod support;
 
 /// Tests that cannot run here.
-#[path = "../skip.rs"]
+#[path = "../skip/mod.rs"]
 mod skip;
 
 /// What no run is needed for: the linters of each engine, of containers and of scripts.
