@@ -346,7 +346,7 @@ fn a_full_disk_leaves_the_last_good_checkpoint() {
     assert!(stderr(&full).contains("No space left"), "{}", stderr(&full));
     let said = stderr(&full);
     assert!(
-        said.contains("could not save step") && said.contains("go on with --resume"),
+        said.contains("could not save step") && said.contains("continue with --resume"),
         "{said}"
     );
     let steps = place.steps("run");
@@ -404,7 +404,7 @@ fn signals_save() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(
-        stderr(&output).contains("go on with --resume"),
+        stderr(&output).contains("--resume continues the run"),
         "{}",
         stderr(&output)
     );
@@ -429,7 +429,7 @@ fn what_cannot_work_says_why() {
         (
             "c",
             &["--set", "batch.tokens=1000000"],
-            "less than one step takes",
+            "fewer than one step takes",
         ),
         (
             "d",
@@ -437,7 +437,7 @@ fn what_cannot_work_says_why() {
             "it must be nano, small, base, large or xl",
         ),
         ("e", &["--set", &empty], "empty.fasta"),
-        ("occupied", &[], "is not empty; go on with it by --resume"),
+        ("occupied", &[], "is not empty; --resume continues the run there"),
         ("f", &["--init", "no/such/model"], "no/such/model"),
         (
             "g",
