@@ -1,4 +1,14 @@
 //! Where the network runs: the device and the number type asked for, or an honest error.
+//!
+//! ```
+//! use ankh3::device::{Compute, DeviceSpec};
+//! use ankh3::number::NumberType;
+//!
+//! let compute = Compute::open("cpu".parse()?, None)?;
+//! assert_eq!((compute.name.as_str(), compute.dtype), ("cpu", NumberType::F32));
+//! assert_eq!("cuda:1".parse(), Ok(DeviceSpec::Cuda(1)));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use std::fmt;
 use std::str::FromStr;

@@ -2,6 +2,23 @@
 //!
 //! A [`Record`] is what a file says, a [`Sequence`] is what the tokenizer may see. [`clean`] leads from the one to the
 //! other by a single table and counts what it changed; [`Ids`] keeps ids unique; [`Limit`] says what becomes of a long one.
+//!
+//! ```
+//! use ankh3::sequence::{Origin, Record, Rules, clean};
+//!
+//! let origin = Origin { file: "a.fasta".into(), record: 1, line: 1 };
+//! let record = Record {
+//!     id: "P12345".to_owned(),
+//!     raw_id: None,
+//!     description: String::new(),
+//!     text: b"mk-jv*".to_vec(),
+//!     origin,
+//! };
+//! let (sequence, changes) = clean(record, &Rules::default())?;
+//! assert_eq!(sequence.residues, b"MKXV");
+//! assert_eq!((changes.gaps, changes.replaced, changes.stops), (1, 1, 1));
+//! # Ok::<(), ankh3::sequence::SequenceError>(())
+//! ```
 
 mod alphabet;
 pub mod digest;

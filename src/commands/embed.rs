@@ -19,6 +19,7 @@ use crate::model::Encoder;
 use crate::number::NumberType;
 use crate::output::embeddings::{Column, EmbeddingFormat, EmbeddingWriter, RowKind, Schema};
 use crate::sequence::{Limit, Rules, Sequence};
+use crate::tokenizer::Tokenizer;
 
 /// Embed proteins: FASTA in, one row per residue or one row per protein out
 ///
@@ -150,7 +151,7 @@ impl GroupWork for Embedding<'_> {
     type Output = Arc<EmbeddingColumns>;
 
     fn tokens(&self, sequence: &Sequence) -> usize {
-        sequence.residues.len() + 2
+        Tokenizer::num_tokens(sequence.residues.len())
     }
 
     fn compute(&mut self, group: &[Sequence]) -> Result<Vec<Option<Arc<EmbeddingColumns>>>> {

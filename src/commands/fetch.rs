@@ -55,9 +55,7 @@ pub fn run(args: &FetchArgs, out: &mut dyn Write) -> Result<()> {
         fetched.commit
     );
     if licence == resolve::ANKH_LICENCE {
-        tracing::warn!(
-            "{licence}: no commercial use; derived works must have the same licence"
-        );
+        tracing::warn!("{licence}: no commercial use; derived works must have the same licence");
     }
     writeln!(out, "{}", fetched.dir.display())?;
     Ok(())

@@ -16,7 +16,7 @@ use super::opened::Opened;
 use crate::args::{InputArgs, ModelArgs, RuntimeArgs, ScaleArgs, at_least_one, usage};
 use crate::inference::EncoderDecoder;
 use crate::inference::fill::{FillOrder, Filled, Filler};
-use crate::inference::masked::MaskedModel;
+use crate::inference::masked::{MaskedModel, TOKENS_PER_MASK};
 use crate::inference::residues::{Residues, STANDARD};
 use crate::inference::token_budget::LoadedStacks;
 use crate::io::stdio::Content;
@@ -201,7 +201,7 @@ impl GroupWork for Filling<'_> {
             FillOrder::Left => self.filler.rounds(masks),
             FillOrder::Certain => masks,
         };
-        passes * (sequence.residues.len() + 2 * masks)
+        passes * (sequence.residues.len() + TOKENS_PER_MASK * masks)
     }
 
     fn compute(&mut self, group: &[Sequence]) -> Result<Vec<Option<Filled>>> {

@@ -2,6 +2,16 @@
 //!
 //! [`head`] is what is trained ([`convbert`] its body), [`train`] how, [`loss`] towards what; [`logistic`] weighs attention maps; [`metrics`] are pure functions;
 //! [`native`] says which residues of a known structure touch; [`blind`] are embeddings that know nothing but the residue.
+//!
+//! ```
+//! use ankh3::probe::metrics::numbers::{Ranked, mse};
+//!
+//! // Predicted and true values of three proteins, each counted once.
+//! let pairs = [(0.5, 1.0), (1.0, 2.0), (4.0, 3.0)];
+//! let times = [1, 1, 1];
+//! assert_eq!(mse(&pairs, &times), Some(0.75));
+//! assert_eq!(Ranked::new(&pairs).spearman(&times), Some(1.0));
+//! ```
 
 pub mod blind;
 pub mod convbert;

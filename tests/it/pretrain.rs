@@ -437,7 +437,11 @@ fn what_cannot_work_says_why() {
             "it must be nano, small, base, large or xl",
         ),
         ("e", &["--set", &empty], "empty.fasta"),
-        ("occupied", &[], "is not empty; --resume continues the run there"),
+        (
+            "occupied",
+            &[],
+            "is not empty; --resume continues the run there",
+        ),
         ("f", &["--init", "no/such/model"], "no/such/model"),
         (
             "g",

@@ -142,7 +142,9 @@ pub fn run(args: &PretrainArgs) -> Result<Outcome> {
         }
         if ends && !last {
             line.finish();
-            bail!("ended by a signal after step {step}, which is saved; --resume continues the run");
+            bail!(
+                "ended by a signal after step {step}, which is saved; --resume continues the run"
+            );
         }
     }
     line.finish();

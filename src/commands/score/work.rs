@@ -7,9 +7,11 @@ use anyhow::{Result, bail};
 use super::answers::AnswerJournal;
 use super::target::ScoreTarget;
 use crate::commands::conveyor::{GroupWork, place};
+use crate::inference::masked::TOKENS_PER_MASK;
 use crate::inference::score::{EffectMethod, Effects, Masking, Scorer};
 use crate::input::sequences::OnBad;
 use crate::sequence::Sequence;
+use crate::tokenizer::Tokenizer;
 
 /// Scores proteins or variants.
 pub(super) struct Scoring<'a> {
@@ -109,7 +111,8 @@ impl GroupWork for Scoring<'_> {
             Masking::Single => length,
             Masking::Fraction { fraction, .. } => (1.0 / fraction).ceil() as usize,
         };
-        copies * (length + 4)
+        // Exact for copies with one mask; copies with several masks are a little longer.
+        copies * (Tokenizer::num_tokens(length) + TOKENS_PER_MASK)
     }
 
     fn compute(&mut self, group: &[Sequence]) -> Result<Vec<Option<Vec<f64>>>> {
