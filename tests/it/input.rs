@@ -138,7 +138,7 @@ const NASTY: [Row; 26] = [
     (
         "04_duplicate_ids.fasta",
         &[GFP],
-        "record 2 (P42212), line 6: its id was used before",
+        "record 2 (P42212), line 6: an earlier record has the same id",
         &[GFP],
     ),
     ("05_lower_case.fasta", &[GFP, HBA], "", &[GFP, HBA]),
@@ -204,7 +204,7 @@ const NASTY: [Row; 26] = [
     (
         "25_odd_letters.fasta",
         &[],
-        "record 1 (odd), line 1: '@' at position 4 is no residue",
+        "record 1 (odd), line 1: '@' at position 4 is not a residue",
         &[],
     ),
     (

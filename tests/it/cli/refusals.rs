@@ -59,7 +59,7 @@ fn devices_and_instruction_sets_that_are_not_there() {
     if cfg!(not(feature = "cuda")) {
         run(path, &format!("{arguments} --device cuda"))
             .with(1)
-            .saying(&["cuda:0 was asked for", "--features cuda", "--device cpu"]);
+            .saying(&["cuda:0 was requested", "--features cuda", "--device cpu"]);
     }
     run(path, &format!("{arguments} --device tpu"))
         .with(2)
