@@ -1,4 +1,4 @@
-//! Bytes to records: FASTA, tables, structures, corpora. No tensor and no model is known here.
+//! Reading files: FASTA, tables, structures, corpora. This room knows no tensors and no models.
 //!
 //! ```
 //! use ankh3::input::sequences::{Input, Options};
