@@ -1,4 +1,5 @@
-//! Results to files: embeddings, tables, FASTA, contact lists; the journal of a run, and what shards need to become one file again. No tensor is known here.
+//! Writing results: embeddings, tables, FASTA, contact lists; the journal of a run, and merging the files of shards. This room
+//! knows no tensors.
 //!
 //! ```
 //! use ankh3::number::NumberType;

@@ -1,8 +1,9 @@
-//! Rows of numbers on disk, by key: written once, read at any place, shared by runs.
+//! A cache of rows of numbers on disk: written once, read in any order, shared by runs.
 //!
-//! Each manifest, which says how numbers are made, has a folder named by its hash, with three files: `manifest.json`, `rows.bin`
-//! (little-endian f32 or f16, one record after the other) and `index.tsv` (key, first byte and number of values of each record). A
-//! record that was cut off is dropped at the next opening. One process at a time holds a folder.
+//! There is one folder per manifest, which says how the numbers were made. The folder is named by the hash of the manifest and has
+//! three files: `manifest.json`, `rows.bin` (little-endian f32 or f16, one record after the other) and `index.tsv` (key, first
+//! byte and number of values of each record). A record that was cut off is dropped when the cache is opened. Only one process
+//! uses a folder at a time.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -15,10 +16,10 @@ use sha2::{Digest, Sha256};
 
 use crate::sequence::digest::hex;
 
-/// The key of a record: a hash of the input of its rows.
+/// The key of a record: a hash of the input that its rows were computed from.
 pub type RowKey = [u8; 32];
 
-/// An open folder.
+/// An open cache.
 #[derive(Debug)]
 pub struct RowCache {
     folder: PathBuf,
@@ -30,7 +31,7 @@ pub struct RowCache {
     _lock: File,
 }
 
-/// The key that several parts have together.
+/// The key of the given parts in this order.
 pub fn key(parts: &[&[u8]]) -> RowKey {
     let mut hash = Sha256::new();
     for part in parts {
@@ -41,10 +42,10 @@ pub fn key(parts: &[&[u8]]) -> RowKey {
 }
 
 impl RowCache {
-    /// Opens the folder of `manifest` below `root`; waits while another process has it.
+    /// Opens the folder of `manifest` below `root`; waits while another process uses the folder.
     ///
     /// # Errors
-    /// Where the file system refuses.
+    /// Where files cannot be created, read or locked.
     pub fn open(root: &Path, manifest: &str, number_type: NumberType) -> io::Result<Self> {
         let name = &hex(&key(&[manifest.as_bytes(), number_type.name().as_bytes()]))[..16];
         let folder = root.join(name);
@@ -74,7 +75,7 @@ impl RowCache {
         Ok(cache)
     }
 
-    /// Reads the whole lines whose rows are there, and cuts off the rest.
+    /// Reads the lines of the index that are complete and have complete rows, and cuts off the rest of both files.
     fn read_index(&mut self) -> io::Result<()> {
         let there = self.rows.metadata()?.len();
         let mut reader = BufReader::new(self.index_file.try_clone()?);
@@ -97,17 +98,17 @@ impl RowCache {
         self.rows.set_len(self.end)
     }
 
-    /// The folder of the manifest.
+    /// The folder of the cache.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Whether a record is there.
+    /// Whether the cache has the record of `key`.
     pub fn has(&self, key: &RowKey) -> bool {
         self.index.contains_key(key)
     }
 
-    /// Writes a record that is not there yet.
+    /// Writes a record, unless the cache has it already.
     ///
     /// # Errors
     /// Files that cannot be read or written.
@@ -132,7 +133,7 @@ impl RowCache {
     /// Reads a record.
     ///
     /// # Errors
-    /// `NotFound` for a record that is not there; files that cannot be read.
+    /// `NotFound` for a record that the cache does not have; files that cannot be read.
     pub fn read(&self, key: &RowKey) -> io::Result<Vec<f32>> {
         let Some((offset, values)) = self.index.get(key) else {
             return Err(io::ErrorKind::NotFound.into());

@@ -217,7 +217,7 @@ fn files_without_shards_are_laid_end_to_end() {
     assert_eq!(piped.stdout, fs::read(path.join("whole.tsv")).unwrap());
     run(path, "merge -o twice.tsv a.tsv a.tsv")
         .with(1)
-        .saying(&["a.tsv: the id \"sp|P00000|RANDOM/1-5\" came before"]);
+        .saying(&["a.tsv: the id \"sp|P00000|RANDOM/1-5\" is already in"]);
     assert!(!names(path).contains(&"twice.tsv".to_owned()));
 }
 
@@ -246,7 +246,10 @@ fn shards_of_the_former_version_are_merged_with_one_warning() {
     );
     let merged = run(path, "merge -o merged.tsv 1.tsv 2.tsv").with(0);
     assert_eq!(
-        merged.stderr.matches("do not say from which input").count(),
+        merged
+            .stderr
+            .matches("have no digest of their input")
+            .count(),
         1
     );
     let manifest: Value =
@@ -309,12 +312,12 @@ fn what_does_not_belong_together_says_why_and_leaves_nothing() {
         (
             1,
             "s1.tsv short.tsv",
-            "short.tsv: it holds 1 rows, but short.tsv.json says that 2 were written",
+            "short.tsv: the file has 1 rows, but 2 according to short.tsv.json",
         ),
         (
             1,
             "s1.tsv cut.tsv",
-            "cut.tsv: its last line has no line break, so the file is cut off",
+            "cut.tsv: the last line has no line break, so the file is truncated",
         ),
         (
             1,

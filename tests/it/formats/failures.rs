@@ -135,7 +135,7 @@ fn what_a_format_cannot_hold_is_refused_with_the_way_out() {
             EmbeddingFormat::Npy,
             both.clone(),
             NumberType::F32,
-            "npy holds one array but 2 columns were asked for; use --format npz, h5, safetensors, parquet or arrow",
+            "npy holds one array, but 2 columns were requested; use --format npz, h5, safetensors, parquet or arrow",
         ),
         (
             EmbeddingFormat::Tsv,

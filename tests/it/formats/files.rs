@@ -118,7 +118,7 @@ fn another_tools_file_is_not_taken_for_ours() {
     assert_eq!(
         error,
         format!(
-            "{}: its first bytes are those of none of the formats written by ankh3",
+            "{}: its first bytes belong to none of the formats written by ankh3",
             path.display()
         )
     );
@@ -158,7 +158,7 @@ fn a_file_holds_as_many_records_as_its_manifest_says() {
         assert_eq!(found.len(), 5, "four records and the error");
         let error = found.last().unwrap().as_ref().unwrap_err().to_string();
         assert!(
-            error.contains("holds 4 records, but its manifest says that 5 were written"),
+            error.contains("holds 4 records, but 5 according to its manifest"),
             "{error}"
         );
     }

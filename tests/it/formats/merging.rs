@@ -245,7 +245,7 @@ fn what_cannot_be_merged_says_why_and_leaves_nothing() {
         ),
         (
             vec![a.clone(), file("again", &first, &records[2..])],
-            "DIR/again: the id \"P015838\" came before, in DIR/a",
+            "DIR/again: the id \"P015838\" is already in DIR/a",
         ),
         (
             vec![a.clone(), one.clone()],
@@ -281,14 +281,14 @@ fn what_cannot_be_merged_says_why_and_leaves_nothing() {
                 one.clone(),
                 file("short", &with_shard(&first, "2/2"), &records[3..4]),
             ],
-            "DIR/short ends after 1 records, but DIR/one goes on: one of the two is not complete; rerun it (or its --resume)",
+            "DIR/short ends after 1 records, but DIR/one has more: one of the two is not complete; run that shard again (or with --resume)",
         ),
         (
             vec![
                 file("few", &with_shard(&first, "1/2"), &records[..1]),
                 file("two", &with_shard(&first, "2/2"), &records[3..5]),
             ],
-            "DIR/few ends after 1 records, but DIR/two goes on: one of the two is not complete; rerun it (or its --resume)",
+            "DIR/few ends after 1 records, but DIR/two has more: one of the two is not complete; run that shard again (or with --resume)",
         ),
     ];
     for (paths, message) in cases {
