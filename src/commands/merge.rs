@@ -80,7 +80,7 @@ fn embedding_files(args: &MergeArgs) -> Result<()> {
 fn open(file: &Path) -> Result<EmbeddingReader> {
     EmbeddingReader::open(file).with_context(|| {
         format!(
-            "{name} is no embedding file, and no {name}.json beside it says that it is a FASTA file, table or contact list of this program (`-o FILE` writes one)",
+            "{name} is not an embedding file, and no {name}.json beside it says that it is a FASTA file, table or contact list of this program (`-o FILE` writes one)",
             name = file.display()
         )
     })

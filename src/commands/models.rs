@@ -53,7 +53,7 @@ fn bundled(out: &mut dyn Write) -> io::Result<()> {
     let licence = nano.licence().unwrap_or_else(|| "-".to_owned());
     writeln!(
         out,
-        "nano\t{BUNDLED}\t{millions}\t{licence}\tin this program\tfor trying things out; the default"
+        "nano\t{BUNDLED}\t{millions}\t{licence}\tin this program\tfor trials; the default"
     )
 }
 

@@ -174,7 +174,7 @@ fn a_run_cut_off_anywhere_goes_on_to_the_same_bytes() {
             .filter(|end| **end <= length)
             .count()
             .saturating_sub(1);
-        let told = error.contains(&format!("{done} sequences are done already"));
+        let told = error.contains(&format!("{done} sequences are already done"));
         assert_eq!(told, done > 0, "cut at {length}: {error}");
         assert_eq!(
             std::fs::read_to_string(&out).unwrap(),

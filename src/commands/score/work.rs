@@ -19,10 +19,10 @@ pub(super) struct Scoring<'a> {
     target: &'a ScoreTarget,
     method: EffectMethod,
     masking: Masking,
-    /// Answers about the proteins in work, with `--resume`.
+    /// Answers about unfinished proteins, with `--resume`.
     answers: Option<AnswerJournal>,
     on_bad: OnBad,
-    /// Ids of listed variants that no protein had so far.
+    /// Ids with variants whose protein has not come so far.
     unseen: HashSet<String>,
 }
 
@@ -46,10 +46,11 @@ impl<'a> Scoring<'a> {
         }
     }
 
-    /// After the last protein: variants of proteins that were not in the input are an error, or left out. Returns how many were left out.
+    /// Called after the last protein. Variants of proteins that are not in the input are an error, or are left out with
+    /// `--on-bad skip`. Returns the number of variants left out.
     ///
     /// # Errors
-    /// Such variants, where they must not be left out.
+    /// Variants of proteins that are not in the input, with `--on-bad error`.
     pub(super) fn check_unseen(&self) -> Result<u64> {
         let mut left_out = 0;
         let mut ids: Vec<&String> = self.unseen.iter().collect();
@@ -98,7 +99,7 @@ impl<'a> Scoring<'a> {
 }
 
 impl GroupWork for Scoring<'_> {
-    /// A score per residue, or per variant.
+    /// One score per residue or one score per variant.
     type Output = Vec<f64>;
 
     fn saw(&mut self, sequence: &Sequence) {

@@ -116,7 +116,7 @@ fn usage_is_exit_code_2_and_failure_1() {
         ),
         (
             format!("embed --model {model} -o x.npz --layers 3,-1 in.fasta"),
-            "asked for twice",
+            "requested twice",
         ),
         (
             format!("embed --model {model} -o x.npz --out-dtype bf16 in.fasta"),

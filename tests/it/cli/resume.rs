@@ -305,7 +305,7 @@ fn another_runs_journal_is_refused_and_the_way_out_named() {
         .saying(&["the input is not the one", &all[1].id, ".resume"]);
     // What does not touch the numbers may change: threads, batches.
     let ended = run(path, &format!("{same} --threads 1 in.fasta")).with(0);
-    ended.saying(&["resuming: 2 sequences are done already"]);
+    ended.saying(&["resuming: 2 sequences are already done"]);
     run(
         path,
         &format!("embed --model {} -o whole.npz in.fasta", tiny()),
@@ -408,7 +408,7 @@ fn a_scan_goes_on_within_its_protein() {
     }
     let kept = entries(&part);
     assert!((15..160).contains(&kept), "{kept}");
-    let says = format!("resuming: {kept} answers about proteins in work are there already");
+    let says = format!("resuming: {kept} answers about unfinished proteins are already done");
     run(path, &command).with(0).saying(&[&says]);
     assert!(bytes(&path.join("out.tsv")) == bytes(&path.join("whole.tsv")));
     let left = [
