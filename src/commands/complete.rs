@@ -31,9 +31,9 @@ use crate::tokenizer::TaskPrefix;
 
 /// Complete proteins: FASTA in, FASTA out
 ///
-/// The encoder reads [prefix] + the first part of a record + </s>, and the decoder writes the rest.
-/// The defaults are those of the authors of Ankh3: prefix [S2S], the first half as the prompt, greedy
-/// decoding, and exactly as many residues as are missing (</s> cannot be written before). Only the 20
+/// The encoder reads `[prefix]`, the first part of a record and `</s>`; the decoder writes the rest.
+/// The defaults are those of the authors of Ankh3: prefix `[S2S]`, the first half as the prompt, greedy
+/// decoding, and exactly as many residues as are missing (`</s>` cannot be written before). Only the 20
 /// standard residues are written (--allow). A completion does not depend on the batch, the order or
 /// the shard in which it is computed (on a CPU to the byte).
 #[derive(Args, Clone, Debug)]
@@ -87,12 +87,12 @@ struct WhatArgs {
 
     /// Residues of prompt and completion together.
     ///
-    /// same: as many as the record has. N: exactly N. max:N: until </s>, at most N. eos: until </s>,
+    /// same: as many as the record has. N: exactly N. max:N: until `</s>`, at most N. eos: until `</s>`,
     /// at most 1024 new residues.
     #[arg(long, value_name = "same|N|max:N|eos", default_value = "same")]
     length: TargetLength,
 
-    /// With --length max:N or eos, the number of residues before </s> may be written; at least one
+    /// With --length max:N or eos, the number of residues before `</s>` may be written; at least one
     /// new residue is always written.
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     min_length: Option<usize>,

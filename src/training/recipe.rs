@@ -71,7 +71,7 @@ impl Default for Recipe {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelShape {
-    /// nano, small, base, large or xl [nano].
+    /// Name of the preset: `nano` (the default), `small`, `base`, `large` or `xl`.
     pub preset: Option<String>,
     /// Width of the residual stream.
     pub d_model: Option<usize>,

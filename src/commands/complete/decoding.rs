@@ -18,7 +18,7 @@ pub struct DecodingArgs {
 
     /// Exponent of a beam's length: above 0 favours long sequences, below 0 short ones.
     ///
-    /// The score of a beam is its log-probability / length^P. The length counts </s>, and the
+    /// The score of a beam is its log-probability / length^P. The length counts `</s>`, and the
     /// log-probability is over the whole vocabulary.
     #[arg(
         long,

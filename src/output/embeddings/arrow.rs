@@ -1,6 +1,6 @@
 //! Apache Arrow IPC stream: `pyarrow.ipc.open_stream(FILE).read_all()`; suitable for pipes.
 //!
-//! One row per protein; columns as in [`super::record_batch`], in batches of about 16 MiB. A stream begins with its schema, before
+//! One row per protein; columns as in `record_batch.rs`, in batches of about 16 MiB. A stream begins with its schema, before
 //! the input is read, so the manifest in the stream lacks the number of records and the digest of the input. A file has the
 //! complete manifest beside it as `FILE.json`.
 

@@ -4,7 +4,7 @@
 //! in whatever order the shards are given, and writes the bytes that one run without shards would have written. Files without a
 //! shard are concatenated in the order given.
 //!
-//! [`agreement`] compares how the files were made; [`embeddings`] and [`text`] read and write them; this file joins them.
+//! `agreement` compares how the files were made; `embeddings` and `text` read and write them; this file joins them.
 
 mod agreement;
 mod embeddings;
