@@ -22,7 +22,7 @@ use serde_json::Value;
 
 use super::masked::tiny;
 
-/// Of the largest magnitude.
+/// Tolerance, relative to the largest magnitude.
 const TOLERANCE: f32 = 2e-5;
 
 fn golden(name: &str) -> PathBuf {
@@ -66,7 +66,7 @@ fn a_convbert_layer_and_its_gradients_equal_transformers() {
         let weight = parameters.get(&spec.name).unwrap();
         let got = values(gradients.get(&weight).unwrap());
         let expected = values(&golden[&format!("gradient.{}", spec.name)]);
-        // A constant added to all keys changes no softmax: the true gradient is 0, and what stands there is rounding.
+        // A constant added to all keys changes no softmax, so the true gradient is 0 and the expected values are rounding errors.
         if spec.name.ends_with("self.key.bias") {
             assert!(
                 got.iter().chain(&expected).all(|g| g.abs() < 1e-3),
@@ -78,7 +78,8 @@ fn a_convbert_layer_and_its_gradients_equal_transformers() {
     }
 }
 
-/// Without the convolution nothing knows the order: a protein read backwards, whose blocks hold other residues, gives the same rows backwards.
+/// Without the convolution, nothing depends on the order: a reversed protein, whose blocks have other residues, gives the same rows
+/// in reverse.
 #[test]
 fn long_proteins_attend_in_blocks_with_the_same_result() {
     let (width, length) = (8, 1100);
@@ -161,7 +162,7 @@ fn a_jacobian_equals_one_asked_copy_by_copy() {
         substituted,
     });
     let mut maps = Vec::new();
-    // Of any batch size the same.
+    // The result does not depend on the size of batches.
     for max_tokens in [20, 2048] {
         let residues = Residues::standard(tokenizer).unwrap();
         let both = network.stacks();
@@ -182,7 +183,8 @@ fn a_jacobian_equals_one_asked_copy_by_copy() {
     );
 }
 
-/// Proteins of random rows; the class of a residue is told by its neighbour's first value, the number by the mean of the second.
+/// Proteins of random rows. The class of a residue depends on the first value of its neighbour, the number of a protein on the mean
+/// of the second values.
 struct Made {
     rows: Vec<Vec<f32>>,
 }
@@ -225,7 +227,7 @@ impl Features for Made {
     }
 }
 
-/// Learns neighbours' signs; returns the share of residues that is right, and the output of protein 0.
+/// Learns the signs of neighbours; returns the share of correct residues and the output of protein 0.
 fn learn(body: Body, settings: &Settings) -> (f64, Vec<f32>) {
     let made = Made::new(48);
     let shape = Shape {

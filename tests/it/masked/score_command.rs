@@ -180,7 +180,7 @@ fn a_wrong_wild_type_is_named_with_record_and_position() {
         lines(&score(&["--variants", table, "--on-bad", "skip"], input, 3)).len(),
         1
     );
-    // A shard has seen the other shards' ids.
+    // A shard also reads the ids of the other shards.
     let table = file("b\tM1A\na\tM1A\n");
     let arguments = [
         "--variants",
