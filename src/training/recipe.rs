@@ -200,7 +200,7 @@ impl Default for EvaluationSettings {
     }
 }
 
-/// What is wrong with a recipe.
+/// Why a recipe is invalid.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum RecipeError {
     /// No TOML, an unknown key or a value of the wrong type.

@@ -1,4 +1,4 @@
-//! Why files could not be merged.
+//! Errors of merging.
 
 use std::io;
 use std::path::{Path, PathBuf};

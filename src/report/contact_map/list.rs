@@ -11,7 +11,7 @@ pub struct Contact {
     pub probability: f64,
 }
 
-/// What the numbers of contacts are.
+/// The meaning of the numbers of contacts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Measure {
     /// The probability of a contact.
@@ -84,7 +84,7 @@ pub struct ContactList {
     pub id: String,
     /// Residues of the protein; 0 where the file does not say.
     pub length: usize,
-    /// What the contacts' numbers are.
+    /// The meaning of the numbers.
     pub measure: Measure,
     /// The pairs in the file's order.
     pub contacts: Vec<Contact>,
