@@ -1,7 +1,8 @@
-//! Compiles the CUDA kernels into one fat binary that the program embeds; only with the feature `cuda`.
+//! Compiles the CUDA kernels into one fat binary, which the program embeds; only with the feature `cuda`.
 //!
-//! Native code for `sm_80` (A100), `sm_89` (L4, L40, RTX 4090) and `sm_90` (H100, H200), and PTX of `sm_80`, which the driver compiles for every later GPU. The compiler is
-//! `$NVCC`, else `$CUDA_HOME/bin/nvcc`, else `nvcc`; `containers/cuda/toolchain` lays one out where there is none.
+//! The binary has native code for `sm_80` (A100), `sm_89` (L4, L40, RTX 4090) and `sm_90` (H100, H200), and PTX of `sm_80`, which
+//! the driver compiles for later GPUs. The compiler is `$NVCC`, else `$CUDA_HOME/bin/nvcc`, else `nvcc`;
+//! `containers/cuda/toolchain` downloads a compiler for machines without one.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -60,7 +61,7 @@ fn main() {
         Ok(status) if status.success() => {}
         Ok(_) => panic!("{} could not compile the kernels", nvcc.display()),
         Err(error) => panic!(
-            "{} does not run ({error}): the feature `cuda` needs a CUDA compiler; containers/cuda/build lays one out",
+            "{} does not run ({error}): the feature `cuda` needs a CUDA compiler; containers/cuda/build provides one",
             nvcc.display()
         ),
     }

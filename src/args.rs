@@ -1,5 +1,5 @@
-//! Groups of flags that mean the same in every command, and the parsers of their values. What opens a model or a device from
-//! these flags is in `commands`.
+//! Groups of flags that mean the same in every command, and the parsers of their values. The code that opens a model or a device
+//! from these flags is in `commands`.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -59,11 +59,11 @@ pub struct InputArgs {
     #[arg(value_name = "FASTA", help_heading = None)]
     pub files: Vec<PathBuf>,
 
-    /// What to do with an invalid record. Skipped records are listed and counted; the exit code is then 3.
+    /// The treatment of an invalid record. Skipped records are listed on stderr and counted; the exit code is then 3.
     #[arg(long, value_enum, default_value = "error")]
     pub on_bad: OnBad,
 
-    /// What to do with a record whose id was used before.
+    /// The treatment of a record whose id an earlier record has.
     #[arg(long, value_enum, default_value = "error")]
     pub duplicates: Duplicates,
 
@@ -74,7 +74,7 @@ pub struct InputArgs {
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub max_length: Option<usize>,
 
-    /// What to do with a sequence longer than --max-length.
+    /// The treatment of a sequence longer than --max-length.
     #[arg(long, value_enum, default_value = "error", requires = "max_length")]
     pub over: OverArg,
 
@@ -100,7 +100,7 @@ impl InputArgs {
     /// The options of the reader; `rules` names the letters accepted besides residues.
     ///
     /// # Errors
-    /// A length limit that makes no sense.
+    /// A length limit of 0, or an overlap that is too long.
     pub fn options(&self, rules: Rules) -> Result<Options, UsageError> {
         Ok(Options {
             rules,
@@ -142,14 +142,14 @@ pub struct ScaleArgs {
 /// A part of the input: sequences `index`, `index + count`, … of the run, counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shard {
-    /// 0-based number of this part.
+    /// Number of this part, from 0.
     pub index: u64,
     /// Number of parts.
     pub count: u64,
 }
 
 impl Shard {
-    /// Whether sequence `number` (0-based) of the run is in this part.
+    /// Whether sequence `number` of the run, from 0, is in this part.
     pub fn has(self, number: u64) -> bool {
         number % self.count == self.index
     }

@@ -1,4 +1,14 @@
-//! Where the network runs: the device and the number type asked for, or an honest error.
+//! The device on which the network runs and its number type: opens the requested device, or explains why it cannot be used.
+//!
+//! ```
+//! use ankh3::device::{Compute, DeviceSpec};
+//! use ankh3::number::NumberType;
+//!
+//! let compute = Compute::open("cpu".parse()?, None)?;
+//! assert_eq!((compute.name.as_str(), compute.dtype), ("cpu", NumberType::F32));
+//! assert_eq!("cuda:1".parse(), Ok(DeviceSpec::Cuda(1)));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,14 +20,14 @@ use crate::kernels::cpu::Isa;
 use crate::kernels::plan::WeightForm;
 use crate::number::NumberType;
 
-/// The device asked for.
+/// A device as requested on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceSpec {
     /// The first GPU if this build and this machine have one, else the CPU.
     Auto,
-    /// The CPU.
+    /// The CPU of this machine.
     Cpu,
-    /// A GPU by number.
+    /// The GPU with this number.
     Cuda(usize),
     /// Every GPU of this machine.
     AllCuda,
@@ -61,103 +71,107 @@ impl From<NumberType> for DType {
     }
 }
 
-/// Why the device asked for cannot be had.
+/// Why the requested device cannot be used.
 #[derive(Debug, Error)]
 pub enum DeviceError {
-    /// Integers on a GPU.
-    #[error("--weights int8 is for CPUs, and this is {0}: leave it out, or ask for --device cpu")]
-    Int8(String),
-    /// Compiled without CUDA.
+    /// Integer weights on a GPU.
     #[error(
-        "{0} was asked for, but this build has no CUDA; build with `cargo build --release --features cuda`, or use --device cpu"
+        "--weights int8 is for CPUs, and this device is {0}: omit --weights, or use --device cpu"
+    )]
+    Int8(String),
+    /// The program was compiled without CUDA.
+    #[error(
+        "{0} was requested, but this build has no CUDA; build with `cargo build --release --features cuda`, or use --device cpu"
     )]
     NotBuilt(DeviceSpec),
-    /// No driver.
+    /// The NVIDIA driver is missing.
     #[error(
-        "{0} was asked for, but no NVIDIA driver (libcuda.so.1) is on this machine; use --device cpu, or ask the queue for a GPU"
+        "{0} was requested, but this machine has no NVIDIA driver (libcuda.so.1); use --device cpu, or request a GPU from the queue"
     )]
     NoDriver(DeviceSpec),
-    /// The driver says no.
-    #[error("{spec} cannot be opened: {source}; `nvidia-smi` lists what there is")]
+    /// The driver cannot open the GPU.
+    #[error("{spec} cannot be opened: {source}; `nvidia-smi` lists the GPUs")]
     Open {
-        /// What was asked for.
+        /// The requested device.
         spec: DeviceSpec,
-        /// The driver's words.
+        /// The driver's error.
         source: candle_core::Error,
     },
-    /// CUDA's own libraries are not there.
+    /// Libraries of CUDA are missing.
     #[error(
-        "{spec} was asked for, but these libraries of CUDA 13 are not found: {missing}; put their folder into LD_LIBRARY_PATH (PyTorch's wheels have them in \
-         site-packages/nvidia/cu13/lib), load the cluster's cuda/13 module, or use --device cpu"
+        "{spec} was requested, but these libraries of CUDA 13 are not found: {missing}; put their folder into LD_LIBRARY_PATH \
+         (PyTorch's wheels have them in site-packages/nvidia/cu13/lib), load the cluster's cuda/13 module, or use --device cpu"
     )]
     Libraries {
-        /// What was asked for.
+        /// The requested device.
         spec: DeviceSpec,
-        /// Names.
+        /// File names, separated by commas.
         missing: String,
     },
     /// The driver is older than the kernels.
     #[error(
-        "{spec} cannot be used: its driver brings CUDA {found}, and this program needs CUDA {needed} (driver 580 or later); update the driver, or use --device cpu"
+        "{spec} cannot be used: its driver supports CUDA {found}, and this program needs CUDA {needed} (driver 580 or later); \
+         update the driver, or use --device cpu"
     )]
     Driver {
-        /// What was asked for.
+        /// The requested device.
         spec: DeviceSpec,
-        /// As in `12.4`.
+        /// The CUDA version of the driver, such as `12.4`.
         found: String,
-        /// As in `13.0`.
+        /// The CUDA version that the kernels need, such as `13.0`.
         needed: String,
     },
     /// The GPU is older than the kernels.
     #[error(
-        "{spec} cannot be used: {name} has compute capability {found}, and this program needs {needed} or later (A100, RTX 30, L4, H100, …); use --device cpu"
+        "{spec} cannot be used: {name} has compute capability {found}, and this program needs {needed} or later (A100, RTX 30, \
+         L4, H100, …); use --device cpu"
     )]
     Old {
-        /// What was asked for.
+        /// The requested device.
         spec: DeviceSpec,
-        /// The GPU.
+        /// The name of the GPU.
         name: String,
-        /// As in `7.0`.
+        /// The compute capability of the GPU, such as `7.0`.
         found: String,
-        /// As in `8.0`.
+        /// The compute capability that the kernels need, such as `8.0`.
         needed: String,
     },
-    /// No GPU by that number, or none at all.
+    /// There is no GPU with that number.
     #[error(
-        "{spec} was asked for, but the driver counts {count} GPUs here; `nvidia-smi` lists them"
+        "{spec} was requested, but the driver finds {count} GPUs here; `nvidia-smi` lists them"
     )]
     Absent {
-        /// What was asked for.
+        /// The requested device.
         spec: DeviceSpec,
-        /// GPUs that there are.
+        /// Number of GPUs.
         count: usize,
     },
-    /// A command that runs on one device was given several.
+    /// Several devices for a command that runs on one.
     #[error(
         "this command runs on one device: give --device cuda:N instead of {0} (`embed`, `complete`, `mask-fill` and `score` use several)"
     )]
     Several(DeviceSpec),
-    /// `ANKH3_CPU_ISA` asks for what is not there.
+    /// `ANKH3_CPU_ISA` names an instruction set that is unknown or that this CPU lacks.
     #[error("{0}")]
     Isa(String),
 }
 
-/// A device that is there, and the number type to use on it.
+/// An open device, and the number types to use on it.
 #[derive(Clone, Debug)]
 pub struct Compute {
-    /// candle's device.
+    /// The device as candle knows it.
     pub device: Device,
     /// Number type of the matrix products.
     pub dtype: NumberType,
-    /// How linear layers keep their weights.
+    /// The form in which linear layers keep their weights.
     pub weights: WeightForm,
-    /// The device in words: `cpu`, `cuda:0`.
+    /// The name of the device: `cpu`, `cuda:0`.
     pub name: String,
     kernels: String,
 }
 
 impl Compute {
-    /// Opens what was asked for.
+    /// Opens the requested device; `dtype` is f32 on a CPU and bf16 on a GPU by default.
     ///
     /// # Errors
     /// A device that this build or machine lacks.
@@ -173,7 +187,7 @@ impl Compute {
             Some(number) => {
                 has_cuda(spec)?;
                 match Self::cuda(spec, number, dtype) {
-                    // What was not asked for by name is no reason to fail.
+                    // A GPU that was not requested by name is no reason to fail.
                     Err(error) if spec == DeviceSpec::Auto => {
                         tracing::warn!("running on the CPU: {error}");
                         Self::cpu(dtype)
@@ -184,10 +198,10 @@ impl Compute {
         }
     }
 
-    /// With weights in 8-bit integers.
+    /// The same device with weights in 8-bit integers.
     ///
     /// # Errors
-    /// On a GPU.
+    /// A GPU, which has no kernels for them.
     pub fn quantized(mut self) -> Result<Self, DeviceError> {
         if !self.device.is_cpu() {
             return Err(DeviceError::Int8(self.name));
@@ -196,7 +210,7 @@ impl Compute {
         Ok(self)
     }
 
-    /// Opens all of what was asked for: one device, or every GPU.
+    /// Opens the requested device, or every GPU for `cuda:all`.
     ///
     /// # Errors
     /// A device that this build or machine lacks.
@@ -240,19 +254,19 @@ impl Compute {
         })
     }
 
-    /// Bytes free on a GPU; `None` on a CPU.
+    /// Free memory of a GPU in bytes; `None` for a CPU.
     pub fn free_memory(&self) -> Option<usize> {
         gpu::free_memory(&self.device)
     }
 
-    /// What distinguishes results of this machine from those of another: the CPU's instruction set; on a GPU its generation, and that no product was allowed
-    /// less than f32 sums.
+    /// The kernels that compute on this device, because results may differ between machines with different kernels: the
+    /// instruction set of a CPU, or the generation of a GPU.
     pub fn kernels(&self) -> &str {
         &self.kernels
     }
 }
 
-/// Whether this build and this machine have what a GPU needs.
+/// Checks that this build has CUDA and this machine has the driver.
 fn has_cuda(spec: DeviceSpec) -> Result<(), DeviceError> {
     if !cfg!(feature = "cuda") {
         return Err(DeviceError::NotBuilt(spec));
@@ -265,7 +279,7 @@ fn has_cuda(spec: DeviceSpec) -> Result<(), DeviceError> {
 
 #[cfg(not(feature = "cuda"))]
 mod gpu {
-    //! A build without CUDA has no GPU.
+    //! A build without CUDA, in which no GPU can be opened.
     use super::{Device, DeviceError, DeviceSpec};
 
     pub(super) fn count(spec: DeviceSpec) -> Result<usize, DeviceError> {
@@ -283,7 +297,7 @@ mod gpu {
 
 #[cfg(feature = "cuda")]
 mod gpu {
-    //! GPUs: looked at before they are opened, because what is missing must be said in words.
+    //! GPUs are checked before they are opened, so that errors can say what is missing.
     use candle_core::cuda::{
         set_gemm_reduced_precision_bf16, set_gemm_reduced_precision_f16,
         set_gemm_reduced_precision_f32,
@@ -292,9 +306,9 @@ mod gpu {
     use super::{Device, DeviceError, DeviceSpec};
     use crate::kernels::cuda::device;
 
-    /// The CUDA version whose driver takes these kernels.
+    /// The oldest CUDA version that a driver may support.
     const DRIVER: i32 = 13_000;
-    /// The oldest GPU: tensor cores for bf16, asynchronous copies.
+    /// The lowest compute capability of a GPU: the first with tensor cores for bf16 and asynchronous copies.
     const CAPABILITY: (i32, i32) = (8, 0);
 
     fn open_error(spec: DeviceSpec) -> impl Fn(candle_core::Error) -> DeviceError {
@@ -310,7 +324,8 @@ mod gpu {
         let opened = Device::new_cuda_with_stream(number).map_err(open_error(spec))?;
         let cuda = opened.as_cuda_device().map_err(open_error(spec))?;
         device::prepare(cuda).map_err(open_error(spec))?;
-        // Sums of products in f32, and f32 products without TF32: candle's defaults, pinned.
+        // Sums of products are in f32, and f32 products do not use TF32. These are candle's defaults; they are set here so that
+        // another version of candle cannot change them.
         set_gemm_reduced_precision_f32(false);
         set_gemm_reduced_precision_f16(false);
         set_gemm_reduced_precision_bf16(false);
@@ -350,7 +365,7 @@ mod gpu {
         Ok(())
     }
 
-    /// 13000 is 13.0, 12040 is 12.4.
+    /// The version in CUDA's encoding: 13000 is 13.0, 12040 is 12.4.
     fn version(number: i32) -> String {
         format!("{}.{}", number / 1000, number % 1000 / 10)
     }
@@ -361,7 +376,7 @@ mod gpu {
     }
 }
 
-/// Whether the NVIDIA driver's library lies where the loader looks. (Asking candle for a device without it panics.)
+/// Whether the library of the NVIDIA driver is in a folder where the loader looks. Without the library, candle would panic.
 pub fn has_driver() -> bool {
     let configured = std::env::var("LD_LIBRARY_PATH").unwrap_or_default();
     let usual = [

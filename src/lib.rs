@@ -1,20 +1,20 @@
 //! `ankh3`: the protein language model Ankh3 (arXiv 2505.20052) as a library and a command-line suite.
 //!
-//! A map of the rooms, outermost first; each imports only from those below it (`tests/it/rooms.rs` holds the table):
+//! The rooms, outermost first; each imports only from rooms below it (`tests/it/rooms.rs` has the table):
 //!
-//! - [`commands`]: one file a sub-command; opens, loads, runs, writes, reports.
-//! - [`args`]: flag groups that mean the same in every command.
+//! - [`commands`]: one file per sub-command, which opens, loads, runs, writes and reports.
+//! - [`args`]: groups of flags that mean the same in every command.
 //! - [`library`]: the model in one type, [`Ankh3`], for programs in Rust.
-//! - [`inference`]: what one can ask of a model; [`training`]: how one is made; [`probe`]: small heads on frozen embeddings.
-//! - [`checkpoint`]: a model is a directory; find, fetch, load, save it.
-//! - [`check`]: whether this machine computes right, and how fast.
-//! - [`packing`]: which sequences share a batch, and their order back.
-//! - [`model`]: the network; [`kernels`]: the few operations that are our own.
-//! - [`input`]: bytes to records; [`output`]: results to files; [`report`]: results to pages and pictures. None of them knows a tensor.
+//! - [`inference`]: results of a model; [`training`]: making a model; [`probe`]: small heads on frozen embeddings.
+//! - [`checkpoint`]: finding, fetching, loading and saving models; a model is a directory.
+//! - [`check`]: whether this machine computes correctly, and how fast.
+//! - [`packing`]: batches of sequences.
+//! - [`model`]: the network; [`kernels`]: its operations, written for speed.
+//! - [`input`]: reading files; [`output`]: writing files; [`report`]: pages and pictures of results. These rooms know no tensors.
 //! - [`io`]: standard streams, files, compression, signals.
-//! - [`tokenizer`], [`sequence`]: residues, token ids.
+//! - [`tokenizer`], [`sequence`]: residues and token ids.
 //! - [`number`]: number types, their names and bytes.
-//! - [`device`], [`progress`]: where it runs, what the user sees meanwhile.
+//! - [`device`], [`progress`]: the device that computes; the progress that the user sees.
 
 #[cfg(feature = "cli")]
 pub mod args;

@@ -1,4 +1,4 @@
-//! The library in one type: a model, opened and ready.
+//! The library in one type: an open model.
 //!
 //! ```
 //! let model = ankh3::Ankh3::open("nano")?;
@@ -24,25 +24,25 @@ use crate::number::NumberType;
 use crate::sequence::{Limit, Origin, Record, Rules, SequenceError, clean};
 use crate::tokenizer::{TaskPrefix, Tokenizer};
 
-/// Tokens per batch on a CPU, which keep its caches and threads busy.
+/// Tokens per batch on a CPU: enough work for all threads, and few enough for the caches.
 const BATCH_TOKENS: usize = 2048;
 
-/// Why a model cannot be opened, or a protein not be embedded.
+/// Why a model cannot be opened, or a protein cannot be embedded.
 #[derive(Debug, Error)]
 pub enum LibraryError {
-    /// A model that is missing or damaged.
+    /// The model is missing or damaged.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// A device that this build or machine lacks.
+    /// This build or machine lacks the device.
     #[error(transparent)]
     Device(#[from] DeviceError),
-    /// Text that is no protein.
+    /// The text is not a protein sequence.
     #[error(transparent)]
     Sequence(#[from] SequenceError),
-    /// A failure of the network.
+    /// The network failed, for example for lack of memory.
     #[error(transparent)]
     Embed(#[from] EmbedError),
-    /// Weights that are missing or misshapen.
+    /// Weights are missing or have a wrong shape.
     #[error(transparent)]
     Model(#[from] candle_core::Error),
     /// A result with NaN or infinity: the weights or the number type cannot represent this protein.
@@ -66,8 +66,8 @@ pub struct ResidueEmbedding {
 }
 
 impl Ankh3 {
-    /// Opens a model on the CPU in f32 with its usual task prefix. `model` is a directory, the name of a model in the Hugging Face
-    /// cache (`ankh3 fetch` puts it there), or `nano`, the small model inside this crate.
+    /// Opens a model on the CPU in f32 with its default task prefix. `model` is a directory, the name of a model in the Hugging
+    /// Face cache (downloaded by `ankh3 fetch`), or `nano`, the small model inside this crate.
     ///
     /// # Errors
     /// A model that is missing or damaged.
@@ -81,7 +81,7 @@ impl Ankh3 {
     /// A model from its parts: on another device, in another number type or with another prefix.
     ///
     /// # Errors
-    /// Weights that are missing or misshapen.
+    /// Weights that are missing or have a wrong shape.
     pub fn of(
         checkpoint: Checkpoint,
         compute: Compute,
@@ -96,11 +96,11 @@ impl Ankh3 {
         })
     }
 
-    /// The last layer after the final norm, one row per residue, in the order of `proteins`. Lower case, gaps and final stops are
-    /// read as in FASTA.
+    /// Embeds proteins and returns the results in the same order. An embedding is the output of the last layer after the final norm,
+    /// one row per residue. Lower case, gaps and final stops are treated as in FASTA input.
     ///
     /// # Errors
-    /// Text that is no protein, a failure of the network, or a result with NaN or infinity.
+    /// Text that is not a protein sequence, a failure of the network, or a result with NaN or infinity.
     pub fn embed(
         &self,
         proteins: impl IntoIterator<Item = impl AsRef<str>>,
@@ -129,22 +129,22 @@ impl Ankh3 {
         results.into_iter().enumerate().map(embedding).collect()
     }
 
-    /// Values per row.
+    /// Values per row of an embedding: `d_model`.
     pub fn width(&self) -> usize {
         self.checkpoint.config.d_model
     }
 
-    /// The encoder.
+    /// The encoder of the model.
     pub fn encoder(&self) -> &Encoder {
         &self.encoder
     }
 
-    /// The tokenizer.
+    /// The tokenizer of the model.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.checkpoint.tokenizer
     }
 
-    /// The checkpoint.
+    /// The checkpoint from which the model was loaded.
     pub fn checkpoint(&self) -> &Checkpoint {
         &self.checkpoint
     }
@@ -156,12 +156,12 @@ impl Ankh3 {
 }
 
 impl ResidueEmbedding {
-    /// Residues of the protein.
+    /// Number of residues.
     pub fn len(&self) -> usize {
         self.values.len() / self.width
     }
 
-    /// False: a protein has residues.
+    /// Always false, because a protein has at least one residue.
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
     }
@@ -169,7 +169,7 @@ impl ResidueEmbedding {
     /// The row of residue `index`, counted from 0.
     ///
     /// # Panics
-    /// Where the protein has no such residue.
+    /// If the protein has no residue `index`.
     pub fn row(&self, index: usize) -> &[f32] {
         &self.values[index * self.width..][..self.width]
     }

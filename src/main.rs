@@ -1,11 +1,11 @@
-//! The `ankh3` command: parse, logging, threads, dispatch, and an error's way to the exit code.
+//! The `ankh3` command: parsing, logging, threads, dispatch, and the exit code of an error.
 
 use std::process::ExitCode;
 
 use ankh3::args::{UsageError, thread_count};
 use ankh3::commands::help::arranged;
 use ankh3::commands::{Command, Outcome};
-use ankh3::io::signals::tidy_up_when_told_to_stop;
+use ankh3::io::signals::clean_up_on_stop_signals;
 use ankh3::io::stdio::is_stdout_closed;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser};
 use tracing_subscriber::filter::EnvFilter;
@@ -50,7 +50,7 @@ struct GlobalArgs {
     version: Option<bool>,
 }
 
-/// The version, the commit where the build was told it (`ANKH3_COMMIT`), and the features.
+/// The version, the commit if the build's environment had it (`ANKH3_COMMIT`), and the features.
 fn long_version() -> String {
     let commit = option_env!("ANKH3_COMMIT").unwrap_or("unknown");
     let features = if cfg!(feature = "cuda") {
@@ -99,7 +99,7 @@ fn keep_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     #[expect(
         unsafe_code,
-        reason = "two settings of the C library's allocator, before any other thread runs; a value that it refuses changes nothing"
+        reason = "two settings of the C library's allocator, before any other thread runs; a rejected value changes nothing"
     )]
     // SAFETY: see the reason.
     unsafe {
@@ -108,7 +108,7 @@ fn keep_freed_memory() {
     }
 }
 
-/// An error and its causes in one line. A cause that its error quotes already is not repeated.
+/// An error and its causes in one line. A cause that the error quotes already is not repeated.
 fn one_line(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {
@@ -123,7 +123,7 @@ fn one_line(error: &anyhow::Error) -> String {
     text
 }
 
-/// Messages to stderr, one per line; `ANKH3_LOG` takes tracing's filters.
+/// Messages go to stderr, one per line; `ANKH3_LOG` takes tracing's filters.
 fn start_logging(quiet: u8, verbose: u8) {
     let level = match (quiet, verbose) {
         (0, 0) => "info",
@@ -156,7 +156,7 @@ fn has_colors() -> bool {
 fn start_signals(command: &Command) -> std::io::Result<()> {
     match command {
         Command::Pretrain(_) => Ok(()),
-        _ => tidy_up_when_told_to_stop(),
+        _ => clean_up_on_stop_signals(),
     }
 }
 

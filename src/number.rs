@@ -2,6 +2,14 @@
 //!
 //! Every conversion to a narrower type rounds to nearest, ties to even; every conversion back to single precision is exact.
 //! A flag that takes only some of these types says so at the command line.
+//!
+//! ```
+//! use ankh3::number::NumberType;
+//!
+//! let bytes = NumberType::Bf16.to_bytes(&[1.0, 0.1]);
+//! assert_eq!(bytes.len(), 2 * NumberType::Bf16.size());
+//! assert_eq!(NumberType::Bf16.to_values(&bytes), [1.0, NumberType::Bf16.round(0.1)]);
+//! ```
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};

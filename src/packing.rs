@@ -1,5 +1,12 @@
 //! Batches of consecutive sequences up to a budget of tokens. Without padding there is no reason to
 //! sort sequences by length, and results keep the order of the input.
+//!
+//! ```
+//! use ankh3::packing::by_token_budget;
+//!
+//! // A batch holds at most ten tokens.
+//! assert_eq!(by_token_budget(&[3, 7, 1], 10), [0..2, 2..3]);
+//! ```
 
 use std::ops::Range;
 

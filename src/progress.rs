@@ -28,7 +28,7 @@ impl Default for Progress {
 }
 
 impl Progress {
-    /// Begins to count. The bar shows on a terminal only; [`Progress::expect`] gives the total when it is known.
+    /// Begins to count. The bar is drawn on a terminal only; [`Progress::expect`] sets the total when it is known.
     pub fn new() -> Self {
         let bar = ProgressBar::with_draw_target(None, draw_target());
         bar.set_style(style("{spinner} {pos} residues, {rate}, {elapsed}"));
@@ -99,14 +99,14 @@ fn left(expected: u64, done: u64, rate: f64) -> String {
     format!(", {share:.0}%, about {minutes:.0} min left")
 }
 
-/// The steps of a training run: a live line on a terminal; the log has lines of its own.
+/// The steps of a training run as a live line on a terminal. The log of the run is separate.
 #[derive(Debug)]
 pub struct Steps {
     bar: ProgressBar,
 }
 
 impl Steps {
-    /// A run of `steps`, of which `done` are done.
+    /// A run of `steps` steps, of which `done` are done.
     pub fn new(done: u64, steps: u64) -> Self {
         let bar = ProgressBar::with_draw_target(Some(steps), draw_target());
         bar.set_style(style("{wide_bar} {pos}/{len} {msg}, {eta} left"));
@@ -131,7 +131,7 @@ impl Steps {
         self.bar.suspend(f)
     }
 
-    /// Clears the line.
+    /// Removes the live line.
     pub fn finish(&self) {
         self.bar.finish_and_clear();
     }
@@ -162,16 +162,16 @@ fn style(template: &str) -> ProgressStyle {
         .with_key("rate", rate)
 }
 
-/// CPU time that all threads of this process have used, where the system says so (Linux, in steps of 10 ms).
+/// CPU time of all threads of this process, in steps of 10 ms; known on Linux only.
 fn cpu_seconds() -> Option<f64> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    // Behind the name in parentheses; user and system time are fields 14 and 15 of all.
+    // User and system time are fields 14 and 15; the fields after the name in parentheses begin with field 3.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
     let mut ticks = || fields.next()?.parse::<u64>().ok();
     Some((ticks()? + ticks()?) as f64 / 100.0)
 }
 
-/// The most memory this process has held, in bytes, where the system says so (Linux).
+/// Peak memory of this process in bytes; known on Linux only.
 pub fn peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status

@@ -1,7 +1,24 @@
-//! Protein sequences: what a record is, which letters are residues, and what becomes of odd ones.
+//! Protein sequences: records, valid letters and the treatment of other letters, ids, length limits.
 //!
-//! A [`Record`] is what a file says, a [`Sequence`] is what the tokenizer may see. [`clean`] leads from the one to the
-//! other by a single table and counts what it changed; [`Ids`] keeps ids unique; [`Limit`] says what becomes of a long one.
+//! A [`Record`] is the text of a file; a [`Sequence`] is ready for the tokenizer. [`clean`] turns a record into a sequence by a
+//! single table and counts its changes. [`Ids`] makes ids unique; [`Limit`] treats long sequences.
+//!
+//! ```
+//! use ankh3::sequence::{Origin, Record, Rules, clean};
+//!
+//! let origin = Origin { file: "a.fasta".into(), record: 1, line: 1 };
+//! let record = Record {
+//!     id: "P12345".to_owned(),
+//!     raw_id: None,
+//!     description: String::new(),
+//!     text: b"mk-jv*".to_vec(),
+//!     origin,
+//! };
+//! let (sequence, changes) = clean(record, &Rules::default())?;
+//! assert_eq!(sequence.residues, b"MKXV");
+//! assert_eq!((changes.gaps, changes.replaced, changes.stops), (1, 1, 1));
+//! # Ok::<(), ankh3::sequence::SequenceError>(())
+//! ```
 
 mod alphabet;
 pub mod digest;
@@ -18,105 +35,106 @@ pub use ids::{Duplicates, Ids};
 pub use length::{Chunk, Fit, Limit, LimitError, Over, chunks};
 pub use mask::{MASK, Masks};
 
-/// Where a record came from, for messages: `proteins.fasta: record 3 (P12345), line 17`.
+/// The place of a record in its file, for messages such as `proteins.fasta: record 3 (P12345), line 17`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
-    /// File name as the user gave it; `stdin` for standard input.
+    /// File name as given; `stdin` for standard input.
     pub file: Arc<str>,
-    /// 1-based number of the record in its file.
+    /// Number of the record in its file, from 1.
     pub record: u64,
-    /// 1-based line of the record's header.
+    /// Line of the record's header, from 1.
     pub line: u64,
 }
 
-/// One FASTA record as it was read: the header split at the first blank, the text with line ends and blanks removed, nothing else changed.
+/// One FASTA record as read: the header is split at the first blank, and line ends and blanks are removed from the text;
+/// nothing else is changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// First word of the header; bytes that are no UTF-8 read as U+FFFD. Empty after a bare `>`.
+    /// First word of the header; bytes that are not UTF-8 become U+FFFD. Empty for a header without an id.
     pub id: String,
-    /// The bytes of the id where `id` could not keep them: two ids that differ only in such bytes stay two.
+    /// The original bytes of an id with bytes that are not UTF-8, so that ids that differ only in such bytes stay different.
     pub raw_id: Option<Vec<u8>>,
     /// The rest of the header, possibly empty.
     pub description: String,
-    /// Letters as written: any case, gaps, stops, masks.
+    /// The letters as written: any case, gaps, stops, masks.
     pub text: Vec<u8>,
-    /// Where it was read.
+    /// The place of the record.
     pub origin: Origin,
 }
 
 /// A protein ready for the tokenizer: upper-case letters only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sequence {
-    /// Unique within a run (see [`Duplicates`]).
+    /// The id, unique within a run (see [`Duplicates`]).
     pub id: String,
     /// The rest of the header, possibly empty.
     pub description: String,
-    /// Upper-case residues, one byte each: the 20 standard ones and `X B U Z O` (and whatever [`Rules`] lets through).
+    /// Upper-case residues, one byte per residue: the 20 standard ones, `X B U Z O`, and the bytes that [`Rules`] keeps.
     pub residues: Vec<u8>,
-    /// Where it was read.
+    /// The place of the record.
     pub origin: Origin,
 }
 
-/// One record that cannot be used; the records after it still can.
+/// An invalid record; the records after it can still be read.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{}: record {} ({}), line {}: {problem}", .origin.file, .origin.record, shown(.id), .origin.line)]
 pub struct SequenceError {
-    /// The record's id, possibly empty.
+    /// The id of the record, possibly empty.
     pub id: String,
-    /// Where it was read.
+    /// The place of the record.
     pub origin: Origin,
-    /// What was wrong.
+    /// Why the record is invalid.
     pub problem: Problem,
 }
 
-/// What can be wrong with one record. Positions are 1-based and count the characters of the sequence without its blanks.
+/// Why a record is invalid. Positions begin with 1 and count the characters of the sequence without blanks.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Problem {
-    /// Nothing is left after gaps, digits and stops are gone.
-    #[error("no residues; give the record its sequence or remove it")]
+    /// The record has no residues after gaps, digits and stops are removed.
+    #[error("no residues; add the sequence or remove the record")]
     Empty,
-    /// A bare `>`.
-    #[error("no id after '>'; name the record, or let --duplicates suffix make up a name")]
+    /// The header has no id after `>`.
+    #[error("no id after '>'; give the record an id, or let --duplicates suffix make one")]
     NoId,
-    /// A control character in the id would break every output that is keyed by it.
+    /// The id has a control character, which would break outputs whose keys are ids.
     #[error("control character U+{code:04X} in the id; rename the record")]
     ControlInId {
         /// The character's code point.
         code: u32,
     },
-    /// The id was used before in this run.
+    /// An earlier record of the run has the same id.
     #[error(
-        "its id was used before; rename it, or choose --duplicates suffix (numbers the later ones) \
-         or --duplicates first (keeps the first)"
+        "an earlier record has the same id; rename one of them, or choose --duplicates suffix (numbers the later records) \
+         or --duplicates first (keeps the first record)"
     )]
     DuplicateId,
-    /// `*` before the last residue: two proteins, or a wrong reading frame.
+    /// A stop `*` before the last residue: two proteins, or a wrong reading frame.
     #[error("stop '*' inside the sequence at position {position}; split or correct the record")]
     InnerStop {
-        /// 1-based.
+        /// Position of the stop.
         position: usize,
     },
-    /// A character outside the table.
+    /// A character that the table does not have.
     #[error(
-        "{character} at position {position} is no residue; correct it, or write X for an unknown residue"
+        "{character} at position {position} is not a residue; correct it, or write X for an unknown residue"
     )]
     OddCharacter {
         /// The character as a message shows it: `'@'`, `'é'`, `byte 0xE9`.
         character: String,
-        /// 1-based.
+        /// Position of the character.
         position: usize,
     },
-    /// A word in brackets that is no mask, where masks are read.
+    /// A word in brackets that is not a mask, in an input with masks.
     #[error(
-        "`{word}` at position {position} is no mask; write ?, _, #, <mask>, [MASK] or <extra_id_N>"
+        "`{word}` at position {position} is not a mask; write ?, _, #, <mask>, [MASK] or <extra_id_N>"
     )]
     MaskWord {
-        /// The word, cut where it is too long for one.
+        /// The word, of which only the beginning if it is long.
         word: String,
-        /// 1-based; a mask before it counts as one.
+        /// Position of the word; each mask before it counts as one character.
         position: usize,
     },
-    /// Longer than the limit, and the limit is an error or a skip.
+    /// The sequence is longer than the limit, under `--over error` or `--over skip`.
     #[error(
         "{length} residues, more than --max-length {max_length}; raise the limit, or choose \
          another --over"
@@ -124,13 +142,13 @@ pub enum Problem {
     TooLong {
         /// Residues of the sequence.
         length: usize,
-        /// Residues allowed.
+        /// The largest allowed number of residues.
         max_length: usize,
     },
-    /// So large that it cannot be a protein; it was not kept in memory.
+    /// The record is too large for a protein and was not kept in memory.
     #[error("more than {limit} characters in one record; is this a FASTA file of proteins?")]
     Oversize {
-        /// Characters allowed.
+        /// The largest allowed number of characters.
         limit: usize,
     },
 }

@@ -130,7 +130,7 @@ impl<'a> Session<'a> {
         if info.sha.is_empty() || !info.sha.bytes().all(|b| b.is_ascii_alphanumeric()) {
             return Err(FetchError::Unreachable {
                 url: hub.endpoint.clone(),
-                message: format!("`{}` is no commit", info.sha),
+                message: format!("`{}` is not a commit", info.sha),
             });
         }
         let files = info

@@ -10,6 +10,14 @@
 //! - [`save`](mod@save) writes a checkpoint, [`init`] makes a random one, [`fetch`](mod@fetch)
 //!   downloads one, [`convert`] converts pickle to safetensors, [`training`] saves and loads the
 //!   checkpoints of a training run.
+//!
+//! ```
+//! use ankh3::checkpoint::{Checkpoint, Hub};
+//!
+//! let nano = Checkpoint::open("nano", &Hub::from_env())?;
+//! assert_eq!((nano.config.num_layers, nano.config.d_model), (4, 192));
+//! # Ok::<(), ankh3::checkpoint::CheckpointError>(())
+//! ```
 
 pub mod convert;
 mod error;

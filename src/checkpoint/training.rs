@@ -110,7 +110,7 @@ fn weight_of(dir: &Path, tensor: &str) -> Result<String, CheckpointError> {
         Some((_, weight)) => Ok(weight.to_owned()),
         None => Err(CheckpointError::damaged(
             dir.join(MOMENTS),
-            format!("`{tensor}` is no moment of a weight"),
+            format!("`{tensor}` is not a moment of a weight"),
         )),
     }
 }

@@ -123,7 +123,7 @@ fn shards(dir: &Path, index: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
     let names: BTreeSet<String> = parsed.weight_map.into_values().collect();
     // A shard lies beside its index; any other path would read (or fetch) files from elsewhere.
     if let Some(name) = names.iter().find(|name| name.contains(['/', '\\'])) {
-        let message = format!("the shard `{name}` does not lie beside its index");
+        let message = format!("the shard `{name}` is not beside its index");
         return Err(CheckpointError::damaged(index, message));
     }
     Ok(names.iter().map(|name| dir.join(name)).collect())

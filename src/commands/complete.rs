@@ -1,4 +1,4 @@
-//! `ankh3 complete`: FASTA in, the sequences that the model makes of their beginnings out.
+//! `ankh3 complete`: the model completes the beginnings of sequences.
 
 mod decoding;
 mod plan;
@@ -31,9 +31,9 @@ use crate::tokenizer::TaskPrefix;
 
 /// Complete proteins: FASTA in, FASTA out
 ///
-/// The encoder reads [prefix] + the first part of a record + </s>, and the decoder writes the rest.
-/// The defaults are those of the authors of Ankh3: prefix [S2S], the first half as the prompt, greedy
-/// decoding, and exactly as many residues as are missing (</s> cannot be written before). Only the 20
+/// The encoder reads `[prefix]`, the first part of a record and `</s>`; the decoder writes the rest.
+/// The defaults are those of the authors of Ankh3: prefix `[S2S]`, the first half as the prompt, greedy
+/// decoding, and exactly as many residues as are missing (`</s>` cannot be written before). Only the 20
 /// standard residues are written (--allow). A completion does not depend on the batch, the order or
 /// the shard in which it is computed (on a CPU to the byte).
 #[derive(Args, Clone, Debug)]
@@ -87,12 +87,12 @@ struct WhatArgs {
 
     /// Residues of prompt and completion together.
     ///
-    /// same: as many as the record has. N: exactly N. max:N: until </s>, at most N. eos: until </s>,
+    /// same: as many as the record has. N: exactly N. max:N: until `</s>`, at most N. eos: until `</s>`,
     /// at most 1024 new residues.
     #[arg(long, value_name = "same|N|max:N|eos", default_value = "same")]
     length: TargetLength,
 
-    /// With --length max:N or eos, the number of residues before </s> may be written; at least one
+    /// With --length max:N or eos, the number of residues before `</s>` may be written; at least one
     /// new residue is always written.
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     min_length: Option<usize>,
@@ -129,7 +129,7 @@ impl WhatArgs {
 #[command(next_help_heading = "Output")]
 struct OutputArgs {
     /// The file to write, or `-` for stdout. A file appears under its name only when it is complete,
-    /// with FILE.json beside it, which says how it was made.
+    /// with FILE.json beside it, the record of how it was made.
     #[arg(long, short, value_name = "FILE", default_value = "-")]
     output: PathBuf,
 
@@ -148,7 +148,7 @@ pub(super) enum OutputPart {
     Completion,
 }
 
-/// Runs the command.
+/// Completes the sequences of the input.
 ///
 /// # Errors
 /// Everything that keeps the output from being complete.
@@ -186,7 +186,7 @@ pub fn run(args: &CompleteArgs) -> Result<Outcome> {
     delivery.finish()
 }
 
-/// `[S2S]`, with which completion was trained, where the vocabulary has it.
+/// The default prefix of completion: `[S2S]`, as in training, if the vocabulary has it.
 fn default_prefix(checkpoint: &Checkpoint) -> TaskPrefix {
     if checkpoint.tokenizer.prefix_id(TaskPrefix::S2s).is_some() {
         return TaskPrefix::S2s;
@@ -197,7 +197,8 @@ fn default_prefix(checkpoint: &Checkpoint) -> TaskPrefix {
     TaskPrefix::None
 }
 
-/// Rows beyond what the encoder reads at once: a step of the decoder is one token a sequence, and more of them keep the device busy.
+/// The sizes of batches. The decoder has more rows than the encoder has tokens: a step of the decoder is one token per sequence, so
+/// more sequences are needed to keep the device busy.
 fn budget(runtime: &RuntimeArgs, opened: &Opened) -> Budget {
     let batch_tokens = runtime.batch_tokens(&opened.compute);
     Budget {

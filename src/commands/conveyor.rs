@@ -1,4 +1,4 @@
-//! The run loop of every command that goes through proteins one after the other.
+//! The run loop of all commands that process proteins one after the other.
 //!
 //! ```text
 //! input, read ahead on a thread

@@ -1,4 +1,4 @@
-//! `ankh3 doctor`: what this build sees of the machine, and whether the network computes right on it.
+//! `ankh3 doctor`: shows the machine as this build sees it, and checks that the network computes correctly there.
 
 mod machine;
 
@@ -15,30 +15,32 @@ use crate::checkpoint::Hub;
 use crate::device::{Compute, DeviceSpec, has_driver};
 use crate::kernels::cpu::Isa;
 
-/// Show what this build sees of the machine, and check its arithmetic
+/// Show the machine as this build sees it, and check its arithmetic
 ///
-/// CPU, threads, memory, GPUs, the model cache; then every kernel on every instruction set of this CPU, and a small random encoder, against plain
-/// arithmetic in double precision. On a GPU (--device cuda) also every kernel of it, forward and backward, on fresh random inputs, a small model, and how fast it
-/// copies, multiplies and attends. Exit code 1 if a result is off.
+/// Shows the CPU, threads, memory, GPUs and the model cache. Then compares every kernel on every instruction set of this CPU,
+/// and a small random encoder, with plain arithmetic in double precision. With a GPU (--device cuda), doctor also compares
+/// every kernel of the GPU, forward and backward, on fresh random inputs, and a small model; then it measures the GPU's speed
+/// at copies, matrix products and attention. The exit code is 1 if a result is wrong.
 #[derive(Args, Clone, Debug)]
 pub struct DoctorArgs {
-    /// The device to check: cpu, cuda, cuda:N, or auto (a GPU where this build and this machine have one).
+    /// The device to check: cpu, cuda, cuda:N, or auto (a GPU if this build and this machine have one).
     #[arg(long, default_value = "auto")]
     device: DeviceSpec,
 
-    /// Seed of the random inputs on a GPU [default: another every time, printed].
+    /// Seed of the random inputs on a GPU [default: a new one every time, which is printed].
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
 }
 
-/// Largest error of the encoder relative to its largest output. What the goldens hold on a CPU; a GPU adds in another order.
+/// Largest error of the encoder on a CPU, relative to its largest output; the same limit as in the golden tests.
 const CPU_LIMIT: f64 = 2e-5;
+/// The same for a GPU, which adds in another order.
 const GPU_LIMIT: f64 = 1e-3;
 
-/// Runs the command.
+/// Prints the machine and the checks to `out`.
 ///
 /// # Errors
-/// A device that does not open, a result that is off.
+/// A device that cannot be opened, a result that is wrong.
 pub fn run(args: &DoctorArgs, out: &mut dyn Write) -> Result<()> {
     describe(out)?;
     let compute = Compute::open(args.device, None)?;
@@ -68,13 +70,13 @@ pub fn run(args: &DoctorArgs, out: &mut dyn Write) -> Result<()> {
     let failed = checks.iter().filter(|check| !check.passed()).count();
     ensure!(
         failed == 0,
-        "{failed} of {} checks failed: results of this build on this machine cannot be trusted; ANKH3_CPU_ISA=portable avoids vector instructions, --device cpu the GPU",
+        "{failed} of {} checks failed: results of this build on this machine cannot be trusted; ANKH3_CPU_ISA=portable avoids vector instructions, --device cpu avoids the GPU",
         checks.len()
     );
     Ok(writeln!(out, "all right")?)
 }
 
-/// Another number every time; it only has to differ.
+/// A seed that differs from run to run.
 fn fresh_seed() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     now.map_or(0, |since| since.as_nanos() as u64)
@@ -123,14 +125,14 @@ fn driver() -> &'static str {
     }
 }
 
-/// Whether `ankh3 fetch` could write there; nothing is left behind.
+/// Whether `ankh3 fetch` could write into the cache; leaves no file behind.
 fn cache_state(cache: &Path) -> String {
     let Some(existing) = cache.ancestors().find(|folder| folder.is_dir()) else {
-        return "cannot be made; set HF_HOME to a folder that can be written".to_owned();
+        return "cannot be created; set HF_HOME to a writable folder".to_owned();
     };
     match tempfile::tempfile_in(existing) {
         Ok(_) if existing == cache => "writable".to_owned(),
-        Ok(_) => "will be made by `ankh3 fetch`".to_owned(),
+        Ok(_) => "will be created by `ankh3 fetch`".to_owned(),
         Err(error) => {
             format!("not writable: {error}; `ankh3 fetch` needs HF_HOME set to another folder")
         }

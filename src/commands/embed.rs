@@ -1,4 +1,4 @@
-//! `ankh3 embed`: FASTA in, embeddings out.
+//! `ankh3 embed`: computes the embeddings of proteins.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,11 +19,12 @@ use crate::model::Encoder;
 use crate::number::NumberType;
 use crate::output::embeddings::{Column, EmbeddingFormat, EmbeddingWriter, RowKind, Schema};
 use crate::sequence::{Limit, Rules, Sequence};
+use crate::tokenizer::Tokenizer;
 
 /// Embed proteins: FASTA in, one row per residue or one row per protein out
 ///
-/// The encoder reads [prefix] + residues + </s>. The output has exactly one row per residue, without
-/// the prefix and </s>. Equal sequences are computed once. Results come in input order and do not
+/// The encoder reads `[prefix]`, the residues and `</s>`. The output has exactly one row per residue, without
+/// the prefix and `</s>`. Equal sequences are computed once. Results come in input order and do not
 /// depend on batches, order or threads (on a CPU to the byte).
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
@@ -53,11 +54,11 @@ Examples:
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "What")]
 struct WhatArgs {
-    /// How the rows of a protein's residues are pooled; several values with commas between them.
+    /// The pooling of a protein's residue rows; several values are separated by commas.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "per-residue")]
     pooling: Vec<Pooling>,
 
-    /// Layers to write, with commas between them.
+    /// Layers to write, separated by commas.
     ///
     /// 0 is the embedding table and k the output of layer k. -1 is the last layer after the final
     /// norm (the last hidden state of other tools), -2 is the layer before it, and so on.
@@ -98,7 +99,7 @@ pub(super) const OUT_TYPES: [(NumberType, &str); 3] = [
     (NumberType::Bf16, "bfloat16; safetensors only"),
 ];
 
-/// The format of --format, else the one of the file's extension; npz on stdout.
+/// The format of --format, or of the file's extension; npz on stdout.
 pub(super) fn format_of(format: Option<EmbeddingFormat>, output: &Path) -> Result<EmbeddingFormat> {
     match (format, EmbeddingFormat::from_extension(output)) {
         (Some(format), _) | (None, Some(format)) => Ok(format),
@@ -113,7 +114,7 @@ pub(super) fn format_of(format: Option<EmbeddingFormat>, output: &Path) -> Resul
     }
 }
 
-/// Runs the command.
+/// Embeds the proteins of the input.
 ///
 /// # Errors
 /// Everything that keeps the output from being complete.
@@ -150,7 +151,7 @@ impl GroupWork for Embedding<'_> {
     type Output = Arc<EmbeddingColumns>;
 
     fn tokens(&self, sequence: &Sequence) -> usize {
-        sequence.residues.len() + 2
+        Tokenizer::num_tokens(sequence.residues.len())
     }
 
     fn compute(&mut self, group: &[Sequence]) -> Result<Vec<Option<Arc<EmbeddingColumns>>>> {
@@ -199,7 +200,7 @@ struct EmbedSettings<'a> {
     length_limit: Limit,
 }
 
-/// Layers counted from the end become layers counted from the start.
+/// Turns layers counted from the end into layers counted from the start.
 pub(super) fn resolve_layers(layers: &[i64], num_layers: usize) -> Result<Vec<usize>> {
     let resolve = |layer: &i64| {
         let counted = if *layer < 0 {
@@ -231,7 +232,7 @@ fn columns(layers: &[usize], poolings: &[Pooling], width: usize) -> Result<Vec<C
             };
             ensure!(
                 columns.iter().all(|column| column.name != name),
-                "{name} is asked for twice; name each layer and pooling once"
+                "{name} is requested twice; name each layer and pooling once"
             );
             let rows = if *pooling == Pooling::PerResidue {
                 RowKind::PerResidue

@@ -12,12 +12,13 @@ use crate::progress::shows_bars;
 
 /// Download a model into the Hugging Face cache and verify it
 ///
-/// The cache is shared with Python's tools: `HF_HUB_CACHE`, else $`HF_HOME/hub`, else ~/.cache/huggingface/hub. `HF_ENDPOINT` names a
-/// mirror, `HF_TOKEN` opens gated repositories, `HF_HUB_OFFLINE` forbids the network. Several jobs may fetch at once. Weights that a
-/// repository has as pickle only are converted to safetensors once, without executing anything.
+/// The cache is the one that Python's tools use: `HF_HUB_CACHE`, else $`HF_HOME/hub`, else ~/.cache/huggingface/hub.
+/// `HF_ENDPOINT` names a mirror, `HF_TOKEN` gives access to gated repositories, `HF_HUB_OFFLINE` forbids the network. Several
+/// jobs may fetch at once. Weights that a repository has as pickle only are converted to safetensors once, without executing
+/// anything.
 ///
-/// Licence: the official Ankh models (ankh3-large, ankh3-xl, ankh-base, …) are CC-BY-NC-SA-4.0: no commercial use, and what is made
-/// from them is shared alike. Other repositories have their own.
+/// Licence: the official Ankh models (ankh3-large, ankh3-xl, ankh-base, …) are under CC-BY-NC-SA-4.0: no commercial use, and
+/// derived works must have the same licence. Other repositories have licences of their own.
 #[derive(Args, Clone, Debug)]
 pub struct FetchArgs {
     /// A known name (see `ankh3 models`) or `owner/repo`, with `@revision` for a branch, a tag or a commit
@@ -25,12 +26,12 @@ pub struct FetchArgs {
     pub model: String,
 }
 
-/// Fetches; writes the model's directory to `out`, everything else to the log.
+/// Fetches the model and writes its directory to `out`; messages go to the log.
 pub fn run(args: &FetchArgs, out: &mut dyn Write) -> Result<()> {
     let hub = Hub::from_env();
     let ModelRef::Hub { repo, revision, .. } = ModelRef::parse_name(&args.model)? else {
         bail!(
-            "`{}` is inside this program; there is nothing to fetch",
+            "`{}` is part of this program; there is nothing to fetch",
             args.model
         );
     };
@@ -54,7 +55,7 @@ pub fn run(args: &FetchArgs, out: &mut dyn Write) -> Result<()> {
         fetched.commit
     );
     if licence == resolve::ANKH_LICENCE {
-        tracing::warn!("{licence}: not for commercial use; share what is made from it alike");
+        tracing::warn!("{licence}: no commercial use; derived works must have the same licence");
     }
     writeln!(out, "{}", fetched.dir.display())?;
     Ok(())
@@ -74,7 +75,7 @@ fn show(bar: &ProgressBar, event: Event<'_>) {
             bar.set_message(file.to_string());
         }
         Event::Arrived(count) => bar.inc(count),
-        Event::Done { file } => tracing::info!("{file}: checksum is right"),
+        Event::Done { file } => tracing::info!("{file}: checksum verified"),
         Event::Converting => tracing::info!("writing the pickled weights as model.safetensors"),
     }
 }

@@ -1,4 +1,4 @@
-//! `ankh3 completions` and `ankh3 man`: made of the arguments themselves, so they cannot be out of date.
+//! `ankh3 completions` and `ankh3 man`: generated from the definitions of the arguments, so they cannot be out of date.
 
 use std::fs;
 use std::io::Write;
@@ -9,38 +9,38 @@ use clap::{Args, Command};
 use clap_complete::Shell;
 use clap_mangen::Man;
 
-/// Print a shell's completions
+/// Print a completion script for a shell
 ///
 /// For bash: `ankh3 completions bash > ~/.local/share/bash-completion/completions/ankh3`.
 #[derive(Args, Clone, Debug)]
 pub struct CompletionsArgs {
-    /// The shell
+    /// The shell to complete for
     #[arg(value_enum)]
     shell: Shell,
 }
 
 /// Print the manual page, or write all pages into a folder
 ///
-/// `ankh3 man | man -l -` shows it; `ankh3 man DIR` writes ankh3.1 and a page for each sub-command.
+/// `ankh3 man | man -l -` shows the page; `ankh3 man DIR` writes ankh3.1 and one page per sub-command.
 #[derive(Args, Clone, Debug)]
 pub struct ManArgs {
-    /// Where to write the pages; made if it does not exist
+    /// Folder for all pages; created if it does not exist
     #[arg(value_name = "DIR")]
     dir: Option<PathBuf>,
 }
 
-/// Completions of `cli` to `out`.
+/// Writes the completion script of `cli` to `out`.
 ///
 /// # Errors
 /// Output that cannot be written.
 pub fn completions(args: &CompletionsArgs, mut cli: Command, out: &mut dyn Write) -> Result<()> {
-    // The generator panics where it cannot write: it gets memory.
+    // The generator panics where it cannot write, so it writes to memory.
     let mut text = Vec::new();
     clap_complete::generate(args.shell, &mut cli, "ankh3", &mut text);
     Ok(out.write_all(&text)?)
 }
 
-/// The page of `cli` to `out`, or every page into a folder.
+/// Writes the page of `cli` to `out`, or every page into a folder.
 ///
 /// # Errors
 /// Pages that cannot be written.

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use clap::Command;
 
-/// Sub-commands by what they are for, in the order of the help.
+/// Groups of sub-commands, in the order of the help.
 const GROUPS: [(&str, &[&str]); 5] = [
     (
         "Embedding and prediction",
@@ -57,8 +57,8 @@ fn heading(cli: &Command, title: &str) -> String {
     format!("{header}{title}:{header:#}")
 }
 
-/// Usage lines as the help shows them. An error would show a line with every flag that was given, also those that an
-/// environment variable gave.
+/// The usage line of the help, used in errors too. By default, an error would show a line with all given flags, even flags from
+/// environment variables.
 fn fixed_usage(command: Command, built: &mut Command) -> Command {
     let usage = built.render_usage().to_string();
     let usage = usage.trim_start_matches("Usage: ").to_owned();

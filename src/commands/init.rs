@@ -12,8 +12,9 @@ use crate::number::NumberType;
 
 /// Write a randomly initialised checkpoint in Hugging Face's layout
 ///
-/// T5's own initialisation, Ankh3's vocabulary. For pre-training, tests and benchmarks: its embeddings mean nothing before it has been
-/// trained, and its config.json says so (`ankh3_random`). Without DIR's parent it is made too; DIR must not exist or be empty.
+/// Weights are drawn as T5 draws them; the vocabulary is that of Ankh3. The checkpoint is for pretraining, tests and
+/// benchmarks: embeddings mean nothing before the model has been trained, and config.json says so (`ankh3_random`). DIR must
+/// be empty or not exist; missing parent directories are created.
 #[derive(Args, Clone, Debug)]
 pub struct InitArgs {
     /// Where to write the checkpoint
@@ -22,10 +23,10 @@ pub struct InitArgs {
     /// The shape of the network
     #[arg(long, value_enum, default_value = "nano")]
     pub preset: ModelPreset,
-    /// The same seed gives the same bytes, whatever the number of threads
+    /// Seed of the weights; the same seed gives the same bytes, whatever the number of threads
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// The type of the weights in the file
+    /// Number type of the weights in the file
     #[arg(long, value_parser = number_type(&WEIGHT_TYPES), default_value = "f32")]
     pub dtype: NumberType,
 }
@@ -35,7 +36,7 @@ const WEIGHT_TYPES: [(NumberType, &str); 2] = [
     (NumberType::Bf16, "bfloat16: half the size"),
 ];
 
-/// Writes the checkpoint, and its directory to `out`.
+/// Writes the checkpoint, then prints its directory to `out`.
 pub fn run(args: &InitArgs, out: &mut dyn Write) -> Result<()> {
     init(&args.dir, args.preset, args.seed, args.dtype)?;
     tracing::info!("random weights, seed {}: train before use", args.seed);

@@ -1,4 +1,4 @@
-//! `ankh3 inspect`: what a checkpoint or an embedding file holds.
+//! `ankh3 inspect`: shows the content of a checkpoint or an embedding file.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -11,9 +11,10 @@ use crate::checkpoint::inspect::CheckpointSummary;
 use crate::checkpoint::{Checkpoint, Hub, ModelRef};
 use crate::output::embeddings::inspect::{EmbeddingSummary, inspect};
 
-/// Show what a checkpoint directory or an embedding file holds
+/// Show the content of a checkpoint directory or an embedding file
 ///
-/// Of embeddings: proteins, residues, columns, the range of values and how they were made. Of a checkpoint: its shape, number types, files, tokenizer.
+/// For embeddings: proteins, residues, columns, the range of values and how they were made. For a checkpoint: shape, number
+/// types, files and tokenizer.
 #[derive(Args, Clone, Debug)]
 pub struct InspectArgs {
     /// A checkpoint directory, a model's name (`ankh3 models` lists them), or a file written by `ankh3 embed`.
@@ -25,10 +26,10 @@ pub struct InspectArgs {
     json: bool,
 }
 
-/// Runs the command.
+/// Prints the summary to `out`.
 ///
 /// # Errors
-/// A path that is neither.
+/// A path that is neither a checkpoint nor an embedding file.
 pub fn run(args: &InspectArgs, out: &mut dyn Write) -> Result<()> {
     if let Some(checkpoint) = checkpoint(&args.path)? {
         let summary = CheckpointSummary::of(&checkpoint);
@@ -49,7 +50,7 @@ pub fn run(args: &InspectArgs, out: &mut dyn Write) -> Result<()> {
     }
 }
 
-/// The model of that name or directory; `None` for a file, which holds embeddings.
+/// The checkpoint of a model's name or directory; `None` for a file, which holds embeddings.
 fn checkpoint(path: &Path) -> Result<Option<Checkpoint>> {
     if path.is_file() {
         return Ok(None);

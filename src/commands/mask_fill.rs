@@ -1,4 +1,4 @@
-//! `ankh3 mask-fill`: FASTA with masks in, FASTA with the masks filled out, and what the model thought of each site.
+//! `ankh3 mask-fill`: fills the masks of sequences, and lists the most probable residues of each site.
 
 mod rows;
 
@@ -16,13 +16,13 @@ use super::opened::Opened;
 use crate::args::{InputArgs, ModelArgs, RuntimeArgs, ScaleArgs, at_least_one, usage};
 use crate::inference::EncoderDecoder;
 use crate::inference::fill::{FillOrder, Filled, Filler};
-use crate::inference::masked::MaskedModel;
+use crate::inference::masked::{MaskedModel, TOKENS_PER_MASK};
 use crate::inference::residues::{Residues, STANDARD};
 use crate::inference::token_budget::LoadedStacks;
 use crate::io::stdio::Content;
 use crate::sequence::{Limit, MASK, Masks, Rules, Sequence};
 
-/// Batches in a group of proteins: the last batch of a group, which is not full, then costs little.
+/// Batches per group of proteins. The last batch of a group may not be full, which costs little if a group has many batches.
 const BATCHES: usize = 8;
 
 /// Fill masked residues: FASTA with masks in, FASTA with the most probable residues out
@@ -61,7 +61,7 @@ Examples:
   printf '>a\\nMKT?YIA<mask>QR\\n' | ankh3 mask-fill --model nano
   ankh3 mask-fill --model nano --mask-x --order certain -o filled.fasta --sites sites.tsv --top-k 5 gaps.fasta";
 
-/// How masks are filled.
+/// Options of filling.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Masks")]
 struct HowArgs {
@@ -107,7 +107,7 @@ impl HowArgs {
     }
 }
 
-/// Runs the command.
+/// Fills the masks of the input.
 ///
 /// # Errors
 /// Everything that keeps the output from being complete.
@@ -201,7 +201,7 @@ impl GroupWork for Filling<'_> {
             FillOrder::Left => self.filler.rounds(masks),
             FillOrder::Certain => masks,
         };
-        passes * (sequence.residues.len() + 2 * masks)
+        passes * (sequence.residues.len() + TOKENS_PER_MASK * masks)
     }
 
     fn compute(&mut self, group: &[Sequence]) -> Result<Vec<Option<Filled>>> {

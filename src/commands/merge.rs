@@ -1,4 +1,4 @@
-//! `ankh3 merge`: the files of several runs into one.
+//! `ankh3 merge`: joins the files of several runs into one.
 
 use std::path::{Path, PathBuf};
 
@@ -15,10 +15,11 @@ use crate::output::merge::{TextFile, merge_embeddings, merge_text};
 
 /// Join the results of several runs into one file
 ///
-/// Joins embeddings, matrices, FASTA files, tables or contact lists. Shards written with `--shard I/N` become the very file that one run without shards would have written, byte for byte. Files
-/// without a shard are laid end to end in the order given. All files must have been made in the same way: same model, prefix, layers,
-/// pooling, number type and every other setting that influences values; shards also from the same input. FASTA files, tables and
-/// contact lists need the FILE.json that `-o FILE` wrote beside them.
+/// Joins embeddings, matrices, FASTA files, tables or contact lists. Shards written with `--shard I/N` are interleaved: the
+/// result is the file that one run without shards would have written, byte for byte. Files without a shard are concatenated in
+/// the order given. All files must have been made in the same way: same model, prefix, layers, pooling, number type and every
+/// other setting that influences values; shards also from the same input. FASTA files, tables and contact lists need the
+/// FILE.json that `-o FILE` wrote beside them.
 #[derive(Args, Clone, Debug)]
 pub struct MergeArgs {
     /// Files to join: embeddings or matrices in any of the formats, or FASTA files, or tables, or contact lists.
@@ -38,7 +39,7 @@ pub struct MergeArgs {
     out_dtype: Option<NumberType>,
 }
 
-/// Runs the command.
+/// Joins the files given.
 ///
 /// # Errors
 /// Files that do not belong together, or cannot be read or written.
@@ -79,7 +80,7 @@ fn embedding_files(args: &MergeArgs) -> Result<()> {
 fn open(file: &Path) -> Result<EmbeddingReader> {
     EmbeddingReader::open(file).with_context(|| {
         format!(
-            "{name} is no embedding file, and no {name}.json beside it says that it is a FASTA file, table or contact list of this program (`-o FILE` writes one)",
+            "{name} is not an embedding file, and no {name}.json beside it says that it is a FASTA file, table or contact list of this program (`-o FILE` writes one)",
             name = file.display()
         )
     })
@@ -103,7 +104,7 @@ mod tests {
     use crate::kernels::cpu::Isa;
     use crate::output::merge::give_same_bytes;
 
-    /// The room of outputs knows instruction sets by name only.
+    /// Stands here because the room `output` knows instruction sets by name only.
     #[test]
     fn every_instruction_set_that_fuses_gives_the_same_bytes_in_f32() {
         for first in Isa::ALL {

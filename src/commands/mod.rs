@@ -1,4 +1,4 @@
-//! One file a sub-command: open, load, run, write, report. Wiring only.
+//! The sub-commands, one file per sub-command. Each opens, loads, runs, writes and reports; the work is in other rooms.
 
 use std::path::PathBuf;
 
@@ -30,12 +30,12 @@ pub mod report;
 pub mod score;
 pub mod tokenize;
 
-/// How a command that did not fail ended.
+/// The outcome of a command that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Everything was done: exit code 0.
     Done,
-    /// The output is complete but for records that were left out and listed: exit code 3.
+    /// The output is complete except for records that were left out and logged: exit code 3.
     SomeFailed,
 }
 
@@ -65,10 +65,10 @@ pub enum Command {
 }
 
 impl Command {
-    /// Runs the command; `cli` is the whole command line, for what is generated from it.
+    /// Runs the command; `cli` defines the whole command line, from which completions and manual pages are generated.
     ///
     /// # Errors
-    /// Whatever keeps it from being done.
+    /// Everything that keeps the command from completing its output.
     pub fn run(&self, cli: clap::Command) -> Result<Outcome> {
         match self {
             Command::Embed(args) => embed::run(args),

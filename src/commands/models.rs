@@ -1,4 +1,4 @@
-//! `ankh3 models`: the known names, and what of the hub is on this machine.
+//! `ankh3 models`: lists the models with a short name and the models in the cache.
 
 use std::io::{self, Write};
 
@@ -9,8 +9,9 @@ use crate::checkpoint::{BUNDLED, Checkpoint, Hub, KNOWN_MODELS, ModelLocation, M
 
 /// List the models with a short name and where they are cached
 ///
-/// Tab-separated: name, repository, parameters in millions, licence, directory (`-` where it is not in the cache: `ankh3 fetch NAME`),
-/// note. `nano` is part of this program. Any other T5 encoder-decoder of the hub can be fetched and used as `owner/repo`; those in the cache are listed too.
+/// Output is tab-separated: name; repository; parameters in millions; licence; directory (`-` for a model that is not in the
+/// cache: `ankh3 fetch NAME` downloads it); note. `nano` is part of this program. Any other T5 encoder-decoder of the hub can be
+/// fetched and used as `owner/repo`; such models in the cache are listed too.
 #[derive(Args, Clone, Debug)]
 pub struct ModelsArgs {}
 
@@ -52,7 +53,7 @@ fn bundled(out: &mut dyn Write) -> io::Result<()> {
     let licence = nano.licence().unwrap_or_else(|| "-".to_owned());
     writeln!(
         out,
-        "nano\t{BUNDLED}\t{millions}\t{licence}\tin this program\tfor trying things out; the default"
+        "nano\t{BUNDLED}\t{millions}\t{licence}\tin this program\tfor trials; the default"
     )
 }
 
@@ -76,7 +77,7 @@ mod tests {
         init(&dir, ModelPreset::Nano, 0, NumberType::Bf16).unwrap();
         std::fs::create_dir_all(repo.join("refs")).unwrap();
         std::fs::write(repo.join("refs/main"), "abc").unwrap();
-        // In the cache of Python's tools, but no T5 that could be loaded: not complete.
+        // An incomplete model in the cache, which could not be loaded.
         std::fs::create_dir_all(cache.path().join("models--half--model/snapshots/def")).unwrap();
         let mut out = Vec::new();
         list(&hub, &mut out).unwrap();

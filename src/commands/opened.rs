@@ -1,4 +1,5 @@
-//! The first steps of every command that runs a model: device, checkpoint, prefix; and the manifest that its outputs carry.
+//! The first steps of every command that runs a model: opening the device and the checkpoint, choosing the prefix, and the manifest
+//! of the outputs.
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -15,7 +16,7 @@ use crate::output::manifest::Manifest;
 use crate::tokenizer::TaskPrefix;
 
 impl ModelArgs {
-    /// The model that --model names, else the one inside this program.
+    /// The model of --model; by default the model inside this program.
     ///
     /// # Errors
     /// A text that is neither a directory nor a model's name.
@@ -24,7 +25,7 @@ impl ModelArgs {
         named.unwrap_or(Ok(ModelRef::Bundled))
     }
 
-    /// Opens the checkpoint.
+    /// Opens the checkpoint of --model.
     ///
     /// # Errors
     /// A model that is missing or damaged.
@@ -34,7 +35,7 @@ impl ModelArgs {
 }
 
 impl RuntimeArgs {
-    /// Opens the device.
+    /// Opens the device of --device.
     ///
     /// # Errors
     /// A device that this build or machine lacks.
@@ -42,7 +43,7 @@ impl RuntimeArgs {
         self.with_weights(Compute::open(self.device, self.dtype)?)
     }
 
-    /// Opens every device that --device names.
+    /// Opens all devices of --device.
     ///
     /// # Errors
     /// A device that this build or machine lacks.
@@ -53,7 +54,7 @@ impl RuntimeArgs {
             .collect()
     }
 
-    /// `compute` with weights in the form of --weights.
+    /// `compute` with the weights of --weights.
     fn with_weights(&self, compute: Compute) -> Result<Compute, DeviceError> {
         match self.weights {
             WeightForm::Full => Ok(compute),
@@ -61,7 +62,7 @@ impl RuntimeArgs {
         }
     }
 
-    /// Tokens per batch: --max-batch-tokens, else what keeps the device busy.
+    /// Tokens per batch: --max-batch-tokens, or a default that keeps the device busy.
     pub fn batch_tokens(&self, compute: &Compute) -> usize {
         self.max_batch_tokens.unwrap_or(if compute.device.is_cpu() {
             2048
@@ -75,7 +76,7 @@ fn usual_prefix(checkpoint: &Checkpoint) -> TaskPrefix {
     checkpoint.tokenizer.default_prefix()
 }
 
-/// A checkpoint, ready to load weights from, and where they go.
+/// A checkpoint to load weights from, and the devices to load them on.
 pub struct Opened {
     /// The first device.
     pub compute: Compute,
@@ -88,27 +89,27 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// Opens one device and the checkpoint, and logs both. Without --prefix the vocabulary's usual prefix stands in front of
-    /// each sequence.
+    /// Opens one device and the checkpoint, and logs both. Without --prefix, each sequence gets the default prefix of the
+    /// vocabulary.
     ///
     /// # Errors
-    /// A device or a model that is not there.
+    /// A device or a model that cannot be opened.
     pub fn new(model: &ModelArgs, runtime: &RuntimeArgs) -> Result<Self> {
         Self::with(vec![runtime.compute()?], model, usual_prefix)
     }
 
-    /// [`Opened::new`] on every device that --device names.
+    /// As [`Opened::new`], on all devices of --device.
     ///
     /// # Errors
-    /// A device or a model that is not there.
+    /// A device or a model that cannot be opened.
     pub fn on_all(model: &ModelArgs, runtime: &RuntimeArgs) -> Result<Self> {
         Self::on_all_with(model, runtime, usual_prefix)
     }
 
-    /// [`Opened::on_all`] with another prefix where --prefix is not given.
+    /// As [`Opened::on_all`], with another default of --prefix.
     ///
     /// # Errors
-    /// A device or a model that is not there.
+    /// A device or a model that cannot be opened.
     pub fn on_all_with(
         model: &ModelArgs,
         runtime: &RuntimeArgs,
@@ -125,7 +126,7 @@ impl Opened {
         let checkpoint = model.open()?;
         if model.model.is_none() {
             tracing::warn!(
-                "no --model: using nano, the small model inside this program, for trying things out; for research `ankh3 fetch ankh3-large` and name it"
+                "no --model: using nano, the small model inside this program, for trials; for research: `ankh3 fetch ankh3-large`, then --model ankh3-large"
             );
         }
         let prefix = model.prefix.unwrap_or_else(|| default_prefix(&checkpoint));
@@ -173,7 +174,7 @@ impl Opened {
         self.load_on(&self.compute, load)
     }
 
-    /// The same on every device.
+    /// As [`Opened::load`], on every device.
     ///
     /// # Errors
     /// The error of `load`.
@@ -187,10 +188,10 @@ impl Opened {
         Ok(Replicas::new(self.load_on(&self.compute, &load)?, others))
     }
 
-    /// Both stacks on every device.
+    /// Loads the encoder and the decoder on every device.
     ///
     /// # Errors
-    /// Weights that are missing or misshapen.
+    /// Weights that are missing or have a wrong shape.
     pub fn load_both_on_all(&self) -> Result<Replicas<(Encoder, Decoder)>> {
         let config = &self.checkpoint.config;
         self.load_on_all(|loader| {
@@ -201,7 +202,8 @@ impl Opened {
         })
     }
 
-    /// Tokens in a batch: what was asked for, else what keeps the device busy and its memory bears, beside the weights of `stacks`.
+    /// Tokens per batch: --max-batch-tokens, or a default that keeps the device busy and fits into its memory together with the
+    /// weights of `stacks`.
     pub fn batch_tokens(&self, runtime: &RuntimeArgs, stacks: LoadedStacks) -> usize {
         let compute = &self.compute;
         match (runtime.max_batch_tokens, compute.free_memory()) {
@@ -215,8 +217,8 @@ impl Opened {
         }
     }
 
-    /// Tokens to have at hand where a batch has so many: several batches keep several GPUs, one and the host, or the threads of a CPU busy side by side.
-    /// Where a size of batches was asked for, a CPU reads no further ahead.
+    /// Tokens of the sequences that are computed together, in several batches of `batch_tokens`. Several batches keep several GPUs,
+    /// a GPU and the host, or the threads of a CPU busy at the same time. With --max-batch-tokens, a CPU gets one batch.
     pub fn tokens_at_hand(&self, runtime: &RuntimeArgs, batch_tokens: usize) -> usize {
         if self.compute.device.is_cpu() {
             runtime
@@ -237,7 +239,7 @@ impl Opened {
         load(&loader).with_context(|| format!("model {}", checkpoint.place))
     }
 
-    /// How the results of `command` are made: the model, the number types, where it runs, the command's `settings` and the shard.
+    /// The manifest of `command`: the model, the number types, the device, the `settings` of the command and the shard.
     ///
     /// # Errors
     /// Weights that cannot be read.
@@ -275,5 +277,5 @@ impl Opened {
     }
 }
 
-/// This program and its version, as manifests name it.
+/// The name and version of this program in manifests.
 pub(super) const TOOL: &str = concat!("ankh3 ", env!("CARGO_PKG_VERSION"));

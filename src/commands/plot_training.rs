@@ -1,4 +1,4 @@
-//! `ankh3 plot-training`: the log of a training run as curves.
+//! `ankh3 plot-training`: draws the log of a training run as curves.
 
 use std::path::PathBuf;
 
@@ -28,7 +28,7 @@ pub struct PlotTrainingArgs {
     output: Option<PathBuf>,
 }
 
-/// Runs the command.
+/// Draws the curves.
 ///
 /// # Errors
 /// A run without a log, a damaged log, a picture that cannot be written.

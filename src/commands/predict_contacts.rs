@@ -1,4 +1,4 @@
-//! `ankh3 predict-contacts`: which residues touch.
+//! `ankh3 predict-contacts`: predicts the residues in contact.
 
 mod lists;
 mod maps;
@@ -25,7 +25,7 @@ use crate::output::manifest::Manifest;
 use crate::report::picture::Picture;
 use crate::sequence::{Limit, Rules};
 
-/// Predict which residues touch: FASTA in, CASP RR, a table or matrices out
+/// Predict residues in contact: FASTA in, CASP RR, a table or matrices out
 ///
 /// Two residues are in contact when their C-beta atoms are less than 8 Å apart. Memory grows with the
 /// square of a protein's length: about 40 bytes per pair of residues for a head or the attention
@@ -81,7 +81,7 @@ struct OutputArgs {
     #[arg(long, value_name = "F", allow_negative_numbers = true)]
     threshold: Option<f32>,
 
-    /// Draw the map of one protein: .png or .svg.
+    /// Draw the map of one protein (.png or .svg).
     #[arg(long, value_name = "PICTURE", conflicts_with_all = ["shard", "resume"])]
     plot: Option<PathBuf>,
 
@@ -166,7 +166,7 @@ impl OutputArgs {
     }
 }
 
-/// Runs the command.
+/// Predicts the contacts of every protein.
 ///
 /// # Errors
 /// Everything that keeps the output from being complete.

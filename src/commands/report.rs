@@ -16,7 +16,8 @@ use crate::report::page::{Limits, read, render};
 /// Reads the outputs of the other commands and recognises each by its content: embeddings, completions and other FASTA,
 /// tables of scores, variants, filled sites, contacts and evaluations, contacts in CASP's RR format, the log and recipe of
 /// a training run, and the .json files that record how results were made. The page has tables, charts, contact maps and the
-/// provenance of every file. It needs no other file, no network and no script. The same files give the same bytes.
+/// provenance of every file. The page needs no other file, no network and no script. The same files give the same page, byte
+/// for byte.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct ReportArgs {
@@ -48,7 +49,7 @@ Examples:
   ankh3 report -o report.html --title 'Lysozymes' run/log.jsonl run/recipe.toml completions.fasta scores.tsv
   ankh3 report -o report.html results/";
 
-/// Runs the command.
+/// Writes the page.
 ///
 /// # Errors
 /// A damaged file, a file that is no result, a page that cannot be written.

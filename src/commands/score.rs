@@ -1,4 +1,4 @@
-//! `ankh3 score`: how probable proteins are, and what substitutions do to them.
+//! `ankh3 score`: the probability of proteins, and the effects of substitutions.
 
 mod answers;
 mod dms;
@@ -33,10 +33,10 @@ use crate::output::table::{Table, TableFormat};
 use crate::report::picture::Picture;
 use crate::sequence::{Limit, Rules};
 
-/// The share of residues that `--method wild-type` masks at once, unless another is asked for: the share of the model's training.
+/// The default share of residues that `--method wild-type` masks at once: the share in the training of the model.
 const FRACTION: f64 = 0.15;
 
-/// Batches in a group of proteins: the last batch of a group, which is not full, then costs little.
+/// Batches per group of proteins. The last batch of a group may not be full, which costs little if a group has many batches.
 const BATCHES: usize = 8;
 
 /// Score proteins by pseudo-log-likelihood, or variants by their effect
@@ -129,7 +129,7 @@ struct WhatArgs {
     #[arg(long, conflicts_with = "effects")]
     per_residue: bool,
 
-    /// Draw the scan of one protein as a heat map: .png or .svg.
+    /// Draw the scan of one protein as a heat map (.png or .svg).
     #[arg(
         long,
         value_name = "PICTURE",
@@ -194,7 +194,7 @@ impl WhatArgs {
     }
 }
 
-/// Runs the command.
+/// Scores proteins or variants.
 ///
 /// # Errors
 /// Everything that keeps the output from being complete.
@@ -247,7 +247,7 @@ fn plan(args: &ScoreArgs, options: Options, target: &ScoreTarget) -> Result<RunP
     }
 }
 
-/// A scorer. With `--resume` it keeps its answers, and does not ask again for the answers of an earlier run.
+/// The scorer. With `--resume`, answers are stored, and the answers of an earlier run are not computed again.
 fn scorer<'a>(
     model: MaskedModel<'a>,
     resume: bool,

@@ -14,7 +14,7 @@ use crate::io::stdio::{Content, Output};
 use crate::sequence::{Rules, Sequence};
 use crate::tokenizer::{TaskPrefix, Tokenizer};
 
-/// Print the token ids that the model sees of each sequence
+/// Print the token ids of each sequence, as the model reads them
 ///
 /// Output is tab-separated: id; number of tokens; number of residues that the vocabulary lacks (these residues get the id
 /// of X); token ids, separated by spaces; the pieces of the vocabulary.

@@ -22,6 +22,9 @@ use crate::model::{DecoderSource, Packed};
 use crate::sequence::MASK;
 use crate::tokenizer::{Encoding, TaskPrefix, Tokenizer, TokenizerError};
 
+/// Tokens of the decoder per mask: the sentinel of the mask, and the start token or the residue before.
+pub const TOKENS_PER_MASK: usize = 2;
+
 /// Why a masked model cannot answer.
 #[derive(Debug, Error)]
 pub enum MaskedError {
@@ -174,8 +177,9 @@ impl<'a> MaskedModel<'a> {
         questions: &[Question<'_>],
         mut keep: impl FnMut(usize, &Answer) -> io::Result<()>,
     ) -> Result<Vec<Answer>, MaskedError> {
-        let tokens =
-            |question: &Question<'_>| question.encoding.token_ids.len() + 2 * question.masked.len();
+        let tokens = |question: &Question<'_>| {
+            question.encoding.token_ids.len() + TOKENS_PER_MASK * question.masked.len()
+        };
         let lengths: Vec<usize> = questions.iter().map(tokens).collect();
         let mut answers = Vec::with_capacity(questions.len());
         let work =

@@ -1,4 +1,5 @@
-//! Sequences to be read again and again in any order: residues end to end in one file, where each ends in another, made once from FASTA.
+//! A corpus: sequences that can be read many times in any order. It is made once from FASTA: one file with all residues, one
+//! file with the offset of each sequence.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -11,14 +12,14 @@ use super::sequences::{Input, OnBad, Options};
 use crate::io::atomic_file::AtomicFile;
 use crate::sequence::{Duplicates, Limit, Rules};
 
-/// What a corpus was made of.
+/// The files that a corpus was made from, and its size.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Manifest {
     /// Path and size of each file.
     files: Vec<(PathBuf, u64)>,
     sequences: u64,
     residues: u64,
-    /// Records left out because they were bad.
+    /// Invalid records left out.
     left_out: u64,
 }
 
@@ -28,27 +29,27 @@ pub struct Corpus {
     residues: File,
     /// `sequences + 1` rising positions.
     offsets: Vec<u64>,
-    /// Records that were left out when it was made.
+    /// Invalid records that were left out when the corpus was made.
     pub left_out: u64,
 }
 
-/// Why a corpus cannot be had.
+/// Why a corpus cannot be made or opened.
 #[derive(Debug, thiserror::Error)]
 pub enum CorpusError {
     /// A FASTA file cannot be read.
     #[error(transparent)]
     Input(#[from] InputError),
-    /// The copy cannot be written or read.
+    /// A file of the corpus cannot be written or read.
     #[error("{path}: {source}")]
     Io {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
-    /// The copy in this folder was made of other files.
+    /// The corpus in this folder was made from other files.
     #[error(
-        "{0} was made of other files, or they have changed since; a run goes on with the corpus it began with: restore it, or begin another run"
+        "{0} was made from other files, or the files have changed since; a run needs the data that it began with: restore the files, or begin another run"
     )]
     Changed(PathBuf),
 }
@@ -59,7 +60,8 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> CorpusError + use<> {
 }
 
 impl Corpus {
-    /// Opens the corpus in `dir`, made of `files`; makes it where it is missing. Bad records are left out, listed and counted.
+    /// Opens the corpus in `dir`, made from `files`; makes it where it is missing. Invalid records are left out, logged and
+    /// counted.
     ///
     /// # Errors
     /// Files that cannot be read or have changed since; a full disk.
@@ -99,7 +101,7 @@ impl Corpus {
         self.offsets.len() - 1
     }
 
-    /// True without any.
+    /// True for a corpus without sequences.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -112,7 +114,7 @@ impl Corpus {
     /// The residues of sequence `number`.
     ///
     /// # Errors
-    /// What reading the file meets.
+    /// Where the file cannot be read.
     pub fn read(&mut self, number: usize) -> io::Result<Vec<u8>> {
         let (first, end) = (self.offsets[number], self.offsets[number + 1]);
         let mut residues = vec![0; (end - first) as usize];
@@ -130,7 +132,7 @@ fn sizes(files: &[PathBuf]) -> Result<Vec<(PathBuf, u64)>, CorpusError> {
     files.iter().map(size).collect()
 }
 
-/// How a corpus is read: nothing in it ends a run but a file that is not FASTA.
+/// How a corpus is read: invalid records are skipped, so that only a file that is not FASTA ends the run.
 pub fn options() -> Options {
     Options {
         rules: Rules::default(),
@@ -164,7 +166,7 @@ fn make(dir: &Path, files: &[PathBuf]) -> Result<(), CorpusError> {
         residues: counts.residues,
         left_out: counts.failed,
     };
-    // Last: its name says that the others are whole.
+    // The manifest is written last: if it exists, the other files are complete.
     let mut file = create("corpus.json")?;
     let text = serde_json::to_vec(&manifest).expect("numbers and paths serialise");
     file.write_all(&text).map_err(at(dir))?;

@@ -1,8 +1,9 @@
-//! FASTA through `bio`, one record at a time, so that every error can name file, record, id and line.
+//! FASTA input through `bio`, one record at a time, so that every error can name file, record, id and line.
 //!
-//! `bio`'s reader knows neither line numbers nor CR alone, BOM, comments and bytes that are no UTF-8, and one bad byte ends it. Here the
-//! lines of one record are tidied first (blanks and `;` comments go, bytes above 0x7F travel as private-use characters) and `bio`
-//! parses what is left. A bad record is an error of its own, and the iterator goes on behind it.
+//! The reader of `bio` has no line numbers, does not support CR alone, BOM, comments and bytes that are not UTF-8, and stops at
+//! the first invalid byte. So the lines of one record are normalised first (blanks and `;` comments are removed, bytes above
+//! 0x7F become private-use characters), then `bio` parses the record. An invalid record is an error of its own; the iterator
+//! continues with the next record.
 
 use std::io::{self, BufRead};
 use std::path::Path;
@@ -16,54 +17,54 @@ use super::not_fasta;
 use crate::io::stdio;
 use crate::sequence::{Origin, Problem, Record, SequenceError};
 
-/// Characters in one header or one sequence before a record is given up: a thousand times the longest protein known.
+/// Characters in one header or one sequence before a record is rejected: a thousand times the longest known protein.
 const MAX_CHARACTERS: usize = 1 << 26;
 
-/// What can go wrong with an input.
+/// Why an input, or one of its records, cannot be read.
 #[derive(Debug, Error)]
 pub enum InputError {
     /// The file cannot be opened.
     #[error("{file}: cannot be opened")]
     Open {
-        /// Name as given.
+        /// Name of the file as given.
         file: Arc<str>,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
-    /// Reading failed half-way: a truncated or damaged stream, a failing disk.
+    /// Reading failed in the middle: a truncated or damaged stream, a failing disk.
     #[error(
-        "{file}: reading failed after line {line}, record {record}; if the file is cut short or damaged, copy it again"
+        "{file}: reading failed after line {line}, record {record}; if the file is truncated or damaged, copy it again"
     )]
     Read {
-        /// Name as given.
+        /// Name of the file as given.
         file: Arc<str>,
         /// Last line that was read.
         line: u64,
         /// Last record that was begun.
         record: u64,
-        /// Why.
+        /// The error of the system or of the decompression.
         source: io::Error,
     },
-    /// The text before the first record is none of FASTA.
+    /// The file does not begin like FASTA.
     #[error("{file}: line {line}: {what}")]
     NotFasta {
-        /// Name as given.
+        /// Name of the file as given.
         file: Arc<str>,
-        /// Where.
+        /// The first line with text.
         line: u64,
-        /// What it is instead.
+        /// The format that the file seems to have, and the way out.
         what: &'static str,
     },
-    /// Not one record.
+    /// The input has no record.
     #[error("no sequence in {file}")]
     Empty {
-        /// Name as given; several are listed.
+        /// Name of the file as given, or a list of several names.
         file: Arc<str>,
     },
-    /// Standard input named twice.
+    /// Standard input is named twice.
     #[error("'-' is given more than once; standard input can be read only once")]
     StdinTwice,
-    /// One record is bad.
+    /// One record is invalid.
     #[error(transparent)]
     Record(#[from] SequenceError),
 }
@@ -79,13 +80,14 @@ impl InputError {
 pub struct FastaReader {
     lines: Lines<Box<dyn BufRead + Send>>,
     file: Arc<str>,
-    /// The line read last: the header of the next record, once the first one was found.
+    /// The line read last; after the first record, the header of the next one.
     line: Vec<u8>,
     state: State,
     /// Records begun.
     records: u64,
-    /// The tidied record as `bio` reads it, and what it makes of it; kept to be used again.
-    tidy: Vec<u8>,
+    /// The normalised text of a record, the input of `bio`; a buffer that is used again.
+    normalised: Vec<u8>,
+    /// The record as `bio` parses it; a buffer that is used again.
     parsed: fasta::Record,
 }
 
@@ -93,9 +95,9 @@ pub struct FastaReader {
 enum State {
     /// Before the first header.
     Start,
-    /// `line` holds a header; true if it was cut.
+    /// `line` holds a header, of which only the beginning if it was cut.
     Header { cut: bool },
-    /// Nothing more comes.
+    /// After the last record or a fatal error.
     End,
 }
 
@@ -103,7 +105,7 @@ impl FastaReader {
     /// Opens a file, or stdin for `-`.
     ///
     /// # Errors
-    /// [`InputError::Open`].
+    /// [`InputError::Open`] for a file that cannot be opened.
     pub fn open(path: &Path) -> Result<Self, InputError> {
         let file: Arc<str> = stdio::input_name(path).into();
         match stdio::open(path) {
@@ -112,7 +114,7 @@ impl FastaReader {
         }
     }
 
-    /// Reads FASTA from anywhere; `file` is its name in messages.
+    /// Reads FASTA from any reader; `file` is the name in messages.
     pub fn new(reader: Box<dyn BufRead + Send>, file: Arc<str>) -> Self {
         FastaReader {
             lines: Lines::new(reader),
@@ -120,12 +122,12 @@ impl FastaReader {
             line: Vec::new(),
             state: State::Start,
             records: 0,
-            tidy: Vec::new(),
+            normalised: Vec::new(),
             parsed: fasta::Record::new(),
         }
     }
 
-    /// Records begun so far, bad ones included.
+    /// Records begun so far, invalid ones included.
     pub fn records(&self) -> u64 {
         self.records
     }
@@ -178,12 +180,13 @@ impl FastaReader {
             record: self.records,
             line,
         };
-        self.tidy.clear();
-        self.tidy.push(b'>');
-        push_as_text(&mut self.tidy, self.line.trim_ascii()[1..].trim_ascii());
-        self.tidy.push(b'\n');
+        self.normalised.clear();
+        self.normalised.push(b'>');
+        let header = self.line.trim_ascii()[1..].trim_ascii();
+        push_as_text(&mut self.normalised, header);
+        self.normalised.push(b'\n');
         let complete = self.sequence_lines()? && !header_cut;
-        fasta::Reader::from_bufread(&self.tidy[..])
+        fasta::Reader::from_bufread(&self.normalised[..])
             .read(&mut self.parsed)
             .map_err(|source| InputError::Read {
                 file: Arc::clone(&self.file),
@@ -214,7 +217,7 @@ impl FastaReader {
         })
     }
 
-    /// Collects the lines of a sequence; false if they were too many to be kept.
+    /// Collects the lines of a sequence; false for a sequence that is too long to keep.
     fn sequence_lines(&mut self) -> Result<bool, InputError> {
         let mut length = 0;
         loop {
@@ -235,13 +238,13 @@ impl FastaReader {
                     length += if cut { MAX_CHARACTERS + 1 } else { text.len() };
                     if length <= MAX_CHARACTERS {
                         for word in text.split(u8::is_ascii_whitespace) {
-                            push_as_text(&mut self.tidy, word);
+                            push_as_text(&mut self.normalised, word);
                         }
                     }
                 }
             }
         }
-        self.tidy.push(b'\n');
+        self.normalised.push(b'\n');
         Ok(length <= MAX_CHARACTERS)
     }
 }
@@ -270,8 +273,8 @@ impl Iterator for FastaReader {
     }
 }
 
-/// First of the 128 private-use characters that stand for the bytes 0x80 to 0xFF on their way through `bio`, whose lines are `String`s. Unlike
-/// Latin-1's, none of them counts as white space.
+/// The private-use characters that stand for the bytes 0x80 to 0xFF inside `bio`, whose lines are `String`s, begin 0x80 after
+/// this one. Unlike characters of Latin-1, none of them is white space.
 const HIGH_BYTES: u32 = 0xe000;
 
 fn push_as_text(text: &mut Vec<u8>, bytes: &[u8]) {
@@ -293,7 +296,7 @@ fn bytes_of(text: &str) -> Vec<u8> {
     if text.is_ascii() {
         return text.as_bytes().to_vec();
     }
-    // Both an ASCII character and a private one hold their byte in their low eight bits.
+    // The low eight bits of both an ASCII character and a private-use character are the byte.
     text.chars()
         .map(|character| character as u32 as u8)
         .collect()

@@ -1,7 +1,7 @@
 //! Tables of sequences with labels: CSV, TSV (with a header) or JSON lines, compressed or not.
 //!
-//! Columns are found by name. A label of residues is a string, one letter a residue; `-` and, where there is a mask column, everything but `1` there does not
-//! count. Rows whose label is empty are left out and counted.
+//! Columns are found by name. Labels of residues are a string with one letter per residue. A residue with the label `-` does not
+//! count; with a mask column, only residues with the mask `1` count. Rows with an empty label are left out and counted.
 
 use std::io::{self, BufRead, Read};
 use std::path::{Path, PathBuf};
@@ -15,71 +15,71 @@ use crate::io::stdio;
 /// Why a table cannot be read.
 #[derive(Debug, Error)]
 pub enum LabelledError {
-    /// It cannot be opened or read.
+    /// The table cannot be opened or read.
     #[error("{} cannot be read", .path.display())]
     Io {
         /// The table.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
-    /// A line is not what it must be.
+    /// A line is invalid.
     #[error("{}, line {line}: {what}", .path.display())]
     Line {
         /// The table.
         path: PathBuf,
-        /// 1-based.
+        /// Number of the line, from 1.
         line: u64,
-        /// What was wrong, and the way out.
+        /// The problem, and the way out.
         what: String,
     },
 }
 
-/// Which columns are read.
+/// The names of the columns to read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LabelledColumns {
-    /// The sequence; else the first of `sequence`, `input`, `seq` that is there.
+    /// The column of the sequence; by default the first of `sequence`, `input`, `seq` that the table has.
     pub sequence: Option<String>,
-    /// The label.
+    /// The column of the label.
     pub label: String,
-    /// The mask; none is read where this is none and no column is called `mask`.
+    /// The column of the mask; by default `mask`, if the table has it.
     pub mask: Option<String>,
     /// The split of a row, such as train or test; `split` by default, where there is a column of that name.
     pub split: Option<String>,
-    /// Only rows that have this value in this column.
+    /// A column and a value: only rows with this value are read.
     pub only: Option<(String, String)>,
 }
 
-/// One row.
+/// One row of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabelledRow {
-    /// Of the column `id`, else the row's number.
+    /// The value of the column `id`, or the number of the row.
     pub id: String,
-    /// As written.
+    /// The sequence as written.
     pub sequence: String,
-    /// As written.
+    /// The label as written.
     pub label: String,
-    /// As written.
+    /// The mask as written.
     pub mask: Option<String>,
     /// As written; none where there is no such column.
     pub split: Option<String>,
-    /// 1-based.
+    /// Number of the line, from 1.
     pub line: u64,
 }
 
 /// The rows of a table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Labelled {
-    /// Those with a label, in order.
+    /// Rows with a label, in order.
     pub rows: Vec<LabelledRow>,
-    /// Those without.
+    /// Number of rows without a label.
     pub unlabelled: u64,
 }
 
 /// Reads a table.
 ///
 /// # Errors
-/// A file that cannot be read, lacks a column, or has a line of another form.
+/// A file that cannot be read, lacks a column, or has an invalid line.
 pub fn read_labelled(path: &Path, columns: &LabelledColumns) -> Result<Labelled, LabelledError> {
     let failed = |source| LabelledError::Io {
         path: path.to_owned(),
@@ -136,7 +136,7 @@ fn from_text(
             at(
                 path,
                 1,
-                format!("no column `{name}`; there are {}", there.join(", ")),
+                format!("no column `{name}`; the columns are {}", there.join(", ")),
             )
         })
     };
@@ -200,8 +200,8 @@ fn of_csv(path: &Path, error: csv::Error) -> LabelledError {
             line,
             format!("{len} fields where the header has {expected_len}"),
         ),
-        csv::ErrorKind::Utf8 { .. } => at(path, line, "not UTF-8"),
-        _ => at(path, line, "cannot be read as a table"),
+        csv::ErrorKind::Utf8 { .. } => at(path, line, "the line is not UTF-8"),
+        _ => at(path, line, "the line cannot be read as a row of a table"),
     }
 }
 
@@ -221,7 +221,7 @@ fn from_json(
             continue;
         }
         let object: Map<String, Value> = serde_json::from_str(&text)
-            .map_err(|error| at(path, number, format!("no JSON object: {error}")))?;
+            .map_err(|error| at(path, number, format!("not a JSON object: {error}")))?;
         let needed = |name: &str| {
             let value = object.get(name);
             value.ok_or_else(|| at(path, number, format!("no key `{name}`")))
@@ -255,7 +255,7 @@ fn from_json(
     Ok(labelled)
 }
 
-/// A value as a table would have it; a list's items one after the other.
+/// A JSON value as the text of a table cell; the items of a list are concatenated.
 fn words(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
@@ -335,15 +335,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_its_line() {
+    fn errors_name_the_line() {
         let table = [
             (
                 "sequence,z\nMK,1\n",
-                "t, line 1: no column `y`; there are sequence, z",
+                "t, line 1: no column `y`; the columns are sequence, z",
             ),
             (
                 "protein,y\nMK,1\n",
-                "t, line 1: no column `sequence`; there are protein, y",
+                "t, line 1: no column `sequence`; the columns are protein, y",
             ),
             (
                 "sequence,y\nMK,1\nMK\n",

@@ -1,4 +1,4 @@
-//! Lines of any length with any line end: LF, CRLF, CR alone.
+//! Lines of any length with any line end: LF, CRLF or CR alone.
 
 use std::io::{self, BufRead, ErrorKind};
 
@@ -7,18 +7,18 @@ pub struct Lines<R> {
     reader: R,
     /// Number of the line read last, 1-based; 0 before the first.
     number: u64,
-    /// The last line ended in CR: an LF right after belongs to it.
+    /// Whether the last line ended in CR: an LF directly after it belongs to the same line end.
     after_cr: bool,
 }
 
-/// What one call has read.
+/// The result of [`Lines::next_line`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Line {
-    /// A line, all of it in the buffer.
+    /// The buffer holds the whole line.
     Whole,
-    /// A line longer than the limit; the buffer holds its beginning, the rest was read and dropped.
+    /// The line is longer than the limit: the buffer holds the beginning, the rest was read and dropped.
     Cut,
-    /// Nothing: the input is at its end.
+    /// The input has no further line.
     End,
 }
 
@@ -37,7 +37,7 @@ impl<R: BufRead> Lines<R> {
         self.number
     }
 
-    /// Puts the next line without its end into `line`, at most `limit` bytes of it.
+    /// Reads the next line into `line`, without the line end and at most `limit` bytes.
     pub fn next_line(&mut self, line: &mut Vec<u8>, limit: usize) -> io::Result<Line> {
         line.clear();
         let mut length = 0;

@@ -1,6 +1,6 @@
-//! What a file may be that is no FASTA, told by its first line, so that the message can say the way out.
+//! Recognises by its first line the format of a file that is not FASTA, so that the error can say what to do.
 
-/// What a first line that is no header may be.
+/// The format that a file seems to have whose first line is not a FASTA header, and what to do.
 pub fn name(line: &[u8]) -> &'static str {
     const KNOWN: [(&[u8], &str); 9] = [
         (
@@ -37,9 +37,9 @@ pub fn name(line: &[u8]) -> &'static str {
     match KNOWN.iter().find(|(start, _)| line.starts_with(start)) {
         Some((_, what)) => what,
         None if is_binary(line) => {
-            "this is binary data, no FASTA; give text, or text compressed by gzip, zstd, xz or bzip2"
+            "this is binary data, not FASTA; give text, or text compressed by gzip, zstd, xz or bzip2"
         }
-        None => "text before the first header; records of FASTA begin with a line '>id'",
+        None => "text before the first header; records of a FASTA file begin with a line '>id'",
     }
 }
 
@@ -48,7 +48,7 @@ fn is_binary(line: &[u8]) -> bool {
     let control = head
         .iter()
         .any(|byte| byte.is_ascii_control() && !byte.is_ascii_whitespace());
-    // A character may be cut at the end of `head`: that is no error of the text.
+    // A character that is cut off at the end of `head` is not an error of the text.
     control || std::str::from_utf8(head).is_err_and(|error| error.error_len().is_some())
 }
 
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn binary_is_told_from_text() {
+    fn binary_data_is_not_text() {
         assert!(is_binary(b"\x7fELF\x02\x01"));
         assert!(is_binary(b"MKV\xff\xd8\xff"));
         assert!(!is_binary("MKV größe\t\x0c".as_bytes()));

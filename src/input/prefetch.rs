@@ -1,11 +1,11 @@
-//! Prefetch: an iterator runs on a thread of its own, as far ahead as a budget of bytes allows.
+//! Prefetching: an iterator runs on a thread of its own, as far ahead as a budget of bytes allows.
 
 use std::panic::resume_unwind;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-/// The consumer's end. Items come in the order in which the thread made them.
+/// The items of an iterator that runs ahead on a thread, in the order of the iterator.
 pub struct Prefetch<T> {
     items: Receiver<(usize, T)>,
     budget: Arc<Budget>,
@@ -13,10 +13,11 @@ pub struct Prefetch<T> {
 }
 
 impl<T: Send + 'static> Prefetch<T> {
-    /// Runs `iterator` on a thread, holding at most about `limit` bytes by `weigh`; one item may always be held, however heavy.
+    /// Runs `iterator` on a thread. The items that wait have at most `limit` bytes in sum, as `weigh` counts them; one item may
+    /// always wait, however large.
     ///
     /// # Errors
-    /// The system has no thread left.
+    /// Where the system has no thread left.
     pub fn spawn(
         iterator: impl Iterator<Item = T> + Send + 'static,
         weigh: fn(&T) -> usize,
@@ -62,7 +63,7 @@ impl<T> Iterator for Prefetch<T> {
             self.budget.give_back(weight);
             return Some(item);
         }
-        // The thread is over. If it panicked, the items are not all there: that must not look like the end.
+        // The thread has ended. If it panicked, items are missing, which must not look like the end of the input.
         if let Some(Err(panic)) = self.thread.take().map(JoinHandle::join) {
             resume_unwind(panic);
         }
@@ -72,14 +73,14 @@ impl<T> Iterator for Prefetch<T> {
 
 impl<T> Drop for Prefetch<T> {
     fn drop(&mut self) {
-        // The thread may be waiting for the budget, or for input that never comes: wake it, but do not wait for it.
+        // The thread may wait for the budget, or for input that never comes. Wake it up, but do not wait for its end.
         self.budget.close();
     }
 }
 
 struct Budget {
     limit: usize,
-    /// What waits to be taken.
+    /// The items that wait.
     held: Mutex<Held>,
     changed: Condvar,
 }
@@ -91,7 +92,7 @@ struct Held {
 }
 
 impl Budget {
-    /// Waits until there is room; false if nobody wants the item any more.
+    /// Waits until the budget has room; false once the consumer is gone.
     fn take(&self, weight: usize) -> bool {
         let full =
             |held: &mut Held| !held.closed && held.bytes > 0 && held.bytes + weight > self.limit;
@@ -133,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn it_runs_no_further_ahead_than_the_budget() {
+    fn the_thread_runs_no_further_ahead_than_the_budget() {
         let made = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&made);
         let endless = std::iter::repeat_with(move || counter.fetch_add(1, Ordering::SeqCst));
@@ -141,14 +142,14 @@ mod tests {
         for taken in 1..=20 {
             ahead.next();
             thread::sleep(Duration::from_millis(1));
-            // Ten held, and one made that waits to be held.
+            // Ten items wait, and the thread holds one more.
             assert!(made.load(Ordering::SeqCst) <= taken + 11);
         }
         drop(ahead);
     }
 
     #[test]
-    fn dropping_it_ends_the_thread() {
+    fn dropping_the_iterator_ends_the_thread() {
         let alive = Arc::new(());
         let inside = Arc::clone(&alive);
         let endless = std::iter::repeat_with(move || Arc::strong_count(&inside));
@@ -163,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_is_no_end() {
+    fn a_panic_is_passed_on() {
         let items = (0..3).inspect(|item| assert!(*item < 2, "made to panic"));
         let mut ahead = Prefetch::spawn(items, |_| 1, 100).unwrap();
         assert_eq!((ahead.next(), ahead.next()), (Some(0), Some(1)));

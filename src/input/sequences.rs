@@ -1,6 +1,6 @@
-//! The sequences of a run: several files or stdin, read ahead on a thread, cleaned, unique, within the length limit.
+//! The sequences of a run: read from files or stdin on a thread of their own, cleaned, with unique ids, within the length limit.
 //!
-//! Every record that is read ends in exactly one of [`Counts`]' four places, so that nothing is lost in silence:
+//! [`Counts`] counts every record exactly once, so that nothing is lost in silence:
 //! `records == sequences + failed + repeated + too_long`.
 
 use std::path::{Path, PathBuf};
@@ -18,10 +18,10 @@ use crate::sequence::{
     clean, looks_like_nucleotides,
 };
 
-/// Bytes of records that may wait between the reading thread and the consumer.
+/// Bytes of the records that the reading thread may be ahead.
 const READ_AHEAD: usize = 4 << 20;
 
-/// How an invalid record ends or does not end the run.
+/// The treatment of an invalid record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
@@ -29,7 +29,7 @@ pub enum OnBad {
     /// The run ends with an error
     #[default]
     Error,
-    /// The record is listed, counted and left out; the run goes on
+    /// The record is logged, counted and left out; the run continues
     Skip,
 }
 
@@ -40,9 +40,9 @@ pub struct Options {
     pub rules: Rules,
     /// The treatment of an id's second record.
     pub duplicates: Duplicates,
-    /// How an invalid record ends or does not end the run.
+    /// The treatment of an invalid record.
     pub on_bad: OnBad,
-    /// How long a sequence may be.
+    /// The length limit, and the treatment of longer sequences.
     pub limit: Limit,
 }
 
@@ -60,7 +60,7 @@ pub struct Item {
 pub struct Counts {
     /// Records read.
     pub records: u64,
-    /// Records given on as items.
+    /// Records that became items.
     pub sequences: u64,
     /// Invalid records left out under `--on-bad skip`.
     pub failed: u64,
@@ -79,29 +79,29 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// True if something was left out that the user should hear of by the exit code (3). Repeated ids under `first` are not such: they were asked
-    /// to go, and their id is in the output.
+    /// Whether the exit code must be 3 because records were left out. Repeated ids under `first` do not count: the user asked
+    /// to drop them, and their id is in the output.
     pub fn is_partial(&self) -> bool {
         self.failed + self.too_long + self.empty_files > 0
     }
 }
 
-/// The items of a run, in input order. After an error it gives nothing more.
+/// The items of a run, in input order. The iterator ends after an error.
 pub struct Input {
     ahead: Prefetch<Parsed>,
     options: Options,
     counts: Counts,
     digest: RunningDigest,
-    /// All names, for the message that there is nothing in them.
+    /// The names of all inputs, for the error of an empty input.
     names: Arc<str>,
     ended: bool,
 }
 
 impl Input {
-    /// Opens files, `-` for stdin; no path at all means stdin. Reading begins at once, on a thread.
+    /// Opens files, `-` for stdin; no path means stdin. A thread begins to read at once.
     ///
     /// # Errors
-    /// A file that does not exist, also if it is not the first; `-` twice.
+    /// Any of the files that does not exist; `-` given twice.
     pub fn open(paths: &[PathBuf], options: Options) -> Result<Self, InputError> {
         let paths = if paths.is_empty() {
             vec![PathBuf::from("-")]
@@ -117,10 +117,10 @@ impl Input {
         Self::ahead(names.join(", ").into(), records, options)
     }
 
-    /// Sequences that are there already, clean and with ids of their own.
+    /// An input of sequences in memory, which must be clean and have unique ids.
     ///
     /// # Errors
-    /// The system has no thread left.
+    /// Where the system has no thread left.
     pub fn of(sequences: Vec<Sequence>, options: Options) -> Result<Self, InputError> {
         let files = sequences.iter().map(|sequence| &*sequence.origin.file);
         let names = files.collect::<Vec<_>>().join(", ").into();
@@ -148,17 +148,17 @@ impl Input {
         })
     }
 
-    /// Counts of the records given on and left out so far.
+    /// Counts of the records read so far.
     pub fn counts(&self) -> &Counts {
         &self.counts
     }
 
-    /// The digest of all items so far; of the whole input once there is no further item.
+    /// The digest of all items so far; after the last item, the digest of the whole input.
     pub fn digest(&self) -> InputDigest {
         self.digest.digest()
     }
 
-    /// Counts a good sequence and numbers it.
+    /// Counts a sequence and gives it its index.
     fn item(&mut self, sequence: Sequence, changes: Changes) -> Item {
         let index = self.counts.sequences;
         self.counts.sequences += 1;
@@ -178,7 +178,7 @@ impl Input {
         Item { index, sequence }
     }
 
-    /// Counts what is left out; gives the error back if it must end the run.
+    /// Counts a record or file that is left out; returns the error if it must end the run.
     fn left_out(&mut self, error: InputError) -> Result<(), InputError> {
         let record = match &error {
             InputError::Record(record) => record,
@@ -238,7 +238,8 @@ impl Iterator for Input {
     }
 }
 
-/// A path that is missing should not show hours later, when its turn comes. It is not opened: a pipe can be opened only once.
+/// Checks a path at the start of the run, so that a missing file is not found hours later. The file is not opened, because a
+/// pipe can be opened only once.
 fn check(path: &Path) -> Result<(), InputError> {
     if stdio::is_dash(path) {
         return Ok(());
@@ -255,10 +256,10 @@ fn check(path: &Path) -> Result<(), InputError> {
     }
 }
 
-/// One record's outcome: a sequence with a final id, or why not.
+/// The outcome of one record: a sequence with its final id, or an error.
 type Parsed = Result<(Sequence, Changes), InputError>;
 
-/// About how many bytes an outcome holds.
+/// The approximate size of an outcome in bytes.
 fn weight(parsed: &Parsed) -> usize {
     const FIXED: usize = 256;
     match parsed {
@@ -269,7 +270,7 @@ fn weight(parsed: &Parsed) -> usize {
     }
 }
 
-/// The records of all files, checked one by one; runs on the reading thread.
+/// The records of all files, checked one by one on the reading thread.
 struct Records {
     paths: vec::IntoIter<PathBuf>,
     reader: Option<FastaReader>,
@@ -289,7 +290,7 @@ impl Records {
         }
     }
 
-    /// Cleans a record, measures it and gives it its final id. Only a record that goes on takes its id.
+    /// Cleans a record, checks its length and gives it its final id. A record that is left out does not take its id.
     fn check_record(&mut self, mut record: Record) -> Parsed {
         let raw_id = record.raw_id.take();
         let (mut sequence, mut changes) = clean(record, &self.rules)?;

@@ -1,7 +1,8 @@
 //! Chains of known structures: PDB and mmCIF files (read by the crate pdbtbx), and tables of coordinates.
 //!
-//! Only the first model and the first of alternative places count. Where the chain is broken and its numbering jumps, the residues between are `X` without a
-//! place, so that separations are right. A table of coordinates is JSON lines `{"id", "seq", "xyz": [[x, y, z] or null, …]}`, one place a residue.
+//! Only the first model and the first of alternative locations count. Where the chain is broken and the numbering of residues
+//! jumps, the missing residues become `X` without coordinates, so that separations are correct. A table of coordinates has JSON
+//! lines `{"id", "seq", "xyz": [[x, y, z] or null, …]}` with one location per residue.
 
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -12,33 +13,33 @@ use thiserror::Error;
 
 use crate::io::stdio;
 
-/// Å between neighbours' C-alphas above which a chain is broken.
+/// Distance in Å between the C-alphas of neighbours above which a chain is broken.
 const BREAK: f64 = 4.3;
-/// Residues that may be missing in one place.
+/// Largest number of residues that may be missing in one break.
 const GAP: isize = 200;
 
 /// Why a structure cannot be used.
 #[derive(Debug, Error)]
 pub enum StructureError {
-    /// It cannot be opened or read.
+    /// The file cannot be opened or read.
     #[error("{} cannot be read", .path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
-    /// It is not what it must be.
+    /// The file has no usable chain.
     #[error("{}: {what}", .path.display())]
-    Wrong {
+    Invalid {
         /// The file.
         path: PathBuf,
-        /// What was wrong, and the way out.
+        /// The problem, and the way out.
         what: String,
     },
 }
 
-/// The atoms of a residue that tell where it is, in Å.
+/// The coordinates of a residue's atoms, in Å.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Atoms {
     /// Nitrogen of the backbone.
@@ -47,31 +48,31 @@ pub struct Atoms {
     pub ca: Option<[f32; 3]>,
     /// Carbon of the backbone.
     pub c: Option<[f32; 3]>,
-    /// C-beta, or the representative place of a table of coordinates.
+    /// C-beta, or the representative location from a table of coordinates.
     pub cb: Option<[f32; 3]>,
 }
 
 impl Atoms {
-    /// Whether nothing of it was seen.
+    /// Whether the residue has neither a C-alpha nor a C-beta.
     pub fn is_empty(&self) -> bool {
         self.ca.is_none() && self.cb.is_none()
     }
 }
 
-/// A chain.
+/// A protein chain with coordinates.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Chain {
-    /// Of the table, or the file's name with `_CHAIN`.
+    /// The id in the table, or the name of the file with `_CHAIN` appended.
     pub id: String,
-    /// The chain's name; empty in a table.
+    /// The name of the chain; empty for a table.
     pub name: String,
-    /// Letters; `X` for what is missing or unknown.
+    /// One letter per residue; `X` for a missing or unknown residue.
     pub residues: Vec<u8>,
-    /// One a letter.
+    /// The atoms of each residue.
     pub atoms: Vec<Atoms>,
 }
 
-/// All protein chains of a file, told by its content.
+/// All protein chains of a file, whose format is recognised by its content.
 ///
 /// # Errors
 /// A file that cannot be read, or without a protein chain.
@@ -95,16 +96,16 @@ pub fn read_chains(path: &Path) -> Result<Vec<Chain>, StructureError> {
         structure(path, &bytes, format)?
     };
     if chains.is_empty() {
-        return Err(wrong(
+        return Err(invalid(
             path,
-            "no protein chain with a residue that was seen; is it a PDB or mmCIF file, or JSON lines of coordinates?",
+            "no protein chain with coordinates; is it a PDB or mmCIF file, or a table of coordinates in JSON lines?",
         ));
     }
     Ok(chains)
 }
 
-fn wrong(path: &Path, what: impl Into<String>) -> StructureError {
-    StructureError::Wrong {
+fn invalid(path: &Path, what: impl Into<String>) -> StructureError {
+    StructureError::Invalid {
         path: path.to_owned(),
         what: what.into(),
     }
@@ -124,15 +125,15 @@ fn table(path: &Path, text: &[u8]) -> Result<Vec<Chain>, StructureError> {
             continue;
         }
         let Line { id, seq, xyz } = serde_json::from_slice(line)
-            .map_err(|error| wrong(path, format!("line {}: {error}", index + 1)))?;
+            .map_err(|error| invalid(path, format!("line {}: {error}", index + 1)))?;
         if seq.len() != xyz.len() {
             let what = format!(
-                "line {} ({id}): {} residues, but {} places",
+                "line {} ({id}): {} residues, but {} locations",
                 index + 1,
                 seq.len(),
                 xyz.len()
             );
-            return Err(wrong(path, what));
+            return Err(invalid(path, what));
         }
         let atoms = |cb| Atoms {
             cb,
@@ -161,10 +162,10 @@ fn structure(path: &Path, bytes: &[u8], format: Format) -> Result<Vec<Chain>, St
         let first = errors
             .first()
             .map(|error| error.short_description().to_owned());
-        wrong(
+        invalid(
             path,
             format!(
-                "it cannot be read as PDB or mmCIF: {}",
+                "cannot be read as PDB or mmCIF: {}",
                 first.unwrap_or_default()
             ),
         )
@@ -222,7 +223,7 @@ fn of_chain(stem: &str, chain: &pdbtbx::Chain) -> Chain {
     made
 }
 
-/// The atoms of the first conformer that has each.
+/// The atoms of a residue, each from the first conformer that has it.
 fn atoms(residue: &pdbtbx::Residue) -> Atoms {
     let mut atoms = Atoms::default();
     for atom in residue.atoms() {
@@ -238,7 +239,7 @@ fn atoms(residue: &pdbtbx::Residue) -> Atoms {
     atoms
 }
 
-/// The letter of an amino acid, `X` for an unknown one; none for what is no amino acid: it has no backbone.
+/// The letter of an amino acid, `X` for an unknown one; `None` for a residue without a backbone, which is not an amino acid.
 fn letter(residue: &pdbtbx::Residue) -> Option<u8> {
     let name = residue
         .name()
@@ -278,7 +279,7 @@ fn letter(residue: &pdbtbx::Residue) -> Option<u8> {
 mod tests {
     use super::*;
 
-    /// A chain A of five residues, of which 3 and 4 were not seen, with water and a second model; and a ligand's chain B.
+    /// Chain A has five residues, of which 3 and 4 have no coordinates, with water and a second model; chain B is a ligand.
     const PDB: &str = "\
 MODEL        1
 ATOM      1  N   MET A   1       1.458   0.000   0.000  1.00  0.00           N
@@ -333,7 +334,7 @@ ATOM 6 C CB . MET A 1 5 12.0 1.5 0.0 1.0 0.0 5 A 1
     }
 
     #[test]
-    fn both_formats_tell_the_same_chain() {
+    fn both_formats_give_the_same_chain() {
         for (name, text) in [("1abc.pdb", PDB), ("1abc.cif", MMCIF)] {
             let chains = read(name, text).unwrap();
             assert_eq!(chains.len(), 1, "{name}: {chains:?}");
@@ -353,7 +354,7 @@ ATOM 6 C CB . MET A 1 5 12.0 1.5 0.0 1.0 0.0 5 A 1
         assert_eq!(chains[0].residues, b"MK");
         assert_eq!(chains[0].atoms[0].cb, Some([1.0, 2.0, 3.0]));
         let error = read("t.jsonl", r#"{"id":"a","seq":"MKV","xyz":[null]}"#).unwrap_err();
-        assert_eq!(error, "t.jsonl: line 1 (a): 3 residues, but 1 places");
+        assert_eq!(error, "t.jsonl: line 1 (a): 3 residues, but 1 locations");
     }
 
     #[test]

@@ -1,6 +1,7 @@
-//! How much there is to read: a thread that counts records and letters of files ahead of the run, for the bar and the output's size.
+//! The size of an input: a thread counts records and letters of the files ahead of the run, for the progress bar and the
+//! expected size of the output.
 //!
-//! An estimate, hence tolerant: what is wrong with an input is told by the run itself.
+//! The result is an estimate, so problems of an input are ignored here; the run itself reports them.
 
 use std::io::{self, BufRead};
 use std::path::{Path, PathBuf};
@@ -10,24 +11,24 @@ use std::sync::mpsc::{Receiver, channel};
 
 use crate::io::stdio;
 
-/// What the files hold.
+/// The size of the files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Found {
-    /// Records, good and bad.
+pub struct InputSize {
+    /// Records, valid or not.
     pub records: u64,
     /// Letters in their sequences.
     pub residues: u64,
 }
 
-/// A count under way. Dropped, it stops.
+/// A running count; dropping it stops the thread.
 #[derive(Debug)]
 pub struct Survey {
-    found: Receiver<Found>,
+    found: Receiver<InputSize>,
     stop: Arc<AtomicBool>,
 }
 
 impl Survey {
-    /// Begins to count; `None` if not all inputs are regular files, which alone can be read twice.
+    /// Begins to count; `None` if an input is not a regular file, because only regular files can be read twice.
     pub fn start(paths: &[PathBuf]) -> Option<Self> {
         let regular =
             |path: &PathBuf| !stdio::is_dash(path) && path.metadata().is_ok_and(|m| m.is_file());
@@ -48,8 +49,8 @@ impl Survey {
         Some(Survey { found, stop })
     }
 
-    /// The result, once, as soon as it is there.
-    pub fn found(&self) -> Option<Found> {
+    /// The result, given once; `None` before the count is complete.
+    pub fn found(&self) -> Option<InputSize> {
         self.found.try_recv().ok()
     }
 }
@@ -60,9 +61,9 @@ impl Drop for Survey {
     }
 }
 
-/// `None` if it was stopped.
-fn count(paths: &[PathBuf], stop: &AtomicBool) -> io::Result<Option<Found>> {
-    let mut sum = Found::default();
+/// The size of all files; `None` if the count was stopped.
+fn count(paths: &[PathBuf], stop: &AtomicBool) -> io::Result<Option<InputSize>> {
+    let mut sum = InputSize::default();
     for path in paths {
         let Some(found) = count_file(path, stop)? else {
             return Ok(None);
@@ -73,10 +74,11 @@ fn count(paths: &[PathBuf], stop: &AtomicBool) -> io::Result<Option<Found>> {
     Ok(Some(sum))
 }
 
-/// The first byte of a line tells what it is; CR ends a line as LF does.
-fn count_file(path: &Path, stop: &AtomicBool) -> io::Result<Option<Found>> {
+/// The size of one file. The first byte of a line decides whether it is a header, a comment or sequence; CR ends a line as LF
+/// does.
+fn count_file(path: &Path, stop: &AtomicBool) -> io::Result<Option<InputSize>> {
     let mut reader = stdio::open(path)?;
-    let mut found = Found::default();
+    let mut found = InputSize::default();
     let (mut at_start, mut in_sequence) = (true, false);
     loop {
         let bytes = reader.fill_buf()?;
@@ -122,12 +124,12 @@ mod tests {
         let going = AtomicBool::new(false);
         for (name, records, residues) in table {
             let found = count(&[example(name)], &going).unwrap();
-            assert_eq!(found, Some(Found { records, residues }), "{name}");
+            assert_eq!(found, Some(InputSize { records, residues }), "{name}");
         }
     }
 
     #[test]
-    fn what_cannot_be_counted_is_no_error_of_the_run() {
+    fn files_that_cannot_be_counted_are_no_error() {
         assert!(Survey::start(&[]).is_none());
         assert!(Survey::start(&["-".into()]).is_none());
         assert!(Survey::start(&["/dev/null".into()]).is_none());
@@ -137,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn it_stops_when_nobody_waits() {
+    fn the_count_stops_when_nobody_waits() {
         let stopped = AtomicBool::new(true);
         assert_eq!(
             count(&[example("examples/sample.fasta")], &stopped).unwrap(),

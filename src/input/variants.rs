@@ -1,6 +1,6 @@
-//! Tables of variants: `id variants` or bare lists, and the deep mutational scans of ProteinGym.
+//! Tables of variants: lines of id and variant, lines of a variant alone, and the deep mutational scans of ProteinGym.
 //!
-//! A table is separated by tabs or commas, whichever its first line has; blank lines and lines that begin with `#` count for nothing.
+//! The separator is a tab if the first line has one, else a comma. Blank lines and lines that begin with `#` are ignored.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -13,22 +13,22 @@ use crate::io::stdio;
 /// Why a table of variants cannot be read.
 #[derive(Debug, Error)]
 pub enum VariantsError {
-    /// It cannot be opened or read.
+    /// The table cannot be opened or read.
     #[error("{}: {source}", .path.display())]
     Io {
         /// The table.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
-    /// A line is not what it must be.
+    /// A line is invalid.
     #[error("{}, line {line}: {what}", .path.display())]
     Line {
         /// The table.
         path: PathBuf,
-        /// 1-based.
+        /// Number of the line, from 1.
         line: u64,
-        /// What was wrong, and the way out.
+        /// The problem, and the way out.
         what: String,
     },
 }
@@ -36,31 +36,31 @@ pub enum VariantsError {
 /// One line of a table of variants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VariantLine {
-    /// The protein; none where the table has a single column and means every protein.
+    /// The id of the protein; `None` for a table with a single column, which applies to every protein.
     pub id: Option<String>,
-    /// As written, `A24G:H30L`.
+    /// The variant as written, such as `A24G:H30L`.
     pub variant: String,
-    /// 1-based.
+    /// Number of the line, from 1.
     pub line: u64,
 }
 
 /// One line of a deep mutational scan.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DmsLine {
-    /// As written, `A24G:H30L`.
+    /// The variant as written, such as `A24G:H30L`.
     pub mutant: String,
-    /// The whole mutant.
+    /// The whole sequence of the mutant.
     pub mutated_sequence: Vec<u8>,
-    /// What was measured.
+    /// The measured value.
     pub score: f64,
-    /// 1-based.
+    /// Number of the line, from 1.
     pub line: u64,
 }
 
-/// Reads `id variants` lines, with or without the header `id`, or one variant a line.
+/// Reads lines of id and variant, with or without the header `id`, or lines of a variant alone.
 ///
 /// # Errors
-/// A file that cannot be read, or a line of another number of columns.
+/// A file that cannot be read, or a line with more than two columns.
 pub fn read_variants(path: &Path) -> Result<Vec<VariantLine>, VariantsError> {
     let mut lines = Vec::new();
     for (number, (line, record)) in records(path)?.into_iter().enumerate() {
@@ -89,7 +89,7 @@ pub fn read_variants(path: &Path) -> Result<Vec<VariantLine>, VariantsError> {
 /// Reads a deep mutational scan of ProteinGym: columns `mutant`, `mutated_sequence` and `DMS_score` among others.
 ///
 /// # Errors
-/// A file that cannot be read, lacks a column, or has a measurement that is no number.
+/// A file that cannot be read, lacks a column, or has a measurement that is not a number.
 pub fn read_dms(path: &Path) -> Result<Vec<DmsLine>, VariantsError> {
     let mut records = records(path)?.into_iter();
     let Some((_, header)) = records.next() else {
@@ -127,7 +127,7 @@ pub fn read_dms(path: &Path) -> Result<Vec<DmsLine>, VariantsError> {
                         at(
                             path,
                             line,
-                            format!("DMS_score `{measured}` is no number; leave the line out"),
+                            format!("DMS_score `{measured}` is not a number; remove the line"),
                         )
                     })?,
                 line,
@@ -141,7 +141,7 @@ fn at(path: &Path, line: u64, what: String) -> VariantsError {
     VariantsError::Line { path, line, what }
 }
 
-/// Every line end as LF.
+/// The text with every line end as LF.
 fn unix_lines(text: &[u8]) -> Vec<u8> {
     let mut unix = Vec::with_capacity(text.len());
     let mut bytes = text.iter().copied().peekable();
@@ -156,7 +156,7 @@ fn unix_lines(text: &[u8]) -> Vec<u8> {
     unix
 }
 
-/// All lines that count, each with its number.
+/// All lines but blank ones and comments, each with its number.
 fn records(path: &Path) -> Result<Vec<(u64, StringRecord)>, VariantsError> {
     let io_error = |source| VariantsError::Io {
         path: path.to_owned(),
@@ -167,7 +167,7 @@ fn records(path: &Path) -> Result<Vec<(u64, StringRecord)>, VariantsError> {
         .and_then(|mut reader| reader.read_to_end(&mut text))
         .map_err(io_error)?;
     let text = unix_lines(text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text));
-    // Line by line, as `csv` leaves blank lines and comments out of its count.
+    // Each line is parsed alone, because the line numbers of `csv` leave out blank lines and comments.
     let lines = (1..).zip(text.split(|byte| *byte == b'\n'));
     let lines: Vec<(u64, &[u8])> = lines
         .filter(|(_, line)| !line.trim_ascii().is_empty() && line[0] != b'#')
@@ -254,11 +254,11 @@ mod tests {
             ),
             (
                 "mutant,mutated_sequence,DMS_score\nA1G,G,high\n",
-                "`high` is no number",
+                "`high` is not a number",
             ),
             (
                 "mutant,mutated_sequence,DMS_score\nA1G,G,NaN\n",
-                "`NaN` is no number",
+                "`NaN` is not a number",
             ),
         ] {
             let error = read_dms(file(text).path()).unwrap_err().to_string();

@@ -1,7 +1,9 @@
-//! A file that is written under another name in the same folder and takes its own when it is complete: a name never holds half a result.
+//! Atomic files: written under a temporary name in the same folder and renamed when complete, so that a half-written result
+//! never has the name of a result.
 //!
-//! Unfinished files are known to the whole process, so that a signal that ends it can take them away ([`remove_unfinished`]). Only a process that
-//! is killed outright leaves one behind; `--resume` removes it ([`remove_left_over`]).
+//! The process keeps a list of its unfinished files, so that a signal that ends the process can delete them
+//! ([`remove_unfinished`]). Only a process that is killed outright leaves a file behind; `--resume` removes this file
+//! ([`remove_left_over`]).
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, ErrorKind, Seek, SeekFrom, Write};
@@ -15,20 +17,20 @@ use super::stdio::BUFFER;
 /// Random letters in the name of an unfinished file.
 const RANDOM: usize = 6;
 
-/// A file that takes its name only in [`finish`](AtomicFile::finish). Dropped before that, it leaves nothing behind, and an older file of that name
-/// stays as it was.
+/// A file that takes its name only in [`finish`](AtomicFile::finish). Dropped before that, the file disappears, and an older
+/// file of the same name stays as it was.
 #[derive(Debug)]
 pub struct AtomicFile {
     file: BufWriter<NamedTempFile>,
     target: PathBuf,
-    _listed: Listed,
+    _entry: UnfinishedEntry,
 }
 
 impl AtomicFile {
-    /// Begins a file that will be called `path`; a symbolic link keeps pointing to what is then replaced.
+    /// Begins a file that will be called `path`. If `path` is a symbolic link, the file that the link points to is replaced.
     ///
     /// # Errors
-    /// `path` is a directory, a device or a pipe; its folder does not exist or may not be written.
+    /// `path` is a directory, a device or a pipe; the folder does not exist or is not writable.
     pub fn create(path: &Path) -> io::Result<Self> {
         let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         if target.is_dir() {
@@ -39,11 +41,11 @@ impl AtomicFile {
                 "this output must be a regular file, not a device or a pipe",
             ));
         }
-        let (file, listed) = Listed::begin(|| temporary(&target))?;
+        let (file, entry) = UnfinishedEntry::begin(|| temporary(&target))?;
         Ok(AtomicFile {
             file: BufWriter::with_capacity(BUFFER, file),
             target,
-            _listed: listed,
+            _entry: entry,
         })
     }
 
@@ -52,12 +54,12 @@ impl AtomicFile {
         &self.target
     }
 
-    /// Where the bytes are until the end, for libraries that write by path.
+    /// The temporary name, for libraries that write by path.
     pub fn temporary_path(&self) -> &Path {
         self.file.get_ref().path()
     }
 
-    /// Writes what is buffered to the disk and gives the file its name.
+    /// Writes buffered bytes to the disk and gives the file its name.
     pub fn finish(self) -> io::Result<()> {
         let file = self
             .file
@@ -92,12 +94,12 @@ fn unfinished() -> MutexGuard<'static, Vec<PathBuf>> {
     UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A place in [`UNFINISHED`], given back on drop.
+/// An entry of [`UNFINISHED`], removed on drop.
 #[derive(Debug)]
-struct Listed(PathBuf);
+struct UnfinishedEntry(PathBuf);
 
-impl Listed {
-    /// Begins a file; none is there that is not listed.
+impl UnfinishedEntry {
+    /// Creates a file and its entry while the list is locked, so that no file exists without an entry.
     fn begin(
         create: impl FnOnce() -> io::Result<NamedTempFile>,
     ) -> io::Result<(NamedTempFile, Self)> {
@@ -105,34 +107,36 @@ impl Listed {
         let file = create()?;
         let path = file.path().to_owned();
         all.push(path.clone());
-        Ok((file, Listed(path)))
+        Ok((file, UnfinishedEntry(path)))
     }
 }
 
-impl Drop for Listed {
+impl Drop for UnfinishedEntry {
     fn drop(&mut self) {
         unfinished().retain(|path| *path != self.0);
     }
 }
 
-/// As long as it is held, no file begins.
-pub struct NoneBegins {
+/// A lock: while it is held, no [`AtomicFile`] can be created.
+pub struct CreationLock {
     _list: MutexGuard<'static, Vec<PathBuf>>,
 }
 
-/// Deletes every unfinished file of this process, which is about to end, and lets none begin until then.
-#[must_use = "without it, another file may begin before the process ends"]
-pub fn remove_unfinished() -> NoneBegins {
+/// Deletes every unfinished file of this process, which is about to end. The returned lock keeps other threads from creating
+/// files until the end of the process.
+#[must_use = "without the lock, another file may be created before the process ends"]
+pub fn remove_unfinished() -> CreationLock {
     let list = unfinished();
     for path in list.iter() {
         if let Err(error) = fs::remove_file(path) {
             tracing::debug!("{}: {error}", path.display());
         }
     }
-    NoneBegins { _list: list }
+    CreationLock { _list: list }
 }
 
-/// Deletes unfinished files of that name that a killed process left. Only for who knows that no other process writes `path` now.
+/// Deletes the unfinished files of `path` that a killed process left behind. The caller must know that no other process writes
+/// `path` now.
 ///
 /// # Errors
 /// A folder that cannot be read, a file that cannot be deleted.
@@ -170,7 +174,7 @@ pub(crate) fn temporary(target: &Path) -> io::Result<NamedTempFile> {
     prefix.push(".");
     let mut builder = tempfile::Builder::new();
     builder.prefix(&prefix).rand_bytes(RANDOM).suffix(".tmp");
-    // Temporary files are private by default; an output is as readable as the user's umask says.
+    // Temporary files are private by default; the permissions of an output must follow the user's umask.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     let folder = folder_of(target);
@@ -179,7 +183,7 @@ pub(crate) fn temporary(target: &Path) -> io::Result<NamedTempFile> {
         .map_err(|error| in_folder(&error, folder))
 }
 
-/// A nameless file on the disk of `target`, or in `TMPDIR`.
+/// A temporary file without a name, on the disk of `target`, or in `TMPDIR` where there is no target.
 pub(crate) fn spool(target: Option<&Path>) -> io::Result<File> {
     match target.map(folder_of) {
         Some(folder) => tempfile::tempfile_in(folder).map_err(|error| in_folder(&error, folder)),
@@ -193,7 +197,7 @@ fn folder_of(path: &Path) -> &Path {
         .unwrap_or(Path::new("."))
 }
 
-/// A device or a pipe.
+/// Whether `path` is a device or a pipe.
 pub(crate) fn is_special(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|meta| !meta.is_file() && !meta.is_dir())
 }
@@ -227,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_process_left_is_told_from_everything_else() {
+    fn only_files_of_a_killed_process_are_removed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out");
         let left = AtomicFile::create(&path).unwrap();
@@ -249,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn unfinished_files_are_listed_as_long_as_they_are() {
+    fn unfinished_files_are_listed_until_they_are_finished() {
         let folder = tempfile::tempdir().unwrap();
         let file = AtomicFile::create(&folder.path().join("out")).unwrap();
         let path = file.temporary_path().to_owned();

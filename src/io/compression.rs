@@ -1,8 +1,8 @@
 //! Compressed input, recognised by its first bytes and never by its name: gzip (several members, bgzf), zstd, xz, bzip2.
 //!
-//! The codecs are used directly: `niffler` refuses inputs of less than five bytes and silently stops after the first of several
-//! xz streams. A stream that ends early is an error in every format; in bgzf, whose blocks are whole gzip members, the missing
-//! end marker tells.
+//! The codecs are used directly, because `niffler` rejects inputs of fewer than five bytes and silently stops after the first
+//! of several xz streams. A truncated stream is an error in every format. The blocks of bgzf are complete gzip members, so a
+//! truncated bgzf file is recognised by its missing end marker.
 
 use std::io::{self, BufRead, BufReader, Chain, Cursor, ErrorKind, Read};
 
@@ -11,7 +11,7 @@ use flate2::bufread::MultiGzDecoder;
 use liblzma::bufread::XzDecoder;
 use liblzma::stream::{CONCATENATED, Stream};
 
-/// Bytes that are asked for to tell the format: the longest magic, with bgzf's inside a gzip header.
+/// Bytes that decide the format: the length of the longest signature, that of bgzf inside a gzip header.
 const HEAD: usize = 18;
 
 /// The empty block that ends every bgzf file (SAM specification, section 4.1.2).
@@ -23,10 +23,10 @@ const BGZF_END: [u8; 28] = [
 /// Size of the buffer for decompressed bytes.
 const BUFFER: usize = 1 << 16;
 
-/// Compression formats that are recognised.
+/// The format of an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
-    /// None of the others.
+    /// Not compressed, or in a format that is not supported.
     Plain,
     /// gzip, one or several members.
     Gzip,
@@ -57,10 +57,10 @@ impl Compression {
     }
 }
 
-/// Decompresses what needs it and leaves the rest as it is.
+/// Decompresses a compressed input; other inputs stay as they are.
 ///
 /// # Errors
-/// Reading the first bytes failed, or no decoder could be made; later, a damaged or truncated stream fails when it is read.
+/// The first bytes cannot be read, or no decoder can be created. A damaged or truncated stream fails later, when it is read.
 pub fn decompress(mut reader: Box<dyn BufRead + Send>) -> io::Result<Box<dyn BufRead + Send>> {
     let mut head = Vec::with_capacity(HEAD);
     reader.by_ref().take(HEAD as u64).read_to_end(&mut head)?;
@@ -89,7 +89,7 @@ fn buffered(decoder: impl Read + Send + 'static) -> Box<dyn BufRead + Send> {
     Box::new(BufReader::with_capacity(BUFFER, decoder))
 }
 
-/// Compressed bytes of a bgzf file on their way to the decoder; fails at the end if the end marker was not the last of them.
+/// The compressed bytes of a bgzf file; the end of the file is an error where the last bytes are not the end marker.
 struct Tail<R> {
     reader: R,
     last: Vec<u8>,
@@ -200,7 +200,7 @@ mod tests {
         for (format, compress) in FORMATS {
             let two = [compress(TEXT), compress(TEXT)].concat();
             for cut in HEAD..two.len() {
-                // Only a cut between two whole members leaves a whole file (in bgzf: behind an end marker).
+                // Only a cut between two complete members leaves a complete file (in bgzf: after an end marker).
                 let whole = cut == two.len() / 2;
                 assert_eq!(
                     read(&two[..cut]).is_ok(),
@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_flipped_bit_is_an_error() {
-        // Not for zstd: its one-shot encoder writes no checksum.
+        // Without zstd, whose one-shot encoder writes no checksum.
         for (format, compress) in FORMATS
             .into_iter()
             .filter(|(format, _)| *format != Compression::Zstd)

@@ -1,4 +1,5 @@
-//! What the system tells a run: Ctrl-C and a queue's SIGTERM end it, but do not leave its unfinished files; a training run saves first.
+//! Signals: Ctrl-C and the SIGTERM of a queue end a run after its unfinished files are deleted; a training run saves a
+//! checkpoint first.
 
 use std::io;
 use std::sync::Arc;
@@ -10,12 +11,12 @@ use signal_hook::low_level::emulate_default_handler;
 
 use super::atomic_file::remove_unfinished;
 
-/// From now on, SIGINT and SIGTERM first delete the unfinished files, then end the process as they always do. A signal that the process was
-/// started to ignore (`nohup`, a shell's background job) stays ignored.
+/// From now on, SIGINT and SIGTERM first delete the unfinished files, then end the process as usual. A signal that the process
+/// was started to ignore (`nohup`, a shell's background job) stays ignored.
 ///
 /// # Errors
 /// Where the system has no thread left.
-pub fn tidy_up_when_told_to_stop() -> io::Result<()> {
+pub fn clean_up_on_stop_signals() -> io::Result<()> {
     let ignored = ignored();
     let wanted = [SIGINT, SIGTERM]
         .into_iter()
@@ -25,7 +26,7 @@ pub fn tidy_up_when_told_to_stop() -> io::Result<()> {
         .name("signals".to_owned())
         .spawn(move || {
             for signal in signals.forever() {
-                let _held = remove_unfinished();
+                let _lock = remove_unfinished();
                 if let Err(error) = emulate_default_handler(signal) {
                     tracing::error!("signal {signal}: {error}");
                 }
@@ -34,7 +35,7 @@ pub fn tidy_up_when_told_to_stop() -> io::Result<()> {
     Ok(())
 }
 
-/// The signals that this process ignores, as bits, where the system says so (Linux).
+/// The signals that this process ignores, as bits; 0 on systems other than Linux.
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     status
@@ -44,33 +45,34 @@ fn ignored() -> u64 {
         .unwrap_or(0)
 }
 
-/// What a queue said to a training run since it was last asked for: SIGUSR1 (Slurm's warning) saves, SIGTERM saves and ends.
-pub struct Said {
+/// The signals that a training run has received: SIGUSR1 (a queue's warning) saves a checkpoint, SIGTERM saves one and ends
+/// the run.
+pub struct StopSignals {
     save: Arc<AtomicBool>,
     end: Arc<AtomicBool>,
 }
 
-impl Said {
-    /// Begins to listen.
+impl StopSignals {
+    /// Takes over both signals from now on.
     ///
     /// # Errors
-    /// Where the system does not let it.
+    /// Where the system does not allow a handler.
     pub fn register() -> io::Result<Self> {
-        let said = Said {
+        let signals = StopSignals {
             save: Arc::default(),
             end: Arc::default(),
         };
-        signal_hook::flag::register(SIGUSR1, Arc::clone(&said.save))?;
-        signal_hook::flag::register(SIGTERM, Arc::clone(&said.end))?;
-        Ok(said)
+        signal_hook::flag::register(SIGUSR1, Arc::clone(&signals.save))?;
+        signal_hook::flag::register(SIGTERM, Arc::clone(&signals.end))?;
+        Ok(signals)
     }
 
-    /// Whether a checkpoint was asked for; asking forgets it.
+    /// Whether SIGUSR1 has arrived since the last call.
     pub fn saves(&self) -> bool {
         self.save.swap(false, Ordering::Relaxed)
     }
 
-    /// Whether the run must end.
+    /// Whether SIGTERM has arrived: the run must end.
     pub fn ends(&self) -> bool {
         self.end.load(Ordering::Relaxed)
     }

@@ -1,7 +1,7 @@
-//! The one door to stdin, stdout and named files. `-` is stdin or stdout.
+//! Stdin, stdout and named files. `-` means stdin or stdout.
 //!
-//! Files are written beside their name and renamed by [`Output::finish`]: a name never holds half a result. A reader that went away
-//! (`| head`) shows as [`is_stdout_closed`], which `main` takes for a graceful end.
+//! Files are written under a temporary name and renamed by [`Output::finish`]. If the reader of stdout ends early (`| head`),
+//! [`is_stdout_closed`] recognises the error, and `main` ends the run as a success.
 
 use std::error::Error;
 use std::fs::File;
@@ -14,7 +14,7 @@ use super::compression::decompress;
 /// Size of the buffers for reading and writing.
 pub(crate) const BUFFER: usize = 1 << 16;
 
-/// Opens stdin (`-`) or a file and decompresses what is compressed.
+/// Opens stdin (`-`) or a file; compressed input is decompressed.
 pub fn open(path: &Path) -> io::Result<Box<dyn BufRead + Send>> {
     if is_dash(path) {
         let stdin = io::stdin();
@@ -30,7 +30,7 @@ pub fn open(path: &Path) -> io::Result<Box<dyn BufRead + Send>> {
     decompress(Box::new(BufReader::with_capacity(BUFFER, file)))
 }
 
-/// True for `-`.
+/// Whether `path` is `-`: stdin or stdout.
 pub fn is_dash(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
@@ -47,13 +47,14 @@ pub fn input_name(path: &Path) -> String {
 /// Whether an output may be shown on a terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// Readable.
+    /// Text may be shown on a terminal.
     Text,
-    /// Not meant for eyes: refused on a terminal.
+    /// Binary data is rejected on a terminal.
     Binary,
 }
 
-/// Finds what would keep [`Output::create`] from opening this output. Devices and pipes are not tried: they can be opened only once.
+/// Checks that [`Output::create`] will be able to open this output. Devices and pipes are not opened, because they can be
+/// opened only once.
 ///
 /// # Errors
 /// As [`Output::create`].
@@ -64,7 +65,7 @@ pub fn check_output(path: &Path, content: Content) -> io::Result<()> {
     Output::create(path, content).map(drop)
 }
 
-/// Stdout or a file, buffered. Nothing is done before [`finish`](Output::finish) was.
+/// Stdout or a file, buffered. The output is complete only after [`finish`](Output::finish).
 #[derive(Debug)]
 pub struct Output {
     sink: Sink,
@@ -82,13 +83,13 @@ impl Output {
     /// Opens stdout (`-`) or a file to write.
     ///
     /// # Errors
-    /// Binary content on a terminal; a directory; a folder that does not exist or may not be written.
+    /// Binary content on a terminal; a directory; a folder that does not exist or is not writable.
     pub fn create(path: &Path, content: Content) -> io::Result<Self> {
         let sink = if is_dash(path) {
             let stdout = io::stdout();
             if content == Content::Binary && stdout.is_terminal() {
                 return Err(invalid(
-                    "binary data is not written to a terminal; give a file or pipe it on",
+                    "binary data is not written to a terminal; give a file, or pipe the output to another program",
                 ));
             }
             Sink::Stdout(BufWriter::with_capacity(BUFFER, stdout))
@@ -101,7 +102,7 @@ impl Output {
         Ok(Output { sink })
     }
 
-    /// The file that this will be; `None` for stdout, a device or a pipe.
+    /// The final name of the file; `None` for stdout, a device or a pipe.
     pub fn file(&self) -> Option<&Path> {
         match &self.sink {
             Sink::File(file) => Some(file.target()),
@@ -109,7 +110,7 @@ impl Output {
         }
     }
 
-    /// Writes what is buffered and gives a file its name.
+    /// Writes buffered bytes and gives a file its name.
     pub fn finish(self) -> io::Result<()> {
         match self.sink {
             Sink::Stdout(mut stdout) => stdout.flush().map_err(closed),
@@ -137,7 +138,8 @@ impl Write for Output {
     }
 }
 
-/// True if the error, or one it was made of, is stdout's reader having gone away. Other broken pipes (a network's, a device's) are not meant.
+/// Whether the error, or one of its causes, is that the reader of stdout has ended. Other broken pipes (of a network, of a
+/// device) do not count.
 pub fn is_stdout_closed(error: &(dyn Error + 'static)) -> bool {
     let inner = error
         .downcast_ref::<io::Error>()
@@ -151,7 +153,7 @@ pub fn is_stdout_closed(error: &(dyn Error + 'static)) -> bool {
 #[error("stdout was closed by its reader")]
 struct StdoutClosed;
 
-/// What [`is_stdout_closed`] knows.
+/// The error that [`is_stdout_closed`] recognises.
 pub(crate) fn stdout_closed() -> io::Error {
     io::Error::new(ErrorKind::BrokenPipe, StdoutClosed)
 }
@@ -193,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn dropped_it_leaves_the_older_file_and_nothing_else() {
+    fn a_dropped_output_leaves_only_the_older_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out.tsv");
         fs::write(&path, "old").unwrap();
@@ -205,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_written_says_why() {
+    fn an_output_that_cannot_be_written_says_why() {
         let folder = tempfile::tempdir().unwrap();
         let error = |path: &Path| Output::create(path, Content::Text).unwrap_err();
         assert_eq!(error(folder.path()).kind(), ErrorKind::IsADirectory);
@@ -256,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn only_stdouts_own_broken_pipe_is_graceful() {
+    fn only_a_broken_pipe_of_stdout_is_graceful() {
         let pipe = || io::Error::from(ErrorKind::BrokenPipe);
         assert!(is_stdout_closed(&closed(pipe())));
         assert!(is_stdout_closed(&io::Error::other(closed(pipe()))));

@@ -5,6 +5,18 @@
 //! the form for the device: [`cpu`], [`cuda`] on an NVIDIA GPU, or [`plain`] elsewhere. Every
 //! operation has a gradient; candle records an operation only where one of its inputs is a
 //! variable, so inference pays nothing. [`dropout`] and [`cross_entropy`] are for training alone.
+//!
+//! ```
+//! use ankh3::kernels::plan::Pool;
+//! use ankh3::kernels::pool::pool;
+//! use candle_core::{Device, Tensor};
+//!
+//! // Rows 0 and 1 belong to one protein, row 2 to another.
+//! let rows = Tensor::new(&[[1f32, 2.0], [3.0, 4.0], [5.0, 6.0]], &Device::Cpu)?;
+//! let means = pool(&rows, &[0..2, 2..3], Pool::Mean)?;
+//! assert_eq!(means.to_vec2::<f32>()?, [[2.0, 3.0], [5.0, 6.0]]);
+//! # Ok::<(), candle_core::Error>(())
+//! ```
 
 pub mod attention;
 pub mod cpu;

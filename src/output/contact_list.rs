@@ -6,18 +6,19 @@
 //! REMARK ankh3 0.1.0, …
 //! MODEL 1
 //! MKTAYIAKQR…          50 residues per line
-//! 1 24 0 8 0.93210     i < j from 1, bounds of the distance in Å, probability; the highest first
+//! 1 24 0 8 0.93210     i < j from 1, bounds of the distance in Å, probability; highest first
 //! END
 //! ```
 //!
-//! The table: `id i j aa_i aa_j separation probability` (or `score`, where the method gives no probabilities).
+//! Columns of the table: `id i j aa_i aa_j separation probability` (`score` instead of `probability` for methods without
+//! probabilities).
 
 use std::io::{self, Write};
 
 /// Two residues, counted from 0, and the value of their contact.
 pub type ContactPair = (usize, usize, f32);
 
-/// Writes one protein in CASP's RR. Values must lie in 0 to 1.
+/// Writes one protein in CASP's RR format. Values must be from 0 to 1.
 ///
 /// # Errors
 /// Output that cannot be written.
@@ -43,7 +44,7 @@ pub fn write_rr(
     writeln!(out, "END")
 }
 
-/// Writes the table's header.
+/// Writes the header of the table; `value` names the last column.
 ///
 /// # Errors
 /// Output that cannot be written.
@@ -51,7 +52,7 @@ pub fn write_header(out: &mut dyn Write, value: &str) -> io::Result<()> {
     writeln!(out, "id\ti\tj\taa_i\taa_j\tseparation\t{value}")
 }
 
-/// Writes one protein's rows of the table.
+/// Writes the rows of one protein.
 ///
 /// # Errors
 /// Output that cannot be written.

@@ -1,4 +1,4 @@
-//! Results as entries of the journal, each tied to the sequence that it was computed from.
+//! Results as entries of the journal, each with a hash of the sequence that it was computed from.
 
 use std::io;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ pub trait JournalEntry: Sized {
     /// The result as bytes.
     fn to_bytes(&self) -> Vec<u8>;
 
-    /// The result that [`JournalEntry::to_bytes`] was given.
+    /// The result whose bytes [`JournalEntry::to_bytes`] returned.
     ///
     /// # Errors
-    /// Bytes of something else.
+    /// Bytes of another kind of result, or damaged bytes.
     fn from_bytes(bytes: &[u8]) -> Result<Self, EntryError>;
 }
 
@@ -25,7 +25,7 @@ pub trait JournalEntry: Sized {
 #[error("an entry of the journal is damaged; delete the .resume file")]
 pub struct EntryError;
 
-/// Hash of everything of a sequence that can stand in an output: id, description and residues.
+/// Hash of the parts of a sequence that an output may have: id, description and residues.
 fn seal(sequence: &Sequence) -> [u8; 32] {
     let mut hash = Sha256::new();
     for text in [&sequence.id, &sequence.description] {
@@ -41,7 +41,7 @@ pub fn sealed(result: &[u8], sequence: &Sequence) -> Vec<u8> {
     [&seal(sequence), result].concat()
 }
 
-/// The result that [`sealed`] was given.
+/// The result in an entry made by [`sealed`] from the same sequence.
 ///
 /// # Errors
 /// Bytes that were computed from another sequence.
@@ -51,12 +51,12 @@ pub fn unsealed<'a>(bytes: &'a [u8], sequence: &Sequence) -> io::Result<&'a [u8]
         .split_at_checked(32)
         .ok_or_else(|| invalid("a journal entry is too short"))?;
     if found != seal(sequence) {
-        return Err(invalid("the journal's entry belongs to another sequence"));
+        return Err(invalid("a journal entry belongs to another sequence"));
     }
     Ok(result)
 }
 
-/// Numbers, for example scores.
+/// A list of numbers, for example scores.
 impl JournalEntry for Vec<f64> {
     fn to_bytes(&self) -> Vec<u8> {
         self.iter()

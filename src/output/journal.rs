@@ -1,8 +1,9 @@
-//! The results that a run has finished, kept beside its output, so that a run that was cut off at any moment goes on from there.
+//! The journal: the finished results of a run, kept beside its output, so that an interrupted run can be resumed.
 //!
-//! `OUTPUT.resume` begins with a key, the description of everything that influences the results. One entry follows after another, each with its
-//! length and checksum. An entry that was cut off in the middle is dropped and computed again. The final output is always written whole,
-//! from the journal's entries and the new ones, so it has the same bytes as the output of a run without interruption.
+//! `OUTPUT.resume` begins with a key, the description of everything that influences the results. Then come the entries, each with
+//! its length and checksum. An entry that was cut off in the middle is dropped and computed again. The final output is always
+//! written as a whole, from the entries of the journal and the new results, so it has the same bytes as the output of a run
+//! without interruption.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
@@ -14,17 +15,17 @@ use thiserror::Error;
 use super::manifest::differences;
 
 const MAGIC: &[u8; 8] = b"ankh3jr2";
-/// The first seven bytes of every version's magic.
+/// The bytes with which the journals of all versions begin.
 const ANY_VERSION: &[u8] = b"ankh3jr";
-/// No entry is longer; a larger length is damage.
+/// Largest length of an entry; a larger value means that the file is damaged.
 const MAX_ENTRY: u64 = 1 << 40;
 
-/// The reason why a journal cannot be used.
+/// Why a journal cannot be used.
 #[derive(Debug, Error)]
 pub enum JournalError {
     /// The journal belongs to another run.
     #[error(
-        "{} holds results of another run: {differences}. Give the command it was made with, or delete it to begin anew, or run without --resume",
+        "{} holds results of another run: {differences}. Repeat the command that made it, or delete it to begin anew, or run without --resume",
         .path.display()
     )]
     OtherRun {
@@ -34,7 +35,7 @@ pub enum JournalError {
         differences: String,
     },
     /// Another process writes the journal.
-    #[error("{} is in use by another run of this command; wait for it, or give this one another output", .path.display())]
+    #[error("{} is in use by another run; wait for its end, or choose another output for this run", .path.display())]
     InUse {
         /// The journal.
         path: PathBuf,
@@ -49,28 +50,29 @@ pub enum JournalError {
     },
 }
 
-/// Entries of an earlier run, in order.
+/// The entries of an earlier run, in order.
 pub struct Replay {
     reader: BufReader<File>,
     left: u64,
 }
 
-/// The end of a journal, to write to.
+/// A journal, open to append entries.
 pub struct Journal {
     path: PathBuf,
     writer: BufWriter<File>,
-    /// The byte where the entries begin.
+    /// The offset of the first entry.
     start: u64,
 }
 
-/// The journal of an output file.
+/// The path of the journal of an output file.
 pub fn path_for(output: &Path) -> PathBuf {
     let mut name = output.file_name().unwrap_or_default().to_owned();
     name.push(".resume");
     output.with_file_name(name)
 }
 
-/// Opens the journal at `path`, or begins one. Returns the entries that an earlier run with the same `key` finished, and the end to write to.
+/// Opens the journal at `path`, or begins a new one. Returns the entries of an earlier run with the same `key`, and the journal to
+/// append to.
 ///
 /// # Errors
 /// A journal with another key, or one that cannot be read or written.
@@ -86,7 +88,7 @@ pub fn open(path: &Path, key: &str) -> Result<(Replay, Journal), JournalError> {
         .truncate(false)
         .open(path)
         .map_err(io_error)?;
-    // Some network file systems have no locks: then two runs at once are the user's to avoid.
+    // Some network file systems have no locks; there the user must avoid two runs at once.
     if let Err(TryLockError::WouldBlock) = file.try_lock() {
         return Err(JournalError::InUse {
             path: path.to_owned(),
@@ -106,7 +108,7 @@ pub fn open(path: &Path, key: &str) -> Result<(Replay, Journal), JournalError> {
                 differences: differences(&json(&found), &json(key)).join("; "),
             });
         }
-        // Nothing is lost by beginning anew.
+        // A journal without entries can be replaced without loss.
         _ => (None, 0, 0),
     };
     let mut writer = BufWriter::new(file);
@@ -136,12 +138,12 @@ pub fn open(path: &Path, key: &str) -> Result<(Replay, Journal), JournalError> {
     ))
 }
 
-/// A key as JSON, so that its parts can be compared.
+/// The key as JSON, so that its parts can be compared.
 fn json(key: &str) -> Value {
     serde_json::from_str(key).unwrap_or_else(|_| Value::from(key))
 }
 
-/// The key; `None` where the file ends before it (an empty file, or a run that was killed at once).
+/// The key; `None` if the file ends before the key is complete (an empty file, or a run that was killed at once).
 fn read_header(reader: &mut impl Read) -> io::Result<Option<String>> {
     let mut magic = [0; 8];
     match reader.read_exact(&mut magic) {
@@ -150,7 +152,7 @@ fn read_header(reader: &mut impl Read) -> io::Result<Option<String>> {
     }
     if &magic != MAGIC {
         let problem = if magic.starts_with(ANY_VERSION) {
-            "this journal was made by another version of ankh3; go on with that version, or delete the file to begin anew"
+            "this journal was made by another version of ankh3; continue with that version, or delete the file to begin anew"
         } else {
             "not a journal of ankh3; move this file away"
         };
@@ -160,7 +162,8 @@ fn read_header(reader: &mut impl Read) -> io::Result<Option<String>> {
     Ok(key.map(|key| String::from_utf8_lossy(&key).into_owned()))
 }
 
-/// Where the entries start, where the last whole one ends, and how many there are. The reader stands after the header.
+/// The offset of the first entry, the end of the last complete entry, and the number of entries. The reader must be at the first
+/// entry.
 fn scan(reader: &mut BufReader<File>) -> io::Result<(u64, u64, u64)> {
     let start = reader.stream_position()?;
     let (mut end, mut entries) = (start, 0);
@@ -177,7 +180,7 @@ fn write_entry(writer: &mut impl Write, payload: &[u8]) -> io::Result<()> {
     writer.write_all(payload)
 }
 
-/// The next entry; `None` at the end or at the first one that is not whole.
+/// The next entry; `None` at the end, or at the first entry that is not complete.
 fn read_entry(reader: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
     let mut head = [0; 12];
     let mut have = 0;
@@ -202,7 +205,7 @@ impl Replay {
     /// The next entry of the earlier run.
     ///
     /// # Errors
-    /// Where the file cannot be read any more.
+    /// Where the file cannot be read.
     pub fn next_entry(&mut self) -> io::Result<Option<Vec<u8>>> {
         if self.left == 0 {
             return Ok(None);
@@ -211,14 +214,14 @@ impl Replay {
         read_entry(&mut self.reader)
     }
 
-    /// Entries not yet taken.
+    /// Number of entries that have not been read.
     pub fn left(&self) -> u64 {
         self.left
     }
 }
 
 impl Journal {
-    /// Adds an entry. It is safe from this process's death once [`Journal::flush`] was.
+    /// Appends an entry. After [`Journal::flush`], the entry is kept even if this process is killed.
     ///
     /// # Errors
     /// Where the file cannot be written.
@@ -226,7 +229,7 @@ impl Journal {
         write_entry(&mut self.writer, payload)
     }
 
-    /// Hands everything to the system.
+    /// Passes all entries to the operating system.
     ///
     /// # Errors
     /// Where the file cannot be written.
@@ -234,7 +237,7 @@ impl Journal {
         self.writer.flush()
     }
 
-    /// Forgets all entries.
+    /// Removes all entries.
     ///
     /// # Errors
     /// Where the file cannot be written.
@@ -245,7 +248,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Deletes the journal: the output is complete.
+    /// Deletes the journal, which is not needed once the output is complete.
     ///
     /// # Errors
     /// Where the file cannot be deleted.
@@ -264,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn cut_off_at_any_byte_it_keeps_every_whole_entry_and_takes_new_ones() {
+    fn a_journal_cut_off_at_any_byte_keeps_every_complete_entry_and_takes_new_ones() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out.npz.resume");
         let payloads: [&[u8]; 4] = [b"first", b"", b"the third entry", b"4"];
@@ -292,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn emptied_it_takes_new_entries() {
+    fn an_emptied_journal_takes_new_entries() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("j");
         let (_, mut journal) = open(&path, "key").unwrap();
@@ -313,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_in_the_middle_ends_it_there() {
+    fn entries_after_damage_are_dropped() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("j");
         let (_, mut journal) = open(&path, "key").unwrap();
@@ -341,10 +344,10 @@ mod tests {
     }
 
     #[test]
-    fn another_runs_journal_is_refused() {
+    fn the_journal_of_another_run_is_rejected() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("j");
-        // Without an entry there is nothing to lose.
+        // A journal without entries may be replaced.
         drop(open(&path, "none").unwrap());
         let (_, mut journal) = open(&path, "one").unwrap();
         journal.append(b"an entry").unwrap();

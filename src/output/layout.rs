@@ -1,8 +1,8 @@
-//! What rows a text file has: its format, and how many rows belong to each sequence, so that the files of shards can be joined again.
+//! The layout of a text file: its format and the number of rows of each sequence, so that the files of shards can be merged.
 
 use serde::{Deserialize, Serialize};
 
-/// What the rows of a text file are.
+/// The format of a text file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TextFormat {
@@ -18,7 +18,7 @@ pub enum TextFormat {
     Rr,
 }
 
-/// How many rows each sequence has, in order: runs of equal numbers, each as `[rows, sequences]`.
+/// The number of rows of each sequence, in order: runs of equal numbers, each as `[rows, sequences]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RowCounts(Vec<(u64, u64)>);
@@ -31,7 +31,7 @@ impl RowCounts {
         }
     }
 
-    /// Rows of all sequences; `None` where a file names more than can be counted.
+    /// Rows of all sequences; `None` if the sum overflows, as in a damaged file.
     pub fn total(&self) -> Option<u64> {
         self.0.iter().try_fold(0_u64, |total, (rows, sequences)| {
             total.checked_add(rows.checked_mul(*sequences)?)
@@ -51,7 +51,7 @@ pub struct Layout {
     format: TextFormat,
     rows: RowCounts,
     total: u64,
-    /// Rows of the sequence that is not closed yet.
+    /// Rows of the current sequence, which is not closed yet.
     open: u64,
 }
 
@@ -66,13 +66,13 @@ impl Layout {
         }
     }
 
-    /// Counts rows written for the present sequence.
+    /// Counts rows written for the current sequence.
     pub fn add(&mut self, rows: u64) {
         self.total += rows;
         self.open += rows;
     }
 
-    /// Ends the present sequence. Sequences without any row must be ended too.
+    /// Closes the current sequence. Sequences without rows must be closed, too.
     pub fn close_sequence(&mut self) {
         self.rows.push(std::mem::take(&mut self.open));
     }
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_counts_are_no_panic() {
+    fn counts_that_overflow_do_not_panic() {
         let counts: RowCounts =
             serde_json::from_str(&format!("[[{0}, {0}], [1, 1]]", u64::MAX)).unwrap();
         assert_eq!(counts.total(), None);

@@ -1,8 +1,8 @@
-//! How a result was made: the manifest that every output carries, in the file or beside it as `FILE.json`.
+//! The manifest: how a result was made. Every output has one, in the file or beside it as `FILE.json`.
 //!
-//! One JSON object without nesting: who made the file (tool, command, model, number types, device, kernels), the settings of the
-//! command under their own names, and what the file holds (the digest of the input, the shard, the number of records). The names
-//! of the keys do not change, so files of earlier versions stay readable; keys that this version does not know are kept.
+//! A manifest is a JSON object without nesting: the origin of the file (tool, command, model, number types, device, kernels), the
+//! settings of the command under their own names, and the content of the file (digest of the input, shard, number of records). The
+//! names of the keys do not change, so files of earlier versions stay readable; unknown keys are kept.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -45,7 +45,7 @@ pub struct Manifest {
     /// Licence of the model.
     #[serde(rename = "model_licence", skip_serializing_if = "Option::is_none")]
     pub licence: Option<String>,
-    /// True of a model that was never trained: its results mean nothing.
+    /// True for a model that was never trained, whose results mean nothing.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub model_is_random: bool,
     /// The task prefix in front of each sequence.
@@ -63,10 +63,10 @@ pub struct Manifest {
     /// The instruction set of the CPU, or the generation of the GPU.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernels: Option<String>,
-    /// The command's own settings and what it adds of its results, and keys that this version does not know.
+    /// The settings of the command, values that the command adds about its results, and unknown keys.
     #[serde(flatten)]
     pub settings: Map<String, Value>,
-    /// Hash of everything named here that influences values: the model, the prefix, number types, settings.
+    /// Hash of all fields that influence values: the model, the prefix, number types, settings.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub settings_sha256: Option<String>,
     /// `i/n` (from 1) of a file that holds every n-th sequence, beginning with the i-th.
@@ -87,8 +87,8 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Takes over a command's settings, one key per field, and computes [`Self::settings_sha256`]. Everything else that
-    /// influences values must be there already.
+    /// Adds the settings of a command, one key per field, and computes [`Self::settings_sha256`]. All other fields that influence
+    /// values must be set before.
     ///
     /// # Errors
     /// Settings that do not serialize to a JSON object.
@@ -107,7 +107,7 @@ impl Manifest {
         Ok(())
     }
 
-    /// The hash behind [`Self::settings_sha256`]. The order of keys does not count.
+    /// Computes [`Self::settings_sha256`]; the order of keys does not count.
     fn digest_of_settings(&self) -> io::Result<String> {
         let settings: BTreeMap<&String, &Value> = self.settings.iter().collect();
         let influences = json!({
@@ -150,10 +150,10 @@ impl Manifest {
         }
     }
 
-    /// What identifies a run before it begins, as one line of JSON: the key of its journal.
+    /// The identity of a run before its first record, as one line of JSON: the key of its journal.
     ///
     /// # Errors
-    /// None that can happen: every value is JSON already.
+    /// None in practice, because every value is JSON already.
     pub fn journal_key(&self) -> io::Result<String> {
         let begun = Manifest {
             settings_sha256: None,
@@ -167,7 +167,7 @@ impl Manifest {
     /// The manifest as a JSON object.
     ///
     /// # Errors
-    /// None that can happen: every value is JSON already.
+    /// None in practice, because every value is JSON already.
     pub fn to_map(&self) -> io::Result<Map<String, Value>> {
         match serde_json::to_value(self)? {
             Value::Object(map) => Ok(map),
@@ -197,7 +197,7 @@ pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Reads what [`write_manifest`] wrote beside `path`; `None` where there is no such file.
+/// Reads the manifest that [`write_manifest`] wrote beside `path`; `None` if there is no such file.
 pub(super) fn read_beside<T: for<'a> Deserialize<'a>>(path: &Path) -> io::Result<Option<T>> {
     match fs::read_to_string(beside(path)) {
         Ok(text) => Ok(Some(serde_json::from_str(&text)?)),
@@ -206,8 +206,8 @@ pub(super) fn read_beside<T: for<'a> Deserialize<'a>>(path: &Path) -> io::Result
     }
 }
 
-/// Writes how `output` was made to `FILE.json` beside it. Beside stdout, a device or a pipe nothing can stand: there the manifest
-/// goes to the log, at level debug.
+/// Writes the manifest of `output` to `FILE.json` beside it. For stdout, a device or a pipe the manifest goes to the log, at level
+/// debug.
 ///
 /// # Errors
 /// A file that cannot be written.
@@ -221,7 +221,7 @@ pub fn write_manifest(output: &Path, manifest: &impl Serialize) -> io::Result<()
     file.finish()
 }
 
-/// In what two JSON objects differ: `prefix was "nlu", now "s2s"; …`. Objects inside are compared key by key.
+/// The differences between two JSON objects, such as `prefix was "nlu", now "s2s"`. Nested objects are compared key by key.
 pub(super) fn differences(was: &Value, now: &Value) -> Vec<String> {
     let mut list = Vec::new();
     compare("it", was, now, &mut list);
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_flat_and_reads_back() {
+    fn a_manifest_is_flat_and_reads_back() {
         let mut manifest = manifest(&[12]);
         manifest.shard = Some("1/2".to_owned());
         manifest.input = Some(InputDigest {
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_former_version_wrote_is_read_and_unknown_keys_are_kept() {
+    fn manifests_of_the_former_version_are_read_and_unknown_keys_are_kept() {
         let text = r#"{"tool":"ankh3 0.1.0","command":"score","model":"nano","model_hash":"ab","model_licence":"MIT",
             "model_is_random":true,"prefix":"nlu","dtype":"bf16","weights":"int8","device":"cpu","kernels":"amx",
             "score":"likelihood","residues":"AC","mask_fraction":0.15,"threshold":null,"of_a_later_version":{"a":[1,2.5]},
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn the_digest_of_settings_knows_what_influences_values() {
+    fn the_digest_of_settings_depends_on_what_influences_values() {
         let one = manifest(&[12]).settings_sha256;
         assert_ne!(one, manifest(&[11]).settings_sha256);
         let mut other = manifest(&[12]);
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_is_named() {
+    fn differences_are_named() {
         let was =
             json!({"metadata": {"prefix": "nlu", "shard": "1/2", "model": "m"}, "dtype": "f32"});
         let now =

@@ -1,7 +1,7 @@
-//! Rows of named cells as tab- or comma-separated text with a header line, or as one JSON object per line.
+//! Tables: rows of named cells as tab- or comma-separated text with a header line, or as one JSON object per line.
 //!
-//! Numbers have eight significant digits, more than single precision holds; a missing number is `NaN` in text and `null` in JSON.
-//! Text with the separator, a line break or a quote is quoted as CSV does.
+//! Numbers have eight significant digits, more than single precision has; a missing number is `NaN` in text and `null` in JSON.
+//! Text with a separator, a line break or a quote is quoted as in CSV.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -24,7 +24,7 @@ pub enum TableFormat {
 }
 
 impl TableFormat {
-    /// The format that a file's extension asks for: JSON lines for `.jsonl` and `.ndjson`, comma-separated for `.csv`, else tab-separated.
+    /// The format of a file's extension: JSON lines for `.jsonl` and `.ndjson`, comma-separated for `.csv`, else tab-separated.
     pub fn from_extension(path: &Path) -> Self {
         let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
         match extension.to_str() {
@@ -106,7 +106,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// Opens stdout (`-`) or a file, which appears under its name only when finished, and writes the header if the format has one.
+    /// Opens stdout (`-`) or a file, which appears under its name only when finished, and writes the header of a text format.
     ///
     /// # Errors
     /// An output that cannot be written.
@@ -152,13 +152,13 @@ impl Table {
         writeln!(self.output, "{line}")
     }
 
-    /// Ends the sequence that the last rows belong to. Where shards of the table are to be merged, every sequence must be ended,
-    /// also one without rows.
+    /// Closes the sequence of the last rows. If shards of the table will be merged, every sequence must be closed, also a
+    /// sequence without rows.
     pub fn close_sequence(&mut self) {
         self.layout.close_sequence();
     }
 
-    /// The format and the rows so far, for the manifest.
+    /// The format and the number of rows so far, for the manifest.
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn text_and_json_hold_the_same() {
+    fn text_and_json_have_the_same_content() {
         assert_eq!(
             written("a.tsv"),
             "id\tposition\tresidue\tscore\na\t2\tK\t-0.1\n\"b\t\"\"c\"\"\"\t2\tK\tNaN\nd\t2\tK\t1e-30\n"

@@ -1,4 +1,4 @@
-//! FASTA out, through `bio`: the header as it was read, 60 residues per line.
+//! FASTA output through `bio`: the header as read, 60 residues per line.
 
 use std::io::{self, Write};
 
@@ -17,7 +17,7 @@ pub fn write_record(
     description: &str,
     residues: &[u8],
 ) -> io::Result<()> {
-    // bio's writer buffers, and would swallow the errors of a buffer it drops.
+    // The writer of `bio` has a buffer and loses errors when it is dropped, so it writes to memory.
     let mut text = Vec::with_capacity(residues.len() + residues.len() / WIDTH + id.len() + 8);
     let mut writer = fasta::Writer::new(&mut text);
     writer.set_linewrap(Some(WIDTH));

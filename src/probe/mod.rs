@@ -11,6 +11,16 @@
 //!   sequence
 //! - [`contact_predictor`]: contact maps by any method; [`attention_maps`] and [`logistic`] fit the
 //!   regression over attention; [`contact_evaluation`] measures precision
+//!
+//! ```
+//! use ankh3::probe::metrics::numbers::{Ranked, mse};
+//!
+//! // Predicted and true values of three proteins, each counted once.
+//! let pairs = [(0.5, 1.0), (1.0, 2.0), (4.0, 3.0)];
+//! let times = [1, 1, 1];
+//! assert_eq!(mse(&pairs, &times), Some(0.75));
+//! assert_eq!(Ranked::new(&pairs).spearman(&times), Some(1.0));
+//! ```
 
 pub mod attention_maps;
 pub mod contact_evaluation;

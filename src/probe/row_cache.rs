@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use crate::number::NumberType;
 use crate::sequence::digest::hex;
 
-/// The key of a record: a hash of the input of its rows.
+/// The key of a record: a hash of the input that its rows were computed from.
 pub type RowKey = [u8; 32];
 
 /// A folder of records, open and locked.

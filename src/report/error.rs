@@ -1,4 +1,4 @@
-//! Why results cannot be read or shown.
+//! Errors of reading and showing results.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ pub enum ReportError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// A line that does not fit the first lines of its file.
@@ -27,7 +27,7 @@ pub enum ReportError {
         path: PathBuf,
         /// The line's number, from 1.
         line: u64,
-        /// What is wrong with the line.
+        /// The problem of the line.
         what: String,
     },
     /// A file whose content the report does not know.

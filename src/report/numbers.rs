@@ -3,7 +3,7 @@
 /// Statistics of the finite values of a column.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct SummaryStatistics {
-    /// How many values are finite.
+    /// Number of finite values.
     pub(crate) count: usize,
     pub(crate) min: f64,
     pub(crate) median: f64,
@@ -47,7 +47,7 @@ pub enum Scale {
 pub struct Bins {
     /// The scale of `low` and `width`.
     pub scale: Scale,
-    /// Where the first bar begins.
+    /// The beginning of the first bar on the axis.
     pub low: f64,
     /// The width of a bar.
     pub width: f64,
@@ -90,7 +90,7 @@ impl Bins {
         })
     }
 
-    /// Where the last bar ends.
+    /// The end of the last bar on the axis.
     pub fn high(&self) -> f64 {
         self.low + self.width * self.counts.len() as f64
     }
@@ -105,7 +105,7 @@ impl Scale {
         }
     }
 
-    /// What stands at a place of the axis.
+    /// The label at a place of the axis.
     pub fn label(self, place: f64) -> String {
         match self {
             Scale::Linear => short(place),

@@ -1,5 +1,6 @@
-//! Event files for `TensorBoard`: scalars by step, each event a protobuf message (`tensorflow/core/util/event.proto`, the few fields used) in a `TFRecord`:
-//! length, masked CRC32C of the length, message, masked CRC32C of the message. What `TensorBoard` reads is what `tests/readers/read_events.py` checks.
+//! Event files for `TensorBoard`, with scalars by step. Each event is a protobuf message (a few fields of
+//! `tensorflow/core/util/event.proto`) in a `TFRecord`: length, masked CRC32C of the length, message, masked CRC32C of the message.
+//! `tests/readers/read_events.py` checks the files with the reader of `TensorBoard`.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -8,9 +9,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use prost::{Message, Oneof};
 
-/// How names of event files begin; `TensorBoard` reads a folder's in the order of their names.
+/// The beginning of the names of event files; `TensorBoard` reads the files of a folder in the order of their names.
 const PREFIX: &str = "events.out.tfevents.";
-/// `SessionLog.SessionStatus.START`: a reader forgets what earlier files say of this step and later ones.
+/// `SessionLog.SessionStatus.START`: a reader drops the values of earlier files from this step on.
 const START: i32 = 1;
 
 #[derive(Message)]
@@ -53,14 +54,14 @@ struct SessionLog {
     status: i32,
 }
 
-/// An event file, open for more.
+/// An event file, open to append events.
 #[derive(Debug)]
 pub struct Events {
     file: File,
 }
 
 impl Events {
-    /// Begins a new file in `folder`, behind those that are there, for steps after `done`.
+    /// Begins a new file in `folder`, whose name comes after those of the existing files, for steps after `done`.
     ///
     /// # Errors
     /// A folder that cannot be written to.
@@ -79,7 +80,7 @@ impl Events {
         Ok(events)
     }
 
-    /// Scalars of a step, by name.
+    /// Writes the scalars of a step, by name.
     ///
     /// # Errors
     /// A full disk.
@@ -98,7 +99,7 @@ impl Events {
             step: step as i64,
             what: Some(what),
         };
-        // One call a record: a reader at the same time finds whole ones, and a full disk is seen here.
+        // One call per record, so that a reader at the same time finds complete records, and a full disk is an error here.
         self.file.write_all(&record(&event.encode_to_vec()))
     }
 }
@@ -122,7 +123,7 @@ fn since_epoch() -> f64 {
     now.map_or(0.0, |now| now.as_secs_f64())
 }
 
-/// A message in the frame of a `TFRecord`.
+/// A message as a `TFRecord`.
 fn record(message: &[u8]) -> Vec<u8> {
     let length = (message.len() as u64).to_le_bytes();
     [
@@ -134,7 +135,7 @@ fn record(message: &[u8]) -> Vec<u8> {
     .concat()
 }
 
-/// A checksum that does not become that of data which hold their own checksum: TensorFlow's `crc32c::Mask`.
+/// A masked checksum, TensorFlow's `crc32c::Mask`, which stays useful for data that contain checksums.
 fn masked_crc(bytes: &[u8]) -> u32 {
     crc32c::crc32c(bytes)
         .rotate_right(15)

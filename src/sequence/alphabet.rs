@@ -1,8 +1,8 @@
-//! The one table of residues: what becomes of every byte that a sequence may hold.
+//! The table of residues: the treatment of every byte in the text of a sequence.
 //!
-//! | byte | becomes |
+//! | byte | treatment |
 //! |---|---|
-//! | the 20 standard residues, `X B U Z O`, either case | itself, upper case (a vocabulary without it maps it to `X` later) |
+//! | the 20 standard residues, `X B U Z O`, either case | kept in upper case (the tokenizer maps a letter that its vocabulary lacks to `X`) |
 //! | `J` (leucine or isoleucine) | `X`, counted |
 //! | `-` `.` | removed, counted as gaps |
 //! | digits | removed, counted (line numbers of GenBank style) |
@@ -16,7 +16,7 @@ use std::ops::AddAssign;
 use super::mask::{MASK, Masks, unify};
 use super::{Problem, Record, Sequence, SequenceError};
 
-/// What becomes of one byte.
+/// The treatment of one byte.
 enum Fate {
     Residue(u8),
     Ambiguous,
@@ -27,7 +27,7 @@ enum Fate {
     Odd,
 }
 
-/// The table.
+/// The table as a function.
 fn fate(byte: u8) -> Fate {
     match byte.to_ascii_uppercase() {
         b'J' => Fate::Ambiguous,
@@ -40,17 +40,17 @@ fn fate(byte: u8) -> Fate {
     }
 }
 
-/// Exceptions to the table that a command asks for.
+/// Exceptions to the table for one command.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
-    /// Bytes kept exactly as they are, before the table is asked.
+    /// Bytes that are kept exactly as they are, whatever the table says.
     pub keep: Vec<u8>,
-    /// Whether masks are read; each becomes one [`MASK`] before the table is asked.
+    /// Whether the text may have masks; each mask becomes one [`MASK`], whatever the table says.
     pub masks: Masks,
 }
 
 impl Rules {
-    /// The table, but these bytes stay as they are.
+    /// The table, except that `bytes` stay as they are.
     pub fn keeping(bytes: &[u8]) -> Self {
         Rules {
             keep: bytes.to_vec(),
@@ -58,7 +58,7 @@ impl Rules {
         }
     }
 
-    /// The table, but masks in all their spellings are let through as [`MASK`].
+    /// The table, except that masks in every spelling become [`MASK`].
     pub fn masked(masks: Masks) -> Self {
         Rules {
             masks,
@@ -71,7 +71,7 @@ impl Rules {
     }
 }
 
-/// What cleaning changed, over one sequence or, added up, over a run.
+/// The changes that cleaning made in one sequence or, as a sum, in all sequences of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// Gap characters removed.
@@ -87,7 +87,7 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// True if nothing was changed.
+    /// True if there was no change.
     pub fn is_empty(&self) -> bool {
         *self == Changes::default()
     }
@@ -104,7 +104,7 @@ impl AddAssign for Changes {
 }
 
 impl fmt::Display for Changes {
-    /// `3 gaps removed, 2 J read as X`; `nothing changed` if so.
+    /// `3 gaps removed, 2 J read as X`, or `nothing changed`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let parts: Vec<String> = [
             (self.gaps, "gaps removed"),
@@ -125,7 +125,7 @@ impl fmt::Display for Changes {
     }
 }
 
-/// Turns a record into a sequence by the table and counts what was changed.
+/// Turns a record into a sequence by the table and counts the changes.
 ///
 /// # Errors
 /// The first inner stop, odd character or unknown mask word, with its position; a record without residues.
@@ -205,7 +205,7 @@ fn clean_text(text: &[u8], rules: &Rules) -> Result<(Vec<u8>, Changes), Problem>
     }
 }
 
-/// The character at the start of `text` as a message shows it.
+/// The first character of `text` as a message shows it.
 fn shown(text: &[u8]) -> String {
     let head = &text[..text.len().min(4)];
     let valid = match std::str::from_utf8(head) {
@@ -220,7 +220,7 @@ fn shown(text: &[u8]) -> String {
     }
 }
 
-/// True for a sequence of 50 or more letters that are all `A C G T U N`: legal residues, but hardly a protein.
+/// True for a sequence of 50 or more letters, all of them `A C G T U N`: valid residues, but hardly a protein.
 pub fn looks_like_nucleotides(residues: &[u8]) -> bool {
     residues.len() >= 50 && residues.iter().all(|residue| b"ACGTUN".contains(residue))
 }
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn every_byte_has_its_fate() {
+    fn every_byte_has_a_treatment() {
         let kept: Vec<u8> = (0..=255)
             .filter(|&b| matches!(fate(b), Fate::Residue(_)))
             .collect();
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn masks_are_let_through_only_where_they_are_read() {
+    fn masks_are_kept_only_where_they_are_allowed() {
         let clean = |text: &[u8], rules: &Rules| clean_text(text, rules).map(|(kept, _)| kept);
         assert!(clean(b"M?", &Rules::default()).is_err());
         let rules = Rules::masked(Masks::Words);
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_add_up_and_are_told() {
+    fn changes_add_up_and_have_words() {
         let mut sum = Changes::default();
         assert_eq!(sum.to_string(), "nothing changed");
         sum += Changes {

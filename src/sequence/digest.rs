@@ -1,4 +1,4 @@
-//! A digest of all sequences of an input, by which the files of several runs show that they were made from the same input.
+//! The digest of all sequences of an input. Equal digests show that the files of several runs were made from the same input.
 
 use std::fmt::Write;
 
@@ -7,12 +7,12 @@ use sha2::{Digest, Sha256};
 
 use super::Sequence;
 
-/// What identifies an input: a hash of the id and the residues of every sequence, in order, and how many there are.
+/// The identity of an input: a hash of the ids and residues of all sequences in order, and their numbers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InputDigest {
     /// SHA-256 in hexadecimal digits.
     pub sha256: String,
-    /// Sequences.
+    /// Number of sequences.
     pub records: u64,
     /// Residues of all sequences.
     pub residues: u64,
@@ -47,10 +47,10 @@ impl RunningDigest {
     }
 }
 
-/// Lower-case hexadecimal digits.
+/// `bytes` as lower-case hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("a string takes all that is written");
+        write!(text, "{byte:02x}").expect("writing to a string cannot fail");
         text
     })
 }
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_residues_and_order_count_and_nothing_else() {
+    fn only_ids_residues_and_order_count() {
         let whole = digest(&[("a", "MKT"), ("b", "GAV")]);
         assert_eq!((whole.records, whole.residues), (2, 6));
         assert_eq!(whole, digest(&[("a", "MKT"), ("b", "GAV")]));
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_has_the_hash_of_nothing() {
+    fn an_empty_input_has_the_hash_of_no_bytes() {
         assert!(digest(&[]).sha256.starts_with("e3b0c44298fc1c14"));
     }
 }

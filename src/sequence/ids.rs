@@ -1,6 +1,6 @@
-//! Unique ids in bounded memory: 128 bits of a SHA-256 an id, whatever the id's length.
+//! Unique ids in bounded memory: 128 bits of a SHA-256 per id, whatever the length of the id.
 //!
-//! By the birthday bound two of 10⁹ ids share their 128 bits with a probability of about 10⁻²¹.
+//! By the birthday bound, the probability that two of 10⁹ ids have the same 128 bits is about 10⁻²¹.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::Problem;
 
-/// What becomes of a record whose id was used before in the run.
+/// The treatment of a record whose id an earlier record of the run has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
@@ -28,12 +28,12 @@ pub enum Duplicates {
 pub struct Ids {
     policy: Duplicates,
     seen: HashSet<u128>,
-    /// Of ids that came more than once: the number to try next.
+    /// For each id that came more than once, the number to try next.
     next: HashMap<u128, u64>,
 }
 
 impl Ids {
-    /// No ids yet.
+    /// An empty set of ids.
     pub fn new(policy: Duplicates) -> Self {
         Ids {
             policy,
@@ -41,12 +41,13 @@ impl Ids {
         }
     }
 
-    /// The id under which a record goes on: `id` itself, or its numbered form. What this returns is unique within the run.
+    /// The final id of a record, unique within the run: `id` itself, or `id` with a number appended.
     ///
-    /// `raw_id` are the header's own bytes where `id` lost some (see [`super::Record::raw_id`]); `record` is its number in its file.
+    /// `raw_id` has the original bytes of the id where `id` could not keep them (see [`super::Record::raw_id`]); `record` is
+    /// the number of the record in its file.
     ///
     /// # Errors
-    /// [`Problem::DuplicateId`] under `error` and `first`, [`Problem::NoId`] likewise; [`Problem::ControlInId`].
+    /// [`Problem::DuplicateId`] and [`Problem::NoId`] under `error` and `first`; [`Problem::ControlInId`].
     pub fn admit(
         &mut self,
         id: &str,
@@ -61,7 +62,7 @@ impl Ids {
             (true, Duplicates::Suffix) => format!("record_{record}"),
             (true, _) => return Err(Problem::NoId),
         };
-        // Other bytes are another id even where both read as U+FFFD, but their names must still differ.
+        // Ids with different bytes are different ids, even if both read as U+FFFD; then the second one gets a number.
         let new = raw_id.is_none_or(|raw| self.seen.insert(hash(raw)));
         let free = self.seen.insert(hash(id.as_bytes()));
         match (new && free, self.policy) {
@@ -117,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn suffixed_ids_never_meet_a_real_one() {
+    fn numbered_ids_never_equal_an_id_of_the_input() {
         let ids = ["a", "a_2", "a", "a", "a_3", "a_2", "", "record_7", ""];
         let got: Vec<String> = admitted(Duplicates::Suffix, &ids)
             .into_iter()
@@ -149,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_utf8_tell_ids_apart() {
+    fn ids_with_different_bytes_are_different() {
         let mut ids = Ids::new(Duplicates::Error);
         let mut admit = |raw: &[u8]| {
             let id = String::from_utf8_lossy(raw).into_owned();
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn control_characters_are_refused() {
+    fn control_characters_are_rejected() {
         assert_eq!(
             admitted(Duplicates::Suffix, &["a\0"]),
             [Err(Problem::ControlInId { code: 0 })]

@@ -1,7 +1,7 @@
-//! Long sequences: what `--max-length` and `--over` do, and how one is cut into overlapping chunks.
+//! Long sequences: the limits `--max-length` and `--over`, and overlapping chunks.
 //!
-//! Chunks begin every `max_length - overlap` residues and are `max_length` long, the last one shorter. As the overlap is at
-//! most half a chunk, a residue lies in one chunk or in two; where in two, the two rows are averaged:
+//! A chunk begins every `max_length - overlap` residues and is `max_length` residues long; the last chunk may be shorter. The
+//! overlap is at most half a chunk, so a residue lies in one or two chunks. The two rows of a residue in two chunks are averaged:
 //!
 //! ```text
 //! sequence  0 ........................ 22        max_length 10, overlap 4
@@ -16,68 +16,68 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// What becomes of a sequence longer than the limit.
+/// The treatment of a sequence that is longer than the limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "over")]
 pub enum Over {
-    /// It is an error.
+    /// The sequence is an error.
     #[default]
     Error,
-    /// It is left out, listed and counted.
+    /// The sequence is left out, logged and counted.
     Skip,
-    /// Its first residues stay, the rest is cut off and counted.
+    /// The residues beyond the limit are cut off and counted.
     Truncate,
-    /// It is cut into overlapping chunks whose results are joined again.
+    /// The sequence is cut into overlapping chunks, whose results are joined again.
     Chunk {
-        /// Residues that neighbouring chunks share; at most half of the limit.
+        /// Residues that neighbouring chunks share, at most half of the limit.
         overlap: usize,
     },
 }
 
-/// How long a sequence may be.
+/// The length limit of sequences, and the treatment of longer ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Limit {
-    /// Residues; none means any length.
+    /// Largest number of residues; `None` for any length.
     max_length: Option<usize>,
     #[serde(flatten)]
     over: Over,
 }
 
-/// A limit that cannot be kept.
+/// Why a limit is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum LimitError {
-    /// No sequence fits.
+    /// A limit of 0, which no sequence meets.
     #[error("--max-length 0 leaves nothing; give at least 1")]
     Zero,
-    /// The overlap is too large.
+    /// An overlap of more than half a chunk.
     #[error("--overlap {overlap} is more than half of --max-length {max_length}; give at most {}", .max_length / 2)]
     Overlap {
-        /// Residues shared.
+        /// Residues that neighbouring chunks share.
         overlap: usize,
-        /// Residues a chunk.
+        /// Residues per chunk.
         max_length: usize,
     },
 }
 
-/// How a sequence stands to the limit.
+/// The result of comparing a sequence with the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fit {
-    /// Goes on as it is (under `chunk` to be cut later).
+    /// The whole sequence is used (under `chunk` in several pieces).
     Whole,
-    /// Goes on with its first residues only.
+    /// Only the first residues are used.
     First(usize),
-    /// Does not go on; the limit is given for the message.
+    /// The sequence is not used; the value is the limit.
     TooLong(usize),
 }
 
 impl Limit {
-    /// Any length.
+    /// No limit: sequences may have any length.
     pub const NONE: Limit = Limit {
         max_length: None,
         over: Over::Error,
     };
 
-    /// At most `max_length` residues, and what becomes of longer sequences.
+    /// A limit of `max_length` residues; `over` is the treatment of longer sequences.
     ///
     /// # Errors
     /// A limit of 0, or an overlap of more than half of it.
@@ -100,17 +100,17 @@ impl Limit {
         self.max_length
     }
 
-    /// True where a sequence may have any length.
+    /// True if sequences may have any length.
     pub fn is_none(&self) -> bool {
         self.max_length.is_none()
     }
 
-    /// What becomes of longer sequences.
+    /// The treatment of longer sequences.
     pub fn over(&self) -> Over {
         self.over
     }
 
-    /// How a sequence of `length` residues stands to the limit.
+    /// Compares a sequence of `length` residues with the limit.
     pub fn fit(&self, length: usize) -> Fit {
         match (self.max_length, self.over) {
             (Some(max), Over::Error | Over::Skip) if length > max => Fit::TooLong(max),
@@ -119,7 +119,7 @@ impl Limit {
         }
     }
 
-    /// The pieces in which a sequence of `length` residues is computed: several only under `chunk`.
+    /// The pieces in which a sequence of `length` residues is computed; more than one only under `chunk`.
     pub fn chunks(&self, length: usize) -> Vec<Chunk> {
         match (self.max_length, self.over) {
             (Some(max_length), Over::Chunk { overlap }) => chunks(length, max_length, overlap),
@@ -131,17 +131,17 @@ impl Limit {
 /// One piece of a long sequence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chunk {
-    /// Its residues, 0-based in the whole sequence.
+    /// The residues of the chunk, counted from 0 in the whole sequence.
     pub range: Range<usize>,
-    /// How many of its first residues the chunk before holds too.
+    /// Number of residues shared with the chunk before.
     pub shared_before: usize,
-    /// How many of its last residues the chunk after holds too.
+    /// Number of residues shared with the chunk after.
     pub shared_after: usize,
 }
 
 impl Chunk {
-    /// The weight of this chunk's row for residue `offset` (0-based in the chunk) in the joined result: ½ where a neighbour holds the residue
-    /// too, else 1. Over all chunks the weights of a residue sum to exactly 1.
+    /// The weight in the joined result of this chunk's row for residue `offset` (counted from 0 in the chunk): ½ for a residue
+    /// that is shared with a neighbour, else 1. Over all chunks the weights of a residue sum to exactly 1.
     pub fn weight(&self, offset: usize) -> f32 {
         let shared = offset < self.shared_before || offset + self.shared_after >= self.range.len();
         if shared { 0.5 } else { 1.0 }
@@ -150,7 +150,7 @@ impl Chunk {
 
 /// Cuts `length` residues into chunks of at most `max_length` that share `overlap` residues with each neighbour; they cover every residue.
 ///
-/// Needs `max_length >= 1` and `overlap <= max_length / 2` (as [`Limit::new`] makes sure); no chunks for a length of 0.
+/// Needs `max_length >= 1` and `overlap <= max_length / 2`, which [`Limit::new`] ensures. A length of 0 gives no chunks.
 pub fn chunks(length: usize, max_length: usize, overlap: usize) -> Vec<Chunk> {
     let stride = max_length - overlap;
     let mut chunks = Vec::with_capacity(length / stride + 1);
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_fit_or_do_not() {
+    fn lengths_are_compared_with_limits() {
         let limit = |over| Limit::new(10, over).unwrap();
         let chunk = Over::Chunk { overlap: 5 };
         for over in [Over::Error, Over::Skip, Over::Truncate, chunk] {
@@ -232,8 +232,8 @@ mod tests {
         assert_eq!(limit(Over::Truncate).chunks(11).len(), 1);
         assert_eq!(Limit::NONE.chunks(35_213).len(), 1);
         assert_eq!(Limit::new(0, Over::Error), Err(LimitError::Zero));
-        let told = serde_json::to_string(&limit(chunk)).unwrap();
-        assert_eq!(told, r#"{"max_length":10,"over":"chunk","overlap":5}"#);
+        let json = serde_json::to_string(&limit(chunk)).unwrap();
+        assert_eq!(json, r#"{"max_length":10,"over":"chunk","overlap":5}"#);
         let wide = Limit::new(10, Over::Chunk { overlap: 6 });
         assert_eq!(
             wide,

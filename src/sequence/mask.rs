@@ -1,36 +1,36 @@
-//! How a masked residue may be written, and how every spelling becomes one byte before the table of residues is asked.
+//! The spellings of a masked residue; each becomes one byte before the table of residues is applied.
 //!
-//! | written | is |
+//! | spelling | meaning |
 //! |---|---|
 //! | `?` `_` `#` | a mask |
-//! | `<mask>` `[MASK]` `<extra_id_0>` `<extra_id_1>` …, either case | a mask; the number says nothing, masks are numbered anew from the left |
+//! | `<mask>` `[MASK]` `<extra_id_0>` `<extra_id_1>` …, either case | a mask; the number is ignored, masks are numbered anew from the left |
 //! | `X` | a residue, or a mask where the user says so |
 //! | any other word in `<…>` or `[…]` | an error that names it |
 
 use super::Problem;
 
-/// What every mask is read as.
+/// The byte of a mask, whatever its spelling.
 pub const MASK: u8 = b'?';
 
-/// A longer word is cut in messages, and none is a mask.
+/// Longest word that can be a mask; a message shows no more of a word.
 const LONGEST_WORD: usize = 24;
 
 /// Whether a text may hold masks, and whether `X` is one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Masks {
-    /// Mask characters and words are odd characters like any other.
+    /// No masks: mask characters and words are invalid.
     #[default]
     None,
-    /// They are masks; `X` is an unknown residue.
+    /// Mask characters and words are masks; `X` is an unknown residue.
     Words,
-    /// They are masks, and so is `X`.
+    /// Mask characters, words and `X` are masks.
     WordsAndX,
 }
 
-/// The text with every mask as [`MASK`]. Positions in errors are 1-based and count a mask as one.
+/// The text with every mask as [`MASK`]. Positions in errors begin with 1 and count a mask as one character.
 ///
 /// # Errors
-/// A word in brackets that is no mask.
+/// A word in brackets that is not a mask.
 pub(super) fn unify(text: &[u8], masks: Masks) -> Result<Vec<u8>, Problem> {
     let mut unified = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -56,7 +56,7 @@ pub(super) fn unify(text: &[u8], masks: Masks) -> Result<Vec<u8>, Problem> {
     Ok(unified)
 }
 
-/// What follows an opening bracket: up to the closing one, or where a word would be too long.
+/// The text after an opening bracket, up to the closing one or up to the length of the longest word.
 fn word(open: u8, after: &[u8]) -> &[u8] {
     let close = if open == b'<' { b'>' } else { b']' };
     let head = &after[..after.len().min(LONGEST_WORD)];

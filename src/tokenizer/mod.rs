@@ -6,6 +6,17 @@
 //! letters needs no search over segmentations, so a table of 26 entries is enough. Hugging Face's
 //! fast tokenizers put a `▁` before the text, which these vocabularies lack: it becomes an `<unk>`
 //! that changes every embedding. This tokenizer never adds it.
+//!
+//! ```
+//! use ankh3::tokenizer::{TaskPrefix, Tokenizer};
+//!
+//! let tokenizer = Tokenizer::ankh3();
+//! let encoding = tokenizer.encode(b"MKX", TaskPrefix::Nlu)?;
+//! assert_eq!(encoding.token_ids, [4, 24, 18, 27, 1]);
+//! assert_eq!(encoding.token_ids.len(), Tokenizer::num_tokens(3));
+//! assert_eq!(tokenizer.piece(24), "M");
+//! # Ok::<(), ankh3::tokenizer::TokenizerError>(())
+//! ```
 
 mod read;
 mod vocabulary;

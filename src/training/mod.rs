@@ -14,6 +14,14 @@
 //! | [`evaluation`] | the quality of the weights on held-out sequences |
 //!
 //! Reading sequences and saving checkpoints is the caller's task.
+//!
+//! ```
+//! use ankh3::training::schedule::{Schedule, ScheduleKind};
+//!
+//! let schedule = Schedule { kind: ScheduleKind::InverseSquareRoot, warmup_steps: 10, ..Schedule::default() };
+//! // The fraction of the peak learning rate at steps 4, 9 and 39 of 100, counted from 0.
+//! assert_eq!([4, 9, 39].map(|step| schedule.factor(step, 100)), [0.5, 1.0, 0.5]);
+//! ```
 
 mod backprop;
 pub mod batch;

@@ -71,7 +71,7 @@ impl Default for Recipe {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelShape {
-    /// nano, small, base, large or xl [nano].
+    /// Name of the preset: `nano` (the default), `small`, `base`, `large` or `xl`.
     pub preset: Option<String>,
     /// Width of the residual stream.
     pub d_model: Option<usize>,
@@ -200,7 +200,7 @@ impl Default for EvaluationSettings {
     }
 }
 
-/// What is wrong with a recipe.
+/// Why a recipe is invalid.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum RecipeError {
     /// No TOML, an unknown key or a value of the wrong type.

@@ -85,7 +85,7 @@ impl Network<'_> {
     }
 
     /// [`Network::gradients`] by candle's tape: used on a GPU, and on a CPU as the reference of
-    /// [`super::backprop`].
+    /// `backprop`.
     ///
     /// # Errors
     /// Weights or tokens that do not fit the shape.

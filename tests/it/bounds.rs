@@ -21,7 +21,7 @@ use ankh3::kernels::plan::{Activation, Bias, Segment, Visibility};
 use half::bf16;
 use memmap2::{MmapMut, MmapOptions};
 
-/// No page of Linux is larger where these kernels have instruction sets to choose from.
+/// The largest page of Linux on the CPUs for which the kernels have several instruction sets.
 const PAGE: usize = 1 << 16;
 
 /// Floats of which the last is the last that may be touched: beyond it the map has no file.
@@ -35,7 +35,7 @@ impl Guarded {
         let end = (4 * count).next_multiple_of(PAGE);
         let file = tempfile::tempfile().unwrap();
         file.set_len(end as u64).unwrap();
-        // SAFETY: nobody else knows the file.
+        // SAFETY: no other process opens the file.
         let map = unsafe { MmapOptions::new().len(end + PAGE).map_mut(&file).unwrap() };
         let mut guarded = Guarded {
             map,

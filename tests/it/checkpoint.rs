@@ -1,4 +1,4 @@
-//! Checkpoints as they are found: pickles written by PyTorch, shards, wrong and missing tensors,
+//! Checkpoints in practice: pickles written by PyTorch, shards, wrong and missing tensors,
 //! and what `init` writes. The pickles are made by `checkpoint/make_pickles.py`, which also writes
 //! down what PyTorch itself sees in them.
 
@@ -106,7 +106,7 @@ fn as_bf16(value: f32) -> f32 {
     half::bf16::from_f32(value).to_f32()
 }
 
-/// Exactly, but for the order of the sum: offsets within a storage and transposed tensors included.
+/// The conversion is exact, except for the order of the sum, also for offsets within a storage and transposed tensors.
 #[test]
 fn a_pickle_holds_what_pytorch_sees() {
     let dir = tiny();

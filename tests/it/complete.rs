@@ -1,5 +1,5 @@
-//! `ankh3 complete` from the outside, on a random nano model: what is written, that shards, batches
-//! and interruptions change no byte, and what is refused.
+//! `ankh3 complete` as a process, on a random nano model: the output, rejected flags, and the same bytes whatever the shards,
+//! batches and interruptions.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
@@ -32,7 +32,7 @@ fn ankh3(model: &Path, flags: &str, input: &str) -> Output {
         .stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
-    // It may end before it has read everything.
+    // The run may end before it has read everything.
     let _ = std::io::Write::write_all(&mut stdin, input.as_bytes());
     drop(stdin);
     child.wait_with_output().unwrap()
@@ -45,7 +45,7 @@ fn complete(flags: &str, input: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Exit code and stderr of a run that does not end well.
+/// Exit code and stderr of a run that fails.
 fn failing(flags: &str, input: &str) -> (Option<i32>, String) {
     let output = ankh3(&MODEL.1, flags, input);
     (
@@ -154,7 +154,7 @@ fn a_run_cut_off_anywhere_goes_on_to_the_same_bytes() {
     );
     let good = proteins(40);
     let whole = complete("--temperature 30 --num-samples 2", &good);
-    // A record that ends the run, after others are done.
+    // A record ends the run after others are done.
     let bad = format!("{good}>bad\nMK!V\n");
     let (code, error) = failing(&flags, &bad);
     assert_eq!(code, Some(1), "{error}");
@@ -174,7 +174,7 @@ fn a_run_cut_off_anywhere_goes_on_to_the_same_bytes() {
             .filter(|end| **end <= length)
             .count()
             .saturating_sub(1);
-        let told = error.contains(&format!("{done} sequences are done already"));
+        let told = error.contains(&format!("{done} sequences are already done"));
         assert_eq!(told, done > 0, "cut at {length}: {error}");
         assert_eq!(
             std::fs::read_to_string(&out).unwrap(),
@@ -188,7 +188,7 @@ fn a_run_cut_off_anywhere_goes_on_to_the_same_bytes() {
     let (code, error) = failing(&format!("{flags} --seed 1"), &good);
     assert_eq!(code, Some(1));
     assert!(error.contains("another run"), "{error}");
-    // Other proteins too.
+    // Other proteins are another run, too.
     let (code, error) = failing(&flags, &good.replace(">p0", ">q0"));
     assert_eq!(code, Some(1));
     assert!(error.contains("not the one"), "{error}");

@@ -1,4 +1,4 @@
-//! `fetch` against a small server on loopback that speaks the hub's protocol, and misbehaves where a test asks it to.
+//! `fetch` against a small server on loopback that implements the hub's protocol, with failures on request.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -32,7 +32,7 @@ fn fetched(hub: &Hub) -> Result<Fetched, FetchError> {
     fetch(hub, REPO, "main", PATIENCE, &mut |_| {})
 }
 
-/// Names in a directory, sorted; none where it does not exist.
+/// The names in a directory, sorted; empty if the directory does not exist.
 fn names(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(dir).into_iter().flatten();
     let mut names: Vec<_> = entries
@@ -262,7 +262,7 @@ fn two_jobs_at_once_both_succeed() {
     }
 }
 
-/// What a job leaves that was killed half-way: an unfinished blob, a cut blob, a dangling link.
+/// The files of a job that was killed in the middle: an unfinished blob, a truncated blob, a dangling link.
 #[test]
 fn the_remains_of_a_dead_job_do_not_disturb() {
     let server = HubServer::start(Repository::safetensors());
@@ -372,7 +372,7 @@ fn an_etag_that_is_no_checksum_is_refused() {
     assert!(matches!(error, FetchError::Unverifiable { .. }), "{error}");
 }
 
-/// A commit pins the files; it needs no reference of its own.
+/// A commit identifies the files, so it needs no reference.
 #[test]
 fn a_commit_is_a_revision_too() {
     let server = HubServer::start(Repository::safetensors());

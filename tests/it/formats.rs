@@ -1,10 +1,10 @@
 //! The embedding formats of the library.
 //!
-//! - `fixture`: records, schemas and files for the others.
-//! - `readers`: what we write, read by our own reader and by the libraries that users have.
+//! - `fixture`: records, schemas and files for the other modules.
+//! - `readers`: our files, read by our own reader and by Python libraries.
 //! - `files`: files and streams, with and without a manifest.
-//! - `failures`: closed pipes, full disks, half runs, what cannot be written or read.
-//! - `merging`: shards and other files merged; files inspected.
+//! - `failures`: closed pipes, full disks, incomplete runs, invalid records and files.
+//! - `merging`: merging shards and other files; inspecting files.
 #![expect(
     clippy::unwrap_used,
     reason = "helpers of tests may panic as the tests themselves do"

@@ -132,7 +132,7 @@ fn ids(value: &Value) -> Vec<u32> {
     serde_json::from_value(value.clone()).unwrap()
 }
 
-/// Our tokens as Hugging Face's: with `</s>`.
+/// Our tokens in the form of Hugging Face: with `</s>`.
 fn with_end(completion: &GeneratedSequence) -> Vec<u32> {
     let end = completion.end_log_prob.map(|_| END);
     completion.token_ids.iter().copied().chain(end).collect()
@@ -172,7 +172,7 @@ fn every_trace_of_generate_is_reproduced() {
             .keys()
             .collect();
         for name in names {
-            // All sources of one run together: what each must give does not depend on the others.
+            // All sources in one run: the result of each does not depend on the others.
             let (strategy, samples) = strategy(&model.traces[0]["runs"][name]["settings"]);
             let run = |trace: &Value| prompt(trace, &trace["runs"][name]["settings"]);
             let prompts: Vec<Prompt> = model.traces.iter().map(run).collect();
@@ -375,7 +375,7 @@ fn samples_follow_the_softmax_by_chi_square() {
     // The 99.9 % quantile of chi-square with up to 19 degrees of freedom is at most 43.8.
     let quantile = quantile_999(cells - 1);
     assert!(statistic < quantile, "{statistic} of {cells} cells");
-    // And the test can fail: the same counts against the distribution at another temperature.
+    // The test must fail for a wrong distribution: the same counts at another temperature.
     let wrong = exact.iter().map(|p| p.powf(0.9));
     let total: f64 = wrong.clone().sum();
     let wrong: Vec<f64> = wrong.map(|p| p / total).collect();
@@ -412,7 +412,7 @@ fn quantile_999(degrees: usize) -> f64 {
 #[test]
 fn logits_that_are_no_numbers_spoil_their_own_prompt_only() {
     let broken = 77;
-    // One row of the embedding table: whoever reads that token has NaN everywhere.
+    // NaN in one row of the embedding table: every sequence with this token has NaN everywhere.
     let model = changed_model("untied-gated-silu", |name, values| {
         if name == "shared.weight" {
             let width = values.len() / 256;

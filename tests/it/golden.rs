@@ -1,6 +1,6 @@
 //! The network against Hugging Face transformers: `tests/golden/` holds tiny checkpoints and what
 //! that implementation computes with them (in float64, rounded once). f32 must agree within 2e-5 of
-//! the largest magnitude; bf16 within cosine 0.9999 a residue.
+//! the largest magnitude; bf16 within cosine 0.9999 per residue.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
@@ -96,7 +96,7 @@ impl Golden {
 
     /// Weights as a bf16 checkpoint holds them. Rounding them alone turns the embeddings of these
     /// tiny models, whose attention is sharp on purpose, by more than the arithmetic does (cosine
-    /// 0.9994 in float64), so the arithmetic is judged on weights that bf16 can hold.
+    /// 0.9994 in float64), so the arithmetic is evaluated on weights that bf16 can hold.
     fn round_weights(&mut self) {
         for (name, weight) in &mut self.weights {
             if !name.contains("norm") && !name.contains("relative_attention_bias") {

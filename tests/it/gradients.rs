@@ -179,8 +179,8 @@ fn loss_and_every_gradient_equal_pytorch() {
     }
 }
 
-/// Kept or computed again: the same bits, with dropout and without, also where a shape has several
-/// stretches of layers.
+/// Activations that are kept or recomputed give the same bits, with dropout and without, also for a shape with several stretches
+/// of layers.
 #[test]
 fn recomputed_activations_change_no_bit() {
     for kind in KINDS {
@@ -221,7 +221,7 @@ fn recomputed_activations_change_no_bit() {
     }
 }
 
-/// The way back that is written down and the one that candle's tape finds.
+/// The backward pass of `backprop` against candle's tape.
 #[test]
 fn the_tape_gives_the_same_gradients() {
     for kind in KINDS {

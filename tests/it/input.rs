@@ -1,4 +1,4 @@
-//! What becomes of damaged inputs: every file in `data/nasty` has its outcome here, and the same table stands in `docs/input.md`.
+//! The outcome of damaged inputs: one line per file in `data/nasty`. The same table is in `docs/input.md`.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -15,7 +15,7 @@ use ankh3::sequence::{Changes, Duplicates, Limit, Over, Rules};
 const GFP: (&str, usize) = ("P42212", 238);
 const HBA: (&str, usize) = ("P69905", 142);
 
-/// Everything an input gave: id and length of its items, then the error that ended it.
+/// The results of an input: id and length of its items, then the error at the end.
 struct Outcome {
     items: Vec<Item>,
     error: Option<InputError>,
@@ -113,7 +113,7 @@ fn written(text: &[u8]) -> tempfile::NamedTempFile {
     file
 }
 
-/// File, items before the end under `--on-bad error`, part of the message (empty: none), items under `--on-bad skip`.
+/// File, items before the end under `--on-bad error`, part of the message (empty without an error), items under `--on-bad skip`.
 type Row = (
     &'static str,
     &'static [(&'static str, usize)],
@@ -138,7 +138,7 @@ const NASTY: [Row; 26] = [
     (
         "04_duplicate_ids.fasta",
         &[GFP],
-        "record 2 (P42212), line 6: its id was used before",
+        "record 2 (P42212), line 6: an earlier record has the same id",
         &[GFP],
     ),
     ("05_lower_case.fasta", &[GFP, HBA], "", &[GFP, HBA]),
@@ -204,7 +204,7 @@ const NASTY: [Row; 26] = [
     (
         "25_odd_letters.fasta",
         &[],
-        "record 1 (odd), line 1: '@' at position 4 is no residue",
+        "record 1 (odd), line 1: '@' at position 4 is not a residue",
         &[],
     ),
     (
@@ -215,7 +215,7 @@ const NASTY: [Row; 26] = [
     ),
 ];
 
-/// Rows whose error ends the run also under `--on-bad skip`.
+/// Files whose error ends the run even under `--on-bad skip`.
 const FATAL: [&str; 4] = [
     "01_empty_file.fasta",
     "03_no_header.fasta",

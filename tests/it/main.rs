@@ -3,26 +3,26 @@
 //! `cargo test --test it golden::` runs one module. `tests/cuda` and `tests/workflows` need a C++ compiler and workflow engines, so
 //! they stand apart.
 
-/// Tests that cannot run here.
+/// Skipping tests that cannot run on this machine.
 #[path = "../skip/mod.rs"]
 mod skip;
 
-/// The map of the house: who may import whom.
+/// The map of the rooms: which room may import which.
 mod rooms;
 
-/// Files in: FASTA, damaged on purpose.
+/// Input files: FASTA that is damaged on purpose.
 mod input;
 
-/// Files out: the formats of embeddings.
+/// Output files: the formats of embeddings.
 mod formats;
 
-/// Models found on disk, and models made.
+/// Opening and making models on disk.
 mod checkpoint;
 
-/// Models downloaded, from a hub on this machine.
+/// Downloading models from a hub on this machine.
 mod fetch;
 
-/// Products, attention and norms of the CPU against arithmetic in f64.
+/// Products, attention and norms on the CPU against arithmetic in f64.
 mod kernels;
 
 /// Products in 8-bit and 16-bit integers.

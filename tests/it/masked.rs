@@ -17,10 +17,10 @@ use serde_json::Value;
 
 use self::tiny::{Network, checkpoint, golden, network};
 
-/// float32 must agree within this share of the largest magnitude.
+/// Tolerance of float32, relative to the largest magnitude.
 const TOLERANCE: f64 = 2e-5;
 
-/// What transformers computes, and the network to compute it with.
+/// A network and the results of transformers for it.
 fn goldens() -> Vec<(Network, TaskPrefix, Value)> {
     let kinds = [
         ("untied-gated-silu", Tokenizer::ankh3(), TaskPrefix::Nlu),

@@ -1,5 +1,5 @@
-//! `ankh3 pretrain` as a process: runs that are killed and go on give the same bytes, and what
-//! cannot work says why.
+//! `ankh3 pretrain` as a process: killed and resumed runs give the same bytes, and invalid settings
+//! have clear errors.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -140,7 +140,7 @@ fn thirty_seven_steps_a_kill_and_the_rest_are_a_hundred() {
         !place.path("cut/model").exists(),
         "it was killed too late to prove anything"
     );
-    // What a killed save leaves behind is swept up.
+    // The files that a killed save leaves behind are deleted.
     fs::create_dir(place.path("cut/checkpoints/.unfinished-abc")).unwrap();
     let rest = place.run("cut", &["--threads", "2", "--resume"]);
     assert!(rest.status.success(), "{}", stderr(&rest));
@@ -176,7 +176,7 @@ fn thirty_seven_steps_a_kill_and_the_rest_are_a_hundred() {
         "{evaluation}"
     );
 
-    // The checkpoint is a model like any other.
+    // Every command can open the checkpoint as a model.
     let mut embed = Command::new(env!("CARGO_BIN_EXE_ankh3"));
     embed.args([
         "embed",
@@ -196,7 +196,7 @@ fn thirty_seven_steps_a_kill_and_the_rest_are_a_hundred() {
     assert!(embedded.status.success(), "{}", stderr(&embedded));
     assert!(!stderr(&embedded).contains("random"));
 
-    // Continued from another model: its shape and its weights.
+    // A run that begins with another model has the shape and weights of this model.
     let model = place.path("whole/model").display().to_string();
     let more = [
         "--init",
@@ -211,8 +211,8 @@ fn thirty_seven_steps_a_kill_and_the_rest_are_a_hundred() {
     assert!(place.log("more")[0]["loss"].as_f64().unwrap() < losses[0] - 1.0);
 }
 
-/// `TensorBoard`'s own reader finds each number of the log once, though a run was killed and did
-/// steps again.
+/// The reader of `TensorBoard` finds each number of the log once, even if a run was killed and
+/// repeated steps.
 fn tensorboard_reads(run: &Path, log: &[Value]) {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let python =
@@ -289,7 +289,7 @@ fn curves_are_drawn(run: &Path) {
     assert!(stderr(&nowhere).contains("is it a run of `ankh3 pretrain`?"));
 }
 
-/// A small disk of its own, for tests that run as root.
+/// A small disk, mounted for tests that run as root.
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {
@@ -346,7 +346,7 @@ fn a_full_disk_leaves_the_last_good_checkpoint() {
     assert!(stderr(&full).contains("No space left"), "{}", stderr(&full));
     let said = stderr(&full);
     assert!(
-        said.contains("could not save step") && said.contains("go on with --resume"),
+        said.contains("could not save step") && said.contains("continue with --resume"),
         "{said}"
     );
     let steps = place.steps("run");
@@ -355,7 +355,7 @@ fn a_full_disk_leaves_the_last_good_checkpoint() {
         steps.iter().all(|name| name.starts_with("step-")),
         "{steps:?}"
     );
-    // With room again the run goes on from there, to the same bytes as one that never stopped.
+    // With free space, the run continues and gives the same bytes as a run without interruption.
     disk.grow("size=50m");
     let rest = place.run("run", &[&more[..], &["--resume"]].concat());
     assert!(rest.status.success(), "{}", stderr(&rest));
@@ -404,7 +404,7 @@ fn signals_save() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(
-        stderr(&output).contains("go on with --resume"),
+        stderr(&output).contains("--resume continues the run"),
         "{}",
         stderr(&output)
     );
@@ -429,7 +429,7 @@ fn what_cannot_work_says_why() {
         (
             "c",
             &["--set", "batch.tokens=1000000"],
-            "less than one step takes",
+            "fewer than one step takes",
         ),
         (
             "d",
@@ -437,7 +437,11 @@ fn what_cannot_work_says_why() {
             "it must be nano, small, base, large or xl",
         ),
         ("e", &["--set", &empty], "empty.fasta"),
-        ("occupied", &[], "is not empty; go on with it by --resume"),
+        (
+            "occupied",
+            &[],
+            "is not empty; --resume continues the run there",
+        ),
         ("f", &["--init", "no/such/model"], "no/such/model"),
         (
             "g",
@@ -557,7 +561,7 @@ fn examples_are_exported_as_the_run_sees_them() {
     // Ten sequences, four tasks.
     assert_eq!(held_out.len(), 40);
     let tokens = |key: &str, line: &Value| line[key].as_array().unwrap().len();
-    // What the log of the run itself counts.
+    // The counts in the log of the run.
     let run = place.run("run", &["--set", "steps=12"]);
     assert!(run.status.success(), "{}", stderr(&run));
     let logged = place

@@ -25,7 +25,7 @@ use serde_json::Value;
 
 use super::masked::tiny;
 
-/// Of the largest magnitude.
+/// Tolerance, relative to the largest magnitude.
 const TOLERANCE: f32 = 2e-5;
 
 fn golden(name: &str) -> PathBuf {
@@ -69,7 +69,7 @@ fn a_convbert_layer_and_its_gradients_equal_transformers() {
         let weight = weights.get(&spec.name).unwrap();
         let got = values(gradients.get(&weight).unwrap());
         let expected = values(&golden[&format!("gradient.{}", spec.name)]);
-        // A constant added to all keys changes no softmax: the true gradient is 0, and what stands there is rounding.
+        // A constant added to all keys changes no softmax, so the true gradient is 0 and the expected values are rounding errors.
         if spec.name.ends_with("self.key.bias") {
             assert!(
                 got.iter().chain(&expected).all(|g| g.abs() < 1e-3),
@@ -81,7 +81,8 @@ fn a_convbert_layer_and_its_gradients_equal_transformers() {
     }
 }
 
-/// Without the convolution nothing knows the order: a protein read backwards, whose blocks hold other residues, gives the same rows backwards.
+/// Without the convolution, nothing depends on the order: a reversed protein, whose blocks have other residues, gives the same rows
+/// in reverse.
 #[test]
 fn long_proteins_attend_in_blocks_with_the_same_result() {
     let (width, length) = (8, 1100);
@@ -164,7 +165,7 @@ fn a_jacobian_equals_one_asked_copy_by_copy() {
         substituted,
     });
     let mut maps = Vec::new();
-    // Of any batch size the same.
+    // The result does not depend on the size of batches.
     for max_tokens in [20, 2048] {
         let residues = Residues::standard(tokenizer).unwrap();
         let both = network.stacks();

@@ -1,7 +1,8 @@
-//! The map of the house, enforced: which room may import which, and which crate belongs to which room.
+//! Enforces the map of the rooms: which room may import which, and which crate belongs to which room.
 //!
-//! Reads the sources as tokens (comments, strings and `#[cfg(test)]` items count for nothing), resolves `use` declarations, and fails
-//! with the file, the line and the room of every import that goes the wrong way. A new room starts with a line in [`ROOMS`].
+//! The test reads the sources as tokens (comments, strings and `#[cfg(test)]` items are ignored), resolves `use` declarations, and
+//! fails with the file, the line and the room of every import that the map does not allow. A new room starts with a line in
+//! [`ROOMS`].
 
 mod names;
 mod paths;
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 use names::public_types;
 use paths::{Found, find};
 
-/// Who may use whom: each room with all rooms it may import from. `main` is `src/main.rs`, `lib` is `src/lib.rs`.
+/// Each room with all rooms that it may import from. `main` is `src/main.rs`, `lib` is `src/lib.rs`.
 const ROOMS: &[(&str, &[&str])] = &[
     ("lib", &["library"]),
     (
@@ -108,7 +109,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("progress", &[]),
 ];
 
-/// Names from outside that belong to a few rooms only.
+/// External names that only the listed rooms may use.
 const KEPT_IN: &[(&str, &[&str])] = &[
     ("clap", &["args", "commands", "main"]),
     ("clap_complete", &["commands"]),
@@ -128,10 +129,10 @@ const KEPT_IN: &[(&str, &[&str])] = &[
     ("std::io::Stdout", &["io"]),
 ];
 
-/// What every room may use of a crate that [`KEPT_IN`] gives to a few: a domain's enum is a word of the command line by itself.
+/// Exceptions to [`KEPT_IN`] for every room: the enums of all rooms may be values of the command line.
 const EVERYWHERE: &[&str] = &["clap::ValueEnum"];
 
-/// Names from outside that some rooms must not know.
+/// External names that the listed rooms must not use.
 const KEPT_OUT_OF: &[(&str, &[&str])] = &[
     (
         "candle_core",
@@ -159,10 +160,10 @@ const KEPT_OUT_OF: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Output goes through `io`, `tracing` or an error; never past them.
+/// Forbidden macros: output goes through `io`, `tracing` or an error.
 const PRINT_MACROS: &[&str] = &["print", "println", "eprint", "eprintln", "dbg"];
 
-/// What is wrong with one file, a line each.
+/// The violations in one file, one line each.
 fn complaints(file: &str, source: &str) -> Vec<String> {
     let room = room_of(file);
     let Some((_, allowed)) = ROOMS.iter().find(|(name, _)| *name == room) else {
@@ -262,7 +263,7 @@ fn every_import_goes_the_right_way() {
 
 #[test]
 fn the_map_has_no_circles() {
-    // Rooms are removed while some room imports only from rooms already removed; on a circle nothing can be.
+    // Repeatedly removes the rooms that import only from removed rooms; rooms on a circle can never be removed.
     let mut left: Vec<_> = ROOMS.iter().collect();
     while !left.is_empty() {
         let names: Vec<_> = left.iter().map(|(name, _)| *name).collect();
@@ -272,7 +273,7 @@ fn the_map_has_no_circles() {
     }
 }
 
-/// Public types that share a name with another one, and why that is no confusion.
+/// Names that two public types may share, each with the reason.
 const SAME_NAME: &[&str] = &[];
 
 #[test]
@@ -449,7 +450,7 @@ fn a_planted_import_is_caught() {
     }
 }
 
-/// Imports every script of `bench/`; packages of others may be missing, names of ours may not.
+/// Imports every script of `bench/`; external packages may be missing, our own modules may not.
 const IMPORT_ALL: &str = r#"
 import importlib.util, pathlib, sys
 bench = pathlib.Path(sys.argv[1])

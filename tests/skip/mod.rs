@@ -29,7 +29,7 @@ pub fn skip(lack: Lack, what: &str) {
             .append(true)
             .open(path)
             .and_then(|mut file| file.write_all(line.as_bytes())),
-        // Past the capture of passing tests.
+        // Not through `eprintln!`, whose output the harness hides for passing tests.
         None => stderr().write_all(format!("SKIPPED {line}").as_bytes()),
     };
     written.expect("the list of skipped tests can be written");

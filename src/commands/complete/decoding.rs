@@ -1,4 +1,4 @@
-//! How residues are chosen: the flags, and the strategy that they ask for together.
+//! The choice of residues: the flags, and the decoding strategy that follows from them.
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -18,7 +18,7 @@ pub struct DecodingArgs {
 
     /// Exponent of a beam's length: above 0 favours long sequences, below 0 short ones.
     ///
-    /// The score of a beam is its log-probability / length^P. The length counts </s>, and the
+    /// The score of a beam is its log-probability / length^P. The length counts `</s>`, and the
     /// log-probability is over the whole vocabulary.
     #[arg(
         long,
@@ -121,7 +121,7 @@ impl DecodingArgs {
 fn positive(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(number) if number > 0.0 && f64::is_finite(number) => Ok(number),
-        _ => Err("a number above 0; for a greedy run leave it out".to_owned()),
+        _ => Err("a number above 0; omit the flag for greedy decoding".to_owned()),
     }
 }
 

@@ -11,11 +11,11 @@ pub const MAX_NEW: usize = 1024;
 /// The part of a record that is the prompt.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum PromptPart {
-    /// This share of its residues, rounded down; between 0 and 1.
+    /// A share of the residues between 0 and 1, rounded down.
     Share(f64),
-    /// Its first residues.
+    /// The first residues, by their number.
     First(usize),
-    /// All of it.
+    /// The whole record.
     All,
 }
 
@@ -73,7 +73,7 @@ pub enum PromptError {
     },
     /// The whole would not be longer than the prompt.
     #[error(
-        "the prompt has {prompt} residues and the whole is to have {length}, so nothing is left to write; give a larger --length or a smaller --keep"
+        "the prompt has {prompt} residues and the result must have {length}, so nothing is left to write; give a larger --length or a smaller --keep"
     )]
     NothingToWrite {
         /// Residues of the prompt.
@@ -239,7 +239,7 @@ mod tests {
             (("all", "same", 30), "nothing is left to write"),
             (
                 ("0.5", "20", 100),
-                "50 residues and the whole is to have 20",
+                "50 residues and the result must have 20",
             ),
             (("0.5", "max:50", 100), "give a larger --length"),
         ];

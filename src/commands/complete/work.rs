@@ -1,4 +1,4 @@
-//! Records become prompts, as long as the generators want more; their completions become FASTA.
+//! Turns records into prompts while the generators have room, and completions into FASTA.
 
 use std::collections::VecDeque;
 
@@ -12,7 +12,7 @@ use crate::inference::generate::{End, GeneratedSequence, GenerationSettings, Gen
 use crate::sequence::Sequence;
 use crate::tokenizer::{TaskPrefix, Tokenizer};
 
-/// Sequences in work, at most.
+/// The largest number of unfinished sequences.
 const MAX_WAITING: usize = 8192;
 
 /// Completes sequences.
@@ -23,21 +23,21 @@ pub(super) struct Completing<'a> {
     pub(super) settings: GenerationSettings,
     pub(super) rule: PromptRule,
     pub(super) part: OutputPart,
-    /// Sequences in work, in order: each with the residues of its prompt, or the reason why it cannot be completed.
+    /// Unfinished sequences in order, each with the residues of its prompt, or with the reason why it cannot be completed.
     pub(super) waiting: VecDeque<(Sequence, Result<usize, Failure>)>,
     pub(super) tally: CompletionTally,
 }
 
-/// What is logged at the end.
+/// Counts for the log at the end of the run.
 #[derive(Debug, Default)]
 pub(super) struct CompletionTally {
     sequences: u64,
     residues: u64,
-    /// Residues of prompts that the model saw as X.
+    /// Residues of prompts that the model read as X.
     replaced: usize,
-    /// Sequences that could have ended by themselves and did not.
+    /// Sequences that reached the length limit without `</s>`.
     unended: u64,
-    /// Records with fewer sequences than asked for.
+    /// Records with fewer sequences than `--num-samples`.
     fewer: u64,
 }
 
@@ -58,7 +58,7 @@ impl Work for Completing<'_> {
     }
 
     fn is_full(&self) -> bool {
-        // A sequence that cannot be completed is handed on at once, and many of them in a row are not collected.
+        // A sequence that cannot be completed is passed on at once, so that many of them in a row take no memory.
         let rejected = matches!(self.waiting.front(), Some((_, Err(_))));
         rejected || self.waiting.len() >= MAX_WAITING || !self.generators.wants_more()
     }
@@ -71,7 +71,7 @@ impl Work for Completing<'_> {
         let written = match &self.waiting.front()?.1 {
             Ok(prompt) => self.generators.pop()?.map(|written| (*prompt, written)).map_err(|error| {
                 Failure::new(format_args!(
-                    "{error}: the weights or the number type do not bear this sequence; try --dtype f32"
+                    "{error}: the weights or the number type cannot represent this sequence; try --dtype f32"
                 ))
             }),
             Err(failure) => Err(failure.clone()),

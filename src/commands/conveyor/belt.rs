@@ -1,4 +1,4 @@
-//! The writing end of the conveyor: a thread that keeps the journal and writes rows while the next results are computed.
+//! The end of the conveyor: a thread that writes the journal and the rows while the next results are computed.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
@@ -16,7 +16,7 @@ use crate::sequence::digest::InputDigest;
 pub(in crate::commands) trait RowWriter: Send {
     type Output: JournalEntry + Send;
 
-    /// Whether the output of a shard keeps the place of a sequence that has no row, so that shards can be merged without it.
+    /// Whether the output of a shard records sequences without rows, so that its shards can be merged when sequences are missing.
     const KEEPS_PLACES: bool;
 
     /// Writes the rows of a sequence.
@@ -25,10 +25,11 @@ pub(in crate::commands) trait RowWriter: Send {
     /// An output that cannot be written.
     fn write(&mut self, sequence: &Sequence, output: Self::Output) -> Result<()>;
 
-    /// A sequence of this shard has no result.
+    /// Called for a sequence of this shard that has no result.
     fn pass_over(&mut self);
 
-    /// Completes the output; `input` names everything that was read. [`Outcome::SomeFailed`] says that something was left out besides whole sequences.
+    /// Completes the output; `input` is the digest of the whole input. Returns [`Outcome::SomeFailed`] if parts of sequences were
+    /// left out.
     ///
     /// # Errors
     /// An output that cannot be written.
@@ -39,11 +40,11 @@ pub(in crate::commands) trait RowWriter: Send {
 pub(super) struct Parcel<T> {
     pub(super) sequence: Sequence,
     pub(super) result: Result<T, Failure>,
-    /// Whether the journal does not hold it yet.
+    /// Whether the result is not in the journal yet.
     pub(super) is_new: bool,
 }
 
-/// The writing end when everything has arrived.
+/// The result of [`deliver`].
 pub(super) struct Delivered<R> {
     pub(super) rows: R,
     pub(super) journal: Option<Journal>,
@@ -51,12 +52,12 @@ pub(super) struct Delivered<R> {
     pub(super) written: u64,
 }
 
-/// The journal's byte in front of a result.
+/// The first byte of a journal entry with a result.
 const RESULT: u8 = 1;
-/// The journal's byte in front of the reason of a failure.
+/// The first byte of a journal entry with the reason of a failure.
 const FAILURE: u8 = 0;
 
-/// Writes what arrives until nothing can come any more. `journalled` counts the new results that the journal holds.
+/// Writes all results until the sender is closed. `journalled` counts the new results in the journal.
 pub(super) fn deliver<R: RowWriter>(
     mut rows: R,
     mut journal: Option<Journal>,
@@ -102,7 +103,7 @@ fn to_entry<T: JournalEntry>(result: &Result<T, Failure>) -> Vec<u8> {
     }
 }
 
-/// The result that [`to_entry`] was given.
+/// The result in an entry made by [`to_entry`].
 pub(super) fn from_entry<T: JournalEntry>(bytes: &[u8]) -> Result<Result<T, Failure>> {
     match bytes.split_first() {
         Some((&RESULT, output)) => Ok(Ok(T::from_bytes(output)?)),

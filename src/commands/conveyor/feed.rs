@@ -1,4 +1,4 @@
-//! The reading and computing end of the conveyor.
+//! The start of the conveyor: reading and computing.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
@@ -11,20 +11,20 @@ use crate::input::sequences::Item;
 use crate::output::entry::{JournalEntry, unsealed};
 use crate::sequence::Sequence;
 
-/// Takes sequences from the input, and gives their results to the writer in the same order.
+/// Takes sequences from the input and passes their results to the writer in the same order.
 pub(super) struct Feed<'a, T> {
     conveyor: &'a mut Conveyor,
     work: &'a mut dyn Work<Output = T>,
     belt: SyncSender<Vec<Parcel<T>>>,
-    /// New results that the journal holds, where there is a journal.
+    /// Number of new results in the journal; `None` without a journal.
     journalled: Option<&'a AtomicU64>,
-    /// What to do instead, where a sequence without a result must not be skipped.
+    /// Advice to the user, if a sequence without a result must not be skipped.
     must_not_skip: Option<&'static str>,
     /// Sequences of this shard.
     taken: u64,
-    /// Sequences that were given to the work.
+    /// Sequences passed to the work.
     pushed: u64,
-    /// Sequences that the work has given back.
+    /// Sequences that the work has finished.
     popped: u64,
     /// Sequences without a result.
     failed: u64,
@@ -55,7 +55,7 @@ impl<'a, T: JournalEntry> Feed<'a, T> {
         self.journalled = Some(journalled);
     }
 
-    /// Goes through the whole input. Returns how many sequences this shard has, and how many of them have no result.
+    /// Processes the whole input. Returns the number of sequences in this shard, and the number of sequences without a result.
     pub(super) fn all(mut self) -> Result<(u64, u64)> {
         let mut at_end = false;
         while !at_end || self.popped < self.pushed {
@@ -72,7 +72,7 @@ impl<'a, T: JournalEntry> Feed<'a, T> {
         Ok((self.taken, self.failed))
     }
 
-    /// Gives a sequence to the work, unless it belongs to another shard or has its result already.
+    /// Passes a sequence to the work, unless the sequence belongs to another shard or its result is in the journal.
     fn take(&mut self, Item { index, sequence }: Item) -> Result<()> {
         self.work.saw(&sequence);
         if self.conveyor.shard.is_some_and(|shard| !shard.has(index)) {
@@ -90,7 +90,7 @@ impl<'a, T: JournalEntry> Feed<'a, T> {
         self.work.push(sequence)
     }
 
-    /// The result that an earlier run has of this sequence.
+    /// The result of this sequence in the journal of an earlier run.
     fn replayed(&mut self, sequence: &Sequence) -> Result<Option<Result<T, Failure>>> {
         let Some(replay) = &mut self.conveyor.replay else {
             return Ok(None);
@@ -99,12 +99,12 @@ impl<'a, T: JournalEntry> Feed<'a, T> {
             return Ok(None);
         };
         let result = unsealed(&bytes, sequence).with_context(|| {
-            format!("the input is not the one that the run to be resumed began with (at {}); delete the .resume file or give the same input", sequence.id)
+            format!("the input differs from the input of the run to resume (at {}); give the same input, or delete the .resume file", sequence.id)
         })?;
         Ok(Some(from_entry(result)?))
     }
 
-    /// Lets the work go on, and hands on what it has finished.
+    /// Lets the work compute, and passes finished results on.
     fn compute(&mut self) -> Result<()> {
         let journalled = self.journalled.map(|count| count.load(Ordering::Acquire));
         if journalled == Some(self.popped) {
@@ -123,7 +123,7 @@ impl<'a, T: JournalEntry> Feed<'a, T> {
         self.hand_on(parcels)
     }
 
-    /// Counts results and gives them to the writer. What comes before a failure that ends the run still reaches the journal.
+    /// Counts results and passes them to the writer. Results before a failure that ends the run still reach the journal.
     fn hand_on(&mut self, mut parcels: Vec<Parcel<T>>) -> Result<()> {
         let mut fatal = Ok(());
         for number in 0..parcels.len() {
@@ -150,7 +150,7 @@ impl<'a, T: JournalEntry> Feed<'a, T> {
         fatal
     }
 
-    /// Skips a sequence that has no result, or ends the run.
+    /// Skips a sequence without a result, or ends the run.
     fn leave_out(&mut self, sequence: &Sequence, failure: &Failure) -> Result<()> {
         let message = format!("{}: {failure}", place(sequence));
         if let Some(advice) = self.must_not_skip {

@@ -1,22 +1,22 @@
-//! What a run will come to: the total of the progress bar, and the size of a large output before it is written.
+//! The forecast of a run: the total of the progress bar, and the size of a large output before it is written.
 
 use crate::input::survey::Survey;
 use crate::progress::Progress;
 
-/// Outputs of this size and more are announced.
+/// The size in bytes from which outputs are announced.
 const LARGE: u64 = 1 << 30;
 
-/// Is announced once, as soon as the input has been counted.
+/// The expected size of a run, logged once as soon as the input has been counted.
 pub(super) struct Forecast {
     pub(super) survey: Option<Survey>,
-    /// Shards of the run.
+    /// Number of shards of the run.
     pub(super) shards: u64,
-    /// Bytes of the output of so many sequences and residues.
+    /// The size of the output in bytes, as a function of the numbers of sequences and residues.
     pub(super) size: Option<Box<dyn Fn(u64, u64) -> u64>>,
 }
 
 impl Forecast {
-    /// Announces it if it is known and was not announced yet.
+    /// Logs the forecast if it is known and has not been logged.
     pub(super) fn announce(&mut self, progress: &mut Progress) {
         let Some(found) = self.survey.as_ref().and_then(Survey::found) else {
             return;

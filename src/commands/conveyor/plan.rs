@@ -1,4 +1,4 @@
-//! What a run reads and writes. Mistakes that show without a model are found here, before one is opened.
+//! The inputs and outputs of a run. Errors that do not depend on the model are found here, before a model is opened.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ pub(in crate::commands) struct RunPlan {
     proteins: Proteins,
     on_bad: OnBad,
     scale: ScaleArgs,
-    /// The first one has the journal beside it.
+    /// The outputs; the journal is beside the first one.
     outputs: Vec<PathBuf>,
 }
 
@@ -29,12 +29,12 @@ pub(in crate::commands) struct RunPlan {
 pub(super) struct Proteins {
     input: Input,
     survey: Option<Survey>,
-    /// The first sequence, where it was read early.
+    /// The first sequence, if it was read ahead.
     first: Option<Item>,
 }
 
 impl RunPlan {
-    /// Opens FASTA `files`, which are read from now on.
+    /// Opens FASTA `files` and begins to read them.
     ///
     /// # Errors
     /// Files that are missing, outputs that cannot be written, `--resume` without a file to write.
@@ -55,7 +55,7 @@ impl RunPlan {
         Ok(Self::of(proteins, on_bad, scale, outputs))
     }
 
-    /// The same for sequences that are there already.
+    /// A plan for sequences in memory.
     ///
     /// # Errors
     /// Outputs that cannot be written, `--resume` without a file to write.
@@ -90,15 +90,15 @@ impl RunPlan {
         }
     }
 
-    /// What becomes of an invalid record.
+    /// The treatment of an invalid record.
     pub(in crate::commands) fn on_bad(&self) -> OnBad {
         self.on_bad
     }
 
-    /// Makes sure that the input has exactly one protein.
+    /// Checks that the input has exactly one protein.
     ///
     /// # Errors
-    /// None, or more.
+    /// An input without a protein, or with more than one.
     pub(in crate::commands) fn expect_one_protein(&mut self) -> Result<()> {
         let proteins = &mut self.proteins;
         let first = proteins.next().context("no sequence to draw")??;
@@ -110,10 +110,10 @@ impl RunPlan {
         Ok(())
     }
 
-    /// Opens the journal, if one was asked for. Its `key` describes everything that influences the results.
+    /// Opens the journal, with --resume. The `key` describes everything that influences the results.
     ///
     /// # Errors
-    /// A journal of another run, with what differs.
+    /// The journal of another run; the error names the differences.
     pub(in crate::commands) fn begin(self, key: &str) -> Result<Conveyor> {
         let (replay, journal) = if self.scale.resume {
             let (replay, journal) = self.open_journal(key)?;
@@ -141,12 +141,12 @@ impl RunPlan {
     fn open_journal(&self, key: &str) -> Result<(Replay, Journal)> {
         let path = journal::path_for(&self.outputs[0]);
         let (replay, journal) = journal::open(&path, key)?;
-        // The open journal is locked: unfinished files of these names belong to no running process.
+        // The journal is locked, so unfinished files with these names belong to no running process.
         for output in &self.outputs {
             remove_unfinished(output).with_context(|| format!("writing {}", output.display()))?;
         }
         if replay.left() > 0 {
-            tracing::info!("resuming: {} sequences are done already", replay.left());
+            tracing::info!("resuming: {} sequences are already done", replay.left());
         }
         Ok((replay, journal))
     }
@@ -172,7 +172,7 @@ impl Iterator for Proteins {
     }
 }
 
-/// Chunks are joined by averaging embeddings; other results cannot be joined.
+/// Rejects chunks for results other than embeddings, because only embeddings can be averaged where chunks overlap.
 ///
 /// # Errors
 /// `--over chunk`.
@@ -186,7 +186,7 @@ pub(in crate::commands) fn whole(options: Options) -> Result<Options> {
     Ok(options)
 }
 
-/// Refuses to replace an input by an output.
+/// Rejects an output that would replace an input.
 fn check_distinct(files: &[PathBuf], outputs: &[(&Path, Content)]) -> Result<()> {
     for (output, _) in outputs {
         let target = fs::canonicalize(output).ok();

@@ -42,11 +42,11 @@ impl RowWriter for EmbeddingRows {
     }
 }
 
-/// The text of one sequence's result.
+/// The result of one sequence as text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::commands) struct TextBlock {
     pub(in crate::commands) text: Vec<u8>,
-    /// Records or lines in it.
+    /// Number of records or lines.
     pub(in crate::commands) rows: u64,
 }
 

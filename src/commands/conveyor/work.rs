@@ -1,4 +1,4 @@
-//! What a command does with sequences: one at a time, or in groups.
+//! The work of a command on sequences: one at a time, or in groups.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -19,7 +19,7 @@ impl Failure {
     /// The network's result holds NaN or infinity.
     pub(in crate::commands) fn not_finite() -> Self {
         Self::new(
-            "the model's result holds NaN or infinity: the weights or the number type do not bear this sequence; try --dtype f32",
+            "the model's result holds NaN or infinity: the weights or the number type cannot represent this sequence; try --dtype f32",
         )
     }
 }
@@ -30,32 +30,33 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Computes results. They come out in the order in which their sequences went in.
+/// Computes results, in the order of their sequences.
 pub(in crate::commands) trait Work {
     type Output;
 
-    /// Every sequence of the input is shown first, also those of other shards and those that have their result already.
+    /// Called with every sequence of the input before anything else, even with sequences of other shards and sequences whose
+    /// results are in the journal.
     fn saw(&mut self, _sequence: &Sequence) {}
 
-    /// Takes a sequence in.
+    /// Adds a sequence.
     ///
     /// # Errors
     /// A sequence that ends the run.
     fn push(&mut self, sequence: Sequence) -> Result<()>;
 
-    /// True where [`Work::advance`] should come before another [`Work::push`].
+    /// True if [`Work::advance`] should be called before the next [`Work::push`].
     fn is_full(&self) -> bool;
 
-    /// Computes; after some such calls everything that was pushed can be popped.
+    /// Computes. After enough calls, all pushed sequences can be popped.
     ///
     /// # Errors
-    /// Whatever the network meets.
+    /// A failure of the network.
     fn advance(&mut self) -> Result<()>;
 
-    /// The next sequence whose result is there, in order.
+    /// The next sequence with its result, in order; `None` if the result is not computed yet.
     fn pop(&mut self) -> Option<(Sequence, Result<Self::Output, Failure>)>;
 
-    /// The journal holds the results of everything that was popped: what was kept of these sequences besides can go.
+    /// Called when the journal holds the results of all popped sequences, so that other data about these sequences can be deleted.
     ///
     /// # Errors
     /// Files that cannot be written.
@@ -71,13 +72,13 @@ pub(in crate::commands) trait GroupWork {
     /// As [`Work::saw`].
     fn saw(&mut self, _sequence: &Sequence) {}
 
-    /// About how many tokens the network reads for this sequence.
+    /// The approximate number of tokens that the network reads for this sequence.
     fn tokens(&self, sequence: &Sequence) -> usize;
 
-    /// The results of a group, in order; `None` where the network's result holds NaN or infinity.
+    /// The results of a group, in order; `None` for a result with NaN or infinity.
     ///
     /// # Errors
-    /// Whatever the network meets.
+    /// A failure of the network.
     fn compute(&mut self, group: &[Sequence]) -> Result<Vec<Option<Self::Output>>>;
 
     /// As [`Work::settled`].
@@ -89,7 +90,7 @@ pub(in crate::commands) trait GroupWork {
     }
 }
 
-/// Collects sequences until they have a number of tokens, then computes them together.
+/// Collects sequences up to a number of tokens, then computes them together.
 pub(in crate::commands) struct Grouped<G: GroupWork> {
     pub(in crate::commands) work: G,
     max_tokens: usize,

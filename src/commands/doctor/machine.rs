@@ -1,14 +1,14 @@
-//! What the system says of itself, from Linux's /proc and /sys; elsewhere less is known.
+//! The machine as Linux describes it in /proc and /sys; on other systems less is known.
 
 use std::fs::{read_dir, read_to_string};
 
-/// The processor's name.
+/// The name of the processor, or its architecture if the system does not give a name.
 pub(super) fn cpu() -> String {
     let name = field("/proc/cpuinfo", "model name");
     name.unwrap_or_else(|| std::env::consts::ARCH.to_owned())
 }
 
-/// Instructions that matter to a matrix product, as far as the CPU has them.
+/// The CPU's instruction sets that matter for matrix products.
 pub(super) fn cpu_features() -> Vec<String> {
     const WANTED: [&str; 11] = [
         "sse4_2",
@@ -30,7 +30,7 @@ pub(super) fn cpu_features() -> Vec<String> {
     WANTED.into_iter().filter(has).map(str::to_owned).collect()
 }
 
-/// All, free, and what a container or a queue allows.
+/// Total and free memory, and the limit that a container or a queue sets.
 pub(super) fn memory() -> String {
     let kib = |name| {
         let text = field("/proc/meminfo", name)?;
@@ -48,7 +48,7 @@ pub(super) fn memory() -> String {
     format!("{} of {} free{limit}", gib(free), gib(total))
 }
 
-/// The GPUs that the kernel's driver knows.
+/// The names of the GPUs that the NVIDIA driver lists.
 pub(super) fn gpus() -> Vec<String> {
     let Ok(folders) = read_dir("/proc/driver/nvidia/gpus") else {
         return Vec::new();
@@ -62,7 +62,7 @@ pub(super) fn gpus() -> Vec<String> {
     gpus
 }
 
-/// The value behind the first `name … :` of a file.
+/// The value of the first line `name: value` in a file.
 fn field(path: &str, name: &str) -> Option<String> {
     let text = read_to_string(path).ok()?;
     let lines = text.lines().filter_map(|line| line.split_once(':'));

@@ -141,14 +141,15 @@ impl SiteRows {
     }
 }
 
-/// How a file of this layout was made.
+/// The manifest of a file with this layout.
 fn described(manifest: &Manifest, layout: &Layout) -> Manifest {
     let mut manifest = manifest.clone();
     manifest.set_layout(layout);
     manifest
 }
 
-/// The number of residues and the residues, the number of log-probabilities per site, then of each site its position and its log-probabilities.
+/// The bytes: the number of residues, the residues, the number of log-probabilities per site, then the position and the
+/// log-probabilities of each site.
 impl JournalEntry for Filled {
     fn to_bytes(&self) -> Vec<u8> {
         let columns = self.sites.first().map_or(0, |site| site.log_probs.len());
@@ -187,7 +188,7 @@ impl JournalEntry for Filled {
     }
 }
 
-/// A number, and the bytes behind it.
+/// A number, and the bytes after it.
 fn count(bytes: &[u8]) -> Result<(usize, &[u8]), EntryError> {
     let (number, rest) = bytes.split_first_chunk().ok_or(EntryError)?;
     let number = usize::try_from(u64::from_le_bytes(*number)).map_err(|_| EntryError)?;

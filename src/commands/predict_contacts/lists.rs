@@ -16,9 +16,9 @@ use crate::sequence::Sequence;
 pub(super) struct ContactLists<'a> {
     maps: ContactMaps<'a>,
     format: ContactFormat,
-    /// What an RR file says about its values.
+    /// The remarks of an RR file about its values.
     remarks: Vec<String>,
-    /// RR has no place for scores: they are divided by the highest one.
+    /// Whether scores are divided by the highest one, because values in RR must be from 0 to 1.
     scales: bool,
 }
 

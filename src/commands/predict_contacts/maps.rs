@@ -18,7 +18,7 @@ use crate::sequence::Sequence;
 /// Predicts whole maps, one protein at a time: a map grows with the square of the length.
 pub(super) struct ContactMaps<'a> {
     pub(super) predictor: Predictor,
-    /// Where the map of the only protein is drawn.
+    /// The picture of the only protein's map.
     pub(super) picture: Option<Picture>,
     pub(super) what: &'a OutputArgs,
 }
@@ -38,7 +38,7 @@ impl GroupWork for ContactMaps<'_> {
 }
 
 impl ContactMaps<'_> {
-    /// The map of a protein, drawn where a picture was asked for; `None` where it holds NaN or infinity.
+    /// The map of a protein; `None` if the map has NaN or infinity. With --plot, the map is drawn.
     pub(super) fn map(&mut self, sequence: &Sequence) -> Result<Option<PairMap>> {
         let Sequence { id, residues, .. } = sequence;
         tracing::debug!("{}: {} residues", place(sequence), residues.len());
@@ -56,7 +56,7 @@ impl ContactMaps<'_> {
             aligned(path, chain, &sequence.id, &sequence.residues)
         });
         let native = native.transpose()?;
-        // Neighbours in the chain would outshine all other pairs.
+        // Neighbours in the chain would dominate the colour scale.
         let plot = ContactPlot {
             heading: Heading::new(&sequence.id, &self.predictor.description()),
             length: map.length(),

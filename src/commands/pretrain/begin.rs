@@ -1,5 +1,5 @@
-//! The start of a run: recipe, data files, shape, vocabulary and weights; from scratch, from a model,
-//! or from the run's own last checkpoint.
+//! The start of a run: recipe, data files, shape, vocabulary and weights. The weights are random, those of another model, or
+//! those of the run's last checkpoint.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -39,7 +39,7 @@ pub(super) struct PretrainPlan {
     resumes: bool,
 }
 
-/// An opened run.
+/// A run whose directory is open.
 pub(super) struct PretrainRun {
     pub(super) dir: PathBuf,
     pub(super) recipe: Recipe,
@@ -104,7 +104,7 @@ impl PretrainPlan {
         let occupied = fs::read_dir(&dir).is_ok_and(|mut entries| entries.next().is_some());
         ensure!(
             args.resume || !occupied,
-            "{} is not empty; go on with it by --resume, or name another directory",
+            "{} is not empty; --resume continues the run there, or name another directory",
             dir.display()
         );
         let checkpoints = checkpoints(&dir);
@@ -165,7 +165,7 @@ fn read_recipe(args: &PretrainArgs) -> Result<Recipe> {
             "give a recipe (docs/pretrain.md has one to start from) or --preset, or --resume a run"
         )),
         (Some((what, given)), Some(own)) if given != own => bail!(
-            "{what} differs from the recipe that the run began with; leave it out, or change single values by --set"
+            "{what} differs from the recipe that the run began with; leave it out, or change single values with --set"
         ),
         (_, Some(recipe)) | (Some((_, recipe)), None) => Ok(recipe),
     }
@@ -210,7 +210,7 @@ fn check_shape(recipe: &Recipe, checkpoint: &Checkpoint) -> Result<()> {
     for ((name, asked), (_, found)) in numbers(&asked).into_iter().zip(numbers(found)) {
         ensure!(
             asked == found,
-            "the recipe's {name} is {asked}, that of {} {found}; leave [model] out to take its shape",
+            "{name} is {asked} in the recipe and {found} in {}; remove [model] from the recipe to take the shape of the checkpoint",
             checkpoint.place
         );
     }
@@ -288,7 +288,7 @@ impl PretrainRun {
         };
         let step = trainer.state.step;
         let place = steps::save_step(&dir, step, contents, &run).with_context(|| {
-            format!("could not save step {step}; earlier checkpoints are whole: when there is room again, go on with --resume")
+            format!("could not save step {step}; earlier checkpoints are intact: free space on the disk, then continue with --resume")
         })?;
         steps::prune(&dir, self.recipe.checkpoints.keep)?;
         Ok(place)

@@ -1,5 +1,5 @@
-//! `log.jsonl` of a run: one object a line, `kind` `train` or `evaluation`; and the same numbers as event files for `TensorBoard`. A run that goes on
-//! drops the lines of steps it does again, and tells `TensorBoard` to.
+//! The log of a run: `log.jsonl` with one object per line, `kind` `train` or `evaluation`; and the same numbers as event files
+//! for `TensorBoard`. A resumed run removes the lines of steps that it repeats, and makes `TensorBoard` ignore them.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -13,7 +13,7 @@ use crate::report::tensorboard::Events;
 use crate::training::evaluation::Figures;
 use crate::training::trainer::StepReport;
 
-/// The log, open for more.
+/// The log, open to append lines.
 pub(super) struct TrainingJournal {
     file: BufWriter<File>,
     events: Events,
@@ -46,7 +46,7 @@ impl TrainingJournal {
         })
     }
 
-    /// A line of training.
+    /// Logs a step of training.
     pub(super) fn step(&mut self, report: &StepReport, tokens_per_second: f64) -> Result<()> {
         let mut line = json!({
             "kind": "train",
@@ -75,7 +75,7 @@ impl TrainingJournal {
         self.scalars(report.step, &scalars)
     }
 
-    /// A line of evaluation, and what it says on stderr.
+    /// Logs an evaluation, also on stderr.
     pub(super) fn evaluation(&mut self, step: u64, figures: &[Figures]) -> Result<()> {
         for figures in figures {
             let Figures {
@@ -111,18 +111,18 @@ impl TrainingJournal {
         self.flush()
     }
 
-    /// Writes what waits.
+    /// Writes buffered lines to the file.
     pub(super) fn flush(&mut self) -> Result<()> {
         self.file.flush().context("log.jsonl")
     }
 
-    /// Closes the log.
+    /// Writes buffered lines and closes the file.
     pub(super) fn finish(mut self) -> Result<()> {
         self.flush()
     }
 }
 
-/// A task's name without a blank: `masking_0.15`.
+/// The name of a task with underscores for blanks: `masking_0.15`.
 fn plain(task: &str) -> String {
     task.replace(' ', "_")
 }

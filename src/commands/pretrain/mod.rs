@@ -1,4 +1,4 @@
-//! `ankh3 pretrain`: a model from sequences. Recipe → corpus → steps → checkpoints; the loop itself is [`run`].
+//! `ankh3 pretrain`: trains a model on sequences. Recipe → corpus → steps → checkpoints; [`run`] is the loop.
 
 mod begin;
 mod examples;
@@ -16,7 +16,7 @@ use crate::checkpoint::init::ModelPreset;
 use crate::checkpoint::training as steps;
 use crate::device::{Compute, DeviceSpec};
 use crate::input::corpus::Corpus;
-use crate::io::signals::Said;
+use crate::io::signals::StopSignals;
 use crate::number::NumberType;
 use crate::progress::Steps;
 use crate::tokenizer::{TaskPrefix, Tokenizer};
@@ -30,19 +30,20 @@ use crate::training::variables::Variables;
 use begin::{PretrainPlan, PretrainRun};
 use journal::TrainingJournal;
 
-/// Train a model from scratch or go on with one: masked language modelling and sequence completion together
+/// Train a model from scratch or continue to train one, on masked language modelling and sequence completion
 ///
-/// The recipe (TOML) says everything that decides what is computed; RUN gets its resolved copy, log.jsonl, checkpoints/step-N (each a model that every
-/// command and Hugging Face transformers load) and, at the end, model/. The same recipe gives the same bytes on a CPU, whatever the threads and however
-/// often the run was interrupted. SIGUSR1 saves a checkpoint, SIGTERM saves one and ends the run.
+/// The recipe (TOML) has every setting that influences the result. The directory RUN gets recipe.toml (the recipe with all
+/// defaults), log.jsonl, checkpoints/step-N (each a model that every command and Hugging Face transformers load) and, at the
+/// end, model/. On a CPU the same recipe gives the same bytes, whatever the number of threads and however often the run was
+/// interrupted. SIGUSR1 saves a checkpoint; SIGTERM saves a checkpoint and ends the run.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct PretrainArgs {
-    /// The recipe; with --resume that of RUN.
+    /// The recipe [default with --resume: the recipe of RUN].
     #[arg(value_name = "RECIPE.toml")]
     recipe: Option<PathBuf>,
 
-    /// A recipe that comes with the tool, instead of a file: name the data by `--set data.train=…`.
+    /// A recipe that is part of the program, instead of a file; `--set data.train=…` names the data.
     #[arg(long, value_enum, value_name = "SHAPE", conflicts_with = "recipe")]
     preset: Option<ModelPreset>,
 
@@ -55,11 +56,11 @@ pub struct PretrainArgs {
     )]
     output: Option<PathBuf>,
 
-    /// Go on from the last checkpoint in RUN, or begin if there is none.
+    /// Continue from the last checkpoint in RUN, or begin if there is none.
     #[arg(long)]
     resume: bool,
 
-    /// Goes over the recipe, as in `--set optimizer.learning_rate=0.005`; may be repeated.
+    /// Override a value of the recipe, as in `--set optimizer.learning_rate=0.005`; may be repeated.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
 
@@ -67,19 +68,20 @@ pub struct PretrainArgs {
     #[arg(long, value_name = "DIR|NAME")]
     init: Option<String>,
 
-    /// Print what the model would see of the first N sequences, and train nothing.
+    /// Print the training examples of the first N sequences, without training.
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     show_examples: Option<usize>,
 
-    /// Write the token ids of every example that the run would see, step by step, and of the held-out ones as JSON Lines (`-`: stdout), and train nothing.
+    /// Write the token ids of every training example, step by step, and of every held-out example as JSON Lines (`-` for
+    /// stdout), without training.
     #[arg(long, value_name = "FILE.jsonl", conflicts_with_all = ["show_examples", "resume"])]
     export_examples: Option<PathBuf>,
 
-    /// cpu, cuda, cuda:N, or auto (a GPU where this build and this machine have one).
+    /// The device: cpu, cuda, cuda:N, or auto (a GPU if this build and this machine have one).
     #[arg(long, default_value = "auto", help_heading = "Running")]
     device: DeviceSpec,
 
-    /// Number type of the matrix products [default: f32 on a CPU, bf16 on a GPU]; master weights are f32 always.
+    /// Number type of the matrix products [default: f32 on a CPU, bf16 on a GPU]; master weights are always f32.
     #[arg(long, value_parser = number_type(&COMPUTE_TYPES), ignore_case = true, help_heading = "Running")]
     dtype: Option<NumberType>,
 }
@@ -93,10 +95,10 @@ Examples:
   ankh3 pretrain --preset small -o runs/small --set 'data.train=[\"corpus.fasta.zst\"]'
   ankh3 pretrain family.toml -o runs/family --init ankh3-large";
 
-/// Runs the command.
+/// Trains until the last step of the recipe, or until a signal ends the run.
 ///
 /// # Errors
-/// A recipe, a corpus or a checkpoint that cannot be used; a full disk; a loss that stays not finite.
+/// A recipe, a corpus or a checkpoint that cannot be used; a full disk; too many steps in a row that are not finite.
 pub fn run(args: &PretrainArgs) -> Result<Outcome> {
     let plan = PretrainPlan::new(args)?;
     if let Some(count) = args.show_examples {
@@ -106,7 +108,7 @@ pub fn run(args: &PretrainArgs) -> Result<Outcome> {
         return examples::export(&plan, file);
     }
     let compute = Compute::open(args.device, args.dtype)?;
-    let signals = Said::register()?;
+    let signals = StopSignals::register()?;
     let run = plan.open_run(args)?;
     let mut corpus = open_corpus(&run.dir, &run.train, &run.recipe)?;
     let held_out = held_out(&run.valid, &run.recipe, &run.tokenizer)?;
@@ -123,9 +125,9 @@ pub fn run(args: &PretrainArgs) -> Result<Outcome> {
         let batches = next_batches(&run, &mut order, &mut corpus)?;
         let report = trainer.step(&batches)?;
         trainer.state.position = order.position();
-        judge(&report, &trainer)?;
+        check_finite(&report, &trainer)?;
         let rate = (trainer.state.tokens - begun.1) as f64 / begun.0.elapsed().as_secs_f64();
-        tell(&run, &report, rate, &line, &mut journal)?;
+        log_step(&run, &report, rate, &line, &mut journal)?;
         let step = report.step;
         let last = step == run.recipe.steps;
         if !held_out.is_empty() && (last || step.is_multiple_of(run.recipe.evaluation.every)) {
@@ -140,7 +142,9 @@ pub fn run(args: &PretrainArgs) -> Result<Outcome> {
         }
         if ends && !last {
             line.finish();
-            bail!("ended by a signal after step {step}, which is saved; go on with --resume");
+            bail!(
+                "ended by a signal after step {step}, which is saved; --resume continues the run"
+            );
         }
     }
     line.finish();
@@ -156,7 +160,7 @@ pub fn run(args: &PretrainArgs) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// Residues as the objectives take them: one token each.
+/// Residues as the objectives take them: one token per residue.
 fn tokens(tokenizer: &Tokenizer, residues: &[u8]) -> Result<Vec<u32>> {
     let mut tokens = tokenizer.encode(residues, TaskPrefix::None)?.token_ids;
     tokens.pop();
@@ -176,19 +180,19 @@ fn open_corpus(dir: &Path, train: &[PathBuf], recipe: &Recipe) -> Result<Corpus>
     let least = (recipe.batch.tokens * recipe.batch.accumulation / 2) as u64;
     ensure!(
         corpus.residues() >= least,
-        "the training data has {} residues, less than one step takes (about {least}); lower batch.tokens or add data",
+        "the training data has {} residues, fewer than one step takes (about {least}); lower batch.tokens or add data",
         corpus.residues()
     );
     if corpus.left_out > 0 {
         tracing::warn!(
-            "{} bad records of the training data were left out",
+            "{} invalid records of the training data were left out",
             corpus.left_out
         );
     }
     Ok(corpus)
 }
 
-/// The held-out sequences, as tokens, cropped at their beginnings.
+/// The held-out sequences as tokens; of long sequences only the beginning.
 fn held_out(valid: &[PathBuf], recipe: &Recipe, tokenizer: &Tokenizer) -> Result<Vec<Vec<u32>>> {
     if valid.is_empty() {
         return Ok(Vec::new());
@@ -219,7 +223,7 @@ fn next_batches(
     (0..run.recipe.batch.accumulation).map(batch).collect()
 }
 
-/// Before the first step: every weight must get a gradient, or it would never learn.
+/// Checks before the first step that every weight gets a gradient; a weight without a gradient would never learn.
 fn check_gradients(
     run: &PretrainRun,
     trainer: &mut Pretrainer<'_>,
@@ -236,7 +240,8 @@ fn check_gradients(
     Ok(())
 }
 
-fn judge(report: &StepReport, trainer: &Pretrainer<'_>) -> Result<()> {
+/// Logs a step with a loss or gradient that is not finite, and ends the run after too many such steps in a row.
+fn check_finite(report: &StepReport, trainer: &Pretrainer<'_>) -> Result<()> {
     if report.not_finite.is_empty() {
         return Ok(());
     }
@@ -245,12 +250,13 @@ fn judge(report: &StepReport, trainer: &Pretrainer<'_>) -> Result<()> {
     let in_a_row = trainer.state.skipped_in_a_row;
     ensure!(
         in_a_row < trainer.recipe.max_skipped,
-        "{in_a_row} steps in a row are not finite, the last in {names}; lower optimizer.learning_rate and go on from an earlier checkpoint"
+        "{in_a_row} steps in a row are not finite, the last in {names}; lower optimizer.learning_rate and continue from an earlier checkpoint"
     );
     Ok(())
 }
 
-fn tell(
+/// Shows a step on the live line, and logs the steps that the recipe wants logged.
+fn log_step(
     run: &PretrainRun,
     report: &StepReport,
     rate: f64,
@@ -288,7 +294,7 @@ fn measure(
 ) -> Result<Vec<Figures>> {
     let variables = Variables::plain(&trainer.parameters, trainer.network.device)?;
     let mixture = &run.recipe.objectives;
-    let judged = run.recipe.evaluated().into_iter().map(|task| {
+    let figures = run.recipe.evaluated().into_iter().map(|task| {
         let examples = evaluation::examples(held_out, task, mixture, &run.tokenizer);
         let tokens = run.recipe.batch.tokens;
         evaluate(
@@ -299,7 +305,7 @@ fn measure(
             tokens,
         )
     });
-    Ok(judged.collect::<candle_core::Result<_>>()?)
+    Ok(figures.collect::<candle_core::Result<_>>()?)
 }
 
 fn describe(run: &PretrainRun, corpus: &Corpus, trainer: &Pretrainer<'_>, compute: &Compute) {

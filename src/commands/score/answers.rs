@@ -1,5 +1,5 @@
-//! `OUTPUT.part.resume`: answers about the proteins in work, so that a run that was cut off in the middle of a long protein goes on there. The file is
-//! emptied whenever the journal has the proteins themselves.
+//! `OUTPUT.part.resume`: the model's answers about unfinished proteins, so that a run that was interrupted in the middle of a long
+//! protein can be resumed there. The file is emptied whenever the journal has the finished proteins.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -17,7 +17,8 @@ use crate::output::manifest::Manifest;
 pub(super) struct AnswerJournal(Rc<RefCell<Journal>>);
 
 impl AnswerJournal {
-    /// Opens the journal beside `output`, or begins one; `manifest` is its key. The answers are for the scorer.
+    /// Opens the journal beside `output`, or begins a new one with `manifest` as its key. Returns the stored answers for the scorer,
+    /// too.
     pub(super) fn open<'a>(output: &Path, manifest: &Manifest) -> Result<(Self, Answers<'a>)> {
         let (mut replay, journal) = journal::open(&path_for(output), &manifest.journal_key()?)?;
         let mut known = HashMap::new();
@@ -28,7 +29,7 @@ impl AnswerJournal {
         }
         if !known.is_empty() {
             tracing::info!(
-                "resuming: {} answers about proteins in work are there already",
+                "resuming: {} answers about unfinished proteins are already done",
                 known.len()
             );
         }
@@ -43,13 +44,13 @@ impl AnswerJournal {
         Ok((Self(journal), Answers::new(known, keep)))
     }
 
-    /// Forgets the answers: the proteins that they are about are done.
+    /// Removes all answers, because their proteins are finished.
     pub(super) fn empty(&self) -> Result<()> {
         Ok(self.0.borrow_mut().empty()?)
     }
 }
 
-/// Deletes the journal of answers beside `output`: the output is complete.
+/// Deletes the journal of answers beside `output`, which is complete.
 pub(super) fn remove(output: &Path) -> std::io::Result<()> {
     std::fs::remove_file(path_for(output))
 }

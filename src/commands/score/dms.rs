@@ -1,4 +1,4 @@
-//! A deep mutational scan of ProteinGym: its variants, what was measured, and the protein they are variants of.
+//! A deep mutational scan of ProteinGym: its protein (the wild type), its variants and the measured values.
 
 use std::path::Path;
 
@@ -19,7 +19,8 @@ pub(super) struct DeepMutationalScan {
     pub(super) left_out: u64,
 }
 
-/// Reads a scan. The protein is what a mutant is when its substitutions are taken back, the same for every line.
+/// Reads a scan. The wild type follows from every line, by undoing the substitutions of the mutant; it must be the same for all
+/// lines.
 pub(super) fn read(path: &Path, on_bad: OnBad) -> Result<DeepMutationalScan> {
     let lines = read_dms(path)?;
     let mut wild_type: Option<Vec<u8>> = None;
@@ -53,15 +54,15 @@ pub(super) fn read(path: &Path, on_bad: OnBad) -> Result<DeepMutationalScan> {
     })
 }
 
-/// A line's variant, and the protein that it is one of.
+/// The variant of a line, and its wild type.
 fn variant_of(line: &DmsLine, known: Option<&[u8]>) -> Result<(Variant, Vec<u8>)> {
     let variant: Variant = line.mutant.parse()?;
     let protein = variant
         .revert(&line.mutated_sequence)
-        .context("mutated_sequence is not what mutant says")?;
+        .context("mutated_sequence and mutant contradict each other")?;
     if known.is_some_and(|known| known != protein) {
         bail!(
-            "{}: taken back, it gives another protein than the lines before; a file holds variants of one protein",
+            "{}: its wild type differs from that of the lines before; a file must have variants of one protein",
             line.mutant
         );
     }

@@ -1,4 +1,4 @@
-//! Rows of scores, what they say together, and the picture of a scan.
+//! Rows of scores, their correlation with measured values, and the picture of a scan.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use crate::report::picture::{self, Picture};
 use crate::sequence::Sequence;
 use crate::sequence::digest::InputDigest;
 
-/// The manifest's key of the correlation of each protein.
+/// The key of the manifest with the correlation of each protein.
 pub(in crate::commands) const SPEARMAN: &str = "spearman";
 
 /// Writes the table of scores.
@@ -27,16 +27,16 @@ pub(super) struct ScoreRows<'a> {
     target: &'a ScoreTarget,
     output: PathBuf,
     manifest: Manifest,
-    /// Where a scan is drawn.
+    /// The picture of the scan.
     picture: Option<Picture>,
-    /// Whether answers are kept beside the output.
+    /// Whether there is a journal of answers beside the output.
     keeps_answers: bool,
     /// Score and measurement of every variant, by protein.
     measured: BTreeMap<String, Vec<(f64, f64)>>,
     /// The scan of the last protein.
     heatmap: Option<HeatMap>,
     without_variants: u64,
-    /// Variants left out.
+    /// Number of variants left out.
     pub(super) left_out: u64,
 }
 
@@ -66,7 +66,7 @@ impl<'a> ScoreRows<'a> {
         Self { picture, ..self }
     }
 
-    /// Removes the kept answers when the output is complete.
+    /// Removes the journal of answers when the output is complete.
     pub(super) fn keeping_answers(self, keeps_answers: bool) -> Self {
         Self {
             keeps_answers,

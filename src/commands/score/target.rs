@@ -1,4 +1,4 @@
-//! What `score` computes: likelihoods, or effects of variants.
+//! The target of `score`: likelihoods, or effects of variants.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
@@ -13,17 +13,17 @@ use crate::input::sequences::OnBad;
 use crate::input::variants::read_variants;
 use crate::sequence::Sequence;
 
-/// One variant as it was given.
+/// One variant as given by the user.
 #[derive(Clone, Debug)]
 pub(super) struct ListedVariant {
     pub(super) variant: Variant,
-    /// Where, for messages.
+    /// The place of the variant, for messages.
     pub(super) place: String,
-    /// What was measured, in a deep mutational scan.
+    /// The measured value, in a deep mutational scan.
     pub(super) measured: Option<f64>,
 }
 
-/// What is scored.
+/// The likelihoods or variants to score.
 pub(super) enum ScoreTarget {
     /// Proteins, or their residues.
     Likelihood { per_residue: bool },
@@ -41,7 +41,7 @@ pub(super) struct VariantList {
     hash: String,
     /// The proteins of deep mutational scans.
     proteins: Option<Vec<Sequence>>,
-    /// Lines left out.
+    /// Number of lines left out.
     left_out: u64,
 }
 
@@ -96,7 +96,7 @@ impl ScoreTarget {
         }
     }
 
-    /// The output's columns.
+    /// The columns of the output.
     pub(super) fn columns(&self) -> &'static [&'static str] {
         match self {
             ScoreTarget::Likelihood { per_residue: true } => {
@@ -117,7 +117,7 @@ impl ScoreTarget {
         }
     }
 
-    /// The proteins that deep mutational scans bring along; no FASTA is read then.
+    /// The proteins of deep mutational scans, which are scored instead of FASTA input.
     pub(super) fn proteins(&self) -> Option<Vec<Sequence>> {
         match self {
             ScoreTarget::List(list) => list.proteins.clone(),
@@ -204,7 +204,7 @@ impl VariantList {
         let (id, file) = (protein.id.clone(), protein.origin.file.clone());
         proteins.push(protein);
         if self.by_id.insert(id.clone(), listed).is_some() {
-            bail!("{file}: another scan is called {id} too; rename one of the files");
+            bail!("{file}: another scan has the same name {id}; rename one of the files");
         }
         Ok(())
     }

@@ -7,9 +7,11 @@ use anyhow::{Result, bail};
 use super::answers::AnswerJournal;
 use super::target::ScoreTarget;
 use crate::commands::conveyor::{GroupWork, place};
+use crate::inference::masked::TOKENS_PER_MASK;
 use crate::inference::score::{EffectMethod, Effects, Masking, Scorer};
 use crate::input::sequences::OnBad;
 use crate::sequence::Sequence;
+use crate::tokenizer::Tokenizer;
 
 /// Scores proteins or variants.
 pub(super) struct Scoring<'a> {
@@ -17,10 +19,10 @@ pub(super) struct Scoring<'a> {
     target: &'a ScoreTarget,
     method: EffectMethod,
     masking: Masking,
-    /// Answers about the proteins in work, with `--resume`.
+    /// Answers about unfinished proteins, with `--resume`.
     answers: Option<AnswerJournal>,
     on_bad: OnBad,
-    /// Ids of listed variants that no protein had so far.
+    /// Ids with variants whose protein has not come so far.
     unseen: HashSet<String>,
 }
 
@@ -44,10 +46,11 @@ impl<'a> Scoring<'a> {
         }
     }
 
-    /// After the last protein: variants of proteins that were not in the input are an error, or left out. Returns how many were left out.
+    /// Called after the last protein. Variants of proteins that are not in the input are an error, or are left out with
+    /// `--on-bad skip`. Returns the number of variants left out.
     ///
     /// # Errors
-    /// Such variants, where they must not be left out.
+    /// Variants of proteins that are not in the input, with `--on-bad error`.
     pub(super) fn check_unseen(&self) -> Result<u64> {
         let mut left_out = 0;
         let mut ids: Vec<&String> = self.unseen.iter().collect();
@@ -96,7 +99,7 @@ impl<'a> Scoring<'a> {
 }
 
 impl GroupWork for Scoring<'_> {
-    /// A score per residue, or per variant.
+    /// One score per residue or one score per variant.
     type Output = Vec<f64>;
 
     fn saw(&mut self, sequence: &Sequence) {
@@ -109,7 +112,8 @@ impl GroupWork for Scoring<'_> {
             Masking::Single => length,
             Masking::Fraction { fraction, .. } => (1.0 / fraction).ceil() as usize,
         };
-        copies * (length + 4)
+        // Exact for copies with one mask; copies with several masks are a little longer.
+        copies * (Tokenizer::num_tokens(length) + TOKENS_PER_MASK)
     }
 
     fn compute(&mut self, group: &[Sequence]) -> Result<Vec<Option<Vec<f64>>>> {

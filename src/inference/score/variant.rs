@@ -30,7 +30,7 @@ pub struct Variant {
 pub enum VariantError {
     /// The text does not have the form `A24G`.
     #[error(
-        "`{0}` is no substitution; write the residue, its position from 1 and the new residue, such as A24G, and several as A24G:H30L"
+        "`{0}` is not a substitution; write the residue, its position from 1 and the new residue, such as A24G, and several as A24G:H30L"
     )]
     Form(String),
     /// A letter that is not one of the 20.
@@ -226,7 +226,7 @@ mod tests {
             "A24G,H30L",
             "é2A",
         ] {
-            assert!(error(bad).contains("is no substitution"), "{bad}");
+            assert!(error(bad).contains("is not a substitution"), "{bad}");
         }
         assert!(error("A24X").contains("`X`"));
         assert!(error("A2G:A2C").contains("position 2 twice"));

@@ -20,7 +20,7 @@ use super::packed_weight::Precision;
 use super::product::{DepthSlice, FloatProduct, Left, ROW_BLOCK, STRIP, depth_slices};
 use super::simd::{Lanes, prefetch};
 use super::tile::{
-    AHEAD, Prefetch, add_tile, by_rows, multiply_bf16, multiply_f32, read_tile, write_tile,
+    AHEAD, CacheLines, add_tile, by_rows, multiply_bf16, multiply_f32, read_tile, write_tile,
 };
 
 /// Columns of A multiplied in one go; even, so that pairs of bf16 are never parted.
@@ -253,7 +253,7 @@ unsafe fn tile<
                 let share = steps * LANES / passes;
                 (spacing.half + row / MR * share, LANES / passes)
             };
-            let ahead = Prefetch {
+            let ahead = CacheLines {
                 places: b.map(|b| b.wrapping_add(distance)),
                 step,
                 half: spacing.half,

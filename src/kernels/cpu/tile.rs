@@ -39,13 +39,13 @@ pub(super) use by_rows;
 /// The lines that are prefetched while a tile is multiplied: at every step of k, `W` lines per
 /// place, `half` floats apart, `step` floats further than at the last step.
 #[derive(Clone, Copy)]
-pub(super) struct Prefetch<const NP: usize> {
+pub(super) struct CacheLines<const NP: usize> {
     pub places: [*const f32; NP],
     pub step: usize,
     pub half: usize,
 }
 
-impl<const NP: usize> Prefetch<NP> {
+impl<const NP: usize> CacheLines<NP> {
     #[inline(always)]
     fn fetch<const W: usize>(&self, panel: usize, k: usize) {
         for w in 0..W {
@@ -78,7 +78,7 @@ pub(super) unsafe fn multiply_f32<
     b: [*const f32; NP],
     depth: usize,
     spacing: Spacing,
-    ahead: Option<Prefetch<NP>>,
+    ahead: Option<CacheLines<NP>>,
 ) {
     let mut local = *sums;
     for k in 0..depth {
@@ -123,7 +123,7 @@ pub(super) unsafe fn multiply_bf16<
     b: [*const f32; NP],
     pairs: usize,
     spacing: Spacing,
-    ahead: Prefetch<NP>,
+    ahead: CacheLines<NP>,
 ) {
     let mut local = *sums;
     for pair in 0..pairs {

@@ -1,8 +1,8 @@
-//! Apache Arrow IPC stream: `pyarrow.ipc.open_stream(FILE).read_all()`; made for pipes.
+//! Apache Arrow IPC stream: `pyarrow.ipc.open_stream(FILE).read_all()`; suitable for pipes.
 //!
-//! One row per protein; columns as in [`super::record_batch`], in batches of about 16 MiB. A stream begins with its schema, before
-//! the records are counted and the input is read: the manifest in the stream lacks the two. A file has the complete one beside it as
-//! `FILE.json`.
+//! One row per protein; columns as in `record_batch.rs`, in batches of about 16 MiB. A stream begins with its schema, before
+//! the input is read, so the manifest in the stream lacks the number of records and the digest of the input. A file has the
+//! complete manifest beside it as `FILE.json`.
 
 use std::fs::File;
 use std::io::{self, BufReader};
@@ -58,8 +58,8 @@ impl RecordWriter for ArrowWriter {
     }
 }
 
-/// Reads the schema message, or the schema in `FILE.json` where that is the schema of this stream with the counts; then the
-/// records batch by batch.
+/// Reads the schema, then the records batch by batch. The schema in `FILE.json` is used if it differs from the schema in the
+/// stream only by the counts.
 pub(super) fn open(path: &Path) -> io::Result<(Schema, Records)> {
     let file = BufReader::with_capacity(1 << 16, File::open(path)?);
     let stream = StreamReader::try_new(file, None).map_err(from_library)?;

@@ -1,4 +1,4 @@
-//! Where the bytes of an embedding file go: standard output, or a file that appears under its name only when it is complete.
+//! The output of an embedding file: standard output, or a file that appears under its name only when it is complete.
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
@@ -12,19 +12,19 @@ use crate::io::atomic_file::{remove_left_over, spool, temporary};
 use crate::io::stdio::{Content, Output};
 use crate::output::manifest::{self, read_beside, with_suffix};
 
-/// What stands beside the files of some formats, by the suffix of its name.
+/// Suffixes of the files that some formats have beside their file.
 const BESIDE: [&str; 2] = [manifest::SUFFIX, ".index.tsv"];
 
-/// An open embedding file: a buffered writer that [`EmbeddingOutput::commit`] must end. Dropped before, it leaves nothing.
+/// An open embedding file: a buffered writer that must end with [`EmbeddingOutput::commit`]. If it is dropped before, the file
+/// disappears.
 pub(super) struct EmbeddingOutput {
     output: Output,
-    /// The final name, of regular files only.
+    /// The final name; `None` unless the output is a regular file.
     path: Option<PathBuf>,
 }
 
 impl EmbeddingOutput {
-    /// Opens standard output (`-`), a device, a named pipe, or a regular file, which is written beside its name and renamed at
-    /// the end.
+    /// Opens standard output (`-`), a device, a named pipe, or a regular file, which has a temporary name until the end.
     pub(super) fn open(path: &Path, content: Content) -> io::Result<Self> {
         let output = Output::create(path, content)?;
         Ok(Self {
@@ -33,7 +33,7 @@ impl EmbeddingOutput {
         })
     }
 
-    /// A second file of text beside this one, `suffix` appended to its name; `None` where no file can stand.
+    /// A text file beside this file, with `suffix` appended to the name; `None` if the output is not a regular file.
     pub(super) fn beside(&self, suffix: &str) -> io::Result<Option<Self>> {
         let Some(path) = &self.path else {
             return Ok(None);
@@ -41,12 +41,12 @@ impl EmbeddingOutput {
         Self::open(&with_suffix(path, suffix), Content::Text).map(Some)
     }
 
-    /// An unlinked temporary file: on the output's own disk, or in `TMPDIR` where the output is no file.
+    /// An unlinked temporary file on the disk of the output, or in `TMPDIR` if the output is not a regular file.
     pub(super) fn spool(&self) -> io::Result<File> {
         spool(self.path.as_deref())
     }
 
-    /// A temporary file that has a name as long as the value lives, where [`Self::spool`] would be.
+    /// A temporary file with a name, in the same place as [`Self::spool`]; the file is deleted on drop.
     pub(super) fn named_spool(&self) -> io::Result<NamedTempFile> {
         match &self.path {
             Some(path) => temporary(path),
@@ -54,20 +54,20 @@ impl EmbeddingOutput {
         }
     }
 
-    /// Appends a whole spooled file.
+    /// Appends the content of a temporary file.
     pub(super) fn append(&mut self, mut spool: File) -> io::Result<()> {
         spool.seek(SeekFrom::Start(0))?;
         io::copy(&mut spool, self)?;
         Ok(())
     }
 
-    /// Writes `FILE.json` with the schema of a format that has no place for it, or none at its end.
+    /// Writes `FILE.json` with the schema, for formats that cannot hold the final schema.
     pub(super) fn write_schema(&self, schema: &Schema) -> io::Result<()> {
         let path = self.path.as_deref().unwrap_or(Path::new("-"));
         manifest::write_manifest(path, schema)
     }
 
-    /// Writes out what is buffered and gives the file its name.
+    /// Writes buffered bytes and gives the file its name.
     pub(super) fn commit(self) -> io::Result<()> {
         self.output.finish()
     }
@@ -83,13 +83,13 @@ impl Write for EmbeddingOutput {
     }
 }
 
-/// The schema in `FILE.json`; `None` when there is no such file.
+/// The schema in `FILE.json`; `None` if there is no such file.
 pub(super) fn read_schema(path: &Path) -> io::Result<Option<Schema>> {
-    read_beside(path).map_err(|error| with_context(&error, "its FILE.json"))
+    read_beside(path).map_err(|error| with_context(&error, "FILE.json"))
 }
 
-/// Deletes what a killed run left unfinished of the embedding file `path`. Only for a caller who knows that no other process
-/// writes the file now.
+/// Deletes the unfinished files of the embedding file `path` that a killed run left behind. The caller must know that no other
+/// process writes the file now.
 ///
 /// # Errors
 /// Files that cannot be deleted.

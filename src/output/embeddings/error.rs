@@ -1,4 +1,4 @@
-//! Errors of embedding files, and how an `io::Error` survives other crates' errors.
+//! Errors of embedding files. An `io::Error` inside the error of another crate is found and keeps its kind.
 
 use std::error::Error;
 use std::io;
@@ -19,7 +19,7 @@ pub enum EmbeddingError {
     },
     /// Records are missing, or there are too many.
     #[error(
-        "{} holds {found} records, but its manifest says that {written} were written; the file was damaged or changed, make it again",
+        "{} holds {found} records, but {written} according to its manifest; the file was damaged or changed, make it again",
         path.display()
     )]
     Count {
@@ -27,17 +27,17 @@ pub enum EmbeddingError {
         path: PathBuf,
         /// Records in the file.
         found: u64,
-        /// Records that the manifest promises.
+        /// Records according to the manifest.
         written: u64,
     },
-    /// A record could not be read or does not have the shape that the file's schema promises.
+    /// A record could not be read, or does not have the shape of the schema.
     #[error("{}: record {record}{}: {source}", path.display(), quoted_id(id.as_deref()))]
     Record {
         /// The file.
         path: PathBuf,
         /// Number of the record, from 1.
         record: u64,
-        /// Its id, where known.
+        /// Id of the record, where known.
         id: Option<String>,
         /// The cause.
         source: io::Error,
@@ -48,26 +48,26 @@ fn quoted_id(id: Option<&str>) -> String {
     id.map(|id| format!(" ({id})")).unwrap_or_default()
 }
 
-/// The data is wrong.
+/// An error for invalid data.
 pub(super) fn invalid_data(what: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-/// The caller asked for something that cannot be.
+/// An error for a request that a format cannot fulfil.
 pub(super) fn invalid_input(what: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, what)
 }
 
-/// `error` with `context: ` before its message and its kind kept.
+/// An error of the same kind with `context: ` before the message.
 pub(super) fn with_context(error: &io::Error, context: &str) -> io::Error {
     io::Error::new(error.kind(), format!("{context}: {error}"))
 }
 
-/// The `io::Error` inside another crate's error, so that a broken pipe or a full disk stays visible
-/// by its kind; `InvalidData` with the whole message when there is none inside.
+/// The `io::Error` inside the error of another crate, so that a broken pipe or a full disk keeps its kind. An error without an
+/// `io::Error` inside becomes `InvalidData` with the whole message.
 pub(super) fn from_library(error: impl Into<Box<dyn Error + Send + Sync>>) -> io::Error {
     let error: Box<dyn Error + Send + Sync> = match error.into().downcast::<serde_json::Error>() {
-        // serde_json does not name an `io::Error` as its source, but gives it back.
+        // serde_json does not return an `io::Error` as its source, but converts into it.
         Ok(json) => io::Error::from(*json).into(),
         Err(error) => error,
     };
@@ -92,7 +92,7 @@ pub(super) fn from_library(error: impl Into<Box<dyn Error + Send + Sync>>) -> io
         {
             return io::Error::new(kind, current.to_string());
         }
-        // Neither serde_json nor csv names the cause as its source.
+        // Neither serde_json nor csv returns the cause as its source.
         cause = match current.downcast_ref::<csv::Error>().map(csv::Error::kind) {
             Some(csv::ErrorKind::Io(io)) => Some(io),
             _ => current.source(),
@@ -101,8 +101,8 @@ pub(super) fn from_library(error: impl Into<Box<dyn Error + Send + Sync>>) -> io
     invalid_data(error.to_string())
 }
 
-/// [`from_library`] for `rust_hdf5`, which keeps its inner error types private: the system's error
-/// number is taken from the message, where the standard library writes `(os error 28)`.
+/// As [`from_library`], for `rust_hdf5`, whose inner error types are private: the system's error number is parsed from the
+/// message, in which the standard library writes `(os error 28)`.
 pub(super) fn from_hdf5(error: rust_hdf5::Hdf5Error) -> io::Error {
     if let rust_hdf5::Hdf5Error::Io(error) = error {
         return error;

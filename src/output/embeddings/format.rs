@@ -30,7 +30,7 @@ pub enum EmbeddingFormat {
 }
 
 impl EmbeddingFormat {
-    /// Every format, in the order of help texts.
+    /// All formats, in the order of the help texts.
     pub const ALL: [Self; 8] = [
         Self::Tsv,
         Self::Jsonl,
@@ -42,7 +42,7 @@ impl EmbeddingFormat {
         Self::Arrow,
     ];
 
-    /// Its spelling on the command line, which is also its usual extension.
+    /// The name on the command line, which is also the usual extension.
     pub fn name(self) -> &'static str {
         match self {
             Self::Tsv => "tsv",
@@ -56,7 +56,7 @@ impl EmbeddingFormat {
         }
     }
 
-    /// The format that a file's extension asks for, in any case; `None` when it is none of ours.
+    /// The format of a file's extension, in upper or lower case; `None` for another extension.
     pub fn from_extension(path: &Path) -> Option<Self> {
         let extension = path.extension()?.to_str()?.to_ascii_lowercase();
         match extension.as_str() {
@@ -72,7 +72,7 @@ impl EmbeddingFormat {
         }
     }
 
-    /// True for formats that would garble a terminal.
+    /// True for formats that cannot be shown on a terminal.
     pub fn is_binary(self) -> bool {
         !matches!(self, Self::Tsv | Self::Jsonl)
     }
@@ -86,9 +86,9 @@ impl EmbeddingFormat {
         }
     }
 
-    /// True for formats whose beginning depends on their end: values wait in an unlinked temporary
-    /// file (beside the destination, or in `TMPDIR` for a stream) as large as the output, and
-    /// nothing leaves before [`EmbeddingWriter::finish`](super::EmbeddingWriter::finish).
+    /// True for formats whose beginning depends on their end. Values wait in an unlinked temporary file as large as the output
+    /// (beside the output, or in `TMPDIR` for a stream), and the output gets no bytes before
+    /// [`EmbeddingWriter::finish`](super::EmbeddingWriter::finish).
     pub fn needs_seek(self) -> bool {
         matches!(self, Self::Npy | Self::H5 | Self::Safetensors)
     }
@@ -98,7 +98,7 @@ impl EmbeddingFormat {
         let mut start = Vec::new();
         File::open(path)?.take(16).read_to_end(&mut start)?;
         Self::from_first_bytes(&start).ok_or_else(|| {
-            invalid_data("its first bytes are those of none of the formats written by ankh3".into())
+            invalid_data("its first bytes belong to none of the formats written by ankh3".into())
         })
     }
 

@@ -12,13 +12,13 @@ use super::{Column, EmbeddingError, EmbeddingFormat, EmbeddingReader, EmbeddingR
 /// A summary of one embedding file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EmbeddingSummary {
-    /// How it is stored.
+    /// Format of the file.
     pub format: EmbeddingFormat,
-    /// Proteins.
+    /// Number of proteins.
     pub records: u64,
     /// Residues of all proteins.
     pub residues: u64,
-    /// Residues of the shortest and the longest protein; `None` in an empty file.
+    /// Residues of the shortest and the longest protein; `None` for an empty file.
     pub lengths: Option<(usize, usize)>,
     /// One entry per column, in order.
     pub columns: Vec<ColumnSummary>,
@@ -31,26 +31,26 @@ pub struct EmbeddingSummary {
 /// The values of one column.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ColumnSummary {
-    /// Its name, width and kind.
+    /// Name, width and kind of the column.
     pub column: Column,
     /// Rows of all proteins.
     pub rows: u64,
-    /// Smallest finite value; `None` when there is none.
+    /// Smallest finite value; `None` if there is no finite value.
     pub min: Option<f32>,
-    /// Largest finite value.
+    /// Largest finite value, likewise.
     pub max: Option<f32>,
     /// Mean of the finite values.
     pub mean: Option<f64>,
-    /// Values that are NaN or infinite: there should be none.
+    /// Number of values that are NaN or infinite; other than 0 only for a damaged file.
     pub non_finite: u64,
 }
 
-/// Reads all of `path` and sums it up.
+/// Reads and summarises the file `path`.
 pub fn inspect(path: &Path) -> Result<EmbeddingSummary, EmbeddingError> {
     observe(path, |_| ())
 }
 
-/// As [`inspect`], showing every record to `look` on the way.
+/// As [`inspect`], and calls `look` with every record.
 pub fn observe(
     path: &Path,
     mut look: impl FnMut(&EmbeddingRecord),

@@ -1,7 +1,7 @@
 //! JSON lines: `{"id": "P12345", "length": 412, "mean": [0.1, …]}`, one object per protein.
 //!
-//! A per-residue column is a list of lists. Numbers are the shortest that give the same single
-//! back. JSON has no NaN or infinity: such a value is an error. The schema is in `FILE.json`.
+//! A per-residue column is a list of lists. Numbers have the fewest digits that read back as the same single. JSON has no NaN or
+//! infinity, so such a value is an error. The schema is in `FILE.json`.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -117,7 +117,7 @@ fn parse_line(line: &str, columns: &[Column]) -> io::Result<EmbeddingRecord> {
                     match rows.iter().position(|row| row.len() != *width) {
                         None => Ok(rows.concat()),
                         Some(row) => Err(invalid_data(format!(
-                            "{}: row {row} of {name:?} has not {width} values",
+                            "{}: row {row} of {name:?} does not have {width} values",
                             line.id
                         ))),
                     }
@@ -140,8 +140,9 @@ fn parse_line(line: &str, columns: &[Column]) -> io::Result<EmbeddingRecord> {
 fn schema_of_first_line(path: &Path) -> io::Result<Schema> {
     let mut line = String::new();
     BufReader::new(File::open(path)?).read_line(&mut line)?;
-    let not_ours =
-        || invalid_data("it has no FILE.json, and its first line shows no columns".into());
+    let not_ours = || {
+        invalid_data("there is no FILE.json beside it, and its first line has no columns".into())
+    };
     let object: serde_json::Map<String, serde_json::Value> =
         serde_json::from_str(&line).map_err(|_| not_ours())?;
     let mut columns = Vec::new();

@@ -1,23 +1,26 @@
-//! Embeddings on their way to a file and back.
+//! Writing and reading files of embeddings.
 //!
-//! One file a format, each with the layout it writes at its head: [`tsv`], [`jsonl`], [`npy`],
-//! [`npz`], [`h5`], [`safetensors`], [`parquet`], [`arrow`]. All formats have in common:
+//! Each format has a module that begins with its layout: [`tsv`], [`jsonl`], [`npy`], [`npz`], [`h5`], [`safetensors`],
+//! [`parquet`], [`arrow`]. All formats have in common:
 //!
-//! - [`EmbeddingWriter`] takes [`EmbeddingRecord`]s in order, [`EmbeddingReader`] gives them back in that order.
-//!   Reading a file and writing its records with the same [`Schema`] gives the same bytes.
+//! - [`EmbeddingWriter`] takes [`EmbeddingRecord`]s in order, and [`EmbeddingReader`] returns them in this order. Reading a file
+//!   and writing its records with the same [`Schema`] gives the same bytes.
 //! - The same records and schema give the same bytes: no clock, no hash order, no host name.
-//! - Memory does not grow with the values written. Formats that look values up by id (npz, h5,
-//!   safetensors) keep the ids and a few numbers for each: about 0.3 KB per protein, in h5 3 KB.
-//! - A file appears under its name only when it is complete ([`Destination`]).
-//! - The schema travels in the file, or beside it as `FILE.json` for tsv, jsonl and npy.
+//! - Memory does not grow with the values written. Formats with a directory of ids (npz, h5, safetensors) keep the ids and a few
+//!   numbers per protein: about 0.3 KB, in h5 3 KB.
+//! - A file appears under its name only when it is complete.
+//! - The schema is in the file; for tsv, jsonl and npy it is beside the file as `FILE.json`.
 //!
-//! [`inspect`] sums up what a file holds.
+//! [`inspect`] summarises a file.
 
 use std::collections::HashSet;
 use std::io;
 
-use crate::number::NumberType;
 use serde::{Deserialize, Serialize};
+
+use super::manifest::Manifest;
+use crate::number::NumberType;
+
 pub mod arrow;
 mod destination;
 mod error;
@@ -35,22 +38,21 @@ pub mod safetensors;
 pub mod tsv;
 mod writer;
 
-use super::manifest::Manifest;
 pub use destination::remove_unfinished;
 pub use error::EmbeddingError;
 pub use format::EmbeddingFormat;
 pub use reader::EmbeddingReader;
 pub use writer::EmbeddingWriter;
 
-/// One output of the run: a layer pooled in one way.
+/// A column of embeddings: one layer, pooled in one way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Column {
-    /// `per_residue`, `mean`, …; with several layers `layer_12/mean`. Not `id`, `length` or
-    /// `position`: tables have columns of those names.
+    /// The name: `per_residue`, `mean`, …; with several layers `layer_12/mean`. The names `id`, `length` and `position` are not
+    /// allowed, because tables have columns with these names.
     pub name: String,
     /// Values per row.
     pub width: usize,
-    /// One row per protein or one row per residue.
+    /// The number of rows that a protein has.
     pub rows: RowKind,
 }
 
@@ -64,7 +66,7 @@ impl Column {
         }
     }
 
-    /// Shape of the array that a protein of `length` residues has: `(width)`, `(length, width)`, or of pairs `(length, length)`.
+    /// Shape of the array of a protein with `length` residues: `(width)`, `(length, width)`, or `(length, length)` for pairs.
     pub fn shape(&self, length: usize) -> Vec<usize> {
         match self.rows {
             RowKind::PerSequence => vec![self.width],
@@ -75,25 +77,26 @@ impl Column {
     }
 }
 
-/// How many rows a protein has in a column.
+/// The number of rows that a protein has in a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RowKind {
-    /// Exactly one.
+    /// One row per protein.
     PerSequence,
-    /// Exactly as many as the protein has residues.
+    /// One row per residue.
     PerResidue,
-    /// One for each ordered pair of residues, the first residue's one after the other: contact maps. In npz, h5 and safetensors.
+    /// One row per ordered pair of residues, as in contact maps: first all pairs of the first residue. Only in npz, h5 and
+    /// safetensors.
     PerPair,
 }
 
 /// The columns of a file and how they were made.
 ///
-/// Its JSON form (`{"columns": …, "dtype": …, "metadata": …}`) is what stands in a file's metadata
-/// under the key `ankh3`, or in `FILE.json` beside it.
+/// As JSON (`{"columns": …, "dtype": …, "metadata": …}`), the schema is in the metadata of a file under the key `ankh3`, or in
+/// `FILE.json` beside the file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Schema {
-    /// In the order of each record's `values`.
+    /// The columns, in the order of the `values` of a record.
     pub columns: Vec<Column>,
     /// Number type in the file.
     pub dtype: NumberType,
@@ -110,10 +113,10 @@ impl Schema {
         Ok(serde_json::to_string(self)?)
     }
 
-    /// What identifies a run before it begins, as one line of JSON: the key of its journal.
+    /// The identity of a run before its first record, as one line of JSON: the key of its journal.
     ///
     /// # Errors
-    /// None that can happen: every value is JSON already.
+    /// None in practice, because every value is JSON already.
     pub fn journal_key(&self) -> io::Result<String> {
         let begun = Schema {
             metadata: Manifest {
@@ -125,7 +128,7 @@ impl Schema {
         begun.to_json()
     }
 
-    /// The schema before the first record: the manifest has neither the digest of the input nor the number of records.
+    /// The schema before the first record: its manifest has neither the digest of the input nor the number of records.
     fn before_records(&self) -> Self {
         Schema {
             metadata: self.metadata.before_records(),
@@ -133,7 +136,7 @@ impl Schema {
         }
     }
 
-    /// A schema whose JSON is as long as that of the complete file can be.
+    /// A schema whose JSON is at least as long as the JSON of the complete file.
     fn longest(&self) -> Self {
         Schema {
             metadata: self.metadata.longest(),
@@ -141,21 +144,21 @@ impl Schema {
         }
     }
 
-    /// Reads what [`Self::to_json`] wrote; keys it does not know are left alone.
+    /// Reads the JSON of [`Self::to_json`]; unknown keys are kept.
     fn from_json(text: &str) -> io::Result<Self> {
         serde_json::from_str(text).map_err(|error| {
             error::invalid_data(format!(
-                "its `{SCHEMA_KEY}` metadata is not a schema: {error}"
+                "the metadata `{SCHEMA_KEY}` is not a schema: {error}"
             ))
         })
     }
 
-    /// About how many bytes a file of that many proteins and residues has.
+    /// The approximate size in bytes of a file with `proteins` proteins and `residues` residues.
     pub fn estimated_size(&self, format: EmbeddingFormat, proteins: u64, residues: u64) -> u64 {
         let rows = |column: &Column| match column.rows {
             RowKind::PerSequence => proteins,
             RowKind::PerResidue => residues,
-            // Of proteins that are all as long as their mean: too few, as longer ones count more.
+            // As if all proteins had the mean length. This is too low, because the long ones have many more pairs.
             RowKind::PerPair => residues * (residues / proteins.max(1)),
         };
         let values = self
@@ -163,23 +166,23 @@ impl Schema {
             .iter()
             .map(|c| rows(c) * c.width as u64)
             .sum::<u64>();
-        let bytes_a_value = match (format, self.dtype) {
-            // The shortest digits that give the number back, and a separator.
+        let bytes_per_value = match (format, self.dtype) {
+            // The shortest digits that read back as the same number, and a separator.
             (EmbeddingFormat::Tsv | EmbeddingFormat::Jsonl, NumberType::F32) => 12,
             (EmbeddingFormat::Tsv | EmbeddingFormat::Jsonl, _) => 11,
             (_, dtype) => dtype.size() as u64,
         };
-        values * bytes_a_value
+        values * bytes_per_value
     }
 
-    /// True when all columns are pooled: then no column has as many rows as the protein has residues.
+    /// True if all columns are pooled, so that no column shows the length of a protein.
     fn only_pooled(&self) -> bool {
         self.columns
             .iter()
             .all(|column| column.rows == RowKind::PerSequence)
     }
 
-    /// Refuses column sets that no format could write.
+    /// Rejects sets of columns that no format can hold.
     fn check(&self) -> io::Result<()> {
         let mut seen = HashSet::new();
         if self.columns.is_empty() {
@@ -205,7 +208,7 @@ impl Schema {
         Ok(())
     }
 
-    /// Refuses a record whose blocks are not of this schema's shapes.
+    /// Rejects a record whose values do not have the shapes of this schema.
     fn check_record(&self, record: &EmbeddingRecord) -> io::Result<()> {
         if record.id.is_empty() {
             return Err(error::invalid_data("the id is empty".into()));
@@ -234,12 +237,12 @@ impl Schema {
     }
 }
 
-/// One protein's embeddings.
+/// The embeddings of one protein.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EmbeddingRecord {
-    /// Unique in the file, never empty.
+    /// The id, unique in the file and not empty.
     pub id: String,
-    /// Residues in the protein, at least one.
+    /// Number of residues, at least one.
     pub length: usize,
     /// One row-major `(rows, width)` block per column.
     pub values: Vec<Vec<f32>>,

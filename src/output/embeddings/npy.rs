@@ -1,8 +1,8 @@
 //! One NumPy array of all rows, `(proteins, d)` pooled or `(residues of all proteins, d)`.
 //!
-//! `FILE.index.tsv` says which rows belong to which protein: `id  length  start  rows`; the rows of a protein are
-//! `array[start : start + rows]`. The schema is in `FILE.json`. A stream has no place for either
-//! and is an error. The header holds the number of rows, so the values wait in a temporary file.
+//! `FILE.index.tsv` has the rows of each protein: `id  length  start  rows`; the rows of a protein are
+//! `array[start : start + rows]`. The schema is in `FILE.json`. A stream can have neither file beside it and is an error. The
+//! header has the number of rows, so the values wait in a temporary file.
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
@@ -22,7 +22,7 @@ use crate::output::manifest::with_suffix;
 const INDEX: &str = ".index.tsv";
 const INDEX_HEADER: [&str; 4] = ["id", "length", "start", "rows"];
 
-/// Spools values, indexes them.
+/// Collects the values in a temporary file and writes the index.
 pub(super) struct NpyWriter {
     output: EmbeddingOutput,
     spool: BufWriter<File>,
@@ -84,7 +84,7 @@ impl RecordWriter for NpyWriter {
     }
 }
 
-/// NumPy's name for a number type. bf16 has none and does not get this far.
+/// NumPy's name of a number type; bf16 has none and is rejected earlier.
 fn descriptor(dtype: NumberType) -> io::Result<npyz::TypeStr> {
     let name = match dtype {
         NumberType::F32 => "<f4",
@@ -167,13 +167,13 @@ pub(super) fn open(path: &Path) -> io::Result<(Schema, Records)> {
     Ok((schema, Box::new(records)))
 }
 
-/// Refuses a truncated array at once, not at the last record.
+/// Rejects a truncated array when the file is opened, not at the last record.
 fn array_length_check(path: &Path, first: u64, bytes: usize) -> io::Result<()> {
     let mut file = File::open(path)?;
     let end = file.seek(SeekFrom::End(0))?;
     if end != first + bytes as u64 {
         return Err(invalid_data(format!(
-            "it is {end} bytes long, its header promises {}",
+            "the file has {end} bytes, but {} according to its header",
             first + bytes as u64
         )));
     }

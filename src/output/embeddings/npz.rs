@@ -1,10 +1,9 @@
 //! A NumPy archive that needs no pickle: `numpy.load(FILE)["P12345"]`.
 //!
 //! The key is the id, or `id/column` when there are several columns; the array is `(d)` pooled,
-//! `(L, d)` per residue. The archive is a plain zip, stored, written front to back, so that it can
-//! be piped. The schema is the archive's comment, the protein's length that of each entry
-//! (`residues=412`). Two ids `x` and `x.npy` in one file are best avoided: NumPy looks up both
-//! names with and without the extension that each entry has.
+//! `(L, d)` per residue. The archive is a zip without compression, written front to back, so that it can be piped. The comment of
+//! the archive is the schema; the comment of an entry is the length of the protein (`residues=412`). Avoid the ids `x` and
+//! `x.npy` in one file: NumPy looks up both names with and without the extension.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
@@ -54,9 +53,9 @@ impl Drop for NpzWriter {
     }
 }
 
-/// A dropped `ZipWriter` completes its archive, and complains on stderr when it cannot: a failed
-/// run would leave what looks like a whole file, and `| head` would end with a complaint. Once
-/// closed, by the first error or by dropping the writer, the gate lets nothing through.
+/// A gate before the output, closed by the first error or by dropping the writer; a closed gate passes no bytes. Without the
+/// gate, a dropped `ZipWriter` would complete its archive: a failed run would leave a file that looks complete, and `| head`
+/// would end with a message on stderr.
 struct Gate {
     output: EmbeddingOutput,
     closed: Arc<AtomicBool>,
@@ -100,7 +99,7 @@ impl RecordWriter for NpzWriter {
             write_header(&mut array, self.schema.dtype, &column.shape(record.length))?;
             array.extend(to_bytes(values, self.schema.dtype)?);
             let key = key(&record.id, column, &self.schema);
-            // Prepared, so that size and checksum precede the data and a stream can be read.
+            // The entry is prepared first, so that size and checksum precede the data and a stream can be read.
             let options = entry_options(record.length);
             let entry = PreparedZipFile::from_data(format!("{key}.npy"), options, &array)
                 .map_err(from_library)?;
@@ -143,7 +142,7 @@ fn entry_options(length: usize) -> FileOptions<'static, 'static, ExtendedFileOpt
         .with_file_comment(format!("residues={length}"))
 }
 
-/// The name of a protein's array: its id, with the column when there are several.
+/// The name of a protein's array: the id, with the column if there are several.
 pub(super) fn key(id: &str, column: &Column, schema: &Schema) -> String {
     if schema.columns.len() == 1 {
         id.to_owned()
@@ -175,7 +174,7 @@ pub(super) fn open(path: &Path) -> io::Result<(Schema, Records)> {
     schema.check()?;
     if archive.len() % schema.columns.len() != 0 {
         return Err(invalid_data(
-            "it has not the same number of arrays for every column".into(),
+            "the columns have different numbers of arrays".into(),
         ));
     }
     Ok((

@@ -1,5 +1,5 @@
-//! Embeddings as little-endian bytes. A finite value that a narrower number type could only hold as an
-//! infinity is an error: it would be lost in silence.
+//! Embeddings as little-endian bytes. A finite value that becomes infinite in a narrower number type is an error, because the
+//! value would be lost in silence.
 
 use std::io;
 
@@ -27,7 +27,7 @@ fn checked(value: f32, dtype: NumberType) -> io::Result<f32> {
     Ok(value)
 }
 
-/// The values as a file of `dtype` holds them, in single precision again.
+/// The values as a file of `dtype` holds them, in single precision.
 pub(super) fn rounded(values: &[f32], dtype: NumberType) -> io::Result<Vec<f32>> {
     values
         .iter()

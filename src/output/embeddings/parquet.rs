@@ -1,8 +1,8 @@
 //! Apache Parquet: `polars.read_parquet(FILE)`, `pyarrow.parquet.read_table(FILE)`.
 //!
-//! One row per protein; columns as in [`super::record_batch`]. Values are compressed with zstd,
-//! without dictionaries or statistics (no two values are alike, and nobody filters by them). Row
-//! groups of about 64 MiB leave as they fill, so the file can be piped.
+//! One row per protein; columns as in `record_batch.rs`. Values are compressed with zstd,
+//! without dictionaries or statistics (values hardly repeat, and nobody filters by them). Row groups of about 64 MiB are written
+//! as they fill, so the file can be piped.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -26,7 +26,7 @@ use super::{EmbeddingRecord, SCHEMA_KEY, Schema};
 
 /// Bytes of values after which a row group ends.
 const ROW_GROUP_BYTES: usize = 64 << 20;
-/// Rows decoded at a time: a long protein's row is hundreds of megabytes.
+/// Rows decoded at a time; the row of a long protein has hundreds of megabytes.
 const READ_ROWS: usize = 16;
 
 /// Writes row groups as they fill.
@@ -44,7 +44,7 @@ impl ParquetWriter {
             .set_dictionary_enabled(false)
             .set_statistics_enabled(EnabledStatistics::None)
             .build();
-        // The schema's own metadata, which stand at the end, would come second to these.
+        // The metadata of the schema are at the end of the file; metadata written here would take precedence over them.
         let without_metadata = Arc::new(
             batches
                 .arrow_schema()

@@ -1,4 +1,4 @@
-//! One reader for all formats: recognises the file, checks its records, names them in errors.
+//! The reader of all formats: recognises the format, checks records, and names the record in errors.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,29 +6,28 @@ use std::path::{Path, PathBuf};
 use super::{EmbeddingError, EmbeddingFormat, EmbeddingRecord, Schema};
 use super::{arrow, h5, jsonl, npy, npz, parquet, safetensors, tsv};
 
-/// The records of one file, in the order they were written.
+/// The records of one file, in the order in which they were written.
 pub(super) type Records = Box<dyn Iterator<Item = io::Result<EmbeddingRecord>> + Send>;
 
-/// Reads an embedding file that [`EmbeddingWriter`](super::EmbeddingWriter) wrote, one record at a time.
+/// Reads an embedding file written by [`EmbeddingWriter`](super::EmbeddingWriter), one record at a time.
 ///
-/// An iterator of records; after an error it ends. Values come in single precision, which holds
-/// f16 and bf16 exactly.
+/// The iterator ends after an error. Values are in single precision, which represents f16 and bf16 exactly.
 pub struct EmbeddingReader {
     path: PathBuf,
     format: EmbeddingFormat,
     schema: Schema,
     records: Records,
     position: u64,
-    /// After the last record or an error.
+    /// True after the last record or an error.
     ended: bool,
 }
 
 impl EmbeddingReader {
-    /// Opens a file whatever its name, by its first bytes.
+    /// Opens a file, whose format is recognised by its first bytes, whatever its name. A tsv or jsonl file without `FILE.json`
+    /// gets a schema from its first line, with empty metadata.
     ///
     /// # Errors
-    /// When it cannot be opened, is of no known format, or has no schema. A tsv or jsonl without
-    /// its `FILE.json` is read with a schema taken from its first line and empty metadata.
+    /// A file that cannot be opened, has an unknown format, or has no schema.
     pub fn open(path: &Path) -> Result<Self, EmbeddingError> {
         let (format, (schema, records)) = EmbeddingFormat::detect(path)
             .and_then(|format| Ok((format, open_as(format, path)?)))
@@ -47,17 +46,17 @@ impl EmbeddingReader {
         })
     }
 
-    /// The file read.
+    /// Path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Its format.
+    /// Format of the file.
     pub fn format(&self) -> EmbeddingFormat {
         self.format
     }
 
-    /// Its columns and how they were made.
+    /// The columns, and how they were made.
     pub fn schema(&self) -> &Schema {
         &self.schema
     }

@@ -27,7 +27,7 @@ const BATCH_VALUES: usize = 4 << 20;
 /// Records after which a batch is full.
 const BATCH_RECORDS: usize = 1024;
 
-/// Gathers records until they are worth a batch. Where batches end depends on the records alone.
+/// Collects records until a batch is full. The ends of batches depend on the records alone.
 pub(super) struct BatchBuilder {
     arrow: SchemaRef,
     schema: Schema,
@@ -51,7 +51,7 @@ impl BatchBuilder {
         self.arrow.clone()
     }
 
-    /// Adds a record; gives the batch when it is full.
+    /// Adds a record; returns the batch if it is full.
     pub(super) fn add(&mut self, record: &EmbeddingRecord) -> io::Result<Option<RecordBatch>> {
         self.ids.push(record.id.clone());
         self.lengths.push(record.length as i64);
@@ -65,7 +65,7 @@ impl BatchBuilder {
         self.take()
     }
 
-    /// A batch of the records since the last one; `None` where there are none.
+    /// The records since the last batch as a batch; `None` if there are none.
     pub(super) fn take(&mut self) -> io::Result<Option<RecordBatch>> {
         if self.ids.is_empty() {
             return Ok(None);
@@ -145,14 +145,14 @@ fn column_array(
 pub(super) fn schema_of(arrow: &ArrowSchema) -> io::Result<Schema> {
     let json = arrow.metadata().get(SCHEMA_KEY).ok_or_else(|| {
         invalid_data(format!(
-            "its schema has no `{SCHEMA_KEY}` metadata; was it written by another tool?"
+            "the schema has no metadata `{SCHEMA_KEY}`; was the file written by another tool?"
         ))
     })?;
     let schema = Schema::from_json(json)?;
     schema.check()?;
     if arrow.fields() != arrow_schema(&schema)?.fields() {
         return Err(invalid_data(format!(
-            "its columns are not those of its `{SCHEMA_KEY}` metadata"
+            "the columns differ from those in the metadata `{SCHEMA_KEY}`"
         )));
     }
     Ok(schema)

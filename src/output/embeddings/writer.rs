@@ -1,4 +1,4 @@
-//! One writer for all formats: checks what arrives, hands it on, names the record in errors.
+//! The writer of all formats: checks records, passes them to the writer of the format, and names the record in errors.
 
 use std::io;
 use std::path::Path;
@@ -10,35 +10,34 @@ use super::{arrow, h5, jsonl, npy, npz, parquet, safetensors, tsv};
 use crate::number::NumberType;
 use crate::sequence::digest::InputDigest;
 
-/// A format's own writer. Records come in order and have the shapes of the schema.
+/// The writer of one format. Records come in order and have the shapes of the schema.
 pub(super) trait RecordWriter: Send {
     /// Writes one record.
     fn write(&mut self, record: &EmbeddingRecord) -> io::Result<()>;
-    /// Writes what comes after the last record, with the schema as it is now, and commits the output.
+    /// Writes the end of the file with the final `schema`, and gives the file its name.
     fn finish(self: Box<Self>, schema: &Schema) -> io::Result<()>;
 }
 
 /// Writes embeddings in one of the formats.
 ///
-/// Every error keeps its [`io::ErrorKind`]: a closed pipe is `BrokenPipe` and a full disk
-/// `StorageFull` whichever library met it first.
+/// Every error keeps its [`io::ErrorKind`], whichever library reports it: a closed pipe is `BrokenPipe`, a full disk is
+/// `StorageFull`.
 pub struct EmbeddingWriter {
     schema: Schema,
     inner: Box<dyn RecordWriter>,
     records: u64,
-    /// The first error; a file with a hole must never be completed.
+    /// The first error, after which the file must not be completed.
     failure: Option<io::ErrorKind>,
 }
 
 impl EmbeddingWriter {
-    /// Opens the file `path`, or standard output for `-`. The file is written beside its name and renamed by
-    /// [`EmbeddingWriter::finish`]; a writer dropped before leaves nothing, and an older file of the name stays. A device or a named
-    /// pipe is written to directly.
+    /// Opens the file `path`, or standard output for `-`. The file has a temporary name until [`EmbeddingWriter::finish`]; if the
+    /// writer is dropped before, the file disappears and an older file of the same name stays. A device or a named pipe is
+    /// written directly.
     ///
     /// # Errors
-    /// `InvalidInput` for what the format cannot hold, with the way out: bf16 anywhere but in
-    /// safetensors, several columns in npy, pooled beside per-residue columns in tsv, npy into a
-    /// stream. Else what opening the file says.
+    /// `InvalidInput` for a schema that the format cannot hold: bf16 in any format but safetensors, several columns in npy,
+    /// pooled and per-residue columns together in tsv, npy into a stream. The system's error for a file that cannot be opened.
     pub fn create(format: EmbeddingFormat, schema: &Schema, path: &Path) -> io::Result<Self> {
         schema.check()?;
         check_fit(format, schema)?;
@@ -67,9 +66,8 @@ impl EmbeddingWriter {
     /// Writes the next record.
     ///
     /// # Errors
-    /// `InvalidData` for a record that does not fit the schema or the format (a wrong shape, an
-    /// empty id, in npz, h5 and safetensors an id seen before); else what the disk or pipe says.
-    /// After an error every further call fails with the same kind.
+    /// `InvalidData` for a record that does not fit the schema or the format: a wrong shape, an empty id, or a duplicate id in
+    /// npz, h5 and safetensors. The system's error if writing fails. After an error every further call fails with the same kind.
     pub fn write(&mut self, record: &EmbeddingRecord) -> io::Result<()> {
         self.not_failed()?;
         self.records += 1;
@@ -86,10 +84,10 @@ impl EmbeddingWriter {
         })
     }
 
-    /// Notes the number of records and the digest of the input in the manifest, completes the file and gives it its name.
+    /// Adds the number of records and the digest of the input to the manifest, completes the file and gives it its name.
     ///
     /// # Errors
-    /// An earlier error again; else what the disk or pipe says.
+    /// An earlier error again, or the system's error.
     pub fn finish(mut self, input: Option<InputDigest>) -> io::Result<()> {
         self.not_failed()?;
         self.schema.metadata.input = input;
@@ -123,7 +121,7 @@ fn check_fit(format: EmbeddingFormat, schema: &Schema) -> io::Result<()> {
     }
     if format == EmbeddingFormat::Npy && schema.columns.len() > 1 {
         return Err(invalid_input(format!(
-            "npy holds one array but {} columns were asked for; use --format npz, h5, \
+            "npy holds one array, but {} columns were requested; use --format npz, h5, \
              safetensors, parquet or arrow",
             schema.columns.len()
         )));
@@ -136,7 +134,7 @@ fn check_fit(format: EmbeddingFormat, schema: &Schema) -> io::Result<()> {
         )
     {
         return Err(invalid_input(format!(
-            "{name} has no matrices of another size for each protein; use npz, h5 or safetensors"
+            "{name} cannot hold matrices whose size differs from protein to protein; use npz, h5 or safetensors"
         )));
     }
     let pooled = schema

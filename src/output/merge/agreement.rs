@@ -1,4 +1,4 @@
-//! Whether files belong together: made in one way, and all shards of one run.
+//! Checks that files belong together: made in the same way, and all shards of one run or no shards.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::output::manifest::{Manifest, shown};
 
 const SHARD: &str = "shard";
 
-/// Keys whose values are a file's own, or are compared by rules of their own.
+/// Keys whose values may differ from file to file, or are compared by rules of their own.
 const OWN: [&str; 7] = [
     SHARD,
     "input",
@@ -28,7 +28,7 @@ pub(super) struct FileManifest<'a> {
     pub(super) manifest: &'a Manifest,
 }
 
-/// What files that belong together have in common.
+/// The result for files that belong together.
 #[derive(Debug)]
 pub(super) struct Agreement {
     /// How the merged file was made: as each of the files, and no shard.
@@ -37,8 +37,8 @@ pub(super) struct Agreement {
     pub(super) order: Option<Vec<usize>>,
 }
 
-/// Compares how `files` were made. Values under the keys `united` are objects about a file's own proteins: the merged manifest has
-/// the entries of all files.
+/// Compares how `files` were made. Values under the keys `united` are objects with one entry per protein of a file; the merged
+/// manifest has the entries of all files.
 pub(super) fn agree(files: &[FileManifest<'_>], united: &[&str]) -> Result<Agreement, MergeError> {
     let [first, others @ ..] = files else {
         return Err(MergeError::NoInput);
@@ -74,7 +74,7 @@ pub(super) fn agree(files: &[FileManifest<'_>], united: &[&str]) -> Result<Agree
     Ok(Agreement { manifest, order })
 }
 
-/// Checks that two files were made in the same way, whichever shards they are.
+/// Checks that two files were made in the same way, apart from their shards.
 fn compare(
     first: FileManifest<'_>,
     second: FileManifest<'_>,
@@ -139,7 +139,7 @@ fn compare_kernels(
     })
 }
 
-/// Checks that shards were made from one input. Earlier versions did not write the digest.
+/// Checks that shards were made from the same input. Files of earlier versions have no digest of the input.
 fn compare_inputs(files: &[FileManifest<'_>]) -> Result<(), MergeError> {
     let known = files
         .iter()
@@ -158,7 +158,7 @@ fn compare_inputs(files: &[FileManifest<'_>]) -> Result<(), MergeError> {
     let unknown = files.len() - known.len();
     if unknown > 0 {
         tracing::warn!(
-            "{unknown} of {} files do not say from which input they were made (an earlier version wrote them): that it was the same one cannot be checked",
+            "{unknown} of {} files have no digest of their input (an earlier version wrote them), so it cannot be checked that the input was the same",
             files.len()
         );
     }
@@ -192,7 +192,7 @@ fn distinct<'a>(values: impl Iterator<Item = &'a Option<String>>) -> Option<Stri
     (!names.is_empty()).then(|| names.join(", "))
 }
 
-/// The numbers of `files` in the order of their shards, all of which are there; `None` when the files are no shards.
+/// The numbers of `files` in the order of their shards, which must be complete; `None` if the files are no shards.
 fn order(files: &[FileManifest<'_>]) -> Result<Option<Vec<usize>>, MergeError> {
     if files.iter().all(|file| file.manifest.shard.is_none()) {
         return Ok(None);
@@ -228,7 +228,8 @@ fn check_shards(
             });
         }
     }
-    // The numbers are different and at most `of`, so as many as `of` are all; hostile values of `of` are no loop.
+    // The numbers are different and at most `of`, so if there are `of` numbers, none is missing. A huge `of` in a manifest costs
+    // no loop.
     let of = numbered.first().map_or(0, |((_, of), _)| *of);
     if numbered.len() == of {
         return Ok(());
@@ -250,7 +251,7 @@ fn shard_of(file: FileManifest<'_>) -> Result<(usize, usize), MergeError> {
         .and_then(|text| text.split_once('/'))
         .and_then(|(number, of)| Some((number.parse().ok()?, of.parse().ok()?)))
         .filter(|(number, of)| (1..=*of).contains(number))
-        .ok_or_else(|| MergeError::BadShard {
+        .ok_or_else(|| MergeError::InvalidShard {
             path: file.path.to_owned(),
             value: shown(&value.map_or(Value::Null, Value::from)),
         })

@@ -1,4 +1,4 @@
-//! Embedding files, of whatever formats, into one.
+//! Merging embedding files, whatever their formats.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use crate::output::embeddings::{
 /// inputs), and returns the number of records.
 ///
 /// # Errors
-/// See [`MergeError`]; nothing is left under the name of `output` then.
+/// See [`MergeError`]; after an error there is no file `output`.
 pub fn merge_embeddings(
     inputs: Vec<EmbeddingReader>,
     format: EmbeddingFormat,
@@ -39,7 +39,7 @@ pub fn merge_embeddings(
     Ok(records)
 }
 
-/// `files` in the order given by their numbers, or as they are.
+/// `files` in the order of `numbers`, or unchanged.
 pub(super) fn in_order<T>(files: Vec<T>, order: Option<Vec<usize>>) -> Vec<T> {
     let Some(order) = order else {
         return files;

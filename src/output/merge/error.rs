@@ -1,4 +1,4 @@
-//! Why files could not be merged.
+//! Errors of merging.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -24,9 +24,9 @@ pub enum MergeError {
         second: PathBuf,
         /// The key of the manifest, or another word for what differs.
         field: String,
-        /// Its value in `first`, as JSON.
+        /// The value in `first`, as JSON.
         left: String,
-        /// Its value in `second`, as JSON.
+        /// The value in `second`, as JSON.
         right: String,
     },
     /// Two files were made by kernels that do not give the same bytes.
@@ -62,12 +62,12 @@ pub enum MergeError {
         /// The input of `second`.
         right: Box<InputDigest>,
     },
-    /// A file's `shard` is not `i/n` with 1 ≤ i ≤ n.
+    /// The `shard` of a file is not `i/n` with 1 ≤ i ≤ n.
     #[error("{}: its shard {value} is not of the form i/n with 1 ≤ i ≤ n", path.display())]
-    BadShard {
+    InvalidShard {
         /// The file.
         path: PathBuf,
-        /// Its shard, as JSON.
+        /// The shard of the file, as JSON.
         value: String,
     },
     /// A shard is not among the files.
@@ -75,7 +75,7 @@ pub enum MergeError {
     MissingShards {
         /// The missing shards, as `i/n`.
         missing: Vec<String>,
-        /// Shards in the run.
+        /// Number of shards of the run.
         of: usize,
     },
     /// Two files are the same shard.
@@ -85,41 +85,41 @@ pub enum MergeError {
         first: PathBuf,
         /// The other.
         second: PathBuf,
-        /// `i/n`.
+        /// The shard, as `i/n`.
         shard: String,
     },
-    /// A shard has fewer sequences than the others promise.
+    /// A shard has fewer sequences than the other shards.
     #[error(
-        "{} ends after {sequences} records, but {} goes on: one of the two is not complete; rerun it \
-         (or its --resume)",
+        "{} ends after {sequences} records, but {} has more: one of the two is not complete; run that shard again (or with \
+         --resume)",
         short.display(), long.display()
     )]
     Incomplete {
-        /// The file that ended.
+        /// The file that has ended.
         short: PathBuf,
-        /// Its sequences.
+        /// Number of sequences in `short`.
         sequences: u64,
-        /// A file with a sequence that should not be there.
+        /// A file with more sequences.
         long: PathBuf,
     },
-    /// An id came twice.
-    #[error("{}: the id {id:?} came before, in {}", path.display(), before.display())]
+    /// Two sequences have the same id.
+    #[error("{}: the id {id:?} is already in {}", path.display(), before.display())]
     DuplicateId {
-        /// The file in which it came again.
+        /// The later file with the id.
         path: PathBuf,
         /// The id.
         id: String,
-        /// The first of the files that have it.
+        /// The first file with the id.
         before: PathBuf,
     },
-    /// A shard whose manifest does not name the rows of each sequence.
-    #[error("{}.json does not name the rows of each sequence (rows_per_sequence), without which shards cannot be joined; make the shard again", path.display())]
+    /// The manifest of a shard lacks the number of rows of each sequence.
+    #[error("{}.json does not have the number of rows of each sequence (rows_per_sequence), without which shards cannot be merged; make the shard again", path.display())]
     NoRows {
         /// The file.
         path: PathBuf,
     },
-    /// A line that is no row of its file's format.
-    #[error("{}: {row:?} is no row of it; the file was changed after it was written", path.display())]
+    /// A line that is not a row of the file's format.
+    #[error("{}: {row:?} is not a row of this kind of file; the file was changed after it was written", path.display())]
     NotARow {
         /// The file.
         path: PathBuf,
@@ -127,19 +127,19 @@ pub enum MergeError {
         row: String,
     },
     /// A text file that ends in the middle of a row.
-    #[error("{}: its last line has no line break, so the file is cut off; make it again", path.display())]
+    #[error("{}: the last line has no line break, so the file is truncated; make it again", path.display())]
     CutOff {
         /// The file.
         path: PathBuf,
     },
     /// A text file has more or fewer rows than its manifest says.
-    #[error("{}: it holds {found} rows, but {}.json says that {written} were written; the two do not belong together, make the file again", path.display(), path.display())]
+    #[error("{}: the file has {found} rows, but {written} according to {}.json; the two do not belong together, make the file again", path.display(), path.display())]
     Count {
         /// The file.
         path: PathBuf,
         /// Rows in the file.
         found: u64,
-        /// Rows that the manifest promises.
+        /// Rows according to the manifest.
         written: u64,
     },
     /// A text file or its manifest could not be read.
@@ -159,7 +159,7 @@ pub enum MergeError {
 }
 
 impl MergeError {
-    /// `field` differs between two files.
+    /// The error for two files that differ in `field`.
     pub(super) fn mismatch(
         first: &Path,
         second: &Path,

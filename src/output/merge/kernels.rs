@@ -23,7 +23,13 @@ pub fn give_same_bytes(
         (Some("bf16"), None) => &WIDENING,
         _ => &[],
     };
-    let class = |name| if alike.contains(&name) { alike[0] } else { name };
+    let class = |name| {
+        if alike.contains(&name) {
+            alike[0]
+        } else {
+            name
+        }
+    };
     let mut classes = first.split(", ").chain(second.split(", ")).map(class);
     let one = classes.next();
     classes.all(|class| Some(class) == one)

@@ -1,10 +1,10 @@
-//! Files of several runs into one: the shards of a run, or files laid end to end.
+//! Merging the files of several runs: the shards of a run are interleaved, other files are concatenated.
 //!
-//! Sequence `k` of a run, from 0, is in shard `k mod n + 1` of `n`. Merging all `n` shards, given in any order, takes a sequence of
-//! each in turn and writes the bytes that one run without shards would have written. Files without a shard are laid end to end in
-//! the order given.
+//! Sequence `k` of a run, from 0, is in shard `k mod n + 1` of `n`. Merging takes one sequence of each of the `n` shards in turn,
+//! in whatever order the shards are given, and writes the bytes that one run without shards would have written. Files without a
+//! shard are concatenated in the order given.
 //!
-//! [`agreement`] compares how the files were made, [`embeddings`] and [`text`] read and write them, this file joins them.
+//! `agreement` compares how the files were made; `embeddings` and `text` read and write them; this file joins them.
 
 mod agreement;
 mod embeddings;
@@ -22,15 +22,15 @@ pub use kernels::give_same_bytes;
 pub use text::merge_text;
 pub use text_file::TextFile;
 
-/// A file that is merged, read one sequence at a time.
+/// An input of a merge, read one sequence at a time.
 trait MergeSource {
-    /// What one sequence has in the file.
+    /// The records or rows of one sequence.
     type Piece;
 
     /// The file.
     fn path(&self) -> &Path;
 
-    /// The next sequence's piece, possibly an empty one; `None` at the end of the file.
+    /// The piece of the next sequence, possibly empty; `None` at the end of the file.
     fn next_piece(&mut self) -> Result<Option<Self::Piece>, MergeError>;
 }
 
@@ -39,12 +39,12 @@ trait MergeTarget<Piece> {
     /// The ids in a piece.
     fn ids(&self, piece: &Piece) -> Vec<String>;
 
-    /// Writes a piece; returns its records.
+    /// Writes a piece and returns its number of records.
     fn write(&mut self, piece: Piece) -> Result<u64, MergeError>;
 }
 
-/// Writes all pieces of `sources` to `target`: in turn where the sources are all the shards of a run, in order, else one source
-/// after the other. Returns the number of records. Keeps the ids in memory, nothing else.
+/// Writes all pieces of `sources` to `target` and returns the number of records. If the sources are all shards of a run, in order,
+/// the pieces are interleaved, else the sources are concatenated. Only the ids are kept in memory.
 fn join<S: MergeSource>(
     sources: &mut [S],
     are_shards: bool,
@@ -69,7 +69,7 @@ fn join<S: MergeSource>(
     Ok(joined.records)
 }
 
-/// What was written so far.
+/// The merged file so far.
 struct Joined<'a, T> {
     target: &'a mut T,
     paths: Vec<PathBuf>,
@@ -100,7 +100,7 @@ impl<T> Joined<'_, T> {
         Ok(())
     }
 
-    /// One piece of each source in turn; when one source ends, no other may go on.
+    /// Writes one piece of each source in turn. After one source has ended, no other may have further pieces.
     fn interleave<S: MergeSource>(&mut self, sources: &mut [S]) -> Result<(), MergeError>
     where
         T: MergeTarget<S::Piece>,
@@ -113,7 +113,7 @@ impl<T> Joined<'_, T> {
                 }
             }
         };
-        // The sources behind the one that ended have had one turn less; all must end with their next one.
+        // The sources after the ended one have had one turn less. In their next turn, all sources must be at their end.
         for (file, source) in sources.iter_mut().enumerate() {
             if file != ended && source.next_piece()?.is_some() {
                 return Err(MergeError::Incomplete {

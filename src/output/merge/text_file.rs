@@ -1,4 +1,4 @@
-//! One text file to be merged: its manifest, and its rows one sequence after the other.
+//! A text file to merge: its manifest, and its rows, one sequence at a time.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
@@ -18,16 +18,16 @@ pub struct TextFile {
     path: PathBuf,
     manifest: Manifest,
     format: TextFormat,
-    /// Rows of the sequences to come; `None` of a file that is no shard.
+    /// Rows of the sequences to come; `None` for a file that is not a shard.
     counts: Option<Box<dyn Iterator<Item = u64>>>,
     /// The header line of tab- and comma-separated tables, with its line break.
     pub(super) header: Vec<u8>,
     reader: BufReader<File>,
     /// Rows read so far.
     rows: u64,
-    /// Rows that the file must have, as far as its manifest says.
+    /// Rows that the file must have, if its manifest has the number.
     written: Option<u64>,
-    /// A row that was read and not given yet.
+    /// A row that was read ahead.
     next: Option<(String, Vec<u8>)>,
 }
 
@@ -37,12 +37,12 @@ pub(super) struct TextPiece {
     pub(super) ids: Vec<String>,
     /// The rows.
     pub(super) bytes: Vec<u8>,
-    /// How many rows there are.
+    /// Number of rows.
     pub(super) rows: u64,
 }
 
 impl TextFile {
-    /// Opens `path`; `None` where no `FILE.json` beside it names the format of a text file.
+    /// Opens `path`; `None` if there is no `FILE.json` beside it with the format of a text file.
     ///
     /// # Errors
     /// Files that cannot be read, and manifests that are invalid.
@@ -52,7 +52,7 @@ impl TextFile {
             source,
         };
         let json: Option<Map<String, Value>> = manifest::read_beside(path).map_err(of_manifest)?;
-        // Whatever else may stand beside a file that is no text file of this program is left alone.
+        // A JSON file without a text format belongs to another kind of file and is not an error.
         let Some(json) = json.filter(|json| json.get("format").is_some_and(is_text_format)) else {
             return Ok(None);
         };
@@ -128,7 +128,7 @@ impl TextFile {
     }
 
     /// Appends the lines of one row: one line, a FASTA record up to the next `>`, or a contact list up to its `END`.
-    /// False where the file is cut off inside the row.
+    /// False if the file is truncated inside the row.
     fn read_lines(&mut self, row: &mut Vec<u8>) -> io::Result<bool> {
         self.reader.read_until(b'\n', row)?;
         match self.format {
@@ -168,7 +168,7 @@ impl TextFile {
         Ok(Some((id, row)))
     }
 
-    /// Rejects a file with more or fewer rows than its manifest says. Called at the end of its sequences.
+    /// Rejects a file whose number of rows differs from its manifest. Called after the last sequence.
     fn check_count(&mut self) -> Result<(), MergeError> {
         let Some(written) = self.written else {
             return Ok(());
@@ -192,7 +192,8 @@ impl MergeSource for TextFile {
         &self.path
     }
 
-    /// A shard's manifest says how many rows the next sequence has. Elsewhere rows that follow each other with one id are a piece.
+    /// In a shard, the manifest has the number of rows of the next sequence. In other files, adjacent rows with the same id are a
+    /// piece.
     fn next_piece(&mut self) -> Result<Option<TextPiece>, MergeError> {
         let expected = match &mut self.counts {
             Some(counts) => match counts.next() {
@@ -239,7 +240,7 @@ fn is_text_format(value: &Value) -> bool {
     TextFormat::deserialize(value).is_ok()
 }
 
-/// The id of a row.
+/// The id of a row of the given format.
 fn id_of(format: TextFormat, row: &[u8]) -> Option<String> {
     let word = |text: &[u8]| {
         let end = text.iter().position(u8::is_ascii_whitespace);

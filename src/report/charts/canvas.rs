@@ -1,4 +1,4 @@
-//! What charts are drawn on: the embedded font, lettering, rectangles, and SVG or pixels as the result.
+//! The canvas of charts: the embedded font, lettering, rectangles, and SVG or pixels as the result.
 
 use plotters::coord::Shift;
 use plotters::prelude::*;
@@ -11,7 +11,7 @@ pub(crate) const FONT: &str = "sans-serif";
 /// Letters of a title or subtitle that are shown; an id may have any length.
 const LONGEST: usize = 110;
 
-/// Where something is painted.
+/// An area to paint on.
 pub(crate) type Area<B> = DrawingArea<B, Shift>;
 
 /// A message of the drawing library.
@@ -28,10 +28,10 @@ pub trait Painting {
     /// Width and height in pixels.
     fn size(&self) -> (u32, u32);
 
-    /// Paints the chart; the background is not its concern.
+    /// Paints the chart, without the background.
     ///
     /// # Errors
-    /// Those of the drawing library.
+    /// The errors of the drawing library.
     fn paint<B: DrawingBackend>(&self, area: &Area<B>) -> Result<(), DrawingError>;
 }
 

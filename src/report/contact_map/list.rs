@@ -11,7 +11,7 @@ pub struct Contact {
     pub probability: f64,
 }
 
-/// What the numbers of contacts are.
+/// The meaning of the numbers of contacts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Measure {
     /// The probability of a contact.
@@ -45,12 +45,12 @@ impl Contact {
         let position = |text: &str| text.parse::<usize>().ok().filter(|position| *position > 0);
         let (first, second) = position(i)
             .zip(position(j))
-            .ok_or_else(|| format!("{i} {j} is no pair of positions, which count from 1"))?;
+            .ok_or_else(|| format!("{i} {j} is not a pair of positions, which count from 1"))?;
         let probability = probability
             .parse()
             .ok()
             .filter(|p| (0.0..=1.0).contains(p))
-            .ok_or_else(|| format!("{probability} is no probability"))?;
+            .ok_or_else(|| format!("{probability} is not a probability"))?;
         Ok(Contact {
             i: first.min(second),
             j: first.max(second),
@@ -65,7 +65,9 @@ impl Contact {
         value: &str,
         highest: f64,
     ) -> Result<Self, String> {
-        let number: f64 = value.parse().map_err(|_| format!("{value} is no number"))?;
+        let number: f64 = value
+            .parse()
+            .map_err(|_| format!("{value} is not a number"))?;
         let share = if highest > 0.0 {
             (number / highest).max(0.0)
         } else {
@@ -82,7 +84,7 @@ pub struct ContactList {
     pub id: String,
     /// Residues of the protein; 0 where the file does not say.
     pub length: usize,
-    /// What the contacts' numbers are.
+    /// The meaning of the numbers.
     pub measure: Measure,
     /// The pairs in the file's order.
     pub contacts: Vec<Contact>,

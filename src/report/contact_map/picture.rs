@@ -23,7 +23,7 @@ pub struct ContactPlot {
     pub length: usize,
     /// `(length, length)`, symmetric.
     pub values: Vec<f32>,
-    /// What the values are; decides where the colour scale ends.
+    /// The meaning of the values, which decides the end of the colour scale.
     pub measure: Measure,
     /// For each ordered pair 1 in contact, 0 not in contact, −1 unknown; drawn below the diagonal.
     pub native: Option<Vec<i8>>,

@@ -122,9 +122,9 @@ mod tests {
         for (text, part) in [
             (
                 "TARGET a\nMODEL 1\n1 2 1.5\n",
-                "line 3: 1.5 is no probability",
+                "line 3: 1.5 is not a probability",
             ),
-            ("TARGET a\nMODEL 1\n0 2 0.5\n", "line 3: 0 2 is no pair"),
+            ("TARGET a\nMODEL 1\n0 2 0.5\n", "line 3: 0 2 is not a pair"),
             ("TARGET a\nwhat is this\n", "line 2: neither"),
         ] {
             let message = read(text).unwrap_err().to_string();

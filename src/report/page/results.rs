@@ -1,4 +1,4 @@
-//! What the page shows: files and their content.
+//! The files of a page and their content.
 
 use serde_json::Value;
 
@@ -107,7 +107,7 @@ impl ResultFile {
     }
 }
 
-/// How much of each file is shown; the page says what it leaves out.
+/// The largest amount of each file to show; the page says how much is left out.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Rows per table.

@@ -25,7 +25,7 @@ impl PlainTable {
         self.columns.iter().position(|column| column == name)
     }
 
-    /// The numbers of a column; NaN where a cell is no number.
+    /// The numbers of a column; NaN where a cell is not a number.
     pub fn numbers(&self, name: &str) -> Option<Vec<f64>> {
         let column = self.column(name)?;
         let number = |row: &Vec<String>| row[column].parse().unwrap_or(f64::NAN);

@@ -67,8 +67,8 @@ fn doctor_tells_a_cache_that_cannot_be_written() {
     }
 }
 
-/// The names of the sub-commands that `COMMAND --help` lists; `help` itself is none. Each name begins a line between the usage
-/// and the global options, two spaces from the left.
+/// The names of the sub-commands in `COMMAND --help`, without `help`. Each name begins a line between the usage and the global
+/// options, two spaces from the left.
 fn sub_commands(folder: &Path, command: &str) -> Vec<String> {
     let help = run(folder, &format!("{command} --help")).with(0);
     help.text()
@@ -120,7 +120,7 @@ fn completions_and_manual_know_every_command() {
     assert!(run(path, "man").with(0).text().contains(".TH ankh3"));
 }
 
-/// The script that bash would load is one that bash can read.
+/// Bash can read the completion script for bash.
 #[test]
 fn bash_reads_its_completions() {
     let folder = tempfile::tempdir().unwrap();

@@ -10,7 +10,8 @@ use crate::skip::{Lack, skip};
 
 use super::support::{fasta, project, proteins, run, tiny};
 
-/// A folder with a table of 30 proteins whose residues' classes are told by the residue alone, split by column, and the proteins as FASTA.
+/// A folder with a table of 30 proteins, whose residues have classes that depend on the residue alone, with a column for the split,
+/// and the proteins as FASTA.
 fn labelled() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let lengths: Vec<usize> = (0..30).map(|i| 12 + i % 7).collect();
@@ -56,7 +57,7 @@ fn a_head_is_trained_judged_and_asked() {
     let plot = fs::read_to_string(folder.join("c.svg")).unwrap();
     assert!(plot.contains("predicted") && plot.contains("model "));
 
-    // The same again: the same bytes, nothing embedded anew.
+    // A second run gives the same bytes and embeds nothing again.
     let bytes = fs::read(folder.join("head/head.safetensors")).unwrap();
     let again = run(
         folder,
@@ -71,7 +72,7 @@ fn a_head_is_trained_judged_and_asked() {
         bytes
     );
 
-    // What training said of the test rows, evaluate says too.
+    // `evaluate` gives the same result on the test rows as training.
     let judged = run(
         folder,
         &format!(
@@ -468,7 +469,7 @@ fn a_structure_of_another_protein_is_refused() {
     run(folder, &arguments).with(1).saying(&["e.pdb:"]);
 }
 
-/// The page's script runs every job on a few proteins, and does nothing twice.
+/// The script of the results page runs every job on a few proteins, and does nothing twice.
 #[test]
 fn the_results_page_is_made_and_resumed() {
     let data = project("../shared/data");

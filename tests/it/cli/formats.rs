@@ -29,7 +29,7 @@ fn round(value: f32, dtype: NumberType) -> f32 {
     }
 }
 
-/// What a file must hold: the values of `exact` (f32, another format) rounded to `dtype`, under its own provenance.
+/// The expected content of a file: the values of `exact` (f32, another format) rounded to `dtype`, with the manifest of the file.
 fn expected(file: &Path, exact: &Path, dtype: NumberType) -> Value {
     let schema = EmbeddingReader::open(file).unwrap().schema().clone();
     assert_eq!(schema.dtype, dtype);
@@ -63,7 +63,7 @@ fn read_by_python(format: EmbeddingFormat, file: &Path, expected: &Value) {
     assert!(output.status.success(), "{}\n{stderr}", file.display());
 }
 
-/// Written by the command under `flags`, read by Python, compared with what the command writes as f32 in another format.
+/// Writes a file with `flags`, reads it with Python, and compares it with a file of another format in f32.
 fn reads_back(format: EmbeddingFormat, flags: &str, dtype: NumberType) {
     let folder = folder_with(&proteins(&[3, 1, 40, 12]));
     let path = folder.path();
@@ -203,7 +203,7 @@ fn merge_turns_one_format_into_another() {
     }
 }
 
-/// A megabyte of residues' embeddings is a megabyte: what is announced before a large run is true.
+/// The size that is announced before a large run is correct.
 #[test]
 fn sizes_are_as_estimated() {
     let lengths = [150, 200, 250];
@@ -245,7 +245,7 @@ fn merged_shards_are_the_bytes_of_one_run() {
             for (i, part) in parts.iter().enumerate() {
                 embed(&format!("--shard {}/{shards} -o {part}", i + 1));
             }
-            // In any order: each knows which one it is.
+            // Shards may be given in any order.
             let listed: Vec<&str> = parts.iter().rev().map(String::as_str).collect();
             let merge = format!("merge -o merged.{name} {}", listed.join(" "));
             run(path, &merge).with(0);

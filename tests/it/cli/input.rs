@@ -35,7 +35,7 @@ fn stdin_dash_files_and_codecs_give_the_same_bytes() {
             assert!(ended.with(0).stdout == whole);
         }
     }
-    // Several files, each compressed in its own way, one of them stdin, names that say nothing.
+    // Several files with different compressions, one of them on stdin, with names that do not show the compression.
     fs::write(path.join("a"), gzip(&fasta(&all[..1]))).unwrap();
     fs::write(path.join("b.gz"), fasta(&all[1..2])).unwrap();
     fs::write(
@@ -48,8 +48,7 @@ fn stdin_dash_files_and_codecs_give_the_same_bytes() {
     assert!(fs::read(path.join("parts.npz")).unwrap() == whole);
 }
 
-/// File of `tests/data/nasty`, exit code under `--on-bad error`, what the message says besides the file's name, exit code and proteins under
-/// `--on-bad skip`.
+/// File of `tests/data/nasty`, exit code under `--on-bad error`, part of the message, exit code and proteins under `--on-bad skip`.
 type Row = (&'static str, i32, &'static [&'static str], i32, usize);
 
 const NASTY: [Row; 26] = [
@@ -115,7 +114,7 @@ const NASTY: [Row; 26] = [
 fn damaged_inputs_end_as_documented_and_no_record_is_lost() {
     let folder = tempfile::tempdir().unwrap();
     let model = tiny();
-    // What counts here is what becomes of records: a cut keeps the longest of them cheap.
+    // Only the outcome of records matters here, so long records are truncated to save time.
     let cut = "--max-length 500 --over truncate";
     for (name, code, says, skip_code, kept) in NASTY {
         let input = project("tests/data/nasty").join(name);
@@ -146,7 +145,7 @@ fn damaged_inputs_end_as_documented_and_no_record_is_lost() {
     }
 }
 
-/// Of `K of N records left out: …`: N = K + written, and K are listed.
+/// Checks `K of N records left out: …`: N = K + written, and K records are listed.
 fn assert_in_equals_out(stderr: &str, written: usize) {
     let line = stderr.lines().find(|line| line.contains("left out"));
     let words: Vec<&str> = line.expect(stderr).split_whitespace().collect();

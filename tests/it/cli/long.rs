@@ -2,7 +2,7 @@ use ankh3::sequence::{Limit, Over};
 
 use super::support::{difference, fasta, folder_with, project, proteins, records, run, tiny};
 
-/// 3 000 residues in chunks are their chunks' own embeddings, averaged where they overlap.
+/// The embedding of 3 000 residues in chunks is that of each chunk, averaged where chunks overlap.
 #[test]
 fn chunks_are_joined_residue_by_residue() {
     let all = proteins(&[3000, 10]);
@@ -39,7 +39,7 @@ fn chunks_are_joined_residue_by_residue() {
         "weights are shares of one"
     );
     assert!(difference(&chunked[0].values[0], &expected) < 1e-6);
-    // The short protein is whole, and so is the long one without a limit.
+    // The short protein is not cut, nor is the long one without a limit.
     embed("-o whole.npz in.fasta");
     let whole = records(&path.join("whole.npz"));
     assert!(whole[1] == chunked[1]);
@@ -77,7 +77,7 @@ fn what_is_too_long_is_refused_left_out_or_cut_as_asked() {
     assert_eq!(lengths(), [30, 50, 20]);
 }
 
-/// 35 213 residues, as long as titin.
+/// A protein of 35 213 residues, as long as titin.
 #[test]
 fn titin_is_embedded_in_chunks() {
     let folder = tempfile::tempdir().unwrap();

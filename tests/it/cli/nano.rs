@@ -8,7 +8,7 @@ use super::support::{project, records, run};
 fn it_needs_no_file_and_is_the_default() {
     let folder = tempdir().unwrap();
     let path = folder.path();
-    // A folder of its name that holds no model is none.
+    // A folder called `nano` without a model is ignored.
     fs::create_dir(path.join("nano")).unwrap();
     fs::copy(project("examples/sample.fasta"), path.join("in.fasta")).unwrap();
     let command = "embed --pooling mean --max-length 300 --over truncate -o";
@@ -55,7 +55,7 @@ fn it_predicts_contacts_fills_masks_and_completes() {
     );
 }
 
-/// bf16 against f32 on a trained model, whatever this CPU's instructions round.
+/// The error of bf16 against f32 on a trained model, with the rounding of this CPU's instruction set.
 #[test]
 fn bf16_embeddings_of_a_trained_model_point_where_f32_ones_do() {
     let folder = tempdir().unwrap();

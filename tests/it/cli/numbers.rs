@@ -96,7 +96,7 @@ fn int8_keeps_the_same_promise_and_says_what_it_is() {
     }
 }
 
-/// The rows of `per_residue`, pooled here in f64.
+/// The rows of `per_residue`, pooled in f64.
 fn pooled(rows: &[f32], width: usize, pooling: &str) -> Vec<f32> {
     let column = |i: usize| rows.iter().skip(i).step_by(width).map(|v| f64::from(*v));
     let count = (rows.len() / width) as f64;
@@ -151,7 +151,7 @@ fn every_pooling_of_every_layer_is_that_of_exactly_l_rows() {
             }
         }
     }
-    // One layer is the same alone as among several, and -1 is what comes by default.
+    // A layer alone is the same as among several, and -1 is the default.
     run(
         path,
         &format!("embed --model {} -o last.h5 in.fasta", tiny()),
@@ -160,7 +160,7 @@ fn every_pooling_of_every_layer_is_that_of_exactly_l_rows() {
     for (last, all) in records(&path.join("last.h5")).iter().zip(&found) {
         assert!(last.values[0] == all.values[15]);
     }
-    // Layer 0 is the embedding table: equal residues, equal rows.
+    // Layer 0 is the embedding table, so equal residues have equal rows.
     let long = &found[12];
     let letters = all[12].residues.as_bytes();
     let row = |i: usize| &long.values[0][i * width..][..width];

@@ -46,7 +46,7 @@ fn results_that_are_no_numbers_are_not_written() {
     let written = records(&path.join("out.npz"));
     let ids: Vec<&str> = written.iter().map(|record| record.id.as_str()).collect();
     assert_eq!(ids, [&all[0].id, &all[2].id]);
-    // The shards of such a run could not be merged in order: there it is an error.
+    // With --shard, a missing sequence is an error, because the shards could not be merged in order.
     embed("--on-bad skip --shard 2/2").with(1).saying(&says);
     embed("--on-bad skip --shard 1/2").with(0);
 }
@@ -59,7 +59,7 @@ fn devices_and_instruction_sets_that_are_not_there() {
     if cfg!(not(feature = "cuda")) {
         run(path, &format!("{arguments} --device cuda"))
             .with(1)
-            .saying(&["cuda:0 was asked for", "--features cuda", "--device cpu"]);
+            .saying(&["cuda:0 was requested", "--features cuda", "--device cpu"]);
     }
     run(path, &format!("{arguments} --device tpu"))
         .with(2)
@@ -92,7 +92,7 @@ fn usage_is_exit_code_2_and_failure_1() {
         "probe predict --head no-head --shard 0/2 in.fasta".to_owned(),
         format!("complete --model {model} -o in.fasta in.fasta"),
         format!("mask-fill --model {model} -o out.fasta --sites ./in.fasta in.fasta"),
-        // What needs no model is found before one is opened.
+        // Errors that need no model are found before a model is opened.
         "score --model nowhere --max-length 5 --over chunk in.fasta".to_owned(),
         "predict-contacts --model nowhere -o x.csv in.fasta".to_owned(),
         format!("embed --model {model} --max-length 8 --over chunk --overlap 7 in.fasta"),
@@ -116,7 +116,7 @@ fn usage_is_exit_code_2_and_failure_1() {
         ),
         (
             format!("embed --model {model} -o x.npz --layers 3,-1 in.fasta"),
-            "asked for twice",
+            "requested twice",
         ),
         (
             format!("embed --model {model} -o x.npz --out-dtype bf16 in.fasta"),

@@ -13,10 +13,10 @@ use super::support::{
     tiny,
 };
 
-/// Kills in all, half of them by SIGKILL, half by SIGTERM.
+/// Number of kills, half of them by SIGKILL, half by SIGTERM.
 const KILLS: usize = 56;
 
-/// How a run is stopped.
+/// The signal that stops a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Signal {
     Kill,
@@ -28,7 +28,7 @@ fn stop(child: &mut Child, signal: Signal) {
         Signal::Kill => child.kill().unwrap(),
         Signal::Term => {
             let mut kill = Command::new("kill");
-            // The run may have ended by itself in the meantime: then there is nothing to stop.
+            // The run may have ended before the signal.
             kill.args(["-TERM", &child.id().to_string()])
                 .stderr(Stdio::null());
             kill.status().unwrap();
@@ -36,7 +36,7 @@ fn stop(child: &mut Child, signal: Signal) {
     }
 }
 
-/// Starts a run, stops it after `delay`, tells how it ended.
+/// Starts a run, stops it after `delay`, and returns how it ended.
 fn interrupted(mut command: Command, delay: Duration, signal: Signal) -> Ended {
     let mut child = command
         .stdout(Stdio::null())
@@ -48,7 +48,7 @@ fn interrupted(mut command: Command, delay: Duration, signal: Signal) -> Ended {
     child.wait_with_output().unwrap().into()
 }
 
-/// A command that is killed and given again.
+/// A command that is killed and repeated.
 struct Resumable<'a> {
     folder: &'a Path,
     /// The command without its outputs.
@@ -64,14 +64,15 @@ impl Resumable<'_> {
         format!("{}{}", self.command, flags.collect::<String>())
     }
 
-    /// The bytes of all outputs and of what stands beside them.
+    /// The bytes of all outputs and of the files beside them.
     fn bytes(&self, prefix: &str) -> Vec<Vec<Option<Vec<u8>>>> {
         let outputs = self.outputs.iter();
         let paths = outputs.map(|(_, name)| self.folder.join(format!("{prefix}{name}")));
         paths.map(|path| bytes(&path)).collect()
     }
 
-    /// Kills the command `kills` times, then lets it end: always in the bytes of a run without interruption. Returns how many runs went on from a journal.
+    /// Kills the command `kills` times, then lets it end. The result must have the bytes of a run without interruption. Returns the
+    /// number of runs that continued from a journal.
     fn survives(&self, kills: usize, stream: &mut ChaCha8Rng) -> usize {
         let folder = self.folder;
         let begun = Instant::now();
@@ -83,12 +84,12 @@ impl Resumable<'_> {
         while killed < kills {
             let signal = [Signal::Kill, Signal::Term][killed % 2];
             let delay = duration.mul_f64(stream.random_range(0.0..0.9));
-            // Of a run killed before: a signal may come before they are deleted.
+            // A run that was killed before may have left unfinished files, if the signal came before they were deleted.
             let leftovers = unfinished(folder);
             let ended = interrupted(ankh3(folder, &command), delay, signal);
             resumed += usize::from(ended.stderr.contains("resuming: "));
             if ended.code == Some(0) {
-                // It was faster than the signal.
+                // The run ended before the signal.
                 assert!(
                     self.bytes("out-") == whole,
                     "{command} after {killed} kills"
@@ -218,7 +219,8 @@ fn unfinished(folder: &Path) -> Vec<String> {
     names
 }
 
-/// Whole entries in a journal: behind its magic and its key, each with eight bytes of length and four of checksum before it.
+/// The number of complete entries in a journal. They follow the magic bytes and the key, each after eight bytes of length and four
+/// of checksum.
 fn entries(journal: &Path) -> usize {
     let bytes = fs::read(journal).unwrap_or_default();
     let mut rest = bytes.get(8..).unwrap_or_default();
@@ -231,11 +233,11 @@ fn entries(journal: &Path) -> usize {
         rest = after;
         found += 1;
     }
-    // The first is the key.
+    // The first entry is the key.
     found.max(1) - 1
 }
 
-/// A run that was killed after it had computed `first`, while it waited for more on stdin; its journal is left.
+/// Kills a run that has computed `first` and waits for more input on stdin, and leaves its journal.
 fn cut_off(folder: &Path, arguments: &str, first: &str) {
     let journal = folder.join("out.npz.resume");
     let mut child = ankh3(folder, arguments)
@@ -296,16 +298,16 @@ fn another_runs_journal_is_refused_and_the_way_out_named() {
         ];
         refused.saying(&advice);
     }
-    // Another input is noticed at the first record that differs.
+    // Another input is rejected at the first record that differs.
     let mut changed = all.clone();
     changed[1].residues.push('A');
     fs::write(path.join("changed.fasta"), fasta(&changed)).unwrap();
     run(path, &format!("{same} changed.fasta"))
         .with(1)
         .saying(&["the input is not the one", &all[1].id, ".resume"]);
-    // What does not touch the numbers may change: threads, batches.
+    // Settings that do not influence the numbers may change: threads, batches.
     let ended = run(path, &format!("{same} --threads 1 in.fasta")).with(0);
-    ended.saying(&["resuming: 2 sequences are done already"]);
+    ended.saying(&["resuming: 2 sequences are already done"]);
     run(
         path,
         &format!("embed --model {} -o whole.npz in.fasta", tiny()),
@@ -337,7 +339,7 @@ fn two_runs_do_not_share_a_journal() {
         assert!(begun.elapsed() < Duration::from_secs(60));
         sleep(Duration::from_millis(5));
     }
-    // The lock comes right after the file.
+    // The lock is taken directly after the file is created.
     sleep(Duration::from_millis(200));
     run(path, &format!("{command} in.fasta"))
         .with(1)
@@ -353,7 +355,7 @@ fn two_runs_do_not_share_a_journal() {
     );
 }
 
-/// Regression: a journal without an entry for a refused sequence did not fit its input any more.
+/// Regression: a journal without an entry for a rejected sequence did not match its input any more.
 #[test]
 fn refused_results_are_remembered() {
     let folder = tempfile::tempdir().unwrap();
@@ -382,7 +384,7 @@ fn refused_results_are_remembered() {
     assert_eq!(records(&path.join("out.npz")).len(), 3);
 }
 
-/// Scanning one long protein is killed again and again: each run goes on where the last one was.
+/// The scan of a long protein is killed several times; each run continues where the last one ended.
 #[test]
 fn a_scan_goes_on_within_its_protein() {
     let folder = folder_with(&proteins(&[160]));
@@ -408,7 +410,7 @@ fn a_scan_goes_on_within_its_protein() {
     }
     let kept = entries(&part);
     assert!((15..160).contains(&kept), "{kept}");
-    let says = format!("resuming: {kept} answers about proteins in work are there already");
+    let says = format!("resuming: {kept} answers about unfinished proteins are already done");
     run(path, &command).with(0).saying(&[&says]);
     assert!(bytes(&path.join("out.tsv")) == bytes(&path.join("whole.tsv")));
     let left = [

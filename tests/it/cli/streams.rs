@@ -9,10 +9,10 @@ use crate::skip::{Lack, skip};
 
 use super::support::{Ended, ankh3, folder_with, names, proteins, run, tiny};
 
-/// More than a pipe holds, so that writing goes on when the reader is gone.
+/// More bytes than a pipe holds, so that writing continues after the reader has ended.
 const LENGTHS: [usize; 4] = [900, 1000, 1000, 1000];
 
-/// Reads one byte of stdout and goes away, or goes away at once.
+/// Reads one byte or no byte of stdout, then closes it.
 fn with_short_reader(mut command: Command, bytes: usize) -> Ended {
     let mut child = command
         .stdout(Stdio::piped())
@@ -87,7 +87,7 @@ fn a_full_device_is_an_error() {
     }
 }
 
-/// A small disk of its own, for tests that run as root.
+/// A small disk, mounted for tests that run as root.
 struct SmallDisk<'a>(&'a Path);
 
 impl<'a> SmallDisk<'a> {
@@ -127,7 +127,7 @@ fn a_full_disk_is_an_error_and_nothing_is_left_half_written() {
         assert_eq!(fs::read(disk.0.join(&name)).unwrap(), b"old");
         fs::remove_file(disk.0.join(&name)).unwrap();
     }
-    // A journal that found no room is still one to go on from.
+    // A run can be resumed from a journal that was written to a full disk.
     let arguments = format!("embed --model {} --resume -o out.npz", tiny());
     run(disk.0, &format!("{arguments} {}", input.display()))
         .with(1)

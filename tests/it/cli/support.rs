@@ -9,12 +9,12 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tempfile::TempDir;
 
-/// A file of the project.
+/// The path of a file of the project.
 pub fn project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// The binary with `arguments` split at blanks, in `folder`, in an environment that knows nothing of the user's settings.
+/// The binary with `arguments` split at blanks, in `folder`, in an environment without the user's settings.
 pub fn ankh3(folder: &Path, arguments: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ankh3"));
     command
@@ -32,7 +32,7 @@ pub fn ankh3(folder: &Path, arguments: &str) -> Command {
     command
 }
 
-/// How a run ended.
+/// The exit code and output of a run.
 #[derive(Debug)]
 pub struct Ended {
     pub code: Option<i32>,
@@ -51,14 +51,14 @@ impl From<Output> for Ended {
 }
 
 impl Ended {
-    /// The run, which must have ended with `code`.
+    /// Checks that the run ended with `code`.
     #[track_caller]
     pub fn with(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "{}", self.stderr);
         self
     }
 
-    /// The run, whose messages must contain all of `parts`.
+    /// Checks that the messages of the run contain all of `parts`.
     #[track_caller]
     pub fn saying(self, parts: &[&str]) -> Self {
         for part in parts {
@@ -93,7 +93,7 @@ pub fn run_with_stdin(folder: &Path, arguments: &str, input: &[u8]) -> Ended {
     child.wait_with_output().unwrap().into()
 }
 
-/// Gives all input from a thread, so that neither side waits for the other; a reader that stops early is its own business.
+/// Writes all input from a thread, so that neither side waits for the other. A reader may stop early.
 fn feed(child: &mut Child, input: &[u8]) {
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_vec();
@@ -102,7 +102,7 @@ fn feed(child: &mut Child, input: &[u8]) {
     });
 }
 
-/// The folder of the models; they are made anew for each build of the binary, once, whoever comes first.
+/// The folder of the models, which the first test makes once per build of the binary.
 static MODELS: LazyLock<PathBuf> = LazyLock::new(|| {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cli-models");
     fs::create_dir_all(&folder).unwrap();
@@ -199,7 +199,7 @@ pub fn records(path: &Path) -> Vec<EmbeddingRecord> {
         .collect()
 }
 
-/// A file and what stands beside it.
+/// A file and the files beside it.
 pub fn bytes(path: &Path) -> Vec<Option<Vec<u8>>> {
     ["", ".json", ".index.tsv"]
         .map(|suffix| fs::read(format!("{}{suffix}", path.display())).ok())

@@ -9,7 +9,8 @@ use super::support::{Ended, bytes, folder_with, names, proteins, residue_classes
 
 const LENGTHS: [usize; 11] = [12, 3, 30, 7, 21, 2, 9, 16, 5, 40, 8];
 
-/// One run with `flags`, and `count` shards of it merged: the same bytes, manifests too. `output` is the name of the file, `also` that of another one.
+/// Checks that `count` merged shards have the bytes of one run with `flags`, manifests included. `output` is the name of the file,
+/// `also` that of another output.
 #[track_caller]
 fn merged_is_whole(folder: &Path, flags: &str, output: &str, also: Option<&str>, code: i32) {
     let file = |prefix: &str, name: &str| format!("{prefix}-{name}");
@@ -33,7 +34,7 @@ fn merged_is_whole(folder: &Path, flags: &str, output: &str, also: Option<&str>,
             );
         }
         for name in [Some(output), also].into_iter().flatten() {
-            // The order in which they are given does not matter.
+            // Shards may be given in any order.
             let shards: Vec<String> = (1..=count)
                 .rev()
                 .map(|i| file(&format!("{i}of{count}"), name))
@@ -43,7 +44,7 @@ fn merged_is_whole(folder: &Path, flags: &str, output: &str, also: Option<&str>,
             let [whole, merged] =
                 [file("whole", name), merged].map(|name| bytes(&folder.join(name)));
             assert!(whole == merged, "{flags} {name} of {count}");
-            // Matrices carry their manifest inside.
+            // The manifest of matrices is in the file.
             assert_eq!(whole[1].is_some(), !name.ends_with("npz"), "a manifest");
         }
     }
@@ -204,7 +205,7 @@ fn files_without_shards_are_laid_end_to_end() {
     let manifest = |name: &str| -> Value {
         serde_json::from_slice(&fs::read(path.join(name)).unwrap()).unwrap()
     };
-    // No digest is known of the two inputs together.
+    // The two inputs together have no digest.
     let mut whole = manifest("whole.tsv.json");
     assert_eq!(whole["input"]["records"], 4);
     whole.as_object_mut().unwrap().shift_remove("input");
@@ -217,11 +218,11 @@ fn files_without_shards_are_laid_end_to_end() {
     assert_eq!(piped.stdout, fs::read(path.join("whole.tsv")).unwrap());
     run(path, "merge -o twice.tsv a.tsv a.tsv")
         .with(1)
-        .saying(&["a.tsv: the id \"sp|P00000|RANDOM/1-5\" came before"]);
+        .saying(&["a.tsv: the id \"sp|P00000|RANDOM/1-5\" is already in"]);
     assert!(!names(path).contains(&"twice.tsv".to_owned()));
 }
 
-/// Files of the version before name no input: one warning, and the merge goes on.
+/// Files of earlier versions have no digest of their input: the merge gives one warning and continues.
 #[test]
 fn shards_of_the_former_version_are_merged_with_one_warning() {
     let folder = folder_with(&proteins(&[12, 9, 15]));
@@ -246,7 +247,10 @@ fn shards_of_the_former_version_are_merged_with_one_warning() {
     );
     let merged = run(path, "merge -o merged.tsv 1.tsv 2.tsv").with(0);
     assert_eq!(
-        merged.stderr.matches("do not say from which input").count(),
+        merged
+            .stderr
+            .matches("have no digest of their input")
+            .count(),
         1
     );
     let manifest: Value =
@@ -309,12 +313,12 @@ fn what_does_not_belong_together_says_why_and_leaves_nothing() {
         (
             1,
             "s1.tsv short.tsv",
-            "short.tsv: it holds 1 rows, but short.tsv.json says that 2 were written",
+            "short.tsv: the file has 1 rows, but 2 according to short.tsv.json",
         ),
         (
             1,
             "s1.tsv cut.tsv",
-            "cut.tsv: its last line has no line break, so the file is cut off",
+            "cut.tsv: the last line has no line break, so the file is truncated",
         ),
         (
             1,

@@ -20,20 +20,20 @@ use sha1::Digest;
 
 pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
-/// How one file's transfer goes wrong.
+/// A failure in the transfer of one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     None,
     /// The connection closes in the middle, the first time.
     BreakOnce,
-    /// The same, and afterwards ranges are ignored.
+    /// The connection closes in the middle, and later requests for ranges get the whole file.
     BreakOnceThenIgnoreRange,
-    /// The connection closes before the first byte, always.
+    /// Every connection closes before the first byte.
     BreakAtOnce,
     FlipByte,
     AppendByte,
     StrangeEtag,
-    /// The storage host says 403, as for a link that is too old.
+    /// The storage host answers 403, as for an expired link.
     Refuse,
     Slow,
 }
@@ -186,7 +186,7 @@ impl HubServer {
             for stream in listener.incoming().flatten() {
                 let state = Arc::clone(&shared);
                 std::thread::spawn(move || {
-                    // A client that went away is none of the server's business.
+                    // A client that ends early is not an error of the server.
                     let _ = state.serve(&stream, port);
                 });
             }
@@ -367,7 +367,7 @@ impl State {
     }
 }
 
-/// Of `bytes=START-` or `bytes=START-END`.
+/// Parses the range `bytes=START-` or `bytes=START-END`.
 fn first_byte(range: &str) -> Option<usize> {
     range
         .strip_prefix("bytes=")?

@@ -1,4 +1,4 @@
-//! Closed pipes, full disks, half runs, and what cannot be written or read.
+//! Closed pipes, full disks, incomplete runs, and records and files that cannot be written or read.
 
 use std::fs;
 use std::io;
@@ -14,7 +14,7 @@ use super::fixture::{
 };
 use ankh3::number::NumberType;
 
-/// Whoever reads the pipe must not take half a run for a whole one.
+/// The reader of a pipe must notice that a run is incomplete.
 #[test]
 fn a_stream_that_does_not_finish_is_no_whole_file() {
     for format in EmbeddingFormat::ALL
@@ -59,7 +59,7 @@ fn a_closed_pipe_keeps_its_name() {
                 let path = path.clone();
                 std::thread::spawn(move || drop(fs::File::open(path).unwrap()))
             };
-            // Opening waits for the reader, who goes away at once.
+            // Opening waits for the reader, which ends at once.
             let mut writer = EmbeddingWriter::create(format, &schema, &path).unwrap();
             reader.join().unwrap();
             let written = records.iter().try_for_each(|record| writer.write(record));
@@ -135,7 +135,7 @@ fn what_a_format_cannot_hold_is_refused_with_the_way_out() {
             EmbeddingFormat::Npy,
             both.clone(),
             NumberType::F32,
-            "npy holds one array but 2 columns were asked for; use --format npz, h5, safetensors, parquet or arrow",
+            "npy holds one array, but 2 columns were requested; use --format npz, h5, safetensors, parquet or arrow",
         ),
         (
             EmbeddingFormat::Tsv,

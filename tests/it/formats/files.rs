@@ -1,4 +1,4 @@
-//! Files and streams: the same bytes, known by what is in them, with and without a manifest.
+//! Files and streams: the same bytes, recognised by their content, with and without a manifest.
 
 use std::fs;
 
@@ -118,13 +118,13 @@ fn another_tools_file_is_not_taken_for_ours() {
     assert_eq!(
         error,
         format!(
-            "{}: its first bytes are those of none of the formats written by ankh3",
+            "{}: its first bytes belong to none of the formats written by ankh3",
             path.display()
         )
     );
 }
 
-/// Names of files must not decide what is read.
+/// The format is recognised by the content, whatever the name of the file.
 #[test]
 fn a_file_is_known_by_its_first_bytes() {
     let schema = schema(
@@ -139,7 +139,7 @@ fn a_file_is_known_by_its_first_bytes() {
     }
 }
 
-/// A manifest that promises other records than the file holds is an error at the end, which names both numbers.
+/// A number of records that differs from the manifest is an error at the end of the file, which names both numbers.
 #[test]
 fn a_file_holds_as_many_records_as_its_manifest_says() {
     let schema = schema(
@@ -158,13 +158,13 @@ fn a_file_holds_as_many_records_as_its_manifest_says() {
         assert_eq!(found.len(), 5, "four records and the error");
         let error = found.last().unwrap().as_ref().unwrap_err().to_string();
         assert!(
-            error.contains("holds 4 records, but its manifest says that 5 were written"),
+            error.contains("holds 4 records, but 5 according to its manifest"),
             "{error}"
         );
     }
 }
 
-/// Files of the version before had neither digest nor numbers of records.
+/// Files of earlier versions have neither a digest nor a number of records.
 #[test]
 fn files_without_digest_and_number_of_records_are_read() {
     let schema = schema(
@@ -181,7 +181,7 @@ fn files_without_digest_and_number_of_records_are_read() {
     assert_eq!(read(&path), records);
 }
 
-/// A stream's schema comes before its records are counted; the file beside it tells the rest, if it is that of this stream.
+/// The schema in a stream lacks the counts; they come from the file beside it, if that file belongs to the stream.
 #[test]
 fn an_arrow_file_has_its_counts_beside_it() {
     let schema = schema(

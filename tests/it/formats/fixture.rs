@@ -1,4 +1,4 @@
-//! Records, schemas and files for the tests, all made here.
+//! Records, schemas and files for the tests of formats.
 
 use std::fs;
 use std::io;
@@ -14,7 +14,7 @@ use ankh3::sequence::digest::InputDigest;
 use half::{bf16, f16};
 use serde_json::json;
 
-/// Ids that a format may trip over: paths, quoting, numbers, separators, other scripts.
+/// Ids that are difficult for a format: paths, quotes, numbers, separators, other scripts.
 pub fn tricky_ids() -> Vec<String> {
     let mut ids: Vec<String> = [
         "P12345",
@@ -69,7 +69,7 @@ pub fn schema(columns: Vec<Column>, dtype: NumberType) -> Schema {
     }
 }
 
-/// The digest that files of the tests carry.
+/// The digest of the input in the files of the tests.
 pub fn input() -> InputDigest {
     InputDigest {
         sha256: "0123456789abcdef".repeat(4),
@@ -78,7 +78,7 @@ pub fn input() -> InputDigest {
     }
 }
 
-/// The schema as a complete file of so many records has it.
+/// The schema of a complete file with `records` records.
 pub fn complete(schema: &Schema, records: usize) -> Schema {
     let mut schema = schema.clone();
     schema.metadata.input = Some(input());
@@ -86,7 +86,7 @@ pub fn complete(schema: &Schema, records: usize) -> Schema {
     schema
 }
 
-/// Numbers without pattern, many magnitudes, the same each time.
+/// Pseudo-random numbers of many magnitudes, the same in every run.
 pub fn values(seed: u64, count: usize) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
@@ -128,7 +128,7 @@ pub fn plain_records(schema: &Schema, count: usize) -> Vec<EmbeddingRecord> {
         .collect()
 }
 
-/// The record as a file of this schema can hold it.
+/// The record with the precision of a file of this schema.
 pub fn rounded(record: &EmbeddingRecord, dtype: NumberType) -> EmbeddingRecord {
     let round = |value: &f32| match dtype {
         NumberType::F32 => *value,
@@ -150,7 +150,7 @@ pub fn write(format: EmbeddingFormat, schema: &Schema, records: &[EmbeddingRecor
     try_write(format, schema, records, path).unwrap();
 }
 
-/// The file and what stands beside it, by the suffix of its name.
+/// The bytes of a file and of the files beside it, by the suffix of their names.
 pub fn bytes(path: &Path) -> Vec<(&'static str, Vec<u8>)> {
     ["", ".json", ".index.tsv"]
         .into_iter()
@@ -177,7 +177,7 @@ pub fn read(path: &Path) -> Vec<EmbeddingRecord> {
         .collect()
 }
 
-/// The columns sets that a format can hold.
+/// The sets of columns that a format can hold.
 pub fn column_sets(format: EmbeddingFormat) -> Vec<Vec<Column>> {
     let mut sets = vec![
         vec![column("per_residue", 6, RowKind::PerResidue)],
@@ -213,13 +213,13 @@ pub fn pipe(directory: &Path) -> PathBuf {
     path
 }
 
-/// Reads all that goes through a named pipe.
+/// Reads everything from a named pipe.
 pub fn collect(pipe: &Path) -> JoinHandle<Vec<u8>> {
     let pipe = pipe.to_owned();
     std::thread::spawn(move || fs::read(pipe).unwrap())
 }
 
-/// Writes all and finishes; the first error if any.
+/// Writes all records and finishes the file; returns the first error.
 pub fn try_write(
     format: EmbeddingFormat,
     schema: &Schema,

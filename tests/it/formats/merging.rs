@@ -1,4 +1,4 @@
-//! Shards and other files merged; files inspected.
+//! Merging shards and other files; inspecting files.
 
 use std::path::{Path, PathBuf};
 
@@ -21,7 +21,7 @@ fn with_shard(schema: &Schema, shard: &str) -> Schema {
     schema
 }
 
-/// Writes shard `number` of `of` (1-based) as a sharded run does.
+/// Writes shard `number` of `of`, from 1, as a run with `--shard` does.
 fn write_shard(
     format: EmbeddingFormat,
     schema: &Schema,
@@ -86,7 +86,7 @@ fn merged_shards_are_the_bytes_of_one_run() {
     }
 }
 
-/// Contact maps have a matrix per protein.
+/// Contact maps have one matrix per protein.
 #[test]
 fn merged_matrices_are_the_bytes_of_one_run() {
     for format in [
@@ -128,7 +128,7 @@ fn a_merge_can_change_the_number_type() {
     let (format, dtype) = (EmbeddingFormat::Safetensors, Some(NumberType::Bf16));
     merge_embeddings(vec![reader], format, dtype, &at("merged")).unwrap();
     assert!(bytes(&at("merged")) == bytes(&at("half")));
-    // What only some formats can hold leaves through the others in another type.
+    // Numbers of a type that the target format lacks are written in another type.
     let reader = EmbeddingReader::open(&at("half")).unwrap();
     let error = merge_embeddings(vec![reader], EmbeddingFormat::H5, None, &at("out"));
     assert!(error.unwrap_err().to_string().contains("--out-dtype"));
@@ -245,7 +245,7 @@ fn what_cannot_be_merged_says_why_and_leaves_nothing() {
         ),
         (
             vec![a.clone(), file("again", &first, &records[2..])],
-            "DIR/again: the id \"P015838\" came before, in DIR/a",
+            "DIR/again: the id \"P015838\" is already in DIR/a",
         ),
         (
             vec![a.clone(), one.clone()],
@@ -281,14 +281,14 @@ fn what_cannot_be_merged_says_why_and_leaves_nothing() {
                 one.clone(),
                 file("short", &with_shard(&first, "2/2"), &records[3..4]),
             ],
-            "DIR/short ends after 1 records, but DIR/one goes on: one of the two is not complete; rerun it (or its --resume)",
+            "DIR/short ends after 1 records, but DIR/one has more: one of the two is not complete; run that shard again (or with --resume)",
         ),
         (
             vec![
                 file("few", &with_shard(&first, "1/2"), &records[..1]),
                 file("two", &with_shard(&first, "2/2"), &records[3..5]),
             ],
-            "DIR/few ends after 1 records, but DIR/two goes on: one of the two is not complete; rerun it (or its --resume)",
+            "DIR/few ends after 1 records, but DIR/two has more: one of the two is not complete; run that shard again (or with --resume)",
         ),
     ];
     for (paths, message) in cases {

@@ -1,4 +1,4 @@
-//! What we write, read by our own reader and by the libraries that users have.
+//! Our files, read by our own reader and by Python libraries.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,14 +29,14 @@ fn python() -> PathBuf {
     python
 }
 
-/// A file and what its own libraries must find in it.
+/// A file and the content that a Python library must find.
 struct Written {
     path: PathBuf,
     schema: Schema,
     records: Vec<EmbeddingRecord>,
 }
 
-/// Has the files read by the format's own libraries.
+/// Reads the files with the Python libraries of their formats.
 fn read_by_python(format: EmbeddingFormat, files: &[Written]) {
     let mut command = Command::new(python());
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/readers/read_back.py");
@@ -146,7 +146,7 @@ fn arrow_reads_back_everywhere() {
     reads_back_everywhere(EmbeddingFormat::Arrow);
 }
 
-/// More records than a batch or a node of any index has.
+/// A file with more records than a batch or a node of any index.
 #[test]
 fn many_records_read_back_everywhere() {
     for format in EmbeddingFormat::ALL {
@@ -192,7 +192,7 @@ fn no_records_is_a_file_too() {
     }
 }
 
-/// Every Python example of `docs/formats.md` runs on files as it describes them.
+/// Every Python example of `docs/formats.md` runs on such files.
 #[test]
 fn the_examples_of_the_documentation_run() {
     let directory = TempDir::new().unwrap();

@@ -74,7 +74,7 @@ fn an_unknown_mask_word_is_named_with_its_record() {
     let input = ">a\nMK?\n>b\nMK<msk>V\n>c\n?V\n";
     let message = stderr(&["mask-fill", "-m", model], input, 1);
     assert!(
-        message.contains("record 2 (b), line 3: `<msk>` at position 3 is no mask"),
+        message.contains("record 2 (b), line 3: `<msk>` at position 3 is not a mask"),
         "{message}"
     );
     let skipped = stdout(&["mask-fill", "-m", model, "--on-bad", "skip"], input, 3);
@@ -91,7 +91,7 @@ fn an_unknown_mask_word_is_named_with_its_record() {
     );
     let message = stderr(&["score", "-m", model], ">a\nMK?\n", 1);
     assert!(
-        message.contains("'?' at position 3 is no residue"),
+        message.contains("'?' at position 3 is not a residue"),
         "{message}"
     );
 }

@@ -106,7 +106,7 @@ fn residues_besides_the_twenty_are_context_only() {
             assert_eq!(scored, standard);
         }
     }
-    // As context they count: another residue in their place changes the others.
+    // They count as context: another residue in their place changes the other scores.
     let pair: [(&str, &[u8]); 2] = [("a", b"MKXA"), ("b", b"MKUA")];
     let values = scorer.log_likelihoods(&pair, Masking::Single).unwrap();
     assert_ne!(
@@ -181,7 +181,7 @@ fn a_scan_is_its_variants_one_by_one() {
     }
 }
 
-/// A run cut off after any number of answers asks for the others only, and ends in the same bits.
+/// A run that is interrupted after any number of answers computes only the others when resumed, with the same bits.
 #[test]
 fn answers_are_kept_and_not_asked_again() {
     let network = network(&ankh3());

@@ -169,7 +169,7 @@ fn a_wrong_wild_type_is_named_with_record_and_position() {
     assert!(lines(&rows)[0].starts_with("b\tA2G\t"));
     let message = complaint(&["--variant", "A2G", "--variant", "whatever"], input, 1);
     assert!(
-        message.contains("--variant: `whatever` is no substitution"),
+        message.contains("--variant: `whatever` is not a substitution"),
         "{message}"
     );
     let table = file("zz\tM1A\na\tM1A\n");
@@ -180,7 +180,7 @@ fn a_wrong_wild_type_is_named_with_record_and_position() {
         lines(&score(&["--variants", table, "--on-bad", "skip"], input, 3)).len(),
         1
     );
-    // A shard has seen the other shards' ids.
+    // A shard also reads the ids of the other shards.
     let table = file("b\tM1A\na\tM1A\n");
     let arguments = [
         "--variants",
@@ -256,11 +256,11 @@ fn a_deep_mutational_scan_must_fit_itself() {
     for (rows, what) in [
         (
             "M1A,MKT,1\n",
-            "line 2: mutated_sequence is not what mutant says: ",
+            "line 2: mutated_sequence and mutant contradict each other: ",
         ),
         (
             "M1A,AKT,1\nK2A,MAV,1\n",
-            "line 3: K2A: taken back, it gives another protein",
+            "line 3: K2A: its wild type differs",
         ),
         ("", "no variant in it"),
     ] {

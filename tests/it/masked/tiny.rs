@@ -38,7 +38,7 @@ pub fn ankh3() -> TempDir {
     checkpoint("untied-gated-silu", &Tokenizer::ankh3())
 }
 
-/// Ankh3's vocabulary with fewer sentinels: ids of the others have no name.
+/// Ankh3's vocabulary with fewer sentinels; the ids of the other sentinels have no piece.
 pub fn few_sentinels(count: usize) -> Tokenizer {
     let pieces: Vec<Value> = Tokenizer::ankh3()
         .pieces()

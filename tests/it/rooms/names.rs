@@ -1,19 +1,19 @@
-//! Names of the public types that a source defines.
+//! The names of the public types that a source file defines.
 
 use proc_macro2::{LexError, TokenStream, TokenTree};
 
 use super::paths::{end_of_item, is_cfg_test};
 
-/// Words in front of the name of a type.
+/// The keywords before the name of a type.
 const KEYWORDS: [&str; 5] = ["struct", "enum", "trait", "type", "union"];
 
-/// A public type and where it stands.
+/// A public type and its place in the sources.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TypeName {
     pub name: String,
     /// The file, below `src`.
     pub file: String,
-    /// 1-based.
+    /// Line, from 1.
     pub line: usize,
 }
 

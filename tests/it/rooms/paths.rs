@@ -1,4 +1,5 @@
-//! Every path a source names, as tokens show it: `use` trees unfolded, `super` and aliases resolved, macro arguments included.
+//! Every path in a source file, found among its tokens: `use` trees are unfolded, `super` and aliases are resolved, arguments of
+//! macros are included.
 
 use std::collections::HashMap;
 
@@ -6,11 +7,11 @@ use proc_macro2::{Delimiter, Group, LexError, Spacing, TokenStream, TokenTree};
 
 /// One path in a source.
 pub struct Found {
-    /// Resolved as far as the file's own `use` declarations go; begins with `crate` for this crate's items.
+    /// The segments, resolved by the `use` declarations of the file; paths in this crate begin with `crate`.
     pub path: Vec<String>,
-    /// 1-based.
+    /// Line, from 1.
     pub line: usize,
-    /// Followed by `!`.
+    /// Whether `!` follows: a macro.
     pub is_macro: bool,
 }
 
@@ -32,9 +33,9 @@ pub fn find(module: &[String], source: &str) -> Result<Vec<Found>, LexError> {
         .collect())
 }
 
-/// Replaces a first name that `use` brought in by what it stands for.
+/// Replaces the first name of a path by the path that `use` gave it.
 fn resolve(aliases: &HashMap<String, Vec<String>>, mut path: Vec<String>) -> Vec<String> {
-    // A chain of aliases is short; the bound keeps `use a as b; use b as a` from turning for ever.
+    // A chain of aliases is short; the bound ends the endless chain of `use a as b; use b as a`.
     for _ in 0..8 {
         match aliases.get(&path[0]) {
             Some(full) if full[0] != path[0] => path = [&full[..], &path[1..]].concat(),
@@ -72,7 +73,7 @@ impl Walk {
         }
     }
 
-    /// `mod name { … }` is one module deeper; `mod name;` is another file.
+    /// Enters `mod name { … }`; `mod name;` is another file.
     fn inline_module(&mut self, tokens: &[TokenTree], at: usize) -> usize {
         let (Some(TokenTree::Ident(name)), Some(TokenTree::Group(body))) =
             (tokens.get(at + 1), tokens.get(at + 2))
@@ -106,7 +107,7 @@ impl Walk {
         at
     }
 
-    /// One branch of a `use` tree, from its first token to behind its last.
+    /// Reads one branch of a `use` tree, from its first token to its last.
     fn use_tree(&mut self, tokens: &[TokenTree], start: usize, prefix: &[String]) -> usize {
         let mut names = prefix.to_vec();
         let mut at = start;
@@ -152,7 +153,7 @@ impl Walk {
         let tokens: Vec<TokenTree> = group.stream().into_iter().collect();
         let mut at = 0;
         while at < tokens.len() {
-            // A branch ends at a comma; `*` names nothing of its own but its prefix.
+            // A branch ends at a comma; `*` stands for its prefix.
             at = self.use_tree(&tokens, at, prefix).max(at + 1);
             while tokens.get(at).is_some_and(|t| is_punct(t, ',')) {
                 at += 1;
@@ -171,7 +172,7 @@ impl Walk {
         }
     }
 
-    /// `crate`, `ankh3`, `self` and `super` made one form, beginning with `crate`.
+    /// Turns paths that begin with `crate`, `ankh3`, `self` or `super` into paths that begin with `crate`.
     fn absolute(&self, names: Vec<String>) -> Vec<String> {
         let supers = names.iter().take_while(|name| *name == "super").count();
         let own = |keep: usize, rest: &[String]| {
@@ -182,7 +183,7 @@ impl Walk {
         };
         match names.first().map(String::as_str) {
             Some("ankh3") => own(0, &names[1..]),
-            // Alone it is the receiver of a method.
+            // `self` alone is the receiver of a method.
             Some("self") if names.len() > 1 => own(self.module.len(), &names[1..]),
             Some("super") => own(self.module.len().saturating_sub(supers), &names[supers..]),
             _ => names,
@@ -199,7 +200,7 @@ fn is_colons(tokens: &[TokenTree], at: usize) -> bool {
     joint && tokens.get(at + 1).is_some_and(|t| is_punct(t, ':'))
 }
 
-/// The `[cfg(test)]` behind a `#`.
+/// Whether the tokens after a `#` are `[cfg(test)]`.
 pub fn is_cfg_test(token: Option<&TokenTree>) -> bool {
     let Some(TokenTree::Group(group)) = token else {
         return false;
@@ -208,7 +209,7 @@ pub fn is_cfg_test(token: Option<&TokenTree>) -> bool {
     group.delimiter() == Delimiter::Bracket && text == "cfg(test)"
 }
 
-/// Behind the item that starts at `at`: its body in braces, or its semicolon.
+/// The place after the item that starts at `at`: after its body in braces, or after its semicolon.
 pub fn end_of_item(tokens: &[TokenTree], at: usize) -> usize {
     let ends = |token: &TokenTree| match token {
         TokenTree::Group(group) => group.delimiter() == Delimiter::Brace,

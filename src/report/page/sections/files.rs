@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::report::page::html::table;
 use crate::report::page::results::ResultFile;
 
-/// Where the list of contents leads.
+/// The anchor of the section.
 pub(in crate::report::page) const ANCHOR: &str = "files";
 pub(in crate::report::page) const HEADING: &str = "Files, and how they were made";
 /// Digits of a SHA-256 that are shown; the tooltip has all of them.

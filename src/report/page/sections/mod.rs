@@ -16,7 +16,7 @@ use super::html::distribution;
 use super::results::{Limits, ResultContent, ResultFile};
 use crate::report::error::ReportError;
 
-/// What a file becomes on the page.
+/// The part of the page about one file.
 pub(super) struct Section {
     pub(super) heading: &'static str,
     pub(super) body: Markup,

@@ -10,7 +10,7 @@ use crate::report::page::html::{cell, counted, distribution, rest, table};
 use crate::report::page::results::Limits;
 use crate::report::page::table::PlainTable;
 
-/// Which values of a column come first.
+/// The order of the values of a column.
 #[derive(Clone, Copy, PartialEq)]
 enum First {
     Lowest,
