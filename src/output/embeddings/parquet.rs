@@ -10,12 +10,14 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use ::parquet::arrow::ArrowWriter;
 use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use ::parquet::arrow::arrow_writer::{ArrowWriter, ArrowWriterOptions};
+use ::parquet::arrow::{ARROW_SCHEMA_META_KEY, encode_arrow_schema};
 use ::parquet::basic::{Compression, ZstdLevel};
 use ::parquet::file::metadata::KeyValue;
 use ::parquet::file::properties::{EnabledStatistics, WriterProperties};
 use arrow_array::RecordBatch;
+use arrow_schema::Schema as ArrowSchema;
 
 use super::destination::EmbeddingOutput;
 use super::error::from_library;
@@ -44,16 +46,13 @@ impl ParquetWriter {
             .set_dictionary_enabled(false)
             .set_statistics_enabled(EnabledStatistics::None)
             .build();
-        // The metadata of the schema are at the end of the file; metadata written here would take precedence over them.
-        let without_metadata = Arc::new(
-            batches
-                .arrow_schema()
-                .as_ref()
-                .clone()
-                .with_metadata(HashMap::new()),
-        );
-        let arrow = ArrowWriter::try_new(output, without_metadata, Some(properties))
-            .map_err(from_library)?;
+        // The manifest is complete at the end of the file only, so the Arrow schema, which carries it, is written there.
+        let options = ArrowWriterOptions::new()
+            .with_properties(properties)
+            .with_skip_arrow_metadata(true);
+        let fields = Arc::new(ArrowSchema::new(batches.arrow_schema().fields().clone()));
+        let arrow =
+            ArrowWriter::try_new_with_options(output, fields, options).map_err(from_library)?;
         Ok(Self {
             arrow,
             batches,
@@ -84,8 +83,14 @@ impl RecordWriter for ParquetWriter {
         if let Some(batch) = self.batches.take()? {
             self.write_batch(&batch)?;
         }
-        let schema = KeyValue::new(SCHEMA_KEY.to_owned(), schema.to_json()?);
-        self.arrow.append_key_value_metadata(schema);
+        let json = schema.to_json()?;
+        let metadata = HashMap::from([(SCHEMA_KEY.to_owned(), json.clone())]);
+        let fields = self.batches.arrow_schema().fields().clone();
+        let encoded = encode_arrow_schema(&ArrowSchema::new_with_metadata(fields, metadata));
+        for (key, value) in [(SCHEMA_KEY, json), (ARROW_SCHEMA_META_KEY, encoded)] {
+            let entry = KeyValue::new(key.to_owned(), value);
+            self.arrow.append_key_value_metadata(entry);
+        }
         self.arrow.into_inner().map_err(from_library)?.commit()
     }
 }
