@@ -1,9 +1,10 @@
 //! A cache of rows of numbers on disk: written once, read in any order, shared by runs.
 //!
-//! There is one folder per manifest, which says how the numbers were made. The folder is named by the hash of the manifest and has
-//! three files: `manifest.json`, `rows.bin` (little-endian f32 or f16, one record after the other) and `index.tsv` (key, first
-//! byte and number of values of each record). A record that was cut off is dropped when the cache is opened. Only one process
-//! uses a folder at a time.
+//! There is one folder per manifest, which says how the numbers were made. The folder is named by
+//! the hash of the manifest and has three files: `manifest.json`, `rows.bin` (little-endian f32 or
+//! f16, one record after the other) and `index.tsv` (key, first byte and number of values of each
+//! record). A record that was cut off is dropped when the cache is opened. Only one process uses a
+//! folder at a time.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -75,7 +76,8 @@ impl RowCache {
         Ok(cache)
     }
 
-    /// Reads the lines of the index that are complete and have complete rows, and cuts off the rest of both files.
+    /// Reads the lines of the index that are complete and have complete rows, and cuts off the rest
+    /// of both files.
     fn read_index(&mut self) -> io::Result<()> {
         let there = self.rows.metadata()?.len();
         let mut reader = BufReader::new(self.index_file.try_clone()?);

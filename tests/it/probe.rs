@@ -1,4 +1,5 @@
-//! Heads and contacts against independent implementations (`tests/golden/probe`), and learning as a whole.
+//! Heads and contacts against independent implementations (`tests/golden/probe`), and learning as a
+//! whole.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::HashMap;
@@ -66,7 +67,8 @@ fn a_convbert_layer_and_its_gradients_equal_transformers() {
         let weight = parameters.get(&spec.name).unwrap();
         let got = values(gradients.get(&weight).unwrap());
         let expected = values(&golden[&format!("gradient.{}", spec.name)]);
-        // A constant added to all keys changes no softmax, so the true gradient is 0 and the expected values are rounding errors.
+        // A constant added to all keys changes no softmax, so the true gradient is 0 and the
+        // expected values are rounding errors.
         if spec.name.ends_with("self.key.bias") {
             assert!(
                 got.iter().chain(&expected).all(|g| g.abs() < 1e-3),
@@ -78,8 +80,8 @@ fn a_convbert_layer_and_its_gradients_equal_transformers() {
     }
 }
 
-/// Without the convolution, nothing depends on the order: a reversed protein, whose blocks have other residues, gives the same rows
-/// in reverse.
+/// Without the convolution, nothing depends on the order: a reversed protein, whose blocks have
+/// other residues, gives the same rows in reverse.
 #[test]
 fn long_proteins_attend_in_blocks_with_the_same_result() {
     let (width, length) = (8, 1100);
@@ -183,8 +185,8 @@ fn a_jacobian_equals_one_asked_copy_by_copy() {
     );
 }
 
-/// Proteins of random rows. The class of a residue depends on the first value of its neighbour, the number of a protein on the mean
-/// of the second values.
+/// Proteins of random rows. The class of a residue depends on the first value of its neighbour, the
+/// number of a protein on the mean of the second values.
 struct Made {
     rows: Vec<Vec<f32>>,
 }
@@ -227,7 +229,8 @@ impl Features for Made {
     }
 }
 
-/// Learns the signs of neighbours; returns the share of correct residues and the output of protein 0.
+/// Learns the signs of neighbours; returns the share of correct residues and the output of protein
+/// 0.
 fn learn(body: Body, settings: &Settings) -> (f64, Vec<f32>) {
     let made = Made::new(48);
     let shape = Shape {

@@ -1,14 +1,16 @@
 //! Which kernels give the same bytes for the same input, by the number types of a run.
 
-/// Instruction sets that fuse multiplication and addition: the same sums in the same order, hence the same f32 numbers. The
-/// portable kernels round twice.
+/// Instruction sets that fuse multiplication and addition: the same sums in the same order, hence
+/// the same f32 numbers. The portable kernels round twice.
 const FUSED: [&str; 4] = ["avx2", "avx512", "avx512bf16", "amx"];
 
-/// Whether kernels `first` and `second` give the same bytes. Either may name several, separated by commas.
+/// Whether kernels `first` and `second` give the same bytes. Either may name several, separated by
+/// commas.
 ///
-/// With f32 products every instruction set that fuses gives the same numbers. With 8-bit weights the sums are exact on every
-/// instruction set, and what is not a product of weights is f32. Products of bf16 round differently on each instruction set; GPUs
-/// of different generations sum in different orders.
+/// With f32 products every instruction set that fuses gives the same numbers. With 8-bit weights
+/// the sums are exact on every instruction set, and what is not a product of weights is f32.
+/// Products of bf16 round differently on each instruction set; GPUs of different generations sum in
+/// different orders.
 pub fn give_same_bytes(
     dtype: Option<&str>,
     weights: Option<&str>,
