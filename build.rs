@@ -1,8 +1,10 @@
-//! Compiles the CUDA kernels into one fat binary, which the program embeds; only with the feature `cuda`.
+//! Compiles the CUDA kernels into one fat binary, which the program embeds; only with the feature
+//! `cuda`.
 //!
-//! The binary has native code for `sm_80` (A100), `sm_89` (L4, L40, RTX 4090) and `sm_90` (H100, H200), and PTX of `sm_80`, which
-//! the driver compiles for later GPUs. The compiler is `$NVCC`, else `$CUDA_HOME/bin/nvcc`, else `nvcc`;
-//! `containers/cuda/toolchain` downloads a compiler for machines without one.
+//! The binary has native code for `sm_80` (A100), `sm_89` (L4, L40, RTX 4090) and `sm_90` (H100,
+//! H200), and PTX of `sm_80`, which the driver compiles for later GPUs. The compiler is `$NVCC`,
+//! else `$CUDA_HOME/bin/nvcc`, else `nvcc`; `containers/cuda/toolchain` downloads a compiler for
+//! machines without one.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

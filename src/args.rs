@@ -1,5 +1,5 @@
-//! Groups of flags that mean the same in every command, and the parsers of their values. The code that opens a model or a device
-//! from these flags is in `commands`.
+//! Groups of flags that mean the same in every command, and the parsers of their values. The code
+//! that opens a model or a device from these flags is in `commands`.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -19,8 +19,8 @@ use crate::tokenizer::TaskPrefix;
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
-    /// A checkpoint directory or a model's name: one that `ankh3 models` lists, or `owner/repo@revision`
-    /// [default: nano, the small model inside this program].
+    /// A checkpoint directory or a model's name: one that `ankh3 models` lists, or
+    /// `owner/repo@revision` [default: nano, the small model inside this program].
     #[arg(long, short, value_name = "DIR|NAME", env = "ANKH3_MODEL")]
     pub model: Option<String>,
 
@@ -33,8 +33,8 @@ pub struct ModelArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Running")]
 pub struct RuntimeArgs {
-    /// The device: cpu, cuda, cuda:N, cuda:all (every GPU; `embed`, `complete`, `mask-fill` and `score` only),
-    /// or auto (a GPU if this build and this machine have one, else the CPU).
+    /// The device: cpu, cuda, cuda:N, cuda:all (every GPU; `embed`, `complete`, `mask-fill` and
+    /// `score` only), or auto (a GPU if this build and this machine have one, else the CPU).
     #[arg(long, default_value = "auto")]
     pub device: DeviceSpec,
 
@@ -42,7 +42,8 @@ pub struct RuntimeArgs {
     #[arg(long, value_parser = number_type(&COMPUTE_TYPES), ignore_case = true)]
     pub dtype: Option<NumberType>,
 
-    /// How linear layers store their weights. int8 is faster and less exact; all other weights keep the type of --dtype.
+    /// How linear layers store their weights. int8 is faster and less exact; all other weights keep
+    /// the type of --dtype.
     #[arg(long, value_enum, ignore_case = true, default_value = "full")]
     pub weights: WeightForm,
 
@@ -59,7 +60,8 @@ pub struct InputArgs {
     #[arg(value_name = "FASTA", help_heading = None)]
     pub files: Vec<PathBuf>,
 
-    /// The treatment of an invalid record. Skipped records are listed on stderr and counted; the exit code is then 3.
+    /// The treatment of an invalid record. Skipped records are listed on stderr and counted; the
+    /// exit code is then 3.
     #[arg(long, value_enum, default_value = "error")]
     pub on_bad: OnBad,
 
@@ -69,8 +71,8 @@ pub struct InputArgs {
 
     /// Largest number of residues per sequence [default: no limit].
     ///
-    /// Positions are relative, so the network accepts any length. The lengths of the sequences that Ankh3 was trained on are
-    /// not published.
+    /// Positions are relative, so the network accepts any length. The lengths of the sequences that
+    /// Ankh3 was trained on are not published.
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub max_length: Option<usize>,
 
@@ -78,7 +80,8 @@ pub struct InputArgs {
     #[arg(long, value_enum, default_value = "error", requires = "max_length")]
     pub over: OverArg,
 
-    /// Residues that neighbouring chunks share with `--over chunk` [default: an eighth of --max-length].
+    /// Residues that neighbouring chunks share with `--over chunk` [default: an eighth of
+    /// --max-length].
     #[arg(long, value_name = "N", requires = "max_length")]
     pub overlap: Option<usize>,
 }
@@ -130,11 +133,13 @@ impl InputArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "At scale")]
 pub struct ScaleArgs {
-    /// Process only part I of N: sequences I, I + N, I + 2N, … (counted from 1). `ankh3 merge` joins the results of all parts.
+    /// Process only part I of N: sequences I, I + N, I + 2N, … (counted from 1). `ankh3 merge`
+    /// joins the results of all parts.
     #[arg(long, value_name = "I/N")]
     pub shard: Option<Shard>,
 
-    /// Save finished results in OUTPUT.resume, and continue from this file if an earlier run was interrupted.
+    /// Save finished results in OUTPUT.resume, and continue from this file if an earlier run was
+    /// interrupted.
     #[arg(long, requires = "output")]
     pub resume: bool,
 }
@@ -178,8 +183,8 @@ impl FromStr for Shard {
     }
 }
 
-/// An error of the command line that its parser cannot see, such as flags that contradict each other: exit code 2, as for the
-/// parser's own errors.
+/// An error of the command line that its parser cannot see, such as flags that contradict each
+/// other: exit code 2, as for the parser's own errors.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct UsageError(String);
@@ -224,8 +229,8 @@ pub fn at_least_one(text: &str) -> Result<usize, String> {
     }
 }
 
-/// The largest value of `--threads` on this machine: more threads than this are a mistake, and starting these would take
-/// the memory of the machine.
+/// The largest value of `--threads` on this machine: more threads than this are a mistake, and
+/// starting these would take the memory of the machine.
 fn most_threads() -> usize {
     let available = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     (4 * available).max(1024)

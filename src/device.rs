@@ -1,4 +1,5 @@
-//! The device on which the network runs and its number type: opens the requested device, or explains why it cannot be used.
+//! The device on which the network runs and its number type: opens the requested device, or
+//! explains why it cannot be used.
 //!
 //! ```
 //! use ankh3::device::{Compute, DeviceSpec};
@@ -259,8 +260,8 @@ impl Compute {
         gpu::free_memory(&self.device)
     }
 
-    /// The kernels that compute on this device, because results may differ between machines with different kernels: the
-    /// instruction set of a CPU, or the generation of a GPU.
+    /// The kernels that compute on this device, because results may differ between machines with
+    /// different kernels: the instruction set of a CPU, or the generation of a GPU.
     pub fn kernels(&self) -> &str {
         &self.kernels
     }
@@ -308,7 +309,8 @@ mod gpu {
 
     /// The oldest CUDA version that a driver may support.
     const DRIVER: i32 = 13_000;
-    /// The lowest compute capability of a GPU: the first with tensor cores for bf16 and asynchronous copies.
+    /// The lowest compute capability of a GPU: the first with tensor cores for bf16 and
+    /// asynchronous copies.
     const CAPABILITY: (i32, i32) = (8, 0);
 
     fn open_error(spec: DeviceSpec) -> impl Fn(candle_core::Error) -> DeviceError {
@@ -324,8 +326,8 @@ mod gpu {
         let opened = Device::new_cuda_with_stream(number).map_err(open_error(spec))?;
         let cuda = opened.as_cuda_device().map_err(open_error(spec))?;
         device::prepare(cuda).map_err(open_error(spec))?;
-        // Sums of products are in f32, and f32 products do not use TF32. These are candle's defaults; they are set here so that
-        // another version of candle cannot change them.
+        // Sums of products are in f32, and f32 products do not use TF32. These are candle's
+        // defaults; they are set here so that another version of candle cannot change them.
         set_gemm_reduced_precision_f32(false);
         set_gemm_reduced_precision_f16(false);
         set_gemm_reduced_precision_bf16(false);
@@ -376,7 +378,8 @@ mod gpu {
     }
 }
 
-/// Whether the library of the NVIDIA driver is in a folder where the loader looks. Without the library, candle would panic.
+/// Whether the library of the NVIDIA driver is in a folder where the loader looks. Without the
+/// library, candle would panic.
 pub fn has_driver() -> bool {
     let configured = std::env::var("LD_LIBRARY_PATH").unwrap_or_default();
     let usual = [

@@ -1,16 +1,20 @@
-//! `ankh3`: the protein language model Ankh3 (arXiv 2505.20052) as a library and a command-line suite.
+//! `ankh3`: the protein language model Ankh3 (arXiv 2505.20052) as a library and a command-line
+//! suite.
 //!
-//! The rooms, outermost first; each imports only from rooms below it (`tests/it/rooms.rs` has the table):
+//! The rooms, outermost first; each imports only from rooms below it (`tests/it/rooms.rs` has the
+//! table):
 //!
 //! - [`commands`]: one file per sub-command, which opens, loads, runs, writes and reports.
 //! - [`args`]: groups of flags that mean the same in every command.
 //! - [`library`]: the model in one type, [`Ankh3`], for programs in Rust.
-//! - [`inference`]: results of a model; [`training`]: making a model; [`probe`]: small heads on frozen embeddings.
+//! - [`inference`]: results of a model; [`training`]: making a model; [`probe`]: small heads on
+//!   frozen embeddings.
 //! - [`checkpoint`]: finding, fetching, loading and saving models; a model is a directory.
 //! - [`check`]: whether this machine computes correctly, and how fast.
 //! - [`packing`]: batches of sequences.
 //! - [`model`]: the network; [`kernels`]: its operations, written for speed.
-//! - [`input`]: reading files; [`output`]: writing files; [`report`]: pages and pictures of results. These rooms know no tensors.
+//! - [`input`]: reading files; [`output`]: writing files; [`report`]: pages and pictures of
+//!   results. These rooms know no tensors.
 //! - [`io`]: standard streams, files, compression, signals.
 //! - [`tokenizer`], [`sequence`]: residues and token ids.
 //! - [`number`]: number types, their names and bytes.

@@ -8,8 +8,8 @@
 //! # Ok::<(), ankh3::library::LibraryError>(())
 //! ```
 //!
-//! Everything else that a model can do is in [`inference`](crate::inference), for which [`Ankh3`] has the parts:
-//! [`Ankh3::encoder`], [`Ankh3::tokenizer`], [`Ankh3::loader`].
+//! Everything else that a model can do is in [`inference`](crate::inference), for which [`Ankh3`]
+//! has the parts: [`Ankh3::encoder`], [`Ankh3::tokenizer`], [`Ankh3::loader`].
 
 use std::sync::Arc;
 
@@ -66,8 +66,9 @@ pub struct ResidueEmbedding {
 }
 
 impl Ankh3 {
-    /// Opens a model on the CPU in f32 with its default task prefix. `model` is a directory, the name of a model in the Hugging
-    /// Face cache (downloaded by `ankh3 fetch`), or `nano`, the small model inside this crate.
+    /// Opens a model on the CPU in f32 with its default task prefix. `model` is a directory, the
+    /// name of a model in the Hugging Face cache (downloaded by `ankh3 fetch`), or `nano`, the
+    /// small model inside this crate.
     ///
     /// # Errors
     /// A model that is missing or damaged.
@@ -96,11 +97,13 @@ impl Ankh3 {
         })
     }
 
-    /// Embeds proteins and returns the results in the same order. An embedding is the output of the last layer after the final norm,
-    /// one row per residue. Lower case, gaps and final stops are treated as in FASTA input.
+    /// Embeds proteins and returns the results in the same order. An embedding is the output of the
+    /// last layer after the final norm, one row per residue. Lower case, gaps and final stops are
+    /// treated as in FASTA input.
     ///
     /// # Errors
-    /// Text that is not a protein sequence, a failure of the network, or a result with NaN or infinity.
+    /// Text that is not a protein sequence, a failure of the network, or a result with NaN or
+    /// infinity.
     pub fn embed(
         &self,
         proteins: impl IntoIterator<Item = impl AsRef<str>>,

@@ -12,8 +12,9 @@ use tracing_subscriber::filter::EnvFilter;
 
 /// The protein language model Ankh3 on the command line.
 ///
-/// Reads FASTA from stdin or files, writes results to stdout or files and messages to stderr.
-/// Exit codes: 0 success, 1 failure, 2 wrong command line, 3 success but some records were skipped (stderr lists these records).
+/// Reads FASTA from stdin or files, writes results to stdout or files and messages to stderr. Exit
+/// codes: 0 success, 1 failure, 2 wrong command line, 3 success but some records were skipped
+/// (stderr lists these records).
 #[derive(Parser)]
 #[command(version, long_version = long_version(), propagate_version = true)]
 #[command(disable_help_flag = true, disable_version_flag = true)]
@@ -92,9 +93,10 @@ fn parse() -> Cli {
     Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
-/// Keeps freed memory in the process, because each operation of the network allocates what the one before has freed. Memory
-/// returned to the system in between would come back page by page, each page cleared and mapped again: two thirds of all page
-/// faults and a fifteenth of the time of `embed`.
+/// Keeps freed memory in the process, because each operation of the network allocates what the one
+/// before has freed. Memory returned to the system in between would come back page by page, each
+/// page cleared and mapped again: two thirds of all page faults and a fifteenth of the time of
+/// `embed`.
 fn keep_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     #[expect(
@@ -144,7 +146,8 @@ fn start_logging(quiet: u8, verbose: u8) {
         .init();
 }
 
-/// Whether messages are coloured: on a terminal that has colours, unless `NO_COLOR` is set (<https://no-color.org>).
+/// Whether messages are coloured: on a terminal that has colours, unless `NO_COLOR` is set
+/// (<https://no-color.org>).
 fn has_colors() -> bool {
     let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     std::io::IsTerminal::is_terminal(&std::io::stderr())
@@ -152,7 +155,8 @@ fn has_colors() -> bool {
         && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// On a signal that ends the run, `pretrain` saves a checkpoint; every other command deletes its unfinished files.
+/// On a signal that ends the run, `pretrain` saves a checkpoint; every other command deletes its
+/// unfinished files.
 fn start_signals(command: &Command) -> std::io::Result<()> {
     match command {
         Command::Pretrain(_) => Ok(()),
@@ -160,7 +164,8 @@ fn start_signals(command: &Command) -> std::io::Result<()> {
     }
 }
 
-/// Sets the size of each thread pool: rayon's, which our kernels use, and candle's, which reads the environment.
+/// Sets the size of each thread pool: rayon's, which our kernels use, and candle's, which reads the
+/// environment.
 fn start_threads(threads: Option<usize>) -> anyhow::Result<()> {
     let available = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads = threads.unwrap_or_else(available);

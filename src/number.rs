@@ -1,7 +1,8 @@
 //! Number types: how values are called, stored and read back.
 //!
-//! Every conversion to a narrower type rounds to nearest, ties to even; every conversion back to single precision is exact.
-//! A flag that takes only some of these types says so at the command line.
+//! Every conversion to a narrower type rounds to nearest, ties to even; every conversion back to
+//! single precision is exact. A flag that takes only some of these types says so at the command
+//! line.
 //!
 //! ```
 //! use ankh3::number::NumberType;

@@ -28,7 +28,8 @@ impl Default for Progress {
 }
 
 impl Progress {
-    /// Begins to count. The bar is drawn on a terminal only; [`Progress::expect`] sets the total when it is known.
+    /// Begins to count. The bar is drawn on a terminal only; [`Progress::expect`] sets the total
+    /// when it is known.
     pub fn new() -> Self {
         let bar = ProgressBar::with_draw_target(None, draw_target());
         bar.set_style(style("{spinner} {pos} residues, {rate}, {elapsed}"));
@@ -44,7 +45,8 @@ impl Progress {
         }
     }
 
-    /// Sets the total number of residues; the bar or the milestone lines show the time left from now on.
+    /// Sets the total number of residues; the bar or the milestone lines show the time left from
+    /// now on.
     pub fn expect(&mut self, residues: u64) {
         self.expected = Some(residues);
         self.bar
@@ -72,7 +74,8 @@ impl Progress {
         }
     }
 
-    /// The closing line: `53 sequences, 26430 residues, 4.2 s, 6293 residues/s, 8.1 CPU-seconds, peak memory 312 MiB`.
+    /// The closing line:
+    /// `53 sequences, 26430 residues, 4.2 s, 6293 residues/s, 8.1 CPU-seconds, peak memory 312 MiB`.
     pub fn finish(self) {
         self.bar.finish_and_clear();
         let seconds = self.begun.elapsed().as_secs_f64();
@@ -146,7 +149,8 @@ fn draw_target() -> ProgressDrawTarget {
     }
 }
 
-/// Whether bars may be drawn: not with `--quiet`, and not on a terminal that cannot move its cursor (`TERM=dumb`).
+/// Whether bars may be drawn: not with `--quiet`, and not on a terminal that cannot move its cursor
+/// (`TERM=dumb`).
 pub fn shows_bars() -> bool {
     tracing::enabled!(tracing::Level::INFO)
         && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
@@ -165,7 +169,8 @@ fn style(template: &str) -> ProgressStyle {
 /// CPU time of all threads of this process, in steps of 10 ms; known on Linux only.
 fn cpu_seconds() -> Option<f64> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    // User and system time are fields 14 and 15; the fields after the name in parentheses begin with field 3.
+    // User and system time are fields 14 and 15; the fields after the name in parentheses begin
+    // with field 3.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
     let mut ticks = || fields.next()?.parse::<u64>().ok();
     Some((ticks()? + ticks()?) as f64 / 100.0)

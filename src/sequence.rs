@@ -1,7 +1,9 @@
-//! Protein sequences: records, valid letters and the treatment of other letters, ids, length limits.
+//! Protein sequences: records, valid letters and the treatment of other letters, ids, length
+//! limits.
 //!
-//! A [`Record`] is the text of a file; a [`Sequence`] is ready for the tokenizer. [`clean`] turns a record into a sequence by a
-//! single table and counts its changes. [`Ids`] makes ids unique; [`Limit`] treats long sequences.
+//! A [`Record`] is the text of a file; a [`Sequence`] is ready for the tokenizer. [`clean`] turns a
+//! record into a sequence by a single table and counts its changes. [`Ids`] makes ids unique;
+//! [`Limit`] treats long sequences.
 //!
 //! ```
 //! use ankh3::sequence::{Origin, Record, Rules, clean};
@@ -35,7 +37,8 @@ pub use ids::{Duplicates, Ids};
 pub use length::{Chunk, Fit, Limit, LimitError, Over, chunks};
 pub use mask::{MASK, Masks};
 
-/// The place of a record in its file, for messages such as `proteins.fasta: record 3 (P12345), line 17`.
+/// The place of a record in its file, for messages such as
+/// `proteins.fasta: record 3 (P12345), line 17`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     /// File name as given; `stdin` for standard input.
@@ -46,13 +49,15 @@ pub struct Origin {
     pub line: u64,
 }
 
-/// One FASTA record as read: the header is split at the first blank, and line ends and blanks are removed from the text;
-/// nothing else is changed.
+/// One FASTA record as read: the header is split at the first blank, and line ends and blanks are
+/// removed from the text; nothing else is changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// First word of the header; bytes that are not UTF-8 become U+FFFD. Empty for a header without an id.
+    /// First word of the header; bytes that are not UTF-8 become U+FFFD. Empty for a header without
+    /// an id.
     pub id: String,
-    /// The original bytes of an id with bytes that are not UTF-8, so that ids that differ only in such bytes stay different.
+    /// The original bytes of an id with bytes that are not UTF-8, so that ids that differ only in
+    /// such bytes stay different.
     pub raw_id: Option<Vec<u8>>,
     /// The rest of the header, possibly empty.
     pub description: String,
@@ -69,7 +74,8 @@ pub struct Sequence {
     pub id: String,
     /// The rest of the header, possibly empty.
     pub description: String,
-    /// Upper-case residues, one byte per residue: the 20 standard ones, `X B U Z O`, and the bytes that [`Rules`] keeps.
+    /// Upper-case residues, one byte per residue: the 20 standard ones, `X B U Z O`, and the bytes
+    /// that [`Rules`] keeps.
     pub residues: Vec<u8>,
     /// The place of the record.
     pub origin: Origin,
@@ -87,7 +93,8 @@ pub struct SequenceError {
     pub problem: Problem,
 }
 
-/// Why a record is invalid. Positions begin with 1 and count the characters of the sequence without blanks.
+/// Why a record is invalid. Positions begin with 1 and count the characters of the sequence without
+/// blanks.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Problem {
     /// The record has no residues after gaps, digits and stops are removed.

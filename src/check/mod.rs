@@ -9,7 +9,8 @@
 //!
 //! [`rates`] measures speed. An error is the largest difference divided by the largest magnitude of
 //! the expected values. Whether the definitions are those of Hugging Face is tested by
-//! `tests/it/golden.rs`; the checks of this room find a broken build, compiler, driver or processor.
+//! `tests/it/golden.rs`; the checks of this room find a broken build, compiler, driver or
+//! processor.
 //!
 //! ```
 //! use ankh3::check::{Check, cpu};

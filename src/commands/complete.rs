@@ -31,11 +31,11 @@ use crate::tokenizer::TaskPrefix;
 
 /// Complete proteins: FASTA in, FASTA out
 ///
-/// The encoder reads `[prefix]`, the first part of a record and `</s>`; the decoder writes the rest.
-/// The defaults are those of the authors of Ankh3: prefix `[S2S]`, the first half as the prompt, greedy
-/// decoding, and exactly as many residues as are missing (`</s>` cannot be written before). Only the 20
-/// standard residues are written (--allow). A completion does not depend on the batch, the order or
-/// the shard in which it is computed (on a CPU to the byte).
+/// The encoder reads `[prefix]`, the first part of a record and `</s>`; the decoder writes the
+/// rest. The defaults are those of the authors of Ankh3: prefix `[S2S]`, the first half as the
+/// prompt, greedy decoding, and exactly as many residues as are missing (`</s>` cannot be written
+/// before). Only the 20 standard residues are written (--allow). A completion does not depend on
+/// the batch, the order or the shard in which it is computed (on a CPU to the byte).
 #[derive(Args, Clone, Debug)]
 #[command(after_help = DETAILS)]
 #[command(mut_arg("prefix", |arg| arg.help(PREFIX_HELP)))]
@@ -87,13 +87,13 @@ struct WhatArgs {
 
     /// Residues of prompt and completion together.
     ///
-    /// same: as many as the record has. N: exactly N. max:N: until `</s>`, at most N. eos: until `</s>`,
-    /// at most 1024 new residues.
+    /// same: as many as the record has. N: exactly N. max:N: until `</s>`, at most N. eos: until
+    /// `</s>`, at most 1024 new residues.
     #[arg(long, value_name = "same|N|max:N|eos", default_value = "same")]
     length: TargetLength,
 
-    /// With --length max:N or eos, the number of residues before `</s>` may be written; at least one
-    /// new residue is always written.
+    /// With --length max:N or eos, the number of residues before `</s>` may be written; at least
+    /// one new residue is always written.
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     min_length: Option<usize>,
 }
@@ -128,8 +128,8 @@ impl WhatArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Output")]
 struct OutputArgs {
-    /// The file to write, or `-` for stdout. A file appears under its name only when it is complete,
-    /// with FILE.json beside it, the record of how it was made.
+    /// The file to write, or `-` for stdout. A file appears under its name only when it is
+    /// complete, with FILE.json beside it, the record of how it was made.
     #[arg(long, short, value_name = "FILE", default_value = "-")]
     output: PathBuf,
 
@@ -197,8 +197,8 @@ fn default_prefix(checkpoint: &Checkpoint) -> TaskPrefix {
     TaskPrefix::None
 }
 
-/// The sizes of batches. The decoder has more rows than the encoder has tokens: a step of the decoder is one token per sequence, so
-/// more sequences are needed to keep the device busy.
+/// The sizes of batches. The decoder has more rows than the encoder has tokens: a step of the
+/// decoder is one token per sequence, so more sequences are needed to keep the device busy.
 fn budget(runtime: &RuntimeArgs, opened: &Opened) -> Budget {
     let batch_tokens = runtime.batch_tokens(&opened.compute);
     Budget {

@@ -70,7 +70,8 @@ pub(super) struct Delivery<R> {
 }
 
 impl Conveyor {
-    /// Announces a large output as soon as the input has been counted; `size` gives the bytes of so many sequences and residues.
+    /// Announces a large output as soon as the input has been counted; `size` gives the bytes of so
+    /// many sequences and residues.
     pub(super) fn announcing(mut self, size: impl Fn(u64, u64) -> u64 + 'static) -> Self {
         self.forecast.size = Some(Box::new(size));
         self
@@ -79,7 +80,8 @@ impl Conveyor {
     /// Carries every sequence of this shard through `work` to `rows`.
     ///
     /// # Errors
-    /// Whatever reading, computing and writing meet; a sequence without a result, unless it may be skipped.
+    /// Whatever reading, computing and writing meet; a sequence without a result, unless it may be
+    /// skipped.
     pub(super) fn carry<R: RowWriter>(
         mut self,
         work: &mut dyn Work<Output = R::Output>,

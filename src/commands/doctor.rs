@@ -1,4 +1,5 @@
-//! `ankh3 doctor`: shows the machine as this build sees it, and checks that the network computes correctly there.
+//! `ankh3 doctor`: shows the machine as this build sees it, and checks that the network computes
+//! correctly there.
 
 mod machine;
 
@@ -17,13 +18,15 @@ use crate::kernels::cpu::Isa;
 
 /// Show the machine as this build sees it, and check its arithmetic
 ///
-/// Shows the CPU, threads, memory, GPUs and the model cache. Then compares every kernel on every instruction set of this CPU,
-/// and a small random encoder, with plain arithmetic in double precision. With a GPU (--device cuda), doctor also compares
-/// every kernel of the GPU, forward and backward, on fresh random inputs, and a small model; then it measures the GPU's speed
-/// at copies, matrix products and attention. The exit code is 1 if a result is wrong.
+/// Shows the CPU, threads, memory, GPUs and the model cache. Then compares every kernel on every
+/// instruction set of this CPU, and a small random encoder, with plain arithmetic in double
+/// precision. With a GPU (--device cuda), doctor also compares every kernel of the GPU, forward and
+/// backward, on fresh random inputs, and a small model; then it measures the GPU's speed at copies,
+/// matrix products and attention. The exit code is 1 if a result is wrong.
 #[derive(Args, Clone, Debug)]
 pub struct DoctorArgs {
-    /// The device to check: cpu, cuda, cuda:N, or auto (a GPU if this build and this machine have one).
+    /// The device to check: cpu, cuda, cuda:N, or auto (a GPU if this build and this machine have
+    /// one).
     #[arg(long, default_value = "auto")]
     device: DeviceSpec,
 
@@ -32,7 +35,8 @@ pub struct DoctorArgs {
     seed: Option<u64>,
 }
 
-/// Largest error of the encoder on a CPU, relative to its largest output; the same limit as in the golden tests.
+/// Largest error of the encoder on a CPU, relative to its largest output; the same limit as in the
+/// golden tests.
 const CPU_LIMIT: f64 = 2e-5;
 /// The same for a GPU, which adds in another order.
 const GPU_LIMIT: f64 = 1e-3;

@@ -23,9 +23,9 @@ use crate::tokenizer::Tokenizer;
 
 /// Embed proteins: FASTA in, one row per residue or one row per protein out
 ///
-/// The encoder reads `[prefix]`, the residues and `</s>`. The output has exactly one row per residue, without
-/// the prefix and `</s>`. Equal sequences are computed once. Results come in input order and do not
-/// depend on batches, order or threads (on a CPU to the byte).
+/// The encoder reads `[prefix]`, the residues and `</s>`. The output has exactly one row per
+/// residue, without the prefix and `</s>`. Equal sequences are computed once. Results come in input
+/// order and do not depend on batches, order or threads (on a CPU to the byte).
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct EmbedArgs {

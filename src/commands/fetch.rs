@@ -1,4 +1,5 @@
-//! `ankh3 fetch`: downloads a model from the Hugging Face hub into the standard cache. No other command uses the network.
+//! `ankh3 fetch`: downloads a model from the Hugging Face hub into the standard cache. No other
+//! command uses the network.
 
 use std::io::Write;
 
@@ -12,16 +13,18 @@ use crate::progress::shows_bars;
 
 /// Download a model into the Hugging Face cache and verify it
 ///
-/// The cache is the one that Python's tools use: `HF_HUB_CACHE`, else $`HF_HOME/hub`, else ~/.cache/huggingface/hub.
-/// `HF_ENDPOINT` names a mirror, `HF_TOKEN` gives access to gated repositories, `HF_HUB_OFFLINE` forbids the network. Several
-/// jobs may fetch at once. Weights that a repository has as pickle only are converted to safetensors once, without executing
-/// anything.
+/// The cache is the one that Python's tools use: `HF_HUB_CACHE`, else $`HF_HOME/hub`, else
+/// ~/.cache/huggingface/hub. `HF_ENDPOINT` names a mirror, `HF_TOKEN` gives access to gated
+/// repositories, `HF_HUB_OFFLINE` forbids the network. Several jobs may fetch at once. Weights that
+/// a repository has as pickle only are converted to safetensors once, without executing anything.
 ///
-/// Licence: the official Ankh models (ankh3-large, ankh3-xl, ankh-base, …) are under CC-BY-NC-SA-4.0: no commercial use, and
-/// derived works must have the same licence. Other repositories have licences of their own.
+/// Licence: the official Ankh models (ankh3-large, ankh3-xl, ankh-base, …) are under
+/// CC-BY-NC-SA-4.0: no commercial use, and derived works must have the same licence. Other
+/// repositories have licences of their own.
 #[derive(Args, Clone, Debug)]
 pub struct FetchArgs {
-    /// A known name (see `ankh3 models`) or `owner/repo`, with `@revision` for a branch, a tag or a commit
+    /// A known name (see `ankh3 models`) or `owner/repo`, with `@revision` for a branch, a tag or a
+    /// commit
     #[arg(value_name = "NAME")]
     pub model: String,
 }

@@ -1,4 +1,5 @@
-//! `ankh3 completions` and `ankh3 man`: generated from the definitions of the arguments, so they cannot be out of date.
+//! `ankh3 completions` and `ankh3 man`: generated from the definitions of the arguments, so they
+//! cannot be out of date.
 
 use std::fs;
 use std::io::Write;
@@ -21,7 +22,8 @@ pub struct CompletionsArgs {
 
 /// Print the manual page, or write all pages into a folder
 ///
-/// `ankh3 man | man -l -` shows the page; `ankh3 man DIR` writes ankh3.1 and one page per sub-command.
+/// `ankh3 man | man -l -` shows the page; `ankh3 man DIR` writes ankh3.1 and one page per
+/// sub-command.
 #[derive(Args, Clone, Debug)]
 pub struct ManArgs {
     /// Folder for all pages; created if it does not exist

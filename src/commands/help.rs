@@ -1,4 +1,5 @@
-//! The help of the whole program: sub-commands in groups, and usage lines that do not depend on the environment.
+//! The help of the whole program: sub-commands in groups, and usage lines that do not depend on the
+//! environment.
 
 use std::fmt::Write;
 
@@ -57,8 +58,8 @@ fn heading(cli: &Command, title: &str) -> String {
     format!("{header}{title}:{header:#}")
 }
 
-/// The usage line of the help, used in errors too. By default, an error would show a line with all given flags, even flags from
-/// environment variables.
+/// The usage line of the help, used in errors too. By default, an error would show a line with all
+/// given flags, even flags from environment variables.
 fn fixed_usage(command: Command, built: &mut Command) -> Command {
     let usage = built.render_usage().to_string();
     let usage = usage.trim_start_matches("Usage: ").to_owned();

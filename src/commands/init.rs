@@ -12,9 +12,10 @@ use crate::number::NumberType;
 
 /// Write a randomly initialised checkpoint in Hugging Face's layout
 ///
-/// Weights are drawn as T5 draws them; the vocabulary is that of Ankh3. The checkpoint is for pretraining, tests and
-/// benchmarks: embeddings mean nothing before the model has been trained, and config.json says so (`ankh3_random`). DIR must
-/// be empty or not exist; missing parent directories are created.
+/// Weights are drawn as T5 draws them; the vocabulary is that of Ankh3. The checkpoint is for
+/// pretraining, tests and benchmarks: embeddings mean nothing before the model has been trained,
+/// and config.json says so (`ankh3_random`). DIR must be empty or not exist; missing parent
+/// directories are created.
 #[derive(Args, Clone, Debug)]
 pub struct InitArgs {
     /// Where to write the checkpoint

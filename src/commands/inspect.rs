@@ -13,11 +13,12 @@ use crate::output::embeddings::inspect::{EmbeddingSummary, inspect};
 
 /// Show the content of a checkpoint directory or an embedding file
 ///
-/// For embeddings: proteins, residues, columns, the range of values and how they were made. For a checkpoint: shape, number
-/// types, files and tokenizer.
+/// For embeddings: proteins, residues, columns, the range of values and how they were made. For a
+/// checkpoint: shape, number types, files and tokenizer.
 #[derive(Args, Clone, Debug)]
 pub struct InspectArgs {
-    /// A checkpoint directory, a model's name (`ankh3 models` lists them), or a file written by `ankh3 embed`.
+    /// A checkpoint directory, a model's name (`ankh3 models` lists them), or a file written by
+    /// `ankh3 embed`.
     #[arg(value_name = "PATH|NAME")]
     path: PathBuf,
 

@@ -1,4 +1,5 @@
-//! `ankh3 mask-fill`: fills the masks of sequences, and lists the most probable residues of each site.
+//! `ankh3 mask-fill`: fills the masks of sequences, and lists the most probable residues of each
+//! site.
 
 mod rows;
 
@@ -22,14 +23,15 @@ use crate::inference::token_budget::LoadedStacks;
 use crate::io::stdio::Content;
 use crate::sequence::{Limit, MASK, Masks, Rules, Sequence};
 
-/// Batches per group of proteins. The last batch of a group may not be full, which costs little if a group has many batches.
+/// Batches per group of proteins. The last batch of a group may not be full, which costs little if
+/// a group has many batches.
 const BATCHES: usize = 8;
 
 /// Fill masked residues: FASTA with masks in, FASTA with the most probable residues out
 ///
-/// A mask is written `?`, `_`, `#`, `<mask>`, `[MASK]` or `<extra_id_N>` (N does not count: masks are
-/// numbered from the left). Each masked residue gets a sentinel of its own. Records without a mask
-/// are written unchanged.
+/// A mask is written `?`, `_`, `#`, `<mask>`, `[MASK]` or `<extra_id_N>` (N does not count: masks
+/// are numbered from the left). Each masked residue gets a sentinel of its own. Records without a
+/// mask are written unchanged.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = NOTES)]
 pub struct MaskFillArgs {
@@ -87,8 +89,8 @@ struct OutputArgs {
     #[arg(long, short, value_name = "FILE", default_value = "-")]
     output: PathBuf,
 
-    /// A second file to write, with the most probable residues of every site: .tsv, .csv, .jsonl, or
-    /// `-` for stdout (then give -o a file).
+    /// A second file to write, with the most probable residues of every site: .tsv, .csv, .jsonl,
+    /// or `-` for stdout (then give -o a file).
     #[arg(long, value_name = "FILE")]
     sites: Option<PathBuf>,
 

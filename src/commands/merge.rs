@@ -15,14 +15,16 @@ use crate::output::merge::{TextFile, merge_embeddings, merge_text};
 
 /// Join the results of several runs into one file
 ///
-/// Joins embeddings, matrices, FASTA files, tables or contact lists. Shards written with `--shard I/N` are interleaved: the
-/// result is the file that one run without shards would have written, byte for byte. Files without a shard are concatenated in
-/// the order given. All files must have been made in the same way: same model, prefix, layers, pooling, number type and every
-/// other setting that influences values; shards also from the same input. FASTA files, tables and contact lists need the
-/// FILE.json that `-o FILE` wrote beside them.
+/// Joins embeddings, matrices, FASTA files, tables or contact lists. Shards written with
+/// `--shard I/N` are interleaved: the result is the file that one run without shards would have
+/// written, byte for byte. Files without a shard are concatenated in the order given. All files
+/// must have been made in the same way: same model, prefix, layers, pooling, number type and every
+/// other setting that influences values; shards also from the same input. FASTA files, tables and
+/// contact lists need the FILE.json that `-o FILE` wrote beside them.
 #[derive(Args, Clone, Debug)]
 pub struct MergeArgs {
-    /// Files to join: embeddings or matrices in any of the formats, or FASTA files, or tables, or contact lists.
+    /// Files to join: embeddings or matrices in any of the formats, or FASTA files, or tables, or
+    /// contact lists.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 
@@ -30,7 +32,8 @@ pub struct MergeArgs {
     #[arg(long, short, value_name = "FILE", default_value = "-")]
     output: PathBuf,
 
-    /// The format of embeddings [default: by the file's extension; npz on stdout]. Text files keep their format.
+    /// The format of embeddings [default: by the file's extension; npz on stdout]. Text files keep
+    /// their format.
     #[arg(long, value_enum)]
     format: Option<EmbeddingFormat>,
 

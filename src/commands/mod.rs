@@ -1,4 +1,5 @@
-//! The sub-commands, one file per sub-command. Each opens, loads, runs, writes and reports; the work is in other rooms.
+//! The sub-commands, one file per sub-command. Each opens, loads, runs, writes and reports; the
+//! work is in other rooms.
 
 use std::path::PathBuf;
 
@@ -65,7 +66,8 @@ pub enum Command {
 }
 
 impl Command {
-    /// Runs the command; `cli` defines the whole command line, from which completions and manual pages are generated.
+    /// Runs the command; `cli` defines the whole command line, from which completions and manual
+    /// pages are generated.
     ///
     /// # Errors
     /// Everything that keeps the command from completing its output.

@@ -9,9 +9,10 @@ use crate::checkpoint::{BUNDLED, Checkpoint, Hub, KNOWN_MODELS, ModelLocation, M
 
 /// List the models with a short name and where they are cached
 ///
-/// Output is tab-separated: name; repository; parameters in millions; licence; directory (`-` for a model that is not in the
-/// cache: `ankh3 fetch NAME` downloads it); note. `nano` is part of this program. Any other T5 encoder-decoder of the hub can be
-/// fetched and used as `owner/repo`; such models in the cache are listed too.
+/// Output is tab-separated: name; repository; parameters in millions; licence; directory (`-` for a
+/// model that is not in the cache: `ankh3 fetch NAME` downloads it); note. `nano` is part of this
+/// program. Any other T5 encoder-decoder of the hub can be fetched and used as `owner/repo`; such
+/// models in the cache are listed too.
 #[derive(Args, Clone, Debug)]
 pub struct ModelsArgs {}
 

@@ -1,5 +1,5 @@
-//! The first steps of every command that runs a model: opening the device and the checkpoint, choosing the prefix, and the manifest
-//! of the outputs.
+//! The first steps of every command that runs a model: opening the device and the checkpoint,
+//! choosing the prefix, and the manifest of the outputs.
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -89,8 +89,8 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// Opens one device and the checkpoint, and logs both. Without --prefix, each sequence gets the default prefix of the
-    /// vocabulary.
+    /// Opens one device and the checkpoint, and logs both. Without --prefix, each sequence gets the
+    /// default prefix of the vocabulary.
     ///
     /// # Errors
     /// A device or a model that cannot be opened.
@@ -202,8 +202,8 @@ impl Opened {
         })
     }
 
-    /// Tokens per batch: --max-batch-tokens, or a default that keeps the device busy and fits into its memory together with the
-    /// weights of `stacks`.
+    /// Tokens per batch: --max-batch-tokens, or a default that keeps the device busy and fits into
+    /// its memory together with the weights of `stacks`.
     pub fn batch_tokens(&self, runtime: &RuntimeArgs, stacks: LoadedStacks) -> usize {
         let compute = &self.compute;
         match (runtime.max_batch_tokens, compute.free_memory()) {
@@ -217,8 +217,9 @@ impl Opened {
         }
     }
 
-    /// Tokens of the sequences that are computed together, in several batches of `batch_tokens`. Several batches keep several GPUs,
-    /// a GPU and the host, or the threads of a CPU busy at the same time. With --max-batch-tokens, a CPU gets one batch.
+    /// Tokens of the sequences that are computed together, in several batches of `batch_tokens`.
+    /// Several batches keep several GPUs, a GPU and the host, or the threads of a CPU busy at the
+    /// same time. With --max-batch-tokens, a CPU gets one batch.
     pub fn tokens_at_hand(&self, runtime: &RuntimeArgs, batch_tokens: usize) -> usize {
         if self.compute.device.is_cpu() {
             runtime
@@ -239,7 +240,8 @@ impl Opened {
         load(&loader).with_context(|| format!("model {}", checkpoint.place))
     }
 
-    /// The manifest of `command`: the model, the number types, the device, the `settings` of the command and the shard.
+    /// The manifest of `command`: the model, the number types, the device, the `settings` of the
+    /// command and the shard.
     ///
     /// # Errors
     /// Weights that cannot be read.

@@ -14,9 +14,9 @@ use crate::report::training_log::TrainingLog;
 
 /// Draw the curves of a training run: losses, held-out perplexity, learning rate
 ///
-/// Reads RUN/log.jsonl, also while the run is going on. The training loss is drawn twice: as a pale line, and as a line
-/// smoothed by an exponential moving average over about a fiftieth of the logged steps. Results on held-out proteins have
-/// one curve per objective and masking probability.
+/// Reads RUN/log.jsonl, also while the run is going on. The training loss is drawn twice: as a pale
+/// line, and as a line smoothed by an exponential moving average over about a fiftieth of the
+/// logged steps. Results on held-out proteins have one curve per objective and masking probability.
 #[derive(Args, Clone, Debug)]
 pub struct PlotTrainingArgs {
     /// The directory of the run

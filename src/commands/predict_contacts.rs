@@ -27,10 +27,10 @@ use crate::sequence::{Limit, Rules};
 
 /// Predict residues in contact: FASTA in, CASP RR, a table or matrices out
 ///
-/// Two residues are in contact when their C-beta atoms are less than 8 Å apart. Memory grows with the
-/// square of a protein's length: about 40 bytes per pair of residues for a head or the attention
-/// regression (150 MB at 2000 residues), 1.6 KB per pair for the Jacobian of residues (see
-/// --max-memory).
+/// Two residues are in contact when their C-beta atoms are less than 8 Å apart. Memory grows with
+/// the square of a protein's length: about 40 bytes per pair of residues for a head or the
+/// attention regression (150 MB at 2000 residues), 1.6 KB per pair for the Jacobian of residues
+/// (see --max-memory).
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct PredictContactsArgs {
@@ -68,8 +68,8 @@ struct OutputArgs {
     #[arg(long, value_enum)]
     format: Option<ContactFormat>,
 
-    /// Pairs per protein, the highest values first: L/1, L/5, a number, or all [default: L/1; all with
-    /// --threshold]. Matrices hold every pair.
+    /// Pairs per protein, the highest values first: L/1, L/5, a number, or all [default: L/1; all
+    /// with --threshold]. Matrices hold every pair.
     #[arg(long, value_name = "L/N|N|all")]
     top: Option<Top>,
 

@@ -13,11 +13,12 @@ use crate::report::page::{Limits, read, render};
 
 /// Show the results of a run as one HTML page
 ///
-/// Reads the outputs of the other commands and recognises each by its content: embeddings, completions and other FASTA,
-/// tables of scores, variants, filled sites, contacts and evaluations, contacts in CASP's RR format, the log and recipe of
-/// a training run, and the .json files that record how results were made. The page has tables, charts, contact maps and the
-/// provenance of every file. The page needs no other file, no network and no script. The same files give the same page, byte
-/// for byte.
+/// Reads the outputs of the other commands and recognises each by its content: embeddings,
+/// completions and other FASTA, tables of scores, variants, filled sites, contacts and evaluations,
+/// contacts in CASP's RR format, the log and recipe of a training run, and the .json files that
+/// record how results were made. The page has tables, charts, contact maps and the provenance of
+/// every file. The page needs no other file, no network and no script. The same files give the same
+/// page, byte for byte.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct ReportArgs {

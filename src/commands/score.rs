@@ -33,10 +33,12 @@ use crate::output::table::{Table, TableFormat};
 use crate::report::picture::Picture;
 use crate::sequence::{Limit, Rules};
 
-/// The default share of residues that `--method wild-type` masks at once: the share in the training of the model.
+/// The default share of residues that `--method wild-type` masks at once: the share in the training
+/// of the model.
 const FRACTION: f64 = 0.15;
 
-/// Batches per group of proteins. The last batch of a group may not be full, which costs little if a group has many batches.
+/// Batches per group of proteins. The last batch of a group may not be full, which costs little if
+/// a group has many batches.
 const BATCHES: usize = 8;
 
 /// Score proteins by pseudo-log-likelihood, or variants by their effect
@@ -247,7 +249,8 @@ fn plan(args: &ScoreArgs, options: Options, target: &ScoreTarget) -> Result<RunP
     }
 }
 
-/// The scorer. With `--resume`, answers are stored, and the answers of an earlier run are not computed again.
+/// The scorer. With `--resume`, answers are stored, and the answers of an earlier run are not
+/// computed again.
 fn scorer<'a>(
     model: MaskedModel<'a>,
     resume: bool,

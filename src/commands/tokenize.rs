@@ -16,8 +16,8 @@ use crate::tokenizer::{TaskPrefix, Tokenizer};
 
 /// Print the token ids of each sequence, as the model reads them
 ///
-/// Output is tab-separated: id; number of tokens; number of residues that the vocabulary lacks (these residues get the id
-/// of X); token ids, separated by spaces; the pieces of the vocabulary.
+/// Output is tab-separated: id; number of tokens; number of residues that the vocabulary lacks
+/// (these residues get the id of X); token ids, separated by spaces; the pieces of the vocabulary.
 #[derive(Args, Clone, Debug)]
 pub struct TokenizeArgs {
     #[command(flatten)]

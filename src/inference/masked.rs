@@ -22,7 +22,8 @@ use crate::model::{DecoderSource, Packed};
 use crate::sequence::MASK;
 use crate::tokenizer::{Encoding, TaskPrefix, Tokenizer, TokenizerError};
 
-/// Tokens of the decoder per mask: the sentinel of the mask, and the start token or the residue before.
+/// Tokens of the decoder per mask: the sentinel of the mask, and the start token or the residue
+/// before.
 pub const TOKENS_PER_MASK: usize = 2;
 
 /// Why a masked model cannot answer.

@@ -1,5 +1,5 @@
-//! A corpus: sequences that can be read many times in any order. It is made once from FASTA: one file with all residues, one
-//! file with the offset of each sequence.
+//! A corpus: sequences that can be read many times in any order. It is made once from FASTA: one
+//! file with all residues, one file with the offset of each sequence.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -60,8 +60,8 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> CorpusError + use<> {
 }
 
 impl Corpus {
-    /// Opens the corpus in `dir`, made from `files`; makes it where it is missing. Invalid records are left out, logged and
-    /// counted.
+    /// Opens the corpus in `dir`, made from `files`; makes it where it is missing. Invalid records
+    /// are left out, logged and counted.
     ///
     /// # Errors
     /// Files that cannot be read or have changed since; a full disk.
@@ -132,7 +132,8 @@ fn sizes(files: &[PathBuf]) -> Result<Vec<(PathBuf, u64)>, CorpusError> {
     files.iter().map(size).collect()
 }
 
-/// How a corpus is read: invalid records are skipped, so that only a file that is not FASTA ends the run.
+/// How a corpus is read: invalid records are skipped, so that only a file that is not FASTA ends
+/// the run.
 pub fn options() -> Options {
     Options {
         rules: Rules::default(),

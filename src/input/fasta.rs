@@ -1,9 +1,11 @@
-//! FASTA input through `bio`, one record at a time, so that every error can name file, record, id and line.
+//! FASTA input through `bio`, one record at a time, so that every error can name file, record, id
+//! and line.
 //!
-//! The reader of `bio` has no line numbers, does not support CR alone, BOM, comments and bytes that are not UTF-8, and stops at
-//! the first invalid byte. So the lines of one record are normalised first (blanks and `;` comments are removed, bytes above
-//! 0x7F become private-use characters), then `bio` parses the record. An invalid record is an error of its own; the iterator
-//! continues with the next record.
+//! The reader of `bio` has no line numbers, does not support CR alone, BOM, comments and bytes that
+//! are not UTF-8, and stops at the first invalid byte. So the lines of one record are normalised
+//! first (blanks and `;` comments are removed, bytes above 0x7F become private-use characters),
+//! then `bio` parses the record. An invalid record is an error of its own; the iterator continues
+//! with the next record.
 
 use std::io::{self, BufRead};
 use std::path::Path;
@@ -17,7 +19,8 @@ use super::not_fasta;
 use crate::io::stdio;
 use crate::sequence::{Origin, Problem, Record, SequenceError};
 
-/// Characters in one header or one sequence before a record is rejected: a thousand times the longest known protein.
+/// Characters in one header or one sequence before a record is rejected: a thousand times the
+/// longest known protein.
 const MAX_CHARACTERS: usize = 1 << 26;
 
 /// Why an input, or one of its records, cannot be read.
@@ -273,8 +276,8 @@ impl Iterator for FastaReader {
     }
 }
 
-/// The private-use characters that stand for the bytes 0x80 to 0xFF inside `bio`, whose lines are `String`s, begin 0x80 after
-/// this one. Unlike characters of Latin-1, none of them is white space.
+/// The private-use characters that stand for the bytes 0x80 to 0xFF inside `bio`, whose lines are
+/// `String`s, begin 0x80 after this one. Unlike characters of Latin-1, none of them is white space.
 const HIGH_BYTES: u32 = 0xe000;
 
 fn push_as_text(text: &mut Vec<u8>, bytes: &[u8]) {

@@ -1,7 +1,8 @@
 //! Tables of sequences with labels: CSV, TSV (with a header) or JSON lines, compressed or not.
 //!
-//! Columns are found by name. Labels of residues are a string with one letter per residue. A residue with the label `-` does not
-//! count; with a mask column, only residues with the mask `1` count. Rows with an empty label are left out and counted.
+//! Columns are found by name. Labels of residues are a string with one letter per residue. A
+//! residue with the label `-` does not count; with a mask column, only residues with the mask `1`
+//! count. Rows with an empty label are left out and counted.
 
 use std::io::{self, BufRead, Read};
 use std::path::{Path, PathBuf};
@@ -38,7 +39,8 @@ pub enum LabelledError {
 /// The names of the columns to read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LabelledColumns {
-    /// The column of the sequence; by default the first of `sequence`, `input`, `seq` that the table has.
+    /// The column of the sequence; by default the first of `sequence`, `input`, `seq` that the
+    /// table has.
     pub sequence: Option<String>,
     /// The column of the label.
     pub label: String,

@@ -16,7 +16,8 @@ pub struct Lines<R> {
 pub enum Line {
     /// The buffer holds the whole line.
     Whole,
-    /// The line is longer than the limit: the buffer holds the beginning, the rest was read and dropped.
+    /// The line is longer than the limit: the buffer holds the beginning, the rest was read and
+    /// dropped.
     Cut,
     /// The input has no further line.
     End,

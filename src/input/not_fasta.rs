@@ -1,4 +1,5 @@
-//! Recognises by its first line the format of a file that is not FASTA, so that the error can say what to do.
+//! Recognises by its first line the format of a file that is not FASTA, so that the error can say
+//! what to do.
 
 /// The format that a file seems to have whose first line is not a FASTA header, and what to do.
 pub fn name(line: &[u8]) -> &'static str {

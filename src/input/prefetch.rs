@@ -13,8 +13,8 @@ pub struct Prefetch<T> {
 }
 
 impl<T: Send + 'static> Prefetch<T> {
-    /// Runs `iterator` on a thread. The items that wait have at most `limit` bytes in sum, as `weigh` counts them; one item may
-    /// always wait, however large.
+    /// Runs `iterator` on a thread. The items that wait have at most `limit` bytes in sum, as
+    /// `weigh` counts them; one item may always wait, however large.
     ///
     /// # Errors
     /// Where the system has no thread left.
@@ -63,7 +63,8 @@ impl<T> Iterator for Prefetch<T> {
             self.budget.give_back(weight);
             return Some(item);
         }
-        // The thread has ended. If it panicked, items are missing, which must not look like the end of the input.
+        // The thread has ended. If it panicked, items are missing, which must not look like the end
+        // of the input.
         if let Some(Err(panic)) = self.thread.take().map(JoinHandle::join) {
             resume_unwind(panic);
         }
@@ -73,7 +74,8 @@ impl<T> Iterator for Prefetch<T> {
 
 impl<T> Drop for Prefetch<T> {
     fn drop(&mut self) {
-        // The thread may wait for the budget, or for input that never comes. Wake it up, but do not wait for its end.
+        // The thread may wait for the budget, or for input that never comes. Wake it up, but do not
+        // wait for its end.
         self.budget.close();
     }
 }

@@ -1,4 +1,5 @@
-//! The sequences of a run: read from files or stdin on a thread of their own, cleaned, with unique ids, within the length limit.
+//! The sequences of a run: read from files or stdin on a thread of their own, cleaned, with unique
+//! ids, within the length limit.
 //!
 //! [`Counts`] counts every record exactly once, so that nothing is lost in silence:
 //! `records == sequences + failed + repeated + too_long`.
@@ -79,8 +80,8 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Whether the exit code must be 3 because records were left out. Repeated ids under `first` do not count: the user asked
-    /// to drop them, and their id is in the output.
+    /// Whether the exit code must be 3 because records were left out. Repeated ids under `first` do
+    /// not count: the user asked to drop them, and their id is in the output.
     pub fn is_partial(&self) -> bool {
         self.failed + self.too_long + self.empty_files > 0
     }
@@ -238,8 +239,8 @@ impl Iterator for Input {
     }
 }
 
-/// Checks a path at the start of the run, so that a missing file is not found hours later. The file is not opened, because a
-/// pipe can be opened only once.
+/// Checks a path at the start of the run, so that a missing file is not found hours later. The file
+/// is not opened, because a pipe can be opened only once.
 fn check(path: &Path) -> Result<(), InputError> {
     if stdio::is_dash(path) {
         return Ok(());
@@ -290,7 +291,8 @@ impl Records {
         }
     }
 
-    /// Cleans a record, checks its length and gives it its final id. A record that is left out does not take its id.
+    /// Cleans a record, checks its length and gives it its final id. A record that is left out does
+    /// not take its id.
     fn check_record(&mut self, mut record: Record) -> Parsed {
         let raw_id = record.raw_id.take();
         let (mut sequence, mut changes) = clean(record, &self.rules)?;

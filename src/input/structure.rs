@@ -1,8 +1,10 @@
-//! Chains of known structures: PDB and mmCIF files (read by the crate pdbtbx), and tables of coordinates.
+//! Chains of known structures: PDB and mmCIF files (read by the crate pdbtbx), and tables of
+//! coordinates.
 //!
-//! Only the first model and the first of alternative locations count. Where the chain is broken and the numbering of residues
-//! jumps, the missing residues become `X` without coordinates, so that separations are correct. A table of coordinates has JSON
-//! lines `{"id", "seq", "xyz": [[x, y, z] or null, …]}` with one location per residue.
+//! Only the first model and the first of alternative locations count. Where the chain is broken and
+//! the numbering of residues jumps, the missing residues become `X` without coordinates, so that
+//! separations are correct. A table of coordinates has JSON lines
+//! `{"id", "seq", "xyz": [[x, y, z] or null, …]}` with one location per residue.
 
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -239,7 +241,8 @@ fn atoms(residue: &pdbtbx::Residue) -> Atoms {
     atoms
 }
 
-/// The letter of an amino acid, `X` for an unknown one; `None` for a residue without a backbone, which is not an amino acid.
+/// The letter of an amino acid, `X` for an unknown one; `None` for a residue without a backbone,
+/// which is not an amino acid.
 fn letter(residue: &pdbtbx::Residue) -> Option<u8> {
     let name = residue
         .name()
@@ -279,7 +282,8 @@ fn letter(residue: &pdbtbx::Residue) -> Option<u8> {
 mod tests {
     use super::*;
 
-    /// Chain A has five residues, of which 3 and 4 have no coordinates, with water and a second model; chain B is a ligand.
+    /// Chain A has five residues, of which 3 and 4 have no coordinates, with water and a second
+    /// model; chain B is a ligand.
     const PDB: &str = "\
 MODEL        1
 ATOM      1  N   MET A   1       1.458   0.000   0.000  1.00  0.00           N

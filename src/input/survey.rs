@@ -1,7 +1,8 @@
-//! The size of an input: a thread counts records and letters of the files ahead of the run, for the progress bar and the
-//! expected size of the output.
+//! The size of an input: a thread counts records and letters of the files ahead of the run, for the
+//! progress bar and the expected size of the output.
 //!
-//! The result is an estimate, so problems of an input are ignored here; the run itself reports them.
+//! The result is an estimate, so problems of an input are ignored here; the run itself reports
+//! them.
 
 use std::io::{self, BufRead};
 use std::path::{Path, PathBuf};
@@ -28,7 +29,8 @@ pub struct Survey {
 }
 
 impl Survey {
-    /// Begins to count; `None` if an input is not a regular file, because only regular files can be read twice.
+    /// Begins to count; `None` if an input is not a regular file, because only regular files can be
+    /// read twice.
     pub fn start(paths: &[PathBuf]) -> Option<Self> {
         let regular =
             |path: &PathBuf| !stdio::is_dash(path) && path.metadata().is_ok_and(|m| m.is_file());
@@ -74,8 +76,8 @@ fn count(paths: &[PathBuf], stop: &AtomicBool) -> io::Result<Option<InputSize>> 
     Ok(Some(sum))
 }
 
-/// The size of one file. The first byte of a line decides whether it is a header, a comment or sequence; CR ends a line as LF
-/// does.
+/// The size of one file. The first byte of a line decides whether it is a header, a comment or
+/// sequence; CR ends a line as LF does.
 fn count_file(path: &Path, stop: &AtomicBool) -> io::Result<Option<InputSize>> {
     let mut reader = stdio::open(path)?;
     let mut found = InputSize::default();

@@ -1,6 +1,8 @@
-//! Tables of variants: lines of id and variant, lines of a variant alone, and the deep mutational scans of ProteinGym.
+//! Tables of variants: lines of id and variant, lines of a variant alone, and the deep mutational
+//! scans of ProteinGym.
 //!
-//! The separator is a tab if the first line has one, else a comma. Blank lines and lines that begin with `#` are ignored.
+//! The separator is a tab if the first line has one, else a comma. Blank lines and lines that begin
+//! with `#` are ignored.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -36,7 +38,8 @@ pub enum VariantsError {
 /// One line of a table of variants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VariantLine {
-    /// The id of the protein; `None` for a table with a single column, which applies to every protein.
+    /// The id of the protein; `None` for a table with a single column, which applies to every
+    /// protein.
     pub id: Option<String>,
     /// The variant as written, such as `A24G:H30L`.
     pub variant: String,
@@ -86,7 +89,8 @@ pub fn read_variants(path: &Path) -> Result<Vec<VariantLine>, VariantsError> {
     Ok(lines)
 }
 
-/// Reads a deep mutational scan of ProteinGym: columns `mutant`, `mutated_sequence` and `DMS_score` among others.
+/// Reads a deep mutational scan of ProteinGym: columns `mutant`, `mutated_sequence` and `DMS_score`
+/// among others.
 ///
 /// # Errors
 /// A file that cannot be read, lacks a column, or has a measurement that is not a number.
@@ -167,7 +171,8 @@ fn records(path: &Path) -> Result<Vec<(u64, StringRecord)>, VariantsError> {
         .and_then(|mut reader| reader.read_to_end(&mut text))
         .map_err(io_error)?;
     let text = unix_lines(text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text));
-    // Each line is parsed alone, because the line numbers of `csv` leave out blank lines and comments.
+    // Each line is parsed alone, because the line numbers of `csv` leave out blank lines and
+    // comments.
     let lines = (1..).zip(text.split(|byte| *byte == b'\n'));
     let lines: Vec<(u64, &[u8])> = lines
         .filter(|(_, line)| !line.trim_ascii().is_empty() && line[0] != b'#')

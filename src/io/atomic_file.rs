@@ -1,9 +1,9 @@
-//! Atomic files: written under a temporary name in the same folder and renamed when complete, so that a half-written result
-//! never has the name of a result.
+//! Atomic files: written under a temporary name in the same folder and renamed when complete, so
+//! that a half-written result never has the name of a result.
 //!
-//! The process keeps a list of its unfinished files, so that a signal that ends the process can delete them
-//! ([`remove_unfinished`]). Only a process that is killed outright leaves a file behind; `--resume` removes this file
-//! ([`remove_left_over`]).
+//! The process keeps a list of its unfinished files, so that a signal that ends the process can
+//! delete them ([`remove_unfinished`]). Only a process that is killed outright leaves a file
+//! behind; `--resume` removes this file ([`remove_left_over`]).
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, ErrorKind, Seek, SeekFrom, Write};
@@ -17,8 +17,8 @@ use super::stdio::BUFFER;
 /// Random letters in the name of an unfinished file.
 const RANDOM: usize = 6;
 
-/// A file that takes its name only in [`finish`](AtomicFile::finish). Dropped before that, the file disappears, and an older
-/// file of the same name stays as it was.
+/// A file that takes its name only in [`finish`](AtomicFile::finish). Dropped before that, the file
+/// disappears, and an older file of the same name stays as it was.
 #[derive(Debug)]
 pub struct AtomicFile {
     file: BufWriter<NamedTempFile>,
@@ -27,7 +27,8 @@ pub struct AtomicFile {
 }
 
 impl AtomicFile {
-    /// Begins a file that will be called `path`. If `path` is a symbolic link, the file that the link points to is replaced.
+    /// Begins a file that will be called `path`. If `path` is a symbolic link, the file that the
+    /// link points to is replaced.
     ///
     /// # Errors
     /// `path` is a directory, a device or a pipe; the folder does not exist or is not writable.
@@ -99,7 +100,8 @@ fn unfinished() -> MutexGuard<'static, Vec<PathBuf>> {
 struct UnfinishedEntry(PathBuf);
 
 impl UnfinishedEntry {
-    /// Creates a file and its entry while the list is locked, so that no file exists without an entry.
+    /// Creates a file and its entry while the list is locked, so that no file exists without an
+    /// entry.
     fn begin(
         create: impl FnOnce() -> io::Result<NamedTempFile>,
     ) -> io::Result<(NamedTempFile, Self)> {
@@ -122,8 +124,8 @@ pub struct CreationLock {
     _list: MutexGuard<'static, Vec<PathBuf>>,
 }
 
-/// Deletes every unfinished file of this process, which is about to end. The returned lock keeps other threads from creating
-/// files until the end of the process.
+/// Deletes every unfinished file of this process, which is about to end. The returned lock keeps
+/// other threads from creating files until the end of the process.
 #[must_use = "without the lock, another file may be created before the process ends"]
 pub fn remove_unfinished() -> CreationLock {
     let list = unfinished();
@@ -135,8 +137,8 @@ pub fn remove_unfinished() -> CreationLock {
     CreationLock { _list: list }
 }
 
-/// Deletes the unfinished files of `path` that a killed process left behind. The caller must know that no other process writes
-/// `path` now.
+/// Deletes the unfinished files of `path` that a killed process left behind. The caller must know
+/// that no other process writes `path` now.
 ///
 /// # Errors
 /// A folder that cannot be read, a file that cannot be deleted.
@@ -174,7 +176,8 @@ pub(crate) fn temporary(target: &Path) -> io::Result<NamedTempFile> {
     prefix.push(".");
     let mut builder = tempfile::Builder::new();
     builder.prefix(&prefix).rand_bytes(RANDOM).suffix(".tmp");
-    // Temporary files are private by default; the permissions of an output must follow the user's umask.
+    // Temporary files are private by default; the permissions of an output must follow the user's
+    // umask.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     let folder = folder_of(target);
@@ -183,7 +186,8 @@ pub(crate) fn temporary(target: &Path) -> io::Result<NamedTempFile> {
         .map_err(|error| in_folder(&error, folder))
 }
 
-/// A temporary file without a name, on the disk of `target`, or in `TMPDIR` where there is no target.
+/// A temporary file without a name, on the disk of `target`, or in `TMPDIR` where there is no
+/// target.
 pub(crate) fn spool(target: Option<&Path>) -> io::Result<File> {
     match target.map(folder_of) {
         Some(folder) => tempfile::tempfile_in(folder).map_err(|error| in_folder(&error, folder)),

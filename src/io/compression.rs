@@ -1,8 +1,10 @@
-//! Compressed input, recognised by its first bytes and never by its name: gzip (several members, bgzf), zstd, xz, bzip2.
+//! Compressed input, recognised by its first bytes and never by its name: gzip (several members,
+//! bgzf), zstd, xz, bzip2.
 //!
-//! The codecs are used directly, because `niffler` rejects inputs of fewer than five bytes and silently stops after the first
-//! of several xz streams. A truncated stream is an error in every format. The blocks of bgzf are complete gzip members, so a
-//! truncated bgzf file is recognised by its missing end marker.
+//! The codecs are used directly, because `niffler` rejects inputs of fewer than five bytes and
+//! silently stops after the first of several xz streams. A truncated stream is an error in every
+//! format. The blocks of bgzf are complete gzip members, so a truncated bgzf file is recognised by
+//! its missing end marker.
 
 use std::io::{self, BufRead, BufReader, Chain, Cursor, ErrorKind, Read};
 
@@ -11,7 +13,8 @@ use flate2::bufread::MultiGzDecoder;
 use liblzma::bufread::XzDecoder;
 use liblzma::stream::{CONCATENATED, Stream};
 
-/// Bytes that decide the format: the length of the longest signature, that of bgzf inside a gzip header.
+/// Bytes that decide the format: the length of the longest signature, that of bgzf inside a gzip
+/// header.
 const HEAD: usize = 18;
 
 /// The empty block that ends every bgzf file (SAM specification, section 4.1.2).
@@ -60,7 +63,8 @@ impl Compression {
 /// Decompresses a compressed input; other inputs stay as they are.
 ///
 /// # Errors
-/// The first bytes cannot be read, or no decoder can be created. A damaged or truncated stream fails later, when it is read.
+/// The first bytes cannot be read, or no decoder can be created. A damaged or truncated stream
+/// fails later, when it is read.
 pub fn decompress(mut reader: Box<dyn BufRead + Send>) -> io::Result<Box<dyn BufRead + Send>> {
     let mut head = Vec::with_capacity(HEAD);
     reader.by_ref().take(HEAD as u64).read_to_end(&mut head)?;
@@ -89,7 +93,8 @@ fn buffered(decoder: impl Read + Send + 'static) -> Box<dyn BufRead + Send> {
     Box::new(BufReader::with_capacity(BUFFER, decoder))
 }
 
-/// The compressed bytes of a bgzf file; the end of the file is an error where the last bytes are not the end marker.
+/// The compressed bytes of a bgzf file; the end of the file is an error where the last bytes are
+/// not the end marker.
 struct Tail<R> {
     reader: R,
     last: Vec<u8>,
@@ -200,7 +205,8 @@ mod tests {
         for (format, compress) in FORMATS {
             let two = [compress(TEXT), compress(TEXT)].concat();
             for cut in HEAD..two.len() {
-                // Only a cut between two complete members leaves a complete file (in bgzf: after an end marker).
+                // Only a cut between two complete members leaves a complete file (in bgzf: after an
+                // end marker).
                 let whole = cut == two.len() / 2;
                 assert_eq!(
                     read(&two[..cut]).is_ok(),

@@ -1,4 +1,5 @@
-//! Bytes in and out of the process: standard streams, files that appear only when complete, compression, signals.
+//! Bytes in and out of the process: standard streams, files that appear only when complete,
+//! compression, signals.
 //!
 //! The format of a compressed input is recognised by its content, never by its name:
 //!

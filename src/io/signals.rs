@@ -1,5 +1,5 @@
-//! Signals: Ctrl-C and the SIGTERM of a queue end a run after its unfinished files are deleted; a training run saves a
-//! checkpoint first.
+//! Signals: Ctrl-C and the SIGTERM of a queue end a run after its unfinished files are deleted; a
+//! training run saves a checkpoint first.
 
 use std::io;
 use std::sync::Arc;
@@ -11,8 +11,9 @@ use signal_hook::low_level::emulate_default_handler;
 
 use super::atomic_file::remove_unfinished;
 
-/// From now on, SIGINT and SIGTERM first delete the unfinished files, then end the process as usual. A signal that the process
-/// was started to ignore (`nohup`, a shell's background job) stays ignored.
+/// From now on, SIGINT and SIGTERM first delete the unfinished files, then end the process as
+/// usual. A signal that the process was started to ignore (`nohup`, a shell's background job) stays
+/// ignored.
 ///
 /// # Errors
 /// Where the system has no thread left.
@@ -45,8 +46,8 @@ fn ignored() -> u64 {
         .unwrap_or(0)
 }
 
-/// The signals that a training run has received: SIGUSR1 (a queue's warning) saves a checkpoint, SIGTERM saves one and ends
-/// the run.
+/// The signals that a training run has received: SIGUSR1 (a queue's warning) saves a checkpoint,
+/// SIGTERM saves one and ends the run.
 pub struct StopSignals {
     save: Arc<AtomicBool>,
     end: Arc<AtomicBool>,

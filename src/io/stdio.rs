@@ -1,7 +1,8 @@
 //! Stdin, stdout and named files. `-` means stdin or stdout.
 //!
-//! Files are written under a temporary name and renamed by [`Output::finish`]. If the reader of stdout ends early (`| head`),
-//! [`is_stdout_closed`] recognises the error, and `main` ends the run as a success.
+//! Files are written under a temporary name and renamed by [`Output::finish`]. If the reader of
+//! stdout ends early (`| head`), [`is_stdout_closed`] recognises the error, and `main` ends the run
+//! as a success.
 
 use std::error::Error;
 use std::fs::File;
@@ -53,8 +54,8 @@ pub enum Content {
     Binary,
 }
 
-/// Checks that [`Output::create`] will be able to open this output. Devices and pipes are not opened, because they can be
-/// opened only once.
+/// Checks that [`Output::create`] will be able to open this output. Devices and pipes are not
+/// opened, because they can be opened only once.
 ///
 /// # Errors
 /// As [`Output::create`].
@@ -138,8 +139,8 @@ impl Write for Output {
     }
 }
 
-/// Whether the error, or one of its causes, is that the reader of stdout has ended. Other broken pipes (of a network, of a
-/// device) do not count.
+/// Whether the error, or one of its causes, is that the reader of stdout has ended. Other broken
+/// pipes (of a network, of a device) do not count.
 pub fn is_stdout_closed(error: &(dyn Error + 'static)) -> bool {
     let inner = error
         .downcast_ref::<io::Error>()

@@ -18,8 +18,8 @@ pub struct AttentionPlan {
     pub visibility: Visibility,
     /// The rows that belong together. Query rows ascend without a gap.
     pub segments: Arc<[Segment]>,
-    /// Number type in which attention's weights multiply the values on a CPU that has bf16 products.
-    /// Gradients are always those of f32.
+    /// Number type in which attention's weights multiply the values on a CPU that has bf16
+    /// products. Gradients are always those of f32.
     pub precision: Precision,
 }
 
@@ -95,7 +95,8 @@ pub enum WeightForm {
     /// The number type of the matrix products
     #[default]
     Full,
-    /// 8-bit integers with one scale per output; activations are rounded to 8 bits before each product. CPU only
+    /// 8-bit integers with one scale per output; activations are rounded to 8 bits before each
+    /// product. CPU only
     Int8,
 }
 

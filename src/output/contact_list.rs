@@ -10,8 +10,8 @@
 //! END
 //! ```
 //!
-//! Columns of the table: `id i j aa_i aa_j separation probability` (`score` instead of `probability` for methods without
-//! probabilities).
+//! Columns of the table: `id i j aa_i aa_j separation probability` (`score` instead of
+//! `probability` for methods without probabilities).
 
 use std::io::{self, Write};
 

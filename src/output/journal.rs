@@ -1,8 +1,10 @@
-//! The journal: the finished results of a run, kept beside its output, so that an interrupted run can be resumed.
+//! The journal: the finished results of a run, kept beside its output, so that an interrupted run
+//! can be resumed.
 //!
-//! `OUTPUT.resume` begins with a key, the description of everything that influences the results. Then come the entries, each with
-//! its length and checksum. An entry that was cut off in the middle is dropped and computed again. The final output is always
-//! written as a whole, from the entries of the journal and the new results, so it has the same bytes as the output of a run
+//! `OUTPUT.resume` begins with a key, the description of everything that influences the results.
+//! Then come the entries, each with its length and checksum. An entry that was cut off in the
+//! middle is dropped and computed again. The final output is always written as a whole, from the
+//! entries of the journal and the new results, so it has the same bytes as the output of a run
 //! without interruption.
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -71,8 +73,8 @@ pub fn path_for(output: &Path) -> PathBuf {
     output.with_file_name(name)
 }
 
-/// Opens the journal at `path`, or begins a new one. Returns the entries of an earlier run with the same `key`, and the journal to
-/// append to.
+/// Opens the journal at `path`, or begins a new one. Returns the entries of an earlier run with the
+/// same `key`, and the journal to append to.
 ///
 /// # Errors
 /// A journal with another key, or one that cannot be read or written.
@@ -143,7 +145,8 @@ fn json(key: &str) -> Value {
     serde_json::from_str(key).unwrap_or_else(|_| Value::from(key))
 }
 
-/// The key; `None` if the file ends before the key is complete (an empty file, or a run that was killed at once).
+/// The key; `None` if the file ends before the key is complete (an empty file, or a run that was
+/// killed at once).
 fn read_header(reader: &mut impl Read) -> io::Result<Option<String>> {
     let mut magic = [0; 8];
     match reader.read_exact(&mut magic) {
@@ -162,8 +165,8 @@ fn read_header(reader: &mut impl Read) -> io::Result<Option<String>> {
     Ok(key.map(|key| String::from_utf8_lossy(&key).into_owned()))
 }
 
-/// The offset of the first entry, the end of the last complete entry, and the number of entries. The reader must be at the first
-/// entry.
+/// The offset of the first entry, the end of the last complete entry, and the number of entries.
+/// The reader must be at the first entry.
 fn scan(reader: &mut BufReader<File>) -> io::Result<(u64, u64, u64)> {
     let start = reader.stream_position()?;
     let (mut end, mut entries) = (start, 0);
@@ -221,7 +224,8 @@ impl Replay {
 }
 
 impl Journal {
-    /// Appends an entry. After [`Journal::flush`], the entry is kept even if this process is killed.
+    /// Appends an entry. After [`Journal::flush`], the entry is kept even if this process is
+    /// killed.
     ///
     /// # Errors
     /// Where the file cannot be written.

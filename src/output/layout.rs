@@ -1,4 +1,5 @@
-//! The layout of a text file: its format and the number of rows of each sequence, so that the files of shards can be merged.
+//! The layout of a text file: its format and the number of rows of each sequence, so that the files
+//! of shards can be merged.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +19,8 @@ pub enum TextFormat {
     Rr,
 }
 
-/// The number of rows of each sequence, in order: runs of equal numbers, each as `[rows, sequences]`.
+/// The number of rows of each sequence, in order: runs of equal numbers, each as
+/// `[rows, sequences]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RowCounts(Vec<(u64, u64)>);

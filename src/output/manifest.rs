@@ -1,8 +1,10 @@
-//! The manifest: how a result was made. Every output has one, in the file or beside it as `FILE.json`.
+//! The manifest: how a result was made. Every output has one, in the file or beside it as
+//! `FILE.json`.
 //!
-//! A manifest is a JSON object without nesting: the origin of the file (tool, command, model, number types, device, kernels), the
-//! settings of the command under their own names, and the content of the file (digest of the input, shard, number of records). The
-//! names of the keys do not change, so files of earlier versions stay readable; unknown keys are kept.
+//! A manifest is a JSON object without nesting: the origin of the file (tool, command, model,
+//! number types, device, kernels), the settings of the command under their own names, and the
+//! content of the file (digest of the input, shard, number of records). The names of the keys do
+//! not change, so files of earlier versions stay readable; unknown keys are kept.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,7 +25,8 @@ pub(super) const SUFFIX: &str = ".json";
 
 /// How a file was made.
 ///
-/// Every field may be absent: files of earlier versions lack some, and a result that no model made has no model.
+/// Every field may be absent: files of earlier versions lack some, and a result that no model made
+/// has no model.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Manifest {
@@ -63,7 +66,8 @@ pub struct Manifest {
     /// The instruction set of the CPU, or the generation of the GPU.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernels: Option<String>,
-    /// The settings of the command, values that the command adds about its results, and unknown keys.
+    /// The settings of the command, values that the command adds about its results, and unknown
+    /// keys.
     #[serde(flatten)]
     pub settings: Map<String, Value>,
     /// Hash of all fields that influence values: the model, the prefix, number types, settings.
@@ -87,8 +91,8 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Adds the settings of a command, one key per field, and computes [`Self::settings_sha256`]. All other fields that influence
-    /// values must be set before.
+    /// Adds the settings of a command, one key per field, and computes [`Self::settings_sha256`].
+    /// All other fields that influence values must be set before.
     ///
     /// # Errors
     /// Settings that do not serialize to a JSON object.
@@ -121,14 +125,16 @@ impl Manifest {
         Ok(hex(&Sha256::digest(serde_json::to_vec(&influences)?)))
     }
 
-    /// Adds the format and the number of rows of a text file, of a shard also the rows of each sequence.
+    /// Adds the format and the number of rows of a text file, of a shard also the rows of each
+    /// sequence.
     pub fn set_layout(&mut self, layout: &Layout) {
         self.format = Some(layout.format());
         self.written = Some(layout.total());
         self.rows = self.shard.is_some().then(|| layout.rows().clone());
     }
 
-    /// A copy without the digest of the input and the number of records, which are known only at the end.
+    /// A copy without the digest of the input and the number of records, which are known only at
+    /// the end.
     pub(super) fn before_records(&self) -> Self {
         Manifest {
             input: None,
@@ -206,8 +212,8 @@ pub(super) fn read_beside<T: for<'a> Deserialize<'a>>(path: &Path) -> io::Result
     }
 }
 
-/// Writes the manifest of `output` to `FILE.json` beside it. For stdout, a device or a pipe the manifest goes to the log, at level
-/// debug.
+/// Writes the manifest of `output` to `FILE.json` beside it. For stdout, a device or a pipe the
+/// manifest goes to the log, at level debug.
 ///
 /// # Errors
 /// A file that cannot be written.
@@ -221,7 +227,8 @@ pub fn write_manifest(output: &Path, manifest: &impl Serialize) -> io::Result<()
     file.finish()
 }
 
-/// The differences between two JSON objects, such as `prefix was "nlu", now "s2s"`. Nested objects are compared key by key.
+/// The differences between two JSON objects, such as `prefix was "nlu", now "s2s"`. Nested objects
+/// are compared key by key.
 pub(super) fn differences(was: &Value, now: &Value) -> Vec<String> {
     let mut list = Vec::new();
     compare("it", was, now, &mut list);

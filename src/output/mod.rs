@@ -1,5 +1,5 @@
-//! Writing results: embeddings, tables, FASTA, contact lists; the journal of a run, and merging the files of shards. This room
-//! knows no tensors.
+//! Writing results: embeddings, tables, FASTA, contact lists; the journal of a run, and merging the
+//! files of shards. This room knows no tensors.
 //!
 //! ```
 //! use ankh3::number::NumberType;

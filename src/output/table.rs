@@ -1,7 +1,8 @@
-//! Tables: rows of named cells as tab- or comma-separated text with a header line, or as one JSON object per line.
+//! Tables: rows of named cells as tab- or comma-separated text with a header line, or as one JSON
+//! object per line.
 //!
-//! Numbers have eight significant digits, more than single precision has; a missing number is `NaN` in text and `null` in JSON.
-//! Text with a separator, a line break or a quote is quoted as in CSV.
+//! Numbers have eight significant digits, more than single precision has; a missing number is `NaN`
+//! in text and `null` in JSON. Text with a separator, a line break or a quote is quoted as in CSV.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -24,7 +25,8 @@ pub enum TableFormat {
 }
 
 impl TableFormat {
-    /// The format of a file's extension: JSON lines for `.jsonl` and `.ndjson`, comma-separated for `.csv`, else tab-separated.
+    /// The format of a file's extension: JSON lines for `.jsonl` and `.ndjson`, comma-separated for
+    /// `.csv`, else tab-separated.
     pub fn from_extension(path: &Path) -> Self {
         let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
         match extension.to_str() {
@@ -106,7 +108,8 @@ pub struct Table {
 }
 
 impl Table {
-    /// Opens stdout (`-`) or a file, which appears under its name only when finished, and writes the header of a text format.
+    /// Opens stdout (`-`) or a file, which appears under its name only when finished, and writes
+    /// the header of a text format.
     ///
     /// # Errors
     /// An output that cannot be written.
@@ -152,8 +155,8 @@ impl Table {
         writeln!(self.output, "{line}")
     }
 
-    /// Closes the sequence of the last rows. If shards of the table will be merged, every sequence must be closed, also a
-    /// sequence without rows.
+    /// Closes the sequence of the last rows. If shards of the table will be merged, every sequence
+    /// must be closed, also a sequence without rows.
     pub fn close_sequence(&mut self) {
         self.layout.close_sequence();
     }

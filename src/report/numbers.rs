@@ -56,7 +56,8 @@ pub struct Bins {
 }
 
 impl Bins {
-    /// Counts the finite values, on a logarithmic scale when all are positive and the largest is more than 100 times the smallest.
+    /// Counts the finite values, on a logarithmic scale when all are positive and the largest is
+    /// more than 100 times the smallest.
     pub fn of(values: &[f64]) -> Option<Self> {
         let sorted = sorted(values);
         let (min, max) = (*sorted.first()?, *sorted.last()?);
@@ -131,7 +132,8 @@ pub fn short(value: f64) -> String {
     }
 }
 
-/// The round distance (1, 2 or 5 times a power of ten) at which about `most` ticks stand on `length`.
+/// The round distance (1, 2 or 5 times a power of ten) at which about `most` ticks stand on
+/// `length`.
 pub(crate) fn tick_distance(length: f64, most: f64) -> f64 {
     let rough = (length / most).max(f64::MIN_POSITIVE);
     let power = 10f64.powf(rough.log10().floor());

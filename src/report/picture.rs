@@ -1,5 +1,5 @@
-//! Charts as files, PNG or SVG by the extension: the same bytes on every machine, and a file that appears only when
-//! it is complete.
+//! Charts as files, PNG or SVG by the extension: the same bytes on every machine, and a file that
+//! appears only when it is complete.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};

@@ -1,6 +1,7 @@
-//! Event files for `TensorBoard`, with scalars by step. Each event is a protobuf message (a few fields of
-//! `tensorflow/core/util/event.proto`) in a `TFRecord`: length, masked CRC32C of the length, message, masked CRC32C of the message.
-//! `tests/readers/read_events.py` checks the files with the reader of `TensorBoard`.
+//! Event files for `TensorBoard`, with scalars by step. Each event is a protobuf message (a few
+//! fields of `tensorflow/core/util/event.proto`) in a `TFRecord`: length, masked CRC32C of the
+//! length, message, masked CRC32C of the message. `tests/readers/read_events.py` checks the files
+//! with the reader of `TensorBoard`.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -9,7 +10,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use prost::{Message, Oneof};
 
-/// The beginning of the names of event files; `TensorBoard` reads the files of a folder in the order of their names.
+/// The beginning of the names of event files; `TensorBoard` reads the files of a folder in the
+/// order of their names.
 const PREFIX: &str = "events.out.tfevents.";
 /// `SessionLog.SessionStatus.START`: a reader drops the values of earlier files from this step on.
 const START: i32 = 1;
@@ -61,7 +63,8 @@ pub struct Events {
 }
 
 impl Events {
-    /// Begins a new file in `folder`, whose name comes after those of the existing files, for steps after `done`.
+    /// Begins a new file in `folder`, whose name comes after those of the existing files, for steps
+    /// after `done`.
     ///
     /// # Errors
     /// A folder that cannot be written to.
@@ -99,7 +102,8 @@ impl Events {
             step: step as i64,
             what: Some(what),
         };
-        // One call per record, so that a reader at the same time finds complete records, and a full disk is an error here.
+        // One call per record, so that a reader at the same time finds complete records, and a full
+        // disk is an error here.
         self.file.write_all(&record(&event.encode_to_vec()))
     }
 }
@@ -135,7 +139,8 @@ fn record(message: &[u8]) -> Vec<u8> {
     .concat()
 }
 
-/// A masked checksum, TensorFlow's `crc32c::Mask`, which stays useful for data that contain checksums.
+/// A masked checksum, TensorFlow's `crc32c::Mask`, which stays useful for data that contain
+/// checksums.
 fn masked_crc(bytes: &[u8]) -> u32 {
     crc32c::crc32c(bytes)
         .rotate_right(15)

@@ -1,4 +1,5 @@
-//! The log of `ankh3 pretrain` (`log.jsonl`): one line per logged step, one line per evaluation on held-out proteins.
+//! The log of `ankh3 pretrain` (`log.jsonl`): one line per logged step, one line per evaluation on
+//! held-out proteins.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -73,8 +74,8 @@ pub(super) fn is_line(object: &Map<String, Value>) -> bool {
 }
 
 impl TrainingLog {
-    /// Reads a log. Lines of unknown kinds are skipped, and so is a last line without its line break: the run may be
-    /// writing it, or was killed there.
+    /// Reads a log. Lines of unknown kinds are skipped, and so is a last line without its line
+    /// break: the run may be writing it, or was killed there.
     ///
     /// # Errors
     /// A file that cannot be read, and a line that is not valid.

@@ -128,7 +128,8 @@ impl fmt::Display for Changes {
 /// Turns a record into a sequence by the table and counts the changes.
 ///
 /// # Errors
-/// The first inner stop, odd character or unknown mask word, with its position; a record without residues.
+/// The first inner stop, odd character or unknown mask word, with its position; a record without
+/// residues.
 pub fn clean(record: Record, rules: &Rules) -> Result<(Sequence, Changes), SequenceError> {
     let cleaned = match rules.masks {
         Masks::None => clean_text(&record.text, rules),
@@ -220,7 +221,8 @@ fn shown(text: &[u8]) -> String {
     }
 }
 
-/// True for a sequence of 50 or more letters, all of them `A C G T U N`: valid residues, but hardly a protein.
+/// True for a sequence of 50 or more letters, all of them `A C G T U N`: valid residues, but hardly
+/// a protein.
 pub fn looks_like_nucleotides(residues: &[u8]) -> bool {
     residues.len() >= 50 && residues.iter().all(|residue| b"ACGTUN".contains(residue))
 }

@@ -1,4 +1,5 @@
-//! The digest of all sequences of an input. Equal digests show that the files of several runs were made from the same input.
+//! The digest of all sequences of an input. Equal digests show that the files of several runs were
+//! made from the same input.
 
 use std::fmt::Write;
 
@@ -7,7 +8,8 @@ use sha2::{Digest, Sha256};
 
 use super::Sequence;
 
-/// The identity of an input: a hash of the ids and residues of all sequences in order, and their numbers.
+/// The identity of an input: a hash of the ids and residues of all sequences in order, and their
+/// numbers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InputDigest {
     /// SHA-256 in hexadecimal digits.
@@ -27,7 +29,8 @@ pub struct RunningDigest {
 }
 
 impl RunningDigest {
-    /// Adds the next sequence: its id and its residues as the command sees them, each after its length.
+    /// Adds the next sequence: its id and its residues as the command sees them, each after its
+    /// length.
     pub fn add(&mut self, sequence: &Sequence) {
         for field in [sequence.id.as_bytes(), &sequence.residues] {
             self.hash.update((field.len() as u64).to_le_bytes());

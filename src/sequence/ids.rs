@@ -1,6 +1,7 @@
 //! Unique ids in bounded memory: 128 bits of a SHA-256 per id, whatever the length of the id.
 //!
-//! By the birthday bound, the probability that two of 10⁹ ids have the same 128 bits is about 10⁻²¹.
+//! By the birthday bound, the probability that two of 10⁹ ids have the same 128 bits is about
+//! 10⁻²¹.
 
 use std::collections::{HashMap, HashSet};
 
@@ -17,7 +18,8 @@ pub enum Duplicates {
     /// Treat the second record as invalid; a record without an id is invalid too
     #[default]
     Error,
-    /// Number the records: `P12345_2`, `P12345_3`, …; name a record without an id `record_N` by its number in the file
+    /// Number the records: `P12345_2`, `P12345_3`, …; name a record without an id `record_N` by its
+    /// number in the file
     Suffix,
     /// Keep only the first record; a record without an id is invalid
     First,
@@ -41,13 +43,15 @@ impl Ids {
         }
     }
 
-    /// The final id of a record, unique within the run: `id` itself, or `id` with a number appended.
+    /// The final id of a record, unique within the run: `id` itself, or `id` with a number
+    /// appended.
     ///
-    /// `raw_id` has the original bytes of the id where `id` could not keep them (see [`super::Record::raw_id`]); `record` is
-    /// the number of the record in its file.
+    /// `raw_id` has the original bytes of the id where `id` could not keep them (see
+    /// [`super::Record::raw_id`]); `record` is the number of the record in its file.
     ///
     /// # Errors
-    /// [`Problem::DuplicateId`] and [`Problem::NoId`] under `error` and `first`; [`Problem::ControlInId`].
+    /// [`Problem::DuplicateId`] and [`Problem::NoId`] under `error` and `first`;
+    /// [`Problem::ControlInId`].
     pub fn admit(
         &mut self,
         id: &str,
@@ -62,7 +66,8 @@ impl Ids {
             (true, Duplicates::Suffix) => format!("record_{record}"),
             (true, _) => return Err(Problem::NoId),
         };
-        // Ids with different bytes are different ids, even if both read as U+FFFD; then the second one gets a number.
+        // Ids with different bytes are different ids, even if both read as U+FFFD; then the second
+        // one gets a number.
         let new = raw_id.is_none_or(|raw| self.seen.insert(hash(raw)));
         let free = self.seen.insert(hash(id.as_bytes()));
         match (new && free, self.policy) {

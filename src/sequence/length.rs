@@ -1,7 +1,8 @@
 //! Long sequences: the limits `--max-length` and `--over`, and overlapping chunks.
 //!
-//! A chunk begins every `max_length - overlap` residues and is `max_length` residues long; the last chunk may be shorter. The
-//! overlap is at most half a chunk, so a residue lies in one or two chunks. The two rows of a residue in two chunks are averaged:
+//! A chunk begins every `max_length - overlap` residues and is `max_length` residues long; the last
+//! chunk may be shorter. The overlap is at most half a chunk, so a residue lies in one or two
+//! chunks. The two rows of a residue in two chunks are averaged:
 //!
 //! ```text
 //! sequence  0 ........................ 22        max_length 10, overlap 4
@@ -119,7 +120,8 @@ impl Limit {
         }
     }
 
-    /// The pieces in which a sequence of `length` residues is computed; more than one only under `chunk`.
+    /// The pieces in which a sequence of `length` residues is computed; more than one only under
+    /// `chunk`.
     pub fn chunks(&self, length: usize) -> Vec<Chunk> {
         match (self.max_length, self.over) {
             (Some(max_length), Over::Chunk { overlap }) => chunks(length, max_length, overlap),
@@ -140,17 +142,20 @@ pub struct Chunk {
 }
 
 impl Chunk {
-    /// The weight in the joined result of this chunk's row for residue `offset` (counted from 0 in the chunk): ½ for a residue
-    /// that is shared with a neighbour, else 1. Over all chunks the weights of a residue sum to exactly 1.
+    /// The weight in the joined result of this chunk's row for residue `offset` (counted from 0 in
+    /// the chunk): ½ for a residue that is shared with a neighbour, else 1. Over all chunks the
+    /// weights of a residue sum to exactly 1.
     pub fn weight(&self, offset: usize) -> f32 {
         let shared = offset < self.shared_before || offset + self.shared_after >= self.range.len();
         if shared { 0.5 } else { 1.0 }
     }
 }
 
-/// Cuts `length` residues into chunks of at most `max_length` that share `overlap` residues with each neighbour; they cover every residue.
+/// Cuts `length` residues into chunks of at most `max_length` that share `overlap` residues with
+/// each neighbour; they cover every residue.
 ///
-/// Needs `max_length >= 1` and `overlap <= max_length / 2`, which [`Limit::new`] ensures. A length of 0 gives no chunks.
+/// Needs `max_length >= 1` and `overlap <= max_length / 2`, which [`Limit::new`] ensures. A length
+/// of 0 gives no chunks.
 pub fn chunks(length: usize, max_length: usize, overlap: usize) -> Vec<Chunk> {
     let stride = max_length - overlap;
     let mut chunks = Vec::with_capacity(length / stride + 1);

@@ -1,4 +1,5 @@
-//! The spellings of a masked residue; each becomes one byte before the table of residues is applied.
+//! The spellings of a masked residue; each becomes one byte before the table of residues is
+//! applied.
 //!
 //! | spelling | meaning |
 //! |---|---|
@@ -27,7 +28,8 @@ pub enum Masks {
     WordsAndX,
 }
 
-/// The text with every mask as [`MASK`]. Positions in errors begin with 1 and count a mask as one character.
+/// The text with every mask as [`MASK`]. Positions in errors begin with 1 and count a mask as one
+/// character.
 ///
 /// # Errors
 /// A word in brackets that is not a mask.
@@ -56,7 +58,8 @@ pub(super) fn unify(text: &[u8], masks: Masks) -> Result<Vec<u8>, Problem> {
     Ok(unified)
 }
 
-/// The text after an opening bracket, up to the closing one or up to the length of the longest word.
+/// The text after an opening bracket, up to the closing one or up to the length of the longest
+/// word.
 fn word(open: u8, after: &[u8]) -> &[u8] {
     let close = if open == b'<' { b'>' } else { b']' };
     let head = &after[..after.len().min(LONGEST_WORD)];

@@ -106,7 +106,8 @@ fn as_bf16(value: f32) -> f32 {
     half::bf16::from_f32(value).to_f32()
 }
 
-/// The conversion is exact, except for the order of the sum, also for offsets within a storage and transposed tensors.
+/// The conversion is exact, except for the order of the sum, also for offsets within a storage and
+/// transposed tensors.
 #[test]
 fn a_pickle_holds_what_pytorch_sees() {
     let dir = tiny();

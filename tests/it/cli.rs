@@ -1,20 +1,23 @@
-//! The `ankh3` command as its users meet it: the built binary, real files, real pipes, real signals.
+//! The `ankh3` command as its users meet it: the built binary, real files, real pipes, real
+//! signals.
 //!
-//! The models are random. `ankh3 init` writes a nano once for all tests; a tiny model (a golden of `tests/golden` with nano's
-//! tokenizer) makes hundreds of runs cheap.
+//! The models are random. `ankh3 init` writes a nano once for all tests; a tiny model (a golden of
+//! `tests/golden` with nano's tokenizer) makes hundreds of runs cheap.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stdout, reason = "a test says what it ran on")]
 
 /// Running the binary, and models and proteins for it.
 mod support;
 
-/// Input from stdin, `-`, files and codecs; damaged input gives the documented exit code and message, and no record is lost.
+/// Input from stdin, `-`, files and codecs; damaged input gives the documented exit code and
+/// message, and no record is lost.
 mod input;
 
 /// Every format, written by the command and read back by Python libraries.
 mod formats;
 
-/// Numbers do not depend on batches, order, threads or shards, and follow `--pooling` and `--layers`.
+/// Numbers do not depend on batches, order, threads or shards, and follow `--pooling` and
+/// `--layers`.
 mod numbers;
 
 /// Long proteins: cut into chunks, truncated, rejected.

@@ -1,5 +1,5 @@
-//! `ankh3 complete` as a process, on a random nano model: the output, rejected flags, and the same bytes whatever the shards,
-//! batches and interruptions.
+//! `ankh3 complete` as a process, on a random nano model: the output, rejected flags, and the same
+//! bytes whatever the shards, batches and interruptions.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;

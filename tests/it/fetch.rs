@@ -1,4 +1,5 @@
-//! `fetch` against a small server on loopback that implements the hub's protocol, with failures on request.
+//! `fetch` against a small server on loopback that implements the hub's protocol, with failures on
+//! request.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -262,7 +263,8 @@ fn two_jobs_at_once_both_succeed() {
     }
 }
 
-/// The files of a job that was killed in the middle: an unfinished blob, a truncated blob, a dangling link.
+/// The files of a job that was killed in the middle: an unfinished blob, a truncated blob, a
+/// dangling link.
 #[test]
 fn the_remains_of_a_dead_job_do_not_disturb() {
     let server = HubServer::start(Repository::safetensors());

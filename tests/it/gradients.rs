@@ -179,8 +179,8 @@ fn loss_and_every_gradient_equal_pytorch() {
     }
 }
 
-/// Activations that are kept or recomputed give the same bits, with dropout and without, also for a shape with several stretches
-/// of layers.
+/// Activations that are kept or recomputed give the same bits, with dropout and without, also for a
+/// shape with several stretches of layers.
 #[test]
 fn recomputed_activations_change_no_bit() {
     for kind in KINDS {

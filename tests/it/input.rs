@@ -1,4 +1,5 @@
-//! The outcome of damaged inputs: one line per file in `data/nasty`. The same table is in `docs/input.md`.
+//! The outcome of damaged inputs: one line per file in `data/nasty`. The same table is in
+//! `docs/input.md`.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -113,7 +114,8 @@ fn written(text: &[u8]) -> tempfile::NamedTempFile {
     file
 }
 
-/// File, items before the end under `--on-bad error`, part of the message (empty without an error), items under `--on-bad skip`.
+/// File, items before the end under `--on-bad error`, part of the message (empty without an error),
+/// items under `--on-bad skip`.
 type Row = (
     &'static str,
     &'static [(&'static str, usize)],

@@ -1,7 +1,7 @@
 //! The integration tests, as modules of one binary, because each binary links the whole program.
 //!
-//! `cargo test --test it golden::` runs one module. `tests/cuda` and `tests/workflows` need a C++ compiler and workflow engines, so
-//! they stand apart.
+//! `cargo test --test it golden::` runs one module. `tests/cuda` and `tests/workflows` need a C++
+//! compiler and workflow engines, so they stand apart.
 
 /// Skipping tests that cannot run on this machine.
 #[path = "../skip/mod.rs"]

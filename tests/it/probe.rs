@@ -1,4 +1,5 @@
-//! Heads and contacts against independent implementations (`tests/golden/probe`), and learning as a whole.
+//! Heads and contacts against independent implementations (`tests/golden/probe`), and learning as a
+//! whole.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::HashMap;
@@ -69,7 +70,8 @@ fn a_convbert_layer_and_its_gradients_equal_transformers() {
         let weight = weights.get(&spec.name).unwrap();
         let got = values(gradients.get(&weight).unwrap());
         let expected = values(&golden[&format!("gradient.{}", spec.name)]);
-        // A constant added to all keys changes no softmax, so the true gradient is 0 and the expected values are rounding errors.
+        // A constant added to all keys changes no softmax, so the true gradient is 0 and the
+        // expected values are rounding errors.
         if spec.name.ends_with("self.key.bias") {
             assert!(
                 got.iter().chain(&expected).all(|g| g.abs() < 1e-3),
@@ -81,8 +83,8 @@ fn a_convbert_layer_and_its_gradients_equal_transformers() {
     }
 }
 
-/// Without the convolution, nothing depends on the order: a reversed protein, whose blocks have other residues, gives the same rows
-/// in reverse.
+/// Without the convolution, nothing depends on the order: a reversed protein, whose blocks have
+/// other residues, gives the same rows in reverse.
 #[test]
 fn long_proteins_attend_in_blocks_with_the_same_result() {
     let (width, length) = (8, 1100);

@@ -1,8 +1,9 @@
-//! Enforces the map of the rooms: which room may import which, and which crate belongs to which room.
+//! Enforces the map of the rooms: which room may import which, and which crate belongs to which
+//! room.
 //!
-//! The test reads the sources as tokens (comments, strings and `#[cfg(test)]` items are ignored), resolves `use` declarations, and
-//! fails with the file, the line and the room of every import that the map does not allow. A new room starts with a line in
-//! [`ROOMS`].
+//! The test reads the sources as tokens (comments, strings and `#[cfg(test)]` items are ignored),
+//! resolves `use` declarations, and fails with the file, the line and the room of every import that
+//! the map does not allow. A new room starts with a line in [`ROOMS`].
 
 mod names;
 mod paths;
@@ -12,7 +13,8 @@ use std::path::{Path, PathBuf};
 use names::public_types;
 use paths::{Found, find};
 
-/// Each room with all rooms that it may import from. `main` is `src/main.rs`, `lib` is `src/lib.rs`.
+/// Each room with all rooms that it may import from. `main` is `src/main.rs`, `lib` is
+/// `src/lib.rs`.
 const ROOMS: &[(&str, &[&str])] = &[
     ("lib", &["library"]),
     (
@@ -129,7 +131,8 @@ const KEPT_IN: &[(&str, &[&str])] = &[
     ("std::io::Stdout", &["io"]),
 ];
 
-/// Exceptions to [`KEPT_IN`] for every room: the enums of all rooms may be values of the command line.
+/// Exceptions to [`KEPT_IN`] for every room: the enums of all rooms may be values of the command
+/// line.
 const EVERYWHERE: &[&str] = &["clap::ValueEnum"];
 
 /// External names that the listed rooms must not use.
@@ -263,7 +266,8 @@ fn every_import_goes_the_right_way() {
 
 #[test]
 fn the_map_has_no_circles() {
-    // Repeatedly removes the rooms that import only from removed rooms; rooms on a circle can never be removed.
+    // Repeatedly removes the rooms that import only from removed rooms; rooms on a circle can never
+    // be removed.
     let mut left: Vec<_> = ROOMS.iter().collect();
     while !left.is_empty() {
         let names: Vec<_> = left.iter().map(|(name, _)| *name).collect();

@@ -1,4 +1,5 @@
-//! Tests that cannot run on this machine. The test harness counts them as passed; `tests/run` counts them as skipped.
+//! Tests that cannot run on this machine. The test harness counts them as passed; `tests/run`
+//! counts them as skipped.
 #![allow(dead_code, reason = "no binary of tests lacks both kinds of things")]
 
 use std::fs::OpenOptions;
@@ -14,8 +15,8 @@ pub enum Lack {
     Machine,
 }
 
-/// Names the running test and what it lacks, in the file `$ANKH3_SKIPPED` if that is set, else on standard error. The
-/// caller returns next.
+/// Names the running test and what it lacks, in the file `$ANKH3_SKIPPED` if that is set, else on
+/// standard error. The caller returns next.
 pub fn skip(lack: Lack, what: &str) {
     let test = thread::current().name().unwrap_or("a test").to_owned();
     assert!(

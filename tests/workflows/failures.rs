@@ -86,7 +86,8 @@ fn a_bad_input_fails_alone_with_its_message_in_snakemakes_log() {
     names_the_bad_record(&log("bad.2.log"));
 }
 
-/// Waits for a task of `ankh3 score` below `folder` that is `ready`, and not the quick one; its folder and process.
+/// Waits for a task of `ankh3 score` below `folder` that is `ready`, and not the quick one; its
+/// folder and process.
 pub fn working(folder: &Path, ready: impl Fn(&Path) -> bool) -> (PathBuf, u32) {
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_secs(120) {
@@ -175,7 +176,8 @@ fn a_killed_task_goes_on_where_it_was_and_a_killed_run_keeps_what_was_done() {
     };
     let begun = run(&[]).spawn().unwrap();
     let work = folder.path().join("work");
-    // The end of time: SIGTERM, then nothing left to ask. Three such ends are more than a task may have, and the run fails.
+    // The end of time: SIGTERM, then nothing left to ask. Three such ends are more than a task may
+    // have, and the run fails.
     let (first, one) = working(&work, has_journal);
     kill("-TERM", one);
     let (second, two) = working(&work, has_resumed);
@@ -240,7 +242,8 @@ fn a_job_killed_goes_on_where_it_was_under_snakemake() {
     same_bytes(&folder.path().join("scores.tsv"), &whole);
 }
 
-/// A task's own script once more, where no network is and everything but the task's folder is read-only: the model too, shared by two at a time.
+/// A task's own script once more, where no network is and everything but the task's folder is
+/// read-only: the model too, shared by two at a time.
 #[test]
 fn tasks_share_a_read_only_model_and_touch_neither_network_nor_anything_else() {
     if !has("nextflow") {

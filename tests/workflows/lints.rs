@@ -25,7 +25,8 @@ fn nextflow_lint_finds_no_error() {
     assert_ne!(code, Some(0), "the linter let a wrong script pass: {said}");
 }
 
-/// nf-core's tools take two schemas from a git repository. Theirs cannot be reached without a network, so the repository here holds ours.
+/// nf-core's tools take two schemas from a git repository. Theirs cannot be reached without a
+/// network, so the repository here holds ours.
 fn schemas(folder: &Path) -> String {
     let here = folder.join("schemas");
     fs::create_dir_all(here.join("modules")).unwrap();
@@ -51,7 +52,8 @@ fn schemas(folder: &Path) -> String {
     format!("file://{}", here.display())
 }
 
-/// Checks that cannot pass here: they ask for containers by `nextflow inspect` of a later Nextflow than Maven has.
+/// Checks that cannot pass here: they ask for containers by `nextflow inspect` of a later Nextflow
+/// than Maven has.
 const OUT_OF_REACH: [&str; 2] = ["docker_tag", "singularity_tag"];
 
 #[test]

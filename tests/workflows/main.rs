@@ -1,6 +1,8 @@
-//! The modules for Nextflow and Snakemake as their users meet them: the real engines, a real Slurm, the built binary, real kills.
+//! The modules for Nextflow and Snakemake as their users meet them: the real engines, a real Slurm,
+//! the built binary, real kills.
 //!
-//! `tests/workflows/engines` (called by `tests/run`) installs the engines into `.tools`; a test whose engine could not be had is skipped.
+//! `tests/workflows/engines` (called by `tests/run`) installs the engines into `.tools`; a test
+//! whose engine could not be had is skipped.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 /// Folders, models, engines.

@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use crate::hub_server::{HubServer, Repository};
 use crate::support::{ankh3, ended, folder, has, nextflow, project, ran, same_bytes, snakemake};
 
-/// Two proteins, and a record that is left out as asked: every command then ends with 3, and no task may fail for it.
+/// Two proteins, and a record that is left out as asked: every command then ends with 3, and no
+/// task may fail for it.
 const PROTEINS: &str = ">a\nMKTXYIAKQRQISFVKSHFSRQ\n>bad\nMKT1YI!\n>b\nMKXAYLLSVEQGLLKDPTNEALL\n";
 
-/// A command that reads proteins: its module, its wrapper, its options, its output as the module and as the wrapper names it.
+/// A command that reads proteins: its module, its wrapper, its options, its output as the module
+/// and as the wrapper names it.
 struct Reader {
     command: &'static str,
     module: &'static str,
@@ -62,7 +64,8 @@ const READERS: [Reader; 6] = [
     },
 ];
 
-/// A hub on this machine, the proteins, the model as it will be downloaded, and a head fitted on it.
+/// A hub on this machine, the proteins, the model as it will be downloaded, and a head fitted on
+/// it.
 struct Bench {
     folder: tempfile::TempDir,
     hub: HubServer,

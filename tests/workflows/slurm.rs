@@ -78,7 +78,8 @@ fn nextflow_array(slurm: &Slurm) {
     assert!(array, "{scripts:?}");
 }
 
-/// This build has no CUDA and the GPUs are fake, so the tasks are stubs; what is asked for and handed out is real.
+/// This build has no CUDA and the GPUs are fake, so the tasks are stubs; what is asked for and
+/// handed out is real.
 fn nextflow_gpu(slurm: &Slurm) {
     let folder = folder();
     let seen = "process { beforeScript = 'echo ${CUDA_VISIBLE_DEVICES:-none} > seen' }\n";

@@ -33,7 +33,8 @@ pub fn has(engine: &str) -> bool {
     false
 }
 
-/// A folder that goes away with the test. It is below `target`: queues' jobs and bind mounts see it.
+/// A folder that goes away with the test. It is below `target`: queues' jobs and bind mounts see
+/// it.
 pub fn folder() -> TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }

@@ -23,7 +23,8 @@ pub(super) struct Completing<'a> {
     pub(super) settings: GenerationSettings,
     pub(super) rule: PromptRule,
     pub(super) part: OutputPart,
-    /// Unfinished sequences in order, each with the residues of its prompt, or with the reason why it cannot be completed.
+    /// Unfinished sequences in order, each with the residues of its prompt, or with the reason why
+    /// it cannot be completed.
     pub(super) waiting: VecDeque<(Sequence, Result<usize, Failure>)>,
     pub(super) tally: CompletionTally,
 }
@@ -58,7 +59,8 @@ impl Work for Completing<'_> {
     }
 
     fn is_full(&self) -> bool {
-        // A sequence that cannot be completed is passed on at once, so that many of them in a row take no memory.
+        // A sequence that cannot be completed is passed on at once, so that many of them in a row
+        // take no memory.
         let rejected = matches!(self.waiting.front(), Some((_, Err(_))));
         rejected || self.waiting.len() >= MAX_WAITING || !self.generators.wants_more()
     }

@@ -1,4 +1,5 @@
-//! The end of the conveyor: a thread that writes the journal and the rows while the next results are computed.
+//! The end of the conveyor: a thread that writes the journal and the rows while the next results
+//! are computed.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
@@ -16,7 +17,8 @@ use crate::sequence::digest::InputDigest;
 pub(in crate::commands) trait RowWriter: Send {
     type Output: JournalEntry + Send;
 
-    /// Whether the output of a shard records sequences without rows, so that its shards can be merged when sequences are missing.
+    /// Whether the output of a shard records sequences without rows, so that its shards can be
+    /// merged when sequences are missing.
     const KEEPS_PLACES: bool;
 
     /// Writes the rows of a sequence.
@@ -28,8 +30,8 @@ pub(in crate::commands) trait RowWriter: Send {
     /// Called for a sequence of this shard that has no result.
     fn pass_over(&mut self);
 
-    /// Completes the output; `input` is the digest of the whole input. Returns [`Outcome::SomeFailed`] if parts of sequences were
-    /// left out.
+    /// Completes the output; `input` is the digest of the whole input. Returns
+    /// [`Outcome::SomeFailed`] if parts of sequences were left out.
     ///
     /// # Errors
     /// An output that cannot be written.
@@ -57,7 +59,8 @@ const RESULT: u8 = 1;
 /// The first byte of a journal entry with the reason of a failure.
 const FAILURE: u8 = 0;
 
-/// Writes all results until the sender is closed. `journalled` counts the new results in the journal.
+/// Writes all results until the sender is closed. `journalled` counts the new results in the
+/// journal.
 pub(super) fn deliver<R: RowWriter>(
     mut rows: R,
     mut journal: Option<Journal>,

@@ -55,7 +55,8 @@ impl<'a, T: JournalEntry> Feed<'a, T> {
         self.journalled = Some(journalled);
     }
 
-    /// Processes the whole input. Returns the number of sequences in this shard, and the number of sequences without a result.
+    /// Processes the whole input. Returns the number of sequences in this shard, and the number of
+    /// sequences without a result.
     pub(super) fn all(mut self) -> Result<(u64, u64)> {
         let mut at_end = false;
         while !at_end || self.popped < self.pushed {
@@ -72,7 +73,8 @@ impl<'a, T: JournalEntry> Feed<'a, T> {
         Ok((self.taken, self.failed))
     }
 
-    /// Passes a sequence to the work, unless the sequence belongs to another shard or its result is in the journal.
+    /// Passes a sequence to the work, unless the sequence belongs to another shard or its result is
+    /// in the journal.
     fn take(&mut self, Item { index, sequence }: Item) -> Result<()> {
         self.work.saw(&sequence);
         if self.conveyor.shard.is_some_and(|shard| !shard.has(index)) {
@@ -123,7 +125,8 @@ impl<'a, T: JournalEntry> Feed<'a, T> {
         self.hand_on(parcels)
     }
 
-    /// Counts results and passes them to the writer. Results before a failure that ends the run still reach the journal.
+    /// Counts results and passes them to the writer. Results before a failure that ends the run
+    /// still reach the journal.
     fn hand_on(&mut self, mut parcels: Vec<Parcel<T>>) -> Result<()> {
         let mut fatal = Ok(());
         for number in 0..parcels.len() {

@@ -1,4 +1,5 @@
-//! The forecast of a run: the total of the progress bar, and the size of a large output before it is written.
+//! The forecast of a run: the total of the progress bar, and the size of a large output before it
+//! is written.
 
 use crate::input::survey::Survey;
 use crate::progress::Progress;

@@ -1,4 +1,5 @@
-//! The inputs and outputs of a run. Errors that do not depend on the model are found here, before a model is opened.
+//! The inputs and outputs of a run. Errors that do not depend on the model are found here, before a
+//! model is opened.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -110,7 +111,8 @@ impl RunPlan {
         Ok(())
     }
 
-    /// Opens the journal, with --resume. The `key` describes everything that influences the results.
+    /// Opens the journal, with --resume. The `key` describes everything that influences the
+    /// results.
     ///
     /// # Errors
     /// The journal of another run; the error names the differences.
@@ -172,7 +174,8 @@ impl Iterator for Proteins {
     }
 }
 
-/// Rejects chunks for results other than embeddings, because only embeddings can be averaged where chunks overlap.
+/// Rejects chunks for results other than embeddings, because only embeddings can be averaged where
+/// chunks overlap.
 ///
 /// # Errors
 /// `--over chunk`.

@@ -34,8 +34,8 @@ impl fmt::Display for Failure {
 pub(in crate::commands) trait Work {
     type Output;
 
-    /// Called with every sequence of the input before anything else, even with sequences of other shards and sequences whose
-    /// results are in the journal.
+    /// Called with every sequence of the input before anything else, even with sequences of other
+    /// shards and sequences whose results are in the journal.
     fn saw(&mut self, _sequence: &Sequence) {}
 
     /// Adds a sequence.
@@ -56,7 +56,8 @@ pub(in crate::commands) trait Work {
     /// The next sequence with its result, in order; `None` if the result is not computed yet.
     fn pop(&mut self) -> Option<(Sequence, Result<Self::Output, Failure>)>;
 
-    /// Called when the journal holds the results of all popped sequences, so that other data about these sequences can be deleted.
+    /// Called when the journal holds the results of all popped sequences, so that other data about
+    /// these sequences can be deleted.
     ///
     /// # Errors
     /// Files that cannot be written.

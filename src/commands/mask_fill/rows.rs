@@ -148,8 +148,8 @@ fn described(manifest: &Manifest, layout: &Layout) -> Manifest {
     manifest
 }
 
-/// The bytes: the number of residues, the residues, the number of log-probabilities per site, then the position and the
-/// log-probabilities of each site.
+/// The bytes: the number of residues, the residues, the number of log-probabilities per site, then
+/// the position and the log-probabilities of each site.
 impl JournalEntry for Filled {
     fn to_bytes(&self) -> Vec<u8> {
         let columns = self.sites.first().map_or(0, |site| site.log_probs.len());

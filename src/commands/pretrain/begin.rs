@@ -1,5 +1,5 @@
-//! The start of a run: recipe, data files, shape, vocabulary and weights. The weights are random, those of another model, or
-//! those of the run's last checkpoint.
+//! The start of a run: recipe, data files, shape, vocabulary and weights. The weights are random,
+//! those of another model, or those of the run's last checkpoint.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! Training examples without training: of the first sequences as readable pieces, or of the whole run as token ids for other
-//! programs.
+//! Training examples without training: of the first sequences as readable pieces, or of the whole
+//! run as token ids for other programs.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -37,8 +37,9 @@ pub(super) fn show(plan: &PretrainPlan, count: usize) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// Writes the vocabulary (one piece per id), the examples of all evaluations, then the examples of every step in their order.
-/// Another program can repeat the run from this file, because the run computes on exactly these examples.
+/// Writes the vocabulary (one piece per id), the examples of all evaluations, then the examples of
+/// every step in their order. Another program can repeat the run from this file, because the run
+/// computes on exactly these examples.
 pub(super) fn export(plan: &PretrainPlan, file: &Path) -> Result<Outcome> {
     let PretrainPlan {
         recipe, tokenizer, ..

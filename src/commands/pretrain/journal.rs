@@ -1,5 +1,6 @@
-//! The log of a run: `log.jsonl` with one object per line, `kind` `train` or `evaluation`; and the same numbers as event files
-//! for `TensorBoard`. A resumed run removes the lines of steps that it repeats, and makes `TensorBoard` ignore them.
+//! The log of a run: `log.jsonl` with one object per line, `kind` `train` or `evaluation`; and the
+//! same numbers as event files for `TensorBoard`. A resumed run removes the lines of steps that it
+//! repeats, and makes `TensorBoard` ignore them.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};

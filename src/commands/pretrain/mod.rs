@@ -1,4 +1,5 @@
-//! `ankh3 pretrain`: trains a model on sequences. Recipe → corpus → steps → checkpoints; [`run`] is the loop.
+//! `ankh3 pretrain`: trains a model on sequences. Recipe → corpus → steps → checkpoints; [`run`] is
+//! the loop.
 
 mod begin;
 mod examples;
@@ -30,11 +31,13 @@ use crate::training::variables::Variables;
 use begin::{PretrainPlan, PretrainRun};
 use journal::TrainingJournal;
 
-/// Train a model from scratch or continue to train one, on masked language modelling and sequence completion
+/// Train a model from scratch or continue to train one, on masked language modelling and sequence
+/// completion
 ///
-/// The recipe (TOML) has every setting that influences the result. The directory RUN gets recipe.toml (the recipe with all
-/// defaults), log.jsonl, checkpoints/step-N (each a model that every command and Hugging Face transformers load) and, at the
-/// end, model/. On a CPU the same recipe gives the same bytes, whatever the number of threads and however often the run was
+/// The recipe (TOML) has every setting that influences the result. The directory RUN gets
+/// recipe.toml (the recipe with all defaults), log.jsonl, checkpoints/step-N (each a model that
+/// every command and Hugging Face transformers load) and, at the end, model/. On a CPU the same
+/// recipe gives the same bytes, whatever the number of threads and however often the run was
 /// interrupted. SIGUSR1 saves a checkpoint; SIGTERM saves a checkpoint and ends the run.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
@@ -43,7 +46,8 @@ pub struct PretrainArgs {
     #[arg(value_name = "RECIPE.toml")]
     recipe: Option<PathBuf>,
 
-    /// A recipe that is part of the program, instead of a file; `--set data.train=…` names the data.
+    /// A recipe that is part of the program, instead of a file; `--set data.train=…` names the
+    /// data.
     #[arg(long, value_enum, value_name = "SHAPE", conflicts_with = "recipe")]
     preset: Option<ModelPreset>,
 
@@ -60,11 +64,13 @@ pub struct PretrainArgs {
     #[arg(long)]
     resume: bool,
 
-    /// Override a value of the recipe, as in `--set optimizer.learning_rate=0.005`; may be repeated.
+    /// Override a value of the recipe, as in `--set optimizer.learning_rate=0.005`; may be
+    /// repeated.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
 
-    /// Begin with the weights of this model instead of random ones (a directory or a fetched model's name).
+    /// Begin with the weights of this model instead of random ones (a directory or a fetched
+    /// model's name).
     #[arg(long, value_name = "DIR|NAME")]
     init: Option<String>,
 
@@ -72,8 +78,8 @@ pub struct PretrainArgs {
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     show_examples: Option<usize>,
 
-    /// Write the token ids of every training example, step by step, and of every held-out example as JSON Lines (`-` for
-    /// stdout), without training.
+    /// Write the token ids of every training example, step by step, and of every held-out example
+    /// as JSON Lines (`-` for stdout), without training.
     #[arg(long, value_name = "FILE.jsonl", conflicts_with_all = ["show_examples", "resume"])]
     export_examples: Option<PathBuf>,
 
@@ -81,7 +87,8 @@ pub struct PretrainArgs {
     #[arg(long, default_value = "auto", help_heading = "Running")]
     device: DeviceSpec,
 
-    /// Number type of the matrix products [default: f32 on a CPU, bf16 on a GPU]; master weights are always f32.
+    /// Number type of the matrix products [default: f32 on a CPU, bf16 on a GPU]; master weights
+    /// are always f32.
     #[arg(long, value_parser = number_type(&COMPUTE_TYPES), ignore_case = true, help_heading = "Running")]
     dtype: Option<NumberType>,
 }
@@ -98,7 +105,8 @@ Examples:
 /// Trains until the last step of the recipe, or until a signal ends the run.
 ///
 /// # Errors
-/// A recipe, a corpus or a checkpoint that cannot be used; a full disk; too many steps in a row that are not finite.
+/// A recipe, a corpus or a checkpoint that cannot be used; a full disk; too many steps in a row
+/// that are not finite.
 pub fn run(args: &PretrainArgs) -> Result<Outcome> {
     let plan = PretrainPlan::new(args)?;
     if let Some(count) = args.show_examples {
@@ -223,7 +231,8 @@ fn next_batches(
     (0..run.recipe.batch.accumulation).map(batch).collect()
 }
 
-/// Checks before the first step that every weight gets a gradient; a weight without a gradient would never learn.
+/// Checks before the first step that every weight gets a gradient; a weight without a gradient
+/// would never learn.
 fn check_gradients(
     run: &PretrainRun,
     trainer: &mut Pretrainer<'_>,
@@ -240,7 +249,8 @@ fn check_gradients(
     Ok(())
 }
 
-/// Logs a step with a loss or gradient that is not finite, and ends the run after too many such steps in a row.
+/// Logs a step with a loss or gradient that is not finite, and ends the run after too many such
+/// steps in a row.
 fn check_finite(report: &StepReport, trainer: &Pretrainer<'_>) -> Result<()> {
     if report.not_finite.is_empty() {
         return Ok(());

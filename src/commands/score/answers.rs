@@ -1,5 +1,6 @@
-//! `OUTPUT.part.resume`: the model's answers about unfinished proteins, so that a run that was interrupted in the middle of a long
-//! protein can be resumed there. The file is emptied whenever the journal has the finished proteins.
+//! `OUTPUT.part.resume`: the model's answers about unfinished proteins, so that a run that was
+//! interrupted in the middle of a long protein can be resumed there. The file is emptied whenever
+//! the journal has the finished proteins.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -17,8 +18,8 @@ use crate::output::manifest::Manifest;
 pub(super) struct AnswerJournal(Rc<RefCell<Journal>>);
 
 impl AnswerJournal {
-    /// Opens the journal beside `output`, or begins a new one with `manifest` as its key. Returns the stored answers for the scorer,
-    /// too.
+    /// Opens the journal beside `output`, or begins a new one with `manifest` as its key. Returns
+    /// the stored answers for the scorer, too.
     pub(super) fn open<'a>(output: &Path, manifest: &Manifest) -> Result<(Self, Answers<'a>)> {
         let (mut replay, journal) = journal::open(&path_for(output), &manifest.journal_key()?)?;
         let mut known = HashMap::new();

@@ -1,4 +1,5 @@
-//! A deep mutational scan of ProteinGym: its protein (the wild type), its variants and the measured values.
+//! A deep mutational scan of ProteinGym: its protein (the wild type), its variants and the measured
+//! values.
 
 use std::path::Path;
 
@@ -19,8 +20,8 @@ pub(super) struct DeepMutationalScan {
     pub(super) left_out: u64,
 }
 
-/// Reads a scan. The wild type follows from every line, by undoing the substitutions of the mutant; it must be the same for all
-/// lines.
+/// Reads a scan. The wild type follows from every line, by undoing the substitutions of the mutant;
+/// it must be the same for all lines.
 pub(super) fn read(path: &Path, on_bad: OnBad) -> Result<DeepMutationalScan> {
     let lines = read_dms(path)?;
     let mut wild_type: Option<Vec<u8>> = None;

@@ -46,8 +46,8 @@ impl<'a> Scoring<'a> {
         }
     }
 
-    /// Called after the last protein. Variants of proteins that are not in the input are an error, or are left out with
-    /// `--on-bad skip`. Returns the number of variants left out.
+    /// Called after the last protein. Variants of proteins that are not in the input are an error,
+    /// or are left out with `--on-bad skip`. Returns the number of variants left out.
     ///
     /// # Errors
     /// Variants of proteins that are not in the input, with `--on-bad error`.

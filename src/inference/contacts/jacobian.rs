@@ -30,7 +30,8 @@ const TOGETHER: usize = 32;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Outputs {
-    /// Probabilities of the 20 residues at masked positions: at least 20 · length / mask-fraction passes of the whole model
+    /// Probabilities of the 20 residues at masked positions: at least 20 · length / mask-fraction
+    /// passes of the whole model
     Residues,
     /// The encoder's last hidden states: 20 · length passes of the encoder
     Hidden,

@@ -1,8 +1,9 @@
 //! Apache Arrow IPC stream: `pyarrow.ipc.open_stream(FILE).read_all()`; suitable for pipes.
 //!
-//! One row per protein; columns as in `record_batch.rs`, in batches of about 16 MiB. A stream begins with its schema, before
-//! the input is read, so the manifest in the stream lacks the number of records and the digest of the input. A file has the
-//! complete manifest beside it as `FILE.json`.
+//! One row per protein; columns as in `record_batch.rs`, in batches of about 16 MiB. A stream
+//! begins with its schema, before the input is read, so the manifest in the stream lacks the number
+//! of records and the digest of the input. A file has the complete manifest beside it as
+//! `FILE.json`.
 
 use std::fs::File;
 use std::io::{self, BufReader};
@@ -58,8 +59,8 @@ impl RecordWriter for ArrowWriter {
     }
 }
 
-/// Reads the schema, then the records batch by batch. The schema in `FILE.json` is used if it differs from the schema in the
-/// stream only by the counts.
+/// Reads the schema, then the records batch by batch. The schema in `FILE.json` is used if it
+/// differs from the schema in the stream only by the counts.
 pub(super) fn open(path: &Path) -> io::Result<(Schema, Records)> {
     let file = BufReader::with_capacity(1 << 16, File::open(path)?);
     let stream = StreamReader::try_new(file, None).map_err(from_library)?;

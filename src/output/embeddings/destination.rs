@@ -1,4 +1,5 @@
-//! The output of an embedding file: standard output, or a file that appears under its name only when it is complete.
+//! The output of an embedding file: standard output, or a file that appears under its name only
+//! when it is complete.
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
@@ -15,8 +16,8 @@ use crate::output::manifest::{self, read_beside, with_suffix};
 /// Suffixes of the files that some formats have beside their file.
 const BESIDE: [&str; 2] = [manifest::SUFFIX, ".index.tsv"];
 
-/// An open embedding file: a buffered writer that must end with [`EmbeddingOutput::commit`]. If it is dropped before, the file
-/// disappears.
+/// An open embedding file: a buffered writer that must end with [`EmbeddingOutput::commit`]. If it
+/// is dropped before, the file disappears.
 pub(super) struct EmbeddingOutput {
     output: Output,
     /// The final name; `None` unless the output is a regular file.
@@ -24,7 +25,8 @@ pub(super) struct EmbeddingOutput {
 }
 
 impl EmbeddingOutput {
-    /// Opens standard output (`-`), a device, a named pipe, or a regular file, which has a temporary name until the end.
+    /// Opens standard output (`-`), a device, a named pipe, or a regular file, which has a
+    /// temporary name until the end.
     pub(super) fn open(path: &Path, content: Content) -> io::Result<Self> {
         let output = Output::create(path, content)?;
         Ok(Self {
@@ -33,7 +35,8 @@ impl EmbeddingOutput {
         })
     }
 
-    /// A text file beside this file, with `suffix` appended to the name; `None` if the output is not a regular file.
+    /// A text file beside this file, with `suffix` appended to the name; `None` if the output is
+    /// not a regular file.
     pub(super) fn beside(&self, suffix: &str) -> io::Result<Option<Self>> {
         let Some(path) = &self.path else {
             return Ok(None);
@@ -41,12 +44,14 @@ impl EmbeddingOutput {
         Self::open(&with_suffix(path, suffix), Content::Text).map(Some)
     }
 
-    /// An unlinked temporary file on the disk of the output, or in `TMPDIR` if the output is not a regular file.
+    /// An unlinked temporary file on the disk of the output, or in `TMPDIR` if the output is not a
+    /// regular file.
     pub(super) fn spool(&self) -> io::Result<File> {
         spool(self.path.as_deref())
     }
 
-    /// A temporary file with a name, in the same place as [`Self::spool`]; the file is deleted on drop.
+    /// A temporary file with a name, in the same place as [`Self::spool`]; the file is deleted on
+    /// drop.
     pub(super) fn named_spool(&self) -> io::Result<NamedTempFile> {
         match &self.path {
             Some(path) => temporary(path),
@@ -88,8 +93,8 @@ pub(super) fn read_schema(path: &Path) -> io::Result<Option<Schema>> {
     read_beside(path).map_err(|error| with_context(&error, "FILE.json"))
 }
 
-/// Deletes the unfinished files of the embedding file `path` that a killed run left behind. The caller must know that no other
-/// process writes the file now.
+/// Deletes the unfinished files of the embedding file `path` that a killed run left behind. The
+/// caller must know that no other process writes the file now.
 ///
 /// # Errors
 /// Files that cannot be deleted.

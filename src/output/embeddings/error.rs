@@ -1,4 +1,5 @@
-//! Errors of embedding files. An `io::Error` inside the error of another crate is found and keeps its kind.
+//! Errors of embedding files. An `io::Error` inside the error of another crate is found and keeps
+//! its kind.
 
 use std::error::Error;
 use std::io;
@@ -63,8 +64,8 @@ pub(super) fn with_context(error: &io::Error, context: &str) -> io::Error {
     io::Error::new(error.kind(), format!("{context}: {error}"))
 }
 
-/// The `io::Error` inside the error of another crate, so that a broken pipe or a full disk keeps its kind. An error without an
-/// `io::Error` inside becomes `InvalidData` with the whole message.
+/// The `io::Error` inside the error of another crate, so that a broken pipe or a full disk keeps
+/// its kind. An error without an `io::Error` inside becomes `InvalidData` with the whole message.
 pub(super) fn from_library(error: impl Into<Box<dyn Error + Send + Sync>>) -> io::Error {
     let error: Box<dyn Error + Send + Sync> = match error.into().downcast::<serde_json::Error>() {
         // serde_json does not return an `io::Error` as its source, but converts into it.
@@ -101,8 +102,8 @@ pub(super) fn from_library(error: impl Into<Box<dyn Error + Send + Sync>>) -> io
     invalid_data(error.to_string())
 }
 
-/// As [`from_library`], for `rust_hdf5`, whose inner error types are private: the system's error number is parsed from the
-/// message, in which the standard library writes `(os error 28)`.
+/// As [`from_library`], for `rust_hdf5`, whose inner error types are private: the system's error
+/// number is parsed from the message, in which the standard library writes `(os error 28)`.
 pub(super) fn from_hdf5(error: rust_hdf5::Hdf5Error) -> io::Error {
     if let rust_hdf5::Hdf5Error::Io(error) = error {
         return error;

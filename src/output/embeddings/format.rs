@@ -86,9 +86,9 @@ impl EmbeddingFormat {
         }
     }
 
-    /// True for formats whose beginning depends on their end. Values wait in an unlinked temporary file as large as the output
-    /// (beside the output, or in `TMPDIR` for a stream), and the output gets no bytes before
-    /// [`EmbeddingWriter::finish`](super::EmbeddingWriter::finish).
+    /// True for formats whose beginning depends on their end. Values wait in an unlinked temporary
+    /// file as large as the output (beside the output, or in `TMPDIR` for a stream), and the output
+    /// gets no bytes before [`EmbeddingWriter::finish`](super::EmbeddingWriter::finish).
     pub fn needs_seek(self) -> bool {
         matches!(self, Self::Npy | Self::H5 | Self::Safetensors)
     }

@@ -1,13 +1,13 @@
 //! HDF5 in the layout of UniProt's embedding files: `h5py.File(FILE)["P12345"][:]`.
 //!
 //! One column: one dataset per protein at the root, called by its id. Several columns: one group
-//! per column, `file["mean"]["P12345"]`; a column `layer_12/mean` is a group in a group. A dataset is
-//! `(d)` pooled, `(L, d)` per residue. HDF5 reads `/` in a name as a path and `.` as "here", so in
-//! dataset names `%`, `/` and NUL are written `%25`, `%2F`, `%00` and a name of dots alone begins
-//! with `%2E`: `urllib.parse.unquote` gives the id back. Attributes of each dataset: `original_id`
-//! (the id as it is in the input) and `residues` (L). Attributes of the file: one for each entry of
-//! the metadata (text, or JSON for what is not text), and `ankh3`, the whole schema. Groups
-//! remember their order, so that iterating gives the order of the input.
+//! per column, `file["mean"]["P12345"]`; a column `layer_12/mean` is a group in a group. A dataset
+//! is `(d)` pooled, `(L, d)` per residue. HDF5 reads `/` in a name as a path and `.` as "here", so
+//! in dataset names `%`, `/` and NUL are written `%25`, `%2F`, `%00` and a name of dots alone
+//! begins with `%2E`: `urllib.parse.unquote` gives the id back. Attributes of each dataset:
+//! `original_id` (the id as it is in the input) and `residues` (L). Attributes of the file: one for
+//! each entry of the metadata (text, or JSON for what is not text), and `ankh3`, the whole schema.
+//! Groups remember their order, so that iterating gives the order of the input.
 //!
 //! The library writes to named files only, so the file grows in a temporary place and is
 //! copied; it keeps about 3 KB per protein in memory.
@@ -30,9 +30,9 @@ use crate::number::NumberType;
 
 const ORIGINAL_ID: &str = "original_id";
 
-/// The name has eight letters so that, with `original_id`, each object header is a multiple of eight bytes. Otherwise every
-/// header leaves a gap in the library's free list, which the library searches from the start each time: closing a file of
-/// 200 000 proteins took 54 s instead of 7 s.
+/// The name has eight letters so that, with `original_id`, each object header is a multiple of
+/// eight bytes. Otherwise every header leaves a gap in the library's free list, which the library
+/// searches from the start each time: closing a file of 200 000 proteins took 54 s instead of 7 s.
 const RESIDUES: &str = "residues";
 
 /// Writes datasets as they come.
@@ -56,7 +56,8 @@ impl H5Writer {
             .map_err(from_hdf5)?;
         check_metadata(schema)?;
         let groups = create_groups(&file, schema)?;
-        // The open handles keep the bytes of the deleted file, so a killed process leaves no file behind.
+        // The open handles keep the bytes of the deleted file, so a killed process leaves no file
+        // behind.
         let spool = spool.into_file();
         let datatype = datatype(schema.dtype)?;
         Ok(Self {

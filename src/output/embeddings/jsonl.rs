@@ -1,7 +1,8 @@
 //! JSON lines: `{"id": "P12345", "length": 412, "mean": [0.1, …]}`, one object per protein.
 //!
-//! A per-residue column is a list of lists. Numbers have the fewest digits that read back as the same single. JSON has no NaN or
-//! infinity, so such a value is an error. The schema is in `FILE.json`.
+//! A per-residue column is a list of lists. Numbers have the fewest digits that read back as the
+//! same single. JSON has no NaN or infinity, so such a value is an error. The schema is in
+//! `FILE.json`.
 
 use std::collections::HashMap;
 use std::fs::File;

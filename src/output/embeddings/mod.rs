@@ -1,13 +1,14 @@
 //! Writing and reading files of embeddings.
 //!
-//! Each format has a module that begins with its layout: [`tsv`], [`jsonl`], [`npy`], [`npz`], [`h5`], [`safetensors`],
-//! [`parquet`], [`arrow`]. All formats have in common:
+//! Each format has a module that begins with its layout: [`tsv`], [`jsonl`], [`npy`], [`npz`],
+//! [`h5`], [`safetensors`], [`parquet`], [`arrow`]. All formats have in common:
 //!
-//! - [`EmbeddingWriter`] takes [`EmbeddingRecord`]s in order, and [`EmbeddingReader`] returns them in this order. Reading a file
-//!   and writing its records with the same [`Schema`] gives the same bytes.
+//! - [`EmbeddingWriter`] takes [`EmbeddingRecord`]s in order, and [`EmbeddingReader`] returns them
+//!   in this order. Reading a file and writing its records with the same [`Schema`] gives the same
+//!   bytes.
 //! - The same records and schema give the same bytes: no clock, no hash order, no host name.
-//! - Memory does not grow with the values written. Formats with a directory of ids (npz, h5, safetensors) keep the ids and a few
-//!   numbers per protein: about 0.3 KB, in h5 3 KB.
+//! - Memory does not grow with the values written. Formats with a directory of ids (npz, h5,
+//!   safetensors) keep the ids and a few numbers per protein: about 0.3 KB, in h5 3 KB.
 //! - A file appears under its name only when it is complete.
 //! - The schema is in the file; for tsv, jsonl and npy it is beside the file as `FILE.json`.
 //!
@@ -47,8 +48,8 @@ pub use writer::EmbeddingWriter;
 /// A column of embeddings: one layer, pooled in one way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Column {
-    /// The name: `per_residue`, `mean`, …; with several layers `layer_12/mean`. The names `id`, `length` and `position` are not
-    /// allowed, because tables have columns with these names.
+    /// The name: `per_residue`, `mean`, …; with several layers `layer_12/mean`. The names `id`,
+    /// `length` and `position` are not allowed, because tables have columns with these names.
     pub name: String,
     /// Values per row.
     pub width: usize,
@@ -66,7 +67,8 @@ impl Column {
         }
     }
 
-    /// Shape of the array of a protein with `length` residues: `(width)`, `(length, width)`, or `(length, length)` for pairs.
+    /// Shape of the array of a protein with `length` residues: `(width)`, `(length, width)`, or
+    /// `(length, length)` for pairs.
     pub fn shape(&self, length: usize) -> Vec<usize> {
         match self.rows {
             RowKind::PerSequence => vec![self.width],
@@ -85,15 +87,15 @@ pub enum RowKind {
     PerSequence,
     /// One row per residue.
     PerResidue,
-    /// One row per ordered pair of residues, as in contact maps: first all pairs of the first residue. Only in npz, h5 and
-    /// safetensors.
+    /// One row per ordered pair of residues, as in contact maps: first all pairs of the first
+    /// residue. Only in npz, h5 and safetensors.
     PerPair,
 }
 
 /// The columns of a file and how they were made.
 ///
-/// As JSON (`{"columns": …, "dtype": …, "metadata": …}`), the schema is in the metadata of a file under the key `ankh3`, or in
-/// `FILE.json` beside the file.
+/// As JSON (`{"columns": …, "dtype": …, "metadata": …}`), the schema is in the metadata of a file
+/// under the key `ankh3`, or in `FILE.json` beside the file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Schema {
     /// The columns, in the order of the `values` of a record.
@@ -128,7 +130,8 @@ impl Schema {
         begun.to_json()
     }
 
-    /// The schema before the first record: its manifest has neither the digest of the input nor the number of records.
+    /// The schema before the first record: its manifest has neither the digest of the input nor the
+    /// number of records.
     fn before_records(&self) -> Self {
         Schema {
             metadata: self.metadata.before_records(),
@@ -158,7 +161,8 @@ impl Schema {
         let rows = |column: &Column| match column.rows {
             RowKind::PerSequence => proteins,
             RowKind::PerResidue => residues,
-            // As if all proteins had the mean length. This is too low, because the long ones have many more pairs.
+            // As if all proteins had the mean length. This is too low, because the long ones have
+            // many more pairs.
             RowKind::PerPair => residues * (residues / proteins.max(1)),
         };
         let values = self

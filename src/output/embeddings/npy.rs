@@ -1,8 +1,9 @@
 //! One NumPy array of all rows, `(proteins, d)` pooled or `(residues of all proteins, d)`.
 //!
-//! `FILE.index.tsv` has the rows of each protein: `id  length  start  rows`; the rows of a protein are
-//! `array[start : start + rows]`. The schema is in `FILE.json`. A stream can have neither file beside it and is an error. The
-//! header has the number of rows, so the values wait in a temporary file.
+//! `FILE.index.tsv` has the rows of each protein: `id  length  start  rows`; the rows of a protein
+//! are `array[start : start + rows]`. The schema is in `FILE.json`. A stream can have neither file
+//! beside it and is an error. The header has the number of rows, so the values wait in a temporary
+//! file.
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};

@@ -1,9 +1,10 @@
 //! A NumPy archive that needs no pickle: `numpy.load(FILE)["P12345"]`.
 //!
 //! The key is the id, or `id/column` when there are several columns; the array is `(d)` pooled,
-//! `(L, d)` per residue. The archive is a zip without compression, written front to back, so that it can be piped. The comment of
-//! the archive is the schema; the comment of an entry is the length of the protein (`residues=412`). Avoid the ids `x` and
-//! `x.npy` in one file: NumPy looks up both names with and without the extension.
+//! `(L, d)` per residue. The archive is a zip without compression, written front to back, so that
+//! it can be piped. The comment of the archive is the schema; the comment of an entry is the length
+//! of the protein (`residues=412`). Avoid the ids `x` and `x.npy` in one file: NumPy looks up both
+//! names with and without the extension.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
@@ -53,9 +54,9 @@ impl Drop for NpzWriter {
     }
 }
 
-/// A gate before the output, closed by the first error or by dropping the writer; a closed gate passes no bytes. Without the
-/// gate, a dropped `ZipWriter` would complete its archive: a failed run would leave a file that looks complete, and `| head`
-/// would end with a message on stderr.
+/// A gate before the output, closed by the first error or by dropping the writer; a closed gate
+/// passes no bytes. Without the gate, a dropped `ZipWriter` would complete its archive: a failed
+/// run would leave a file that looks complete, and `| head` would end with a message on stderr.
 struct Gate {
     output: EmbeddingOutput,
     closed: Arc<AtomicBool>,
@@ -99,7 +100,8 @@ impl RecordWriter for NpzWriter {
             write_header(&mut array, self.schema.dtype, &column.shape(record.length))?;
             array.extend(to_bytes(values, self.schema.dtype)?);
             let key = key(&record.id, column, &self.schema);
-            // The entry is prepared first, so that size and checksum precede the data and a stream can be read.
+            // The entry is prepared first, so that size and checksum precede the data and a stream
+            // can be read.
             let options = entry_options(record.length);
             let entry = PreparedZipFile::from_data(format!("{key}.npy"), options, &array)
                 .map_err(from_library)?;

@@ -1,5 +1,5 @@
-//! Embeddings as little-endian bytes. A finite value that becomes infinite in a narrower number type is an error, because the
-//! value would be lost in silence.
+//! Embeddings as little-endian bytes. A finite value that becomes infinite in a narrower number
+//! type is an error, because the value would be lost in silence.
 
 use std::io;
 

@@ -1,8 +1,8 @@
 //! Apache Parquet: `polars.read_parquet(FILE)`, `pyarrow.parquet.read_table(FILE)`.
 //!
-//! One row per protein; columns as in `record_batch.rs`. Values are compressed with zstd,
-//! without dictionaries or statistics (values hardly repeat, and nobody filters by them). Row groups of about 64 MiB are written
-//! as they fill, so the file can be piped.
+//! One row per protein; columns as in `record_batch.rs`. Values are compressed with zstd, without
+//! dictionaries or statistics (values hardly repeat, and nobody filters by them). Row groups of
+//! about 64 MiB are written as they fill, so the file can be piped.
 
 use std::collections::HashMap;
 use std::fs::File;

@@ -1,4 +1,5 @@
-//! The reader of all formats: recognises the format, checks records, and names the record in errors.
+//! The reader of all formats: recognises the format, checks records, and names the record in
+//! errors.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,9 +10,11 @@ use super::{arrow, h5, jsonl, npy, npz, parquet, safetensors, tsv};
 /// The records of one file, in the order in which they were written.
 pub(super) type Records = Box<dyn Iterator<Item = io::Result<EmbeddingRecord>> + Send>;
 
-/// Reads an embedding file written by [`EmbeddingWriter`](super::EmbeddingWriter), one record at a time.
+/// Reads an embedding file written by [`EmbeddingWriter`](super::EmbeddingWriter), one record at a
+/// time.
 ///
-/// The iterator ends after an error. Values are in single precision, which represents f16 and bf16 exactly.
+/// The iterator ends after an error. Values are in single precision, which represents f16 and bf16
+/// exactly.
 pub struct EmbeddingReader {
     path: PathBuf,
     format: EmbeddingFormat,
@@ -23,8 +26,8 @@ pub struct EmbeddingReader {
 }
 
 impl EmbeddingReader {
-    /// Opens a file, whose format is recognised by its first bytes, whatever its name. A tsv or jsonl file without `FILE.json`
-    /// gets a schema from its first line, with empty metadata.
+    /// Opens a file, whose format is recognised by its first bytes, whatever its name. A tsv or
+    /// jsonl file without `FILE.json` gets a schema from its first line, with empty metadata.
     ///
     /// # Errors
     /// A file that cannot be opened, has an unknown format, or has no schema.

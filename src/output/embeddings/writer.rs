@@ -1,4 +1,5 @@
-//! The writer of all formats: checks records, passes them to the writer of the format, and names the record in errors.
+//! The writer of all formats: checks records, passes them to the writer of the format, and names
+//! the record in errors.
 
 use std::io;
 use std::path::Path;
@@ -20,8 +21,8 @@ pub(super) trait RecordWriter: Send {
 
 /// Writes embeddings in one of the formats.
 ///
-/// Every error keeps its [`io::ErrorKind`], whichever library reports it: a closed pipe is `BrokenPipe`, a full disk is
-/// `StorageFull`.
+/// Every error keeps its [`io::ErrorKind`], whichever library reports it: a closed pipe is
+/// `BrokenPipe`, a full disk is `StorageFull`.
 pub struct EmbeddingWriter {
     schema: Schema,
     inner: Box<dyn RecordWriter>,
@@ -31,13 +32,14 @@ pub struct EmbeddingWriter {
 }
 
 impl EmbeddingWriter {
-    /// Opens the file `path`, or standard output for `-`. The file has a temporary name until [`EmbeddingWriter::finish`]; if the
-    /// writer is dropped before, the file disappears and an older file of the same name stays. A device or a named pipe is
-    /// written directly.
+    /// Opens the file `path`, or standard output for `-`. The file has a temporary name until
+    /// [`EmbeddingWriter::finish`]; if the writer is dropped before, the file disappears and an
+    /// older file of the same name stays. A device or a named pipe is written directly.
     ///
     /// # Errors
-    /// `InvalidInput` for a schema that the format cannot hold: bf16 in any format but safetensors, several columns in npy,
-    /// pooled and per-residue columns together in tsv, npy into a stream. The system's error for a file that cannot be opened.
+    /// `InvalidInput` for a schema that the format cannot hold: bf16 in any format but safetensors,
+    /// several columns in npy, pooled and per-residue columns together in tsv, npy into a stream.
+    /// The system's error for a file that cannot be opened.
     pub fn create(format: EmbeddingFormat, schema: &Schema, path: &Path) -> io::Result<Self> {
         schema.check()?;
         check_fit(format, schema)?;
@@ -66,8 +68,9 @@ impl EmbeddingWriter {
     /// Writes the next record.
     ///
     /// # Errors
-    /// `InvalidData` for a record that does not fit the schema or the format: a wrong shape, an empty id, or a duplicate id in
-    /// npz, h5 and safetensors. The system's error if writing fails. After an error every further call fails with the same kind.
+    /// `InvalidData` for a record that does not fit the schema or the format: a wrong shape, an
+    /// empty id, or a duplicate id in npz, h5 and safetensors. The system's error if writing fails.
+    /// After an error every further call fails with the same kind.
     pub fn write(&mut self, record: &EmbeddingRecord) -> io::Result<()> {
         self.not_failed()?;
         self.records += 1;
@@ -84,7 +87,8 @@ impl EmbeddingWriter {
         })
     }
 
-    /// Adds the number of records and the digest of the input to the manifest, completes the file and gives it its name.
+    /// Adds the number of records and the digest of the input to the manifest, completes the file
+    /// and gives it its name.
     ///
     /// # Errors
     /// An earlier error again, or the system's error.

@@ -37,8 +37,8 @@ pub(super) struct Agreement {
     pub(super) order: Option<Vec<usize>>,
 }
 
-/// Compares how `files` were made. Values under the keys `united` are objects with one entry per protein of a file; the merged
-/// manifest has the entries of all files.
+/// Compares how `files` were made. Values under the keys `united` are objects with one entry per
+/// protein of a file; the merged manifest has the entries of all files.
 pub(super) fn agree(files: &[FileManifest<'_>], united: &[&str]) -> Result<Agreement, MergeError> {
     let [first, others @ ..] = files else {
         return Err(MergeError::NoInput);
@@ -139,7 +139,8 @@ fn compare_kernels(
     })
 }
 
-/// Checks that shards were made from the same input. Files of earlier versions have no digest of the input.
+/// Checks that shards were made from the same input. Files of earlier versions have no digest of
+/// the input.
 fn compare_inputs(files: &[FileManifest<'_>]) -> Result<(), MergeError> {
     let known = files
         .iter()
@@ -192,7 +193,8 @@ fn distinct<'a>(values: impl Iterator<Item = &'a Option<String>>) -> Option<Stri
     (!names.is_empty()).then(|| names.join(", "))
 }
 
-/// The numbers of `files` in the order of their shards, which must be complete; `None` if the files are no shards.
+/// The numbers of `files` in the order of their shards, which must be complete; `None` if the files
+/// are no shards.
 fn order(files: &[FileManifest<'_>]) -> Result<Option<Vec<usize>>, MergeError> {
     if files.iter().all(|file| file.manifest.shard.is_none()) {
         return Ok(None);
@@ -228,8 +230,8 @@ fn check_shards(
             });
         }
     }
-    // The numbers are different and at most `of`, so if there are `of` numbers, none is missing. A huge `of` in a manifest costs
-    // no loop.
+    // The numbers are different and at most `of`, so if there are `of` numbers, none is missing. A
+    // huge `of` in a manifest costs no loop.
     let of = numbered.first().map_or(0, |((_, of), _)| *of);
     if numbered.len() == of {
         return Ok(());

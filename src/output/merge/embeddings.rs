@@ -9,8 +9,8 @@ use crate::output::embeddings::{
     EmbeddingFormat, EmbeddingReader, EmbeddingRecord, EmbeddingWriter, Schema,
 };
 
-/// Merges `inputs` into the file `output`, `-` for standard output, with numbers of type `dtype` (by default the type of the
-/// inputs), and returns the number of records.
+/// Merges `inputs` into the file `output`, `-` for standard output, with numbers of type `dtype`
+/// (by default the type of the inputs), and returns the number of records.
 ///
 /// # Errors
 /// See [`MergeError`]; after an error there is no file `output`.

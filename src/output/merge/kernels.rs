@@ -1,7 +1,7 @@
 //! Which kernels give the same bytes for the same input, by the number types of a run.
 
-/// Instruction sets that fuse multiplication and addition: the same sums in the same order, hence the same f32 numbers. The
-/// portable kernels round twice.
+/// Instruction sets that fuse multiplication and addition: the same sums in the same order, hence
+/// the same f32 numbers. The portable kernels round twice.
 const FUSED: [&str; 4] = ["avx2", "avx512", "avx512bf16", "amx"];
 
 /// Instruction sets that widen bf16 weights and multiply in f32. The others multiply bf16, each in another order.

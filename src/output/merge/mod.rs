@@ -1,10 +1,13 @@
-//! Merging the files of several runs: the shards of a run are interleaved, other files are concatenated.
+//! Merging the files of several runs: the shards of a run are interleaved, other files are
+//! concatenated.
 //!
-//! Sequence `k` of a run, from 0, is in shard `k mod n + 1` of `n`. Merging takes one sequence of each of the `n` shards in turn,
-//! in whatever order the shards are given, and writes the bytes that one run without shards would have written. Files without a
-//! shard are concatenated in the order given.
+//! Sequence `k` of a run, from 0, is in shard `k mod n + 1` of `n`. Merging takes one sequence of
+//! each of the `n` shards in turn, in whatever order the shards are given, and writes the bytes
+//! that one run without shards would have written. Files without a shard are concatenated in the
+//! order given.
 //!
-//! `agreement` compares how the files were made; `embeddings` and `text` read and write them; this file joins them.
+//! `agreement` compares how the files were made; `embeddings` and `text` read and write them; this
+//! file joins them.
 
 mod agreement;
 mod embeddings;
@@ -43,8 +46,9 @@ trait MergeTarget<Piece> {
     fn write(&mut self, piece: Piece) -> Result<u64, MergeError>;
 }
 
-/// Writes all pieces of `sources` to `target` and returns the number of records. If the sources are all shards of a run, in order,
-/// the pieces are interleaved, else the sources are concatenated. Only the ids are kept in memory.
+/// Writes all pieces of `sources` to `target` and returns the number of records. If the sources are
+/// all shards of a run, in order, the pieces are interleaved, else the sources are concatenated.
+/// Only the ids are kept in memory.
 fn join<S: MergeSource>(
     sources: &mut [S],
     are_shards: bool,
@@ -100,7 +104,8 @@ impl<T> Joined<'_, T> {
         Ok(())
     }
 
-    /// Writes one piece of each source in turn. After one source has ended, no other may have further pieces.
+    /// Writes one piece of each source in turn. After one source has ended, no other may have
+    /// further pieces.
     fn interleave<S: MergeSource>(&mut self, sources: &mut [S]) -> Result<(), MergeError>
     where
         T: MergeTarget<S::Piece>,
@@ -113,7 +118,8 @@ impl<T> Joined<'_, T> {
                 }
             }
         };
-        // The sources after the ended one have had one turn less. In their next turn, all sources must be at their end.
+        // The sources after the ended one have had one turn less. In their next turn, all sources
+        // must be at their end.
         for (file, source) in sources.iter_mut().enumerate() {
             if file != ended && source.next_piece()?.is_some() {
                 return Err(MergeError::Incomplete {

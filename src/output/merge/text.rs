@@ -1,7 +1,7 @@
 //! Merging FASTA files, tables and contact lists, with the manifest of the merged file.
 //!
-//! The manifests of shards have the number of rows of each sequence, also of sequences without rows, so that rows can be
-//! interleaved without looking at their content.
+//! The manifests of shards have the number of rows of each sequence, also of sequences without
+//! rows, so that rows can be interleaved without looking at their content.
 
 use std::io::Write;
 use std::path::Path;
@@ -15,8 +15,9 @@ use super::{MergeError, MergeTarget, join};
 use crate::io::stdio::{Content, Output};
 use crate::output::manifest::write_manifest;
 
-/// Merges `files` into `output` and returns the number of rows. Values of the manifests under the keys `united` are objects with
-/// one entry per protein of a file; the merged manifest has the entries of all files.
+/// Merges `files` into `output` and returns the number of rows. Values of the manifests under the
+/// keys `united` are objects with one entry per protein of a file; the merged manifest has the
+/// entries of all files.
 ///
 /// # Errors
 /// See [`MergeError`]; after an error there is no file `output`.

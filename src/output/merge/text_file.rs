@@ -127,8 +127,8 @@ impl TextFile {
         }
     }
 
-    /// Appends the lines of one row: one line, a FASTA record up to the next `>`, or a contact list up to its `END`.
-    /// False if the file is truncated inside the row.
+    /// Appends the lines of one row: one line, a FASTA record up to the next `>`, or a contact list
+    /// up to its `END`. False if the file is truncated inside the row.
     fn read_lines(&mut self, row: &mut Vec<u8>) -> io::Result<bool> {
         self.reader.read_until(b'\n', row)?;
         match self.format {
@@ -168,7 +168,8 @@ impl TextFile {
         Ok(Some((id, row)))
     }
 
-    /// Rejects a file whose number of rows differs from its manifest. Called after the last sequence.
+    /// Rejects a file whose number of rows differs from its manifest. Called after the last
+    /// sequence.
     fn check_count(&mut self) -> Result<(), MergeError> {
         let Some(written) = self.written else {
             return Ok(());
@@ -192,8 +193,8 @@ impl MergeSource for TextFile {
         &self.path
     }
 
-    /// In a shard, the manifest has the number of rows of the next sequence. In other files, adjacent rows with the same id are a
-    /// piece.
+    /// In a shard, the manifest has the number of rows of the next sequence. In other files,
+    /// adjacent rows with the same id are a piece.
     fn next_piece(&mut self) -> Result<Option<TextPiece>, MergeError> {
         let expected = match &mut self.counts {
             Some(counts) => match counts.next() {

@@ -6,7 +6,8 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{FontStyle, register_font};
 use thiserror::Error;
 
-/// The name under which the embedded font is registered; a viewer of an SVG takes its own font of that name.
+/// The name under which the embedded font is registered; a viewer of an SVG takes its own font of
+/// that name.
 pub(crate) const FONT: &str = "sans-serif";
 /// Letters of a title or subtitle that are shown; an id may have any length.
 const LONGEST: usize = 110;

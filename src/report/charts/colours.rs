@@ -2,7 +2,8 @@
 
 use plotters::style::RGBColor;
 
-/// Colours of curves: Okabe and Ito's palette without its yellow, which is too light for lines on white.
+/// Colours of curves: Okabe and Ito's palette without its yellow, which is too light for lines on
+/// white.
 pub(crate) const CURVES: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),

@@ -1,4 +1,5 @@
-//! A confusion matrix: one row per true class, one column per predicted class, coloured by the share of the row.
+//! A confusion matrix: one row per true class, one column per predicted class, coloured by the
+//! share of the row.
 
 use plotters::prelude::*;
 

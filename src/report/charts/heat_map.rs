@@ -1,5 +1,6 @@
-//! All substitutions of a protein as a heat map: one column per residue, one row per standard residue, red where the
-//! substitution scores below the protein's own residue, blue where it scores above.
+//! All substitutions of a protein as a heat map: one column per residue, one row per standard
+//! residue, red where the substitution scores below the protein's own residue, blue where it scores
+//! above.
 
 use plotters::prelude::*;
 

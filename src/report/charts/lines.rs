@@ -10,10 +10,11 @@ use super::colours::CURVES;
 const IN_GRID: (u32, u32) = (640, 400);
 /// Pixels of a chart alone.
 const ALONE: (u32, u32) = (460, 260);
-/// Pixels of the column with the names of curves: a loss may go through any corner of the chart itself.
+/// Pixels of the column with the names of curves: a loss may go through any corner of the chart
+/// itself.
 const LEGEND: u32 = 112;
-/// The share of values that are always shown; the few above are drawn at the upper edge, so that a first loss does
-/// not flatten all others.
+/// The share of values that are always shown; the few above are drawn at the upper edge, so that a
+/// first loss does not flatten all others.
 const SHOWN: f64 = 0.98;
 
 /// One line of a chart.
@@ -58,8 +59,8 @@ pub struct ChartGrid {
     pub charts: Vec<LineChart>,
 }
 
-/// The exponential moving average of `values` over about `span` of them, with its start corrected; values that are
-/// not finite are skipped.
+/// The exponential moving average of `values` over about `span` of them, with its start corrected;
+/// values that are not finite are skipped.
 pub fn smoothed(values: &[f64], span: f64) -> Vec<f64> {
     let decay = 1.0 - 1.0 / span.max(1.0);
     let (mut sum, mut weight) = (0.0, 0.0);

@@ -1,8 +1,9 @@
-//! The contact map of the HTML page: one square per pair of residues, darker for higher probabilities, in both
-//! triangles.
+//! The contact map of the HTML page: one square per pair of residues, darker for higher
+//! probabilities, in both triangles.
 //!
-//! The SVG is written here and not by `plotters`: a list of few pairs becomes one path per colour, the map scales with
-//! the page through its `viewBox`, and letters follow the page's colour in dark mode.
+//! The SVG is written here and not by `plotters`: a list of few pairs becomes one path per colour,
+//! the map scales with the page through its `viewBox`, and letters follow the page's colour in dark
+//! mode.
 
 use std::fmt::Write;
 
@@ -17,8 +18,8 @@ pub(in crate::report) const COLOURS: usize = 5;
 /// Contacts drawn per residue of the protein: with more of them the map would be a blot.
 pub(in crate::report) const DRAWN: usize = 3;
 
-/// The map of one protein, in coordinates of residues. Shapes are closed by `{}`: a browser would take whatever follows
-/// an open `<rect>` for its content, which is not shown.
+/// The map of one protein, in coordinates of residues. Shapes are closed by `{}`: a browser would
+/// take whatever follows an open `<rect>` for its content, which is not shown.
 pub(in crate::report) fn svg(list: &ContactList) -> Markup {
     let size = list.size().max(1);
     let contacts = list.most_probable(DRAWN * size);

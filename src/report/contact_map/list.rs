@@ -58,7 +58,8 @@ impl Contact {
         })
     }
 
-    /// Like [`Contact::parse`] with a score, which is divided by `highest`; a negative score becomes 0.
+    /// Like [`Contact::parse`] with a score, which is divided by `highest`; a negative score
+    /// becomes 0.
     pub(in crate::report) fn scaled(
         i: &str,
         j: &str,

@@ -1,7 +1,9 @@
-//! Contact maps: lists of contacts as files bring them, a picture of a dense matrix, and the map of the HTML page.
+//! Contact maps: lists of contacts as files bring them, a picture of a dense matrix, and the map of
+//! the HTML page.
 //!
-//! Probabilities are coloured from 0 to 1 everywhere, so that the same colour means the same probability on every
-//! picture and page. Scores have no scale of their own and are coloured up to the highest of the protein.
+//! Probabilities are coloured from 0 to 1 everywhere, so that the same colour means the same
+//! probability on every picture and page. Scores have no scale of their own and are coloured up to
+//! the highest of the protein.
 
 mod inline;
 mod list;

@@ -1,5 +1,5 @@
-//! The contact map of one protein as a picture: the prediction above the diagonal; below it the prediction again or,
-//! where a structure is known, its contacts.
+//! The contact map of one protein as a picture: the prediction above the diagonal; below it the
+//! prediction again or, where a structure is known, its contacts.
 
 use plotters::prelude::*;
 

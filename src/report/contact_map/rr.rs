@@ -1,5 +1,5 @@
-//! Contacts as CASP writes them (RR): `i j probability`, or `i j d1 d2 probability`, below `TARGET id` and the
-//! protein's residues.
+//! Contacts as CASP writes them (RR): `i j probability`, or `i j d1 d2 probability`, below
+//! `TARGET id` and the protein's residues.
 
 use std::io::BufRead;
 use std::path::Path;
@@ -49,7 +49,8 @@ pub(in crate::report) fn read_rr(path: &Path) -> Result<Vec<ContactList>, Report
     Ok(lists)
 }
 
-/// The list that the next contacts belong to; started by a remark, or by a contact where there is no `MODEL` line.
+/// The list that the next contacts belong to; started by a remark, or by a contact where there is
+/// no `MODEL` line.
 fn current<'a>(
     lists: &'a mut Vec<ContactList>,
     target: &mut Option<String>,

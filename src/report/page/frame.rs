@@ -1,4 +1,5 @@
-//! The frame of the page: title, models, list of contents, then one section per file and the list of files.
+//! The frame of the page: title, models, list of contents, then one section per file and the list
+//! of files.
 
 use std::collections::HashMap;
 

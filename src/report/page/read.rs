@@ -49,8 +49,8 @@ pub fn result_file(path: &Path) -> Result<ResultFile, ReportError> {
     })
 }
 
-/// The files to read, and the files of a folder that are no results. The files of a folder are in the order of their
-/// names; `FILE.json` is not among them where `FILE` is.
+/// The files to read, and the files of a folder that are no results. The files of a folder are in
+/// the order of their names; `FILE.json` is not among them where `FILE` is.
 ///
 /// # Errors
 /// A folder that cannot be read.
@@ -124,7 +124,8 @@ fn content_kind(path: &Path) -> Result<Kind, ReportError> {
     })
 }
 
-/// The kind of a file with this header: tables begin with a column `id` or, where they hold measures, `set`.
+/// The kind of a file with this header: tables begin with a column `id` or, where they hold
+/// measures, `set`.
 fn separated_kind(header: &str) -> Option<Kind> {
     for separator in ['\t', ','] {
         let names: Vec<&str> = header.split(separator).collect();
@@ -147,8 +148,8 @@ fn is_contact(line: &str) -> bool {
     Contact::parse(words[0], words[1], last).is_ok()
 }
 
-/// A complete object on the first line starts JSON lines, of embeddings where it holds lists of numbers; otherwise the
-/// whole file is one object.
+/// A complete object on the first line starts JSON lines, of embeddings where it holds lists of
+/// numbers; otherwise the whole file is one object.
 fn json_kind(first: &str) -> Kind {
     match serde_json::from_str::<Map<String, Value>>(first) {
         Ok(object) if training_log::is_line(&object) => Kind::Log,

@@ -1,4 +1,5 @@
-//! FASTA of a run: proteins, or completions with the numbers that `ankh3 complete` writes into headers.
+//! FASTA of a run: proteins, or completions with the numbers that `ankh3 complete` writes into
+//! headers.
 
 use std::path::Path;
 
@@ -64,7 +65,8 @@ impl ResultSequence {
         self.residues.split_at(prompt)
     }
 
-    /// The share of the most common residue among the new ones: near 1, the model only repeats itself.
+    /// The share of the most common residue among the new ones: near 1, the model only repeats
+    /// itself.
     pub fn most_common_share(&self) -> f64 {
         let (_, new) = self.parts();
         let mut counts = [0_usize; 256];

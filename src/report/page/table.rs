@@ -1,5 +1,5 @@
-//! Tables of a run: scores, sites, variants, contacts and evaluations as tab- or comma-separated text with a header,
-//! or as JSON lines of plain values.
+//! Tables of a run: scores, sites, variants, contacts and evaluations as tab- or comma-separated
+//! text with a header, or as JSON lines of plain values.
 
 use std::path::Path;
 
@@ -100,8 +100,9 @@ pub(super) fn of_objects(objects: &[Map<String, Value>]) -> PlainTable {
     PlainTable { columns, rows }
 }
 
-/// Contacts of a table with the columns `id`, `i`, `j` and `probability` or `score`; `None` for other tables. Scores
-/// have no scale of their own: they are divided by the highest of the protein, and negative ones become 0, as in RR.
+/// Contacts of a table with the columns `id`, `i`, `j` and `probability` or `score`; `None` for
+/// other tables. Scores have no scale of their own: they are divided by the highest of the protein,
+/// and negative ones become 0, as in RR.
 pub(super) fn contacts(
     table: &PlainTable,
     path: &Path,

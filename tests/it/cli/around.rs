@@ -67,8 +67,8 @@ fn doctor_tells_a_cache_that_cannot_be_written() {
     }
 }
 
-/// The names of the sub-commands in `COMMAND --help`, without `help`. Each name begins a line between the usage and the global
-/// options, two spaces from the left.
+/// The names of the sub-commands in `COMMAND --help`, without `help`. Each name begins a line
+/// between the usage and the global options, two spaces from the left.
 fn sub_commands(folder: &Path, command: &str) -> Vec<String> {
     let help = run(folder, &format!("{command} --help")).with(0);
     help.text()

@@ -10,8 +10,8 @@ use crate::skip::{Lack, skip};
 
 use super::support::{fasta, project, proteins, run, tiny};
 
-/// A folder with a table of 30 proteins, whose residues have classes that depend on the residue alone, with a column for the split,
-/// and the proteins as FASTA.
+/// A folder with a table of 30 proteins, whose residues have classes that depend on the residue
+/// alone, with a column for the split, and the proteins as FASTA.
 fn labelled() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let lengths: Vec<usize> = (0..30).map(|i| 12 + i % 7).collect();

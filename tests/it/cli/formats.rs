@@ -29,7 +29,8 @@ fn round(value: f32, dtype: NumberType) -> f32 {
     }
 }
 
-/// The expected content of a file: the values of `exact` (f32, another format) rounded to `dtype`, with the manifest of the file.
+/// The expected content of a file: the values of `exact` (f32, another format) rounded to `dtype`,
+/// with the manifest of the file.
 fn expected(file: &Path, exact: &Path, dtype: NumberType) -> Value {
     let schema = EmbeddingReader::open(file).unwrap().schema().clone();
     assert_eq!(schema.dtype, dtype);
@@ -63,7 +64,8 @@ fn read_by_python(format: EmbeddingFormat, file: &Path, expected: &Value) {
     assert!(output.status.success(), "{}\n{stderr}", file.display());
 }
 
-/// Writes a file with `flags`, reads it with Python, and compares it with a file of another format in f32.
+/// Writes a file with `flags`, reads it with Python, and compares it with a file of another format
+/// in f32.
 fn reads_back(format: EmbeddingFormat, flags: &str, dtype: NumberType) {
     let folder = folder_with(&proteins(&[3, 1, 40, 12]));
     let path = folder.path();

@@ -35,7 +35,8 @@ fn stdin_dash_files_and_codecs_give_the_same_bytes() {
             assert!(ended.with(0).stdout == whole);
         }
     }
-    // Several files with different compressions, one of them on stdin, with names that do not show the compression.
+    // Several files with different compressions, one of them on stdin, with names that do not show
+    // the compression.
     fs::write(path.join("a"), gzip(&fasta(&all[..1]))).unwrap();
     fs::write(path.join("b.gz"), fasta(&all[1..2])).unwrap();
     fs::write(
@@ -48,7 +49,8 @@ fn stdin_dash_files_and_codecs_give_the_same_bytes() {
     assert!(fs::read(path.join("parts.npz")).unwrap() == whole);
 }
 
-/// File of `tests/data/nasty`, exit code under `--on-bad error`, part of the message, exit code and proteins under `--on-bad skip`.
+/// File of `tests/data/nasty`, exit code under `--on-bad error`, part of the message, exit code and
+/// proteins under `--on-bad skip`.
 type Row = (&'static str, i32, &'static [&'static str], i32, usize);
 
 const NASTY: [Row; 26] = [

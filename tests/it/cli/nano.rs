@@ -55,7 +55,8 @@ fn it_predicts_contacts_fills_masks_and_completes() {
     );
 }
 
-/// The error of bf16 against f32 on a trained model, with the rounding of this CPU's instruction set.
+/// The error of bf16 against f32 on a trained model, with the rounding of this CPU's instruction
+/// set.
 #[test]
 fn bf16_embeddings_of_a_trained_model_point_where_f32_ones_do() {
     let folder = tempdir().unwrap();

@@ -46,7 +46,8 @@ fn results_that_are_no_numbers_are_not_written() {
     let written = records(&path.join("out.npz"));
     let ids: Vec<&str> = written.iter().map(|record| record.id.as_str()).collect();
     assert_eq!(ids, [&all[0].id, &all[2].id]);
-    // With --shard, a missing sequence is an error, because the shards could not be merged in order.
+    // With --shard, a missing sequence is an error, because the shards could not be merged in
+    // order.
     embed("--on-bad skip --shard 2/2").with(1).saying(&says);
     embed("--on-bad skip --shard 1/2").with(0);
 }

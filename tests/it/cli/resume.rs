@@ -71,8 +71,8 @@ impl Resumable<'_> {
         paths.map(|path| bytes(&path)).collect()
     }
 
-    /// Kills the command `kills` times, then lets it end. The result must have the bytes of a run without interruption. Returns the
-    /// number of runs that continued from a journal.
+    /// Kills the command `kills` times, then lets it end. The result must have the bytes of a run
+    /// without interruption. Returns the number of runs that continued from a journal.
     fn survives(&self, kills: usize, stream: &mut ChaCha8Rng) -> usize {
         let folder = self.folder;
         let begun = Instant::now();
@@ -84,7 +84,8 @@ impl Resumable<'_> {
         while killed < kills {
             let signal = [Signal::Kill, Signal::Term][killed % 2];
             let delay = duration.mul_f64(stream.random_range(0.0..0.9));
-            // A run that was killed before may have left unfinished files, if the signal came before they were deleted.
+            // A run that was killed before may have left unfinished files, if the signal came
+            // before they were deleted.
             let leftovers = unfinished(folder);
             let ended = interrupted(ankh3(folder, &command), delay, signal);
             resumed += usize::from(ended.stderr.contains("resuming: "));
@@ -219,8 +220,8 @@ fn unfinished(folder: &Path) -> Vec<String> {
     names
 }
 
-/// The number of complete entries in a journal. They follow the magic bytes and the key, each after eight bytes of length and four
-/// of checksum.
+/// The number of complete entries in a journal. They follow the magic bytes and the key, each after
+/// eight bytes of length and four of checksum.
 fn entries(journal: &Path) -> usize {
     let bytes = fs::read(journal).unwrap_or_default();
     let mut rest = bytes.get(8..).unwrap_or_default();

@@ -14,7 +14,8 @@ pub fn project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// The binary with `arguments` split at blanks, in `folder`, in an environment without the user's settings.
+/// The binary with `arguments` split at blanks, in `folder`, in an environment without the user's
+/// settings.
 pub fn ankh3(folder: &Path, arguments: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ankh3"));
     command
@@ -93,7 +94,8 @@ pub fn run_with_stdin(folder: &Path, arguments: &str, input: &[u8]) -> Ended {
     child.wait_with_output().unwrap().into()
 }
 
-/// Writes all input from a thread, so that neither side waits for the other. A reader may stop early.
+/// Writes all input from a thread, so that neither side waits for the other. A reader may stop
+/// early.
 fn feed(child: &mut Child, input: &[u8]) {
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_vec();

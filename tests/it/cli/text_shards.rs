@@ -9,8 +9,8 @@ use super::support::{Ended, bytes, folder_with, names, proteins, residue_classes
 
 const LENGTHS: [usize; 11] = [12, 3, 30, 7, 21, 2, 9, 16, 5, 40, 8];
 
-/// Checks that `count` merged shards have the bytes of one run with `flags`, manifests included. `output` is the name of the file,
-/// `also` that of another output.
+/// Checks that `count` merged shards have the bytes of one run with `flags`, manifests included.
+/// `output` is the name of the file, `also` that of another output.
 #[track_caller]
 fn merged_is_whole(folder: &Path, flags: &str, output: &str, also: Option<&str>, code: i32) {
     let file = |prefix: &str, name: &str| format!("{prefix}-{name}");
@@ -222,7 +222,8 @@ fn files_without_shards_are_laid_end_to_end() {
     assert!(!names(path).contains(&"twice.tsv".to_owned()));
 }
 
-/// Files of earlier versions have no digest of their input: the merge gives one warning and continues.
+/// Files of earlier versions have no digest of their input: the merge gives one warning and
+/// continues.
 #[test]
 fn shards_of_the_former_version_are_merged_with_one_warning() {
     let folder = folder_with(&proteins(&[12, 9, 15]));

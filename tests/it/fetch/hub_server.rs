@@ -1,8 +1,9 @@
 //! The part of the hub's protocol that `fetch` uses, on loopback:
 //!
 //! - `GET /api/models/{repo}/revision/{revision}`: the commit and the names of the files;
-//! - `GET /{repo}/resolve/{commit}/{file}`: small files with their git blob id as `ETag`, `.bin` and `.safetensors` as a redirect that
-//!   carries `x-linked-etag` (SHA-256), as the real hub does for its large files;
+//! - `GET /{repo}/resolve/{commit}/{file}`: small files with their git blob id as `ETag`, `.bin`
+//!   and `.safetensors` as a redirect that carries `x-linked-etag` (SHA-256), as the real hub does
+//!   for its large files;
 //! - `GET /storage/{file}`: the bytes, by range.
 
 use std::collections::BTreeMap;

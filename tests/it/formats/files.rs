@@ -139,7 +139,8 @@ fn a_file_is_known_by_its_first_bytes() {
     }
 }
 
-/// A number of records that differs from the manifest is an error at the end of the file, which names both numbers.
+/// A number of records that differs from the manifest is an error at the end of the file, which
+/// names both numbers.
 #[test]
 fn a_file_holds_as_many_records_as_its_manifest_says() {
     let schema = schema(
@@ -181,7 +182,8 @@ fn files_without_digest_and_number_of_records_are_read() {
     assert_eq!(read(&path), records);
 }
 
-/// The schema in a stream lacks the counts; they come from the file beside it, if that file belongs to the stream.
+/// The schema in a stream lacks the counts; they come from the file beside it, if that file belongs
+/// to the stream.
 #[test]
 fn an_arrow_file_has_its_counts_beside_it() {
     let schema = schema(

@@ -181,7 +181,8 @@ fn a_scan_is_its_variants_one_by_one() {
     }
 }
 
-/// A run that is interrupted after any number of answers computes only the others when resumed, with the same bits.
+/// A run that is interrupted after any number of answers computes only the others when resumed,
+/// with the same bits.
 #[test]
 fn answers_are_kept_and_not_asked_again() {
     let network = network(&ankh3());

@@ -1,5 +1,5 @@
-//! Every path in a source file, found among its tokens: `use` trees are unfolded, `super` and aliases are resolved, arguments of
-//! macros are included.
+//! Every path in a source file, found among its tokens: `use` trees are unfolded, `super` and
+//! aliases are resolved, arguments of macros are included.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,8 @@ use proc_macro2::{Delimiter, Group, LexError, Spacing, TokenStream, TokenTree};
 
 /// One path in a source.
 pub struct Found {
-    /// The segments, resolved by the `use` declarations of the file; paths in this crate begin with `crate`.
+    /// The segments, resolved by the `use` declarations of the file; paths in this crate begin with
+    /// `crate`.
     pub path: Vec<String>,
     /// Line, from 1.
     pub line: usize,
@@ -172,7 +173,8 @@ impl Walk {
         }
     }
 
-    /// Turns paths that begin with `crate`, `ankh3`, `self` or `super` into paths that begin with `crate`.
+    /// Turns paths that begin with `crate`, `ankh3`, `self` or `super` into paths that begin with
+    /// `crate`.
     fn absolute(&self, names: Vec<String>) -> Vec<String> {
         let supers = names.iter().take_while(|name| *name == "super").count();
         let own = |keep: usize, rest: &[String]| {

@@ -1,4 +1,5 @@
-//! Tables of `probe evaluate` and `contacts evaluate`: measures with their intervals, and the precision per chain.
+//! Tables of `probe evaluate` and `contacts evaluate`: measures with their intervals, and the
+//! precision per chain.
 
 use maud::{Markup, html};
 

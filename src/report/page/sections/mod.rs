@@ -22,8 +22,8 @@ pub(super) struct Section {
     pub(super) body: Markup,
 }
 
-/// The section of a file; `None` for provenance, which is in the list of files. `lengths` are those of all proteins
-/// that any file of the report states.
+/// The section of a file; `None` for provenance, which is in the list of files. `lengths` are those
+/// of all proteins that any file of the report states.
 pub(super) fn of_file(
     file: &ResultFile,
     lengths: &HashMap<&str, usize>,

@@ -1,5 +1,5 @@
-//! Tables of scores, variants, filled sites and anything else: the best rows first, and histograms of what has a
-//! spread worth seeing.
+//! Tables of scores, variants, filled sites and anything else: the best rows first, and histograms
+//! of what has a spread worth seeing.
 
 use std::cmp::Ordering;
 
