@@ -8,7 +8,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use thiserror::Error;
 
-use super::pooling::Pooling;
+use super::pooling::{EmbeddingColumns, Pooling};
 use super::recent::Recent;
 use super::workers::{Replicas, Workers};
 use crate::kernels::plan::Pool;
@@ -31,9 +31,6 @@ pub struct Request {
     /// The largest number of tokens per batch; a single chunk may be longer.
     pub max_batch_tokens: usize,
 }
-
-/// The values of one protein, one row-major matrix per column.
-pub type EmbeddingColumns = Vec<Vec<f32>>;
 
 /// Why a protein has no embedding.
 #[derive(Debug, Error)]

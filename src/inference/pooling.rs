@@ -3,6 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// The values of one protein, one row-major matrix per column.
+pub type EmbeddingColumns = Vec<Vec<f32>>;
+
 /// The pooling of a protein's residue rows into its embedding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

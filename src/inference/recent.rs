@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::embedder::EmbeddingColumns;
+use super::pooling::EmbeddingColumns;
 
 /// The largest number of bytes of cached results.
 const LIMIT: usize = 256 << 20;

@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tempfile::NamedTempFile;
 
-use super::stdio::BUFFER;
+use super::BUFFER;
 
 /// Random letters in the name of an unfinished file.
 const RANDOM: usize = 6;

@@ -13,6 +13,8 @@ use flate2::bufread::MultiGzDecoder;
 use liblzma::bufread::XzDecoder;
 use liblzma::stream::{CONCATENATED, Stream};
 
+use super::BUFFER;
+
 /// Bytes that decide the format: the length of the longest signature, that of bgzf inside a gzip
 /// header.
 const HEAD: usize = 18;
@@ -22,9 +24,6 @@ const BGZF_END: [u8; 28] = [
     0x1f, 0x8b, 0x08, 0x04, 0, 0, 0, 0, 0, 0xff, 0x06, 0, 0x42, 0x43, 0x02, 0, 0x1b, 0, 0x03, 0, 0,
     0, 0, 0, 0, 0, 0, 0,
 ];
-
-/// Size of the buffer for decompressed bytes.
-const BUFFER: usize = 1 << 16;
 
 /// The format of an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,3 +14,6 @@ pub mod atomic_file;
 pub mod compression;
 pub mod signals;
 pub mod stdio;
+
+/// Bytes of the buffers for reading and writing.
+pub(crate) const BUFFER: usize = 1 << 16;

@@ -9,11 +9,9 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, IsTerminal, Stdout, Write};
 use std::path::Path;
 
+use super::BUFFER;
 use super::atomic_file::{AtomicFile, is_special};
 use super::compression::decompress;
-
-/// Size of the buffers for reading and writing.
-pub(crate) const BUFFER: usize = 1 << 16;
 
 /// Opens stdin (`-`) or a file; compressed input is decompressed.
 pub fn open(path: &Path) -> io::Result<Box<dyn BufRead + Send>> {

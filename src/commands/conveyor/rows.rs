@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use super::super::Outcome;
 use super::RowWriter;
-use crate::inference::embedder::EmbeddingColumns;
+use crate::inference::pooling::EmbeddingColumns;
 use crate::io::stdio::{Content, Output};
 use crate::output::embeddings::{EmbeddingRecord, EmbeddingWriter};
 use crate::output::entry::{EntryError, JournalEntry};

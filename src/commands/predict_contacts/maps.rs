@@ -9,7 +9,7 @@ use super::OutputArgs;
 use crate::commands::contacts::{Predictor, aligned};
 use crate::commands::conveyor::{GroupWork, place};
 use crate::inference::contacts::PairMap;
-use crate::inference::embedder::EmbeddingColumns;
+use crate::inference::pooling::EmbeddingColumns;
 use crate::report::charts::canvas::Heading;
 use crate::report::contact_map::{ContactPlot, Measure};
 use crate::report::picture::{self, Picture};

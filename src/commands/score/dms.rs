@@ -5,11 +5,20 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use super::target::ListedVariant;
 use crate::inference::score::Variant;
 use crate::input::sequences::OnBad;
 use crate::input::variants::{DmsLine, read_dms};
 use crate::sequence::{Origin, Record, Rules, Sequence, clean};
+
+/// One variant as given by the user.
+#[derive(Clone, Debug)]
+pub(super) struct ListedVariant {
+    pub(super) variant: Variant,
+    /// The place of the variant, for messages.
+    pub(super) place: String,
+    /// The measured value, in a deep mutational scan.
+    pub(super) measured: Option<f64>,
+}
 
 /// One scan.
 pub(super) struct DeepMutationalScan {

@@ -7,7 +7,8 @@ use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
 use super::answers;
-use super::target::{ListedVariant, ScoreTarget};
+use super::dms::ListedVariant;
+use super::target::ScoreTarget;
 use crate::commands::Outcome;
 use crate::commands::conveyor::{RowWriter, place};
 use crate::inference::score::{log_likelihood, pseudo_perplexity, spearman};

@@ -7,21 +7,11 @@ use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
 use super::WhatArgs;
-use super::dms::{self, DeepMutationalScan};
-use crate::inference::score::{Variant, full_scan};
+use super::dms::{self, DeepMutationalScan, ListedVariant};
+use crate::inference::score::full_scan;
 use crate::input::sequences::OnBad;
 use crate::input::variants::read_variants;
 use crate::sequence::Sequence;
-
-/// One variant as given by the user.
-#[derive(Clone, Debug)]
-pub(super) struct ListedVariant {
-    pub(super) variant: Variant,
-    /// The place of the variant, for messages.
-    pub(super) place: String,
-    /// The measured value, in a deep mutational scan.
-    pub(super) measured: Option<f64>,
-}
 
 /// The likelihoods or variants to score.
 pub(super) enum ScoreTarget {

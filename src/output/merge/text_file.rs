@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::agreement::FileManifest;
 use super::{MergeError, MergeSource};
-use crate::io::stdio::BUFFER;
+use crate::io::BUFFER;
 use crate::output::layout::{RowCounts, TextFormat};
 use crate::output::manifest::{self, Manifest};
 

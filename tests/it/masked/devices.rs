@@ -2,10 +2,10 @@
 //! and proteins pooled where their rows are.
 
 use ankh3::inference::Replicas;
-use ankh3::inference::embedder::{Embedder, EmbeddingColumns, Request};
+use ankh3::inference::embedder::{Embedder, Request};
 use ankh3::inference::fill::{FillOrder, Filler};
 use ankh3::inference::masked::MaskedModel;
-use ankh3::inference::pooling::Pooling;
+use ankh3::inference::pooling::{EmbeddingColumns, Pooling};
 use ankh3::inference::residues::Residues;
 use ankh3::inference::score::{Masking, Scorer};
 use ankh3::model::Encoder;
