@@ -6,9 +6,9 @@ use ankh3::kernels::cpu::attention::{Attention, Heads};
 use ankh3::kernels::cpu::elementwise::{gated, rms_norm};
 use ankh3::kernels::cpu::gemm::matmul;
 use ankh3::kernels::cpu::integer_weight::{Bits, IntegerWeight};
-use ankh3::kernels::cpu::packed_weight::{PackedWeight, Precision};
+use ankh3::kernels::cpu::packed_weight::PackedWeight;
 use ankh3::kernels::cpu::{IntegerIsa, Isa, integer_product};
-use ankh3::kernels::plan::{Activation, Bias, Segment, Visibility};
+use ankh3::kernels::plan::{Activation, Bias, Precision, Segment, Visibility};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 fn values(count: usize) -> Vec<f32> {

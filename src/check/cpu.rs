@@ -8,9 +8,9 @@ use crate::kernels::cpu::elementwise::{gated, rms_norm};
 use crate::kernels::cpu::gemm::matmul;
 use crate::kernels::cpu::integer_product;
 use crate::kernels::cpu::integer_weight::{Bits, IntegerWeight};
-use crate::kernels::cpu::packed_weight::{PackedWeight, Precision};
+use crate::kernels::cpu::packed_weight::PackedWeight;
 use crate::kernels::cpu::{IntegerIsa, Isa};
-use crate::kernels::plan::{Activation, Bias, Segment, Visibility};
+use crate::kernels::plan::{Activation, Bias, Precision, Segment, Visibility};
 
 /// The checks of all kernels.
 pub fn kernels() -> Vec<Check> {

@@ -4,7 +4,7 @@
 //! | file | compares | with |
 //! |---|---|---|
 //! | [`cpu`] | every kernel on every instruction set of this CPU | its definition in f64 (`plain`) |
-//! | [`on_device`] | every kernel of a device, forward and backward | the CPU's kernel |
+//! | [`on_device`] | most kernels of a device, forward and backward | the CPU's kernel |
 //! | [`network`] | a small random network on a device | its definition in f64, and the CPU |
 //!
 //! [`rates`] measures speed. An error is the largest difference divided by the largest magnitude of

@@ -1,5 +1,7 @@
-//! Every kernel of a device, forward and backward, against the CPU's kernel on the same random
-//! ragged inputs.
+//! The kernels below on a device, forward and backward, against the CPU's kernels on the same random
+//! ragged inputs. Not checked: pooling, the activation ReLU, dropout without a residual, dropout of
+//! attention probabilities, gradients of attention of one query, and linear layers, which are
+//! candle's own operations on a device.
 //!
 //! In f32, and in bf16 on inputs rounded to bf16, which the CPU computes in f32. The CPU's kernels
 //! are themselves checked against f64 ([`super::cpu`]).
@@ -12,12 +14,12 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::Check;
-use crate::kernels::attention::{Precision, attention, self_attention};
+use crate::kernels::attention::{attention, self_attention};
 use crate::kernels::cross_entropy::cross_entropy;
 use crate::kernels::dropout::Dropout;
 use crate::kernels::elementwise::{gated, rms_norm};
 use crate::kernels::gather::gather;
-use crate::kernels::plan::{Activation, AttentionPlan, Segment, Visibility};
+use crate::kernels::plan::{Activation, AttentionPlan, Precision, Segment, Visibility};
 
 /// The largest errors that pass with one number type.
 #[derive(Clone, Copy)]
@@ -77,7 +79,7 @@ fn f32_on_both(values: Tensor) -> KernelInput {
     }
 }
 
-/// Every kernel on `device`; on a CPU in f32 alone, and against itself.
+/// The kernels above on `device`; on a CPU in f32 alone, and against itself.
 ///
 /// # Errors
 /// The device's errors.

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use crate::kernels::attention::{Precision, self_attention};
-use crate::kernels::plan::{AttentionPlan, Segment, Visibility};
+use crate::kernels::attention::self_attention;
+use crate::kernels::plan::{AttentionPlan, Precision, Segment, Visibility};
 
 /// The size of the measured work.
 #[derive(Clone, Copy, Debug)]

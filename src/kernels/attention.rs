@@ -15,8 +15,6 @@ use super::dropout::Dropout;
 use super::plan::{AttentionPlan, Bias};
 use super::{CpuMatrix, cpu_f32, cpu_tensor, plain};
 
-pub use super::cpu::packed_weight::Precision;
-
 /// Queries `q (rows, heads d_kv)` of each segment attend to its keys and values `kv (rows, 2 heads
 /// d_kv)`, keys beside values; both may be columns of a wider matrix, and `kv` may be bf16 on a
 /// CPU. `bias (2 max_distance + 1, heads)` is added by `key - query`. Scores are not scaled.

@@ -8,9 +8,10 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, S
 
 use super::cpu::Isa;
 use super::cpu::gemm;
-use super::cpu::packed_weight::{PackedWeight, Precision};
+use super::cpu::packed_weight::PackedWeight;
 use super::cpu::product::Left;
 use super::cpu::weight::CpuWeight;
+use super::plan::Precision;
 use super::{CpuMatrix, cpu_f32, cpu_tensor, on_values};
 
 /// A linear layer's weight `(n, k)`, in the form and at the place that the device needs.

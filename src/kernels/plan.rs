@@ -1,11 +1,8 @@
-//! The words that the network and its kernels share: which rows attend to which, what becomes of
-//! the values between two products, and what role a weight has. Plain data: nothing here computes,
-//! and every kernel, on every device, imports from here.
+//! Small types that the network and several kernels share: which rows attend to which, what becomes
+//! of the values between two products, and the number type, form and role of a weight.
 
 use std::ops::Range;
 use std::sync::Arc;
-
-use super::cpu::packed_weight::Precision;
 
 /// Shape and segments of one attention.
 #[derive(Clone, Debug)]
@@ -18,7 +15,7 @@ pub struct AttentionPlan {
     pub visibility: Visibility,
     /// The rows that belong together. Query rows ascend without a gap.
     pub segments: Arc<[Segment]>,
-    /// Number type in which attention's weights multiply the values on a CPU that has bf16
+    /// Number type in which attention probabilities multiply the values on a CPU that has bf16
     /// products. Gradients are always those of f32.
     pub precision: Precision,
 }
@@ -55,7 +52,8 @@ pub struct Bias<'a> {
 }
 
 impl Bias<'_> {
-    /// The row of `by_distance` for keys at `distance` from a query.
+    /// The row of `by_distance` for keys at `distance` from a query: the bias of `head` is
+    /// `by_distance[row * heads + head]`.
     #[inline]
     pub(crate) fn row(&self, distance: isize) -> usize {
         let limit = self.max_distance as isize;
@@ -86,6 +84,15 @@ pub enum Pool {
     Min,
     /// Standard deviation of the population.
     Std,
+}
+
+/// Number type of packed weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// Single precision throughout.
+    F32,
+    /// Weights rounded to bf16; the other operand, products and sums in f32.
+    Bf16,
 }
 
 /// The number format in which linear layers keep their weights (`--weights`).

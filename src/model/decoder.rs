@@ -19,10 +19,10 @@ use super::relative_position::{Direction, bias_by_distance};
 use super::rows::FreeRows;
 use super::source::DecoderSource;
 use super::{Config, Loader, Mode, Packed};
-use crate::kernels::attention::{Precision, attention};
+use crate::kernels::attention::attention;
 use crate::kernels::gather::gather;
 use crate::kernels::linear::Weight;
-use crate::kernels::plan::{AttentionPlan, Segment, Visibility};
+use crate::kernels::plan::{AttentionPlan, Precision, Segment, Visibility};
 use crate::kernels::zeros;
 
 #[derive(Debug)]

@@ -8,10 +8,9 @@ use super::mode::{DropoutPlace, SubLayerDropout};
 use super::names::{SHARED, Stack};
 use super::relative_position::{Direction, bias_by_distance};
 use super::{Config, Loader, Mode, Packed};
-use crate::kernels::attention::Precision;
 use crate::kernels::gather::gather;
 use crate::kernels::plain::attention_map;
-use crate::kernels::plan::{AttentionPlan, Visibility};
+use crate::kernels::plan::{AttentionPlan, Precision, Visibility};
 
 #[derive(Debug)]
 struct Layer {

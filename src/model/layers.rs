@@ -12,11 +12,11 @@ use candle_core::{Result, Tensor};
 use super::mode::SubLayerDropout;
 use super::names::{AttentionNames, FeedForwardNames};
 use super::{Config, FeedForward, Loader, Packed};
-use crate::kernels::attention::{Precision, attention, self_attention};
+use crate::kernels::attention::{attention, self_attention};
 use crate::kernels::elementwise::{activate, rms_norm};
 use crate::kernels::gated_linear::GatedWeight;
 use crate::kernels::linear::Weight;
-use crate::kernels::plan::{Activation, AttentionPlan, Segment, Visibility};
+use crate::kernels::plan::{Activation, AttentionPlan, Precision, Segment, Visibility};
 
 /// T5's layer norm: division by the root mean square, without a mean or a bias.
 #[derive(Clone, Debug)]

@@ -6,12 +6,11 @@ use std::borrow::Cow;
 use candle_core::{DType, Device, Result, Tensor};
 
 use crate::kernels::cpu::Isa;
-use crate::kernels::cpu::packed_weight::Precision;
 use crate::kernels::cpu::product::Arithmetic;
 use crate::kernels::cpu::weight::CpuWeight;
 use crate::kernels::gated_linear::GatedWeight;
 use crate::kernels::linear::Weight;
-use crate::kernels::plan::{Role, WeightForm};
+use crate::kernels::plan::{Precision, Role, WeightForm};
 use crate::number::NumberType;
 
 /// A tensor of a checkpoint: little-endian, row-major, mapped from the file and not copied, except

@@ -4,13 +4,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use ankh3::kernels::attention::Precision;
 use ankh3::kernels::cuda::attention::{
     AttentionLaunches, Form, GradientAddresses, Operands, TableAddresses, Tables, Use,
 };
 use ankh3::kernels::cuda::launch::{Address, Element};
 use ankh3::kernels::dropout::{Dropout, DropoutParts};
-use ankh3::kernels::plan::{AttentionPlan, Segment, Visibility};
+use ankh3::kernels::plan::{AttentionPlan, Precision, Segment, Visibility};
 
 use super::emulator::{Device, Emulator, without_compiler};
 use super::reference::{self, random, stored};

@@ -13,11 +13,11 @@ use ankh3::kernels::cpu::elementwise::{gated, rms_norm};
 use ankh3::kernels::cpu::gemm::multiply;
 use ankh3::kernels::cpu::integer_product;
 use ankh3::kernels::cpu::integer_weight::{Bits, IntegerWeight};
-use ankh3::kernels::cpu::packed_weight::{PackedWeight, Precision};
+use ankh3::kernels::cpu::packed_weight::PackedWeight;
 use ankh3::kernels::cpu::product::Left;
 use ankh3::kernels::cpu::simd::StoredFloat;
 use ankh3::kernels::cpu::{IntegerIsa, Isa};
-use ankh3::kernels::plan::{Activation, Bias, Segment, Visibility};
+use ankh3::kernels::plan::{Activation, Bias, Precision, Segment, Visibility};
 use half::bf16;
 use memmap2::{MmapMut, MmapOptions};
 

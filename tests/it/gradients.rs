@@ -9,12 +9,11 @@ use std::path::PathBuf;
 
 use ankh3::checkpoint::layout::{self, LmHead};
 use ankh3::kernels::attention::{attention, self_attention};
-use ankh3::kernels::cpu::packed_weight::Precision;
 use ankh3::kernels::dropout::Dropout;
 use ankh3::kernels::elementwise::{activate, gated, rms_norm};
 use ankh3::kernels::linear::Weight;
 use ankh3::kernels::plain;
-use ankh3::kernels::plan::{Activation, AttentionPlan, Segment, Visibility};
+use ankh3::kernels::plan::{Activation, AttentionPlan, Precision, Segment, Visibility};
 use ankh3::model::{Config, Packed};
 use ankh3::training::batch::Batch;
 use ankh3::training::objective::{Objective, TrainingExample};

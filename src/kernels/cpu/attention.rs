@@ -1,9 +1,8 @@
 //! The inputs of packed attention on the CPU, which [`super::attend`] and
 //! [`super::attention_backward`] read.
 
-use super::packed_weight::Precision;
 use crate::kernels::dropout::Dropout;
-use crate::kernels::plan::{Bias, Segment, Visibility};
+use crate::kernels::plan::{Bias, Precision, Segment, Visibility};
 
 /// Width of the widest head that the kernels take.
 pub const MAX_HEAD: usize = 256;

@@ -25,9 +25,9 @@ use std::arch::x86_64::{
 use std::cell::RefCell;
 
 use super::amx::{self, Right, SIDE, TileUnit};
-use super::layout::{LANES, PANEL, Strided};
+use super::layout::{LANES, PANEL, STRIP, Strided};
 use super::output::{DepthProgress, ProductTask, TargetRows};
-use super::product::{DepthSlice, FloatProduct, Left, ROW_BLOCK, STRIP, depth_slices};
+use super::product::{DepthSlice, FloatProduct, Left, ROW_BLOCK, depth_slices};
 use super::simd::prefetch;
 use super::simd::x86::{interleave_bf16, lane_mask};
 use super::tile::{AHEAD, by_rows};

@@ -14,14 +14,14 @@
 use std::cell::RefCell;
 
 use super::isa::{Isa, with_isa};
-use super::layout::{LANES, PANEL};
+use super::layout::{LANES, PANEL, STRIP};
 use super::output::{DepthProgress, ProductTask, TargetRows};
-use super::packed_weight::Precision;
-use super::product::{DepthSlice, FloatProduct, Left, ROW_BLOCK, STRIP, depth_slices};
+use super::product::{DepthSlice, FloatProduct, Left, ROW_BLOCK, depth_slices};
 use super::simd::{Lanes, prefetch};
 use super::tile::{
     AHEAD, CacheLines, add_tile, by_rows, multiply_bf16, multiply_f32, read_tile, write_tile,
 };
+use crate::kernels::plan::Precision;
 
 /// Columns of A multiplied in one go; even, so that pairs of bf16 are never parted.
 const DEPTH: usize = 768;

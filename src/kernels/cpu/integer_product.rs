@@ -22,7 +22,7 @@ use super::integer_weight::{Bits, GroupOrder, IntegerRows, IntegerWeight, Strip,
 use super::isa::{IntegerIsa, Isa};
 #[cfg(target_arch = "x86_64")]
 use super::layout::Strided;
-use super::layout::{LANES, PANEL};
+use super::layout::{LANES, PANEL, STRIP};
 use super::output::{
     DepthProgress, OutputGate, ProductOutput, ProductTask, TargetRows, TaskGrid, written,
 };
@@ -30,8 +30,6 @@ use super::shared::SharedMut;
 use super::simd::prefetch;
 use crate::kernels::plan::Activation;
 
-/// Rows of A in one strip, whose groups of one k lie side by side.
-const STRIP: usize = 12;
 /// Rows of A in one task.
 const ROW_BLOCK: usize = 20 * STRIP;
 /// Rows of A in one task of matrix tiles: a multiple of the side of a tile block.

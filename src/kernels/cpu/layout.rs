@@ -1,4 +1,4 @@
-//! How the operands of products lie in memory. Every other file refers to the drawings here.
+//! How the operands of products lie in memory. The files that multiply refer to the drawings here.
 //!
 //! **Panels of weights.** A weight `W (n, k)` is cut into panels of [`PANEL`] outputs. Inside a
 //! panel, the values of one k lie side by side, so that the inner loop reads memory straight
@@ -16,24 +16,25 @@
 //!              An odd last k is paired with zero. The even k is the low half of the slot.
 //!
 //! halved, where a tile of results is one vector wide (AVX2, portable):
-//!              left half of every row, then the right half of every row
+//!              the left halves of all rows, then the right halves of all rows
 //!
 //! integers, panel p: one row per group; each slot holds a group of one output
-//!              8 bits   k = 0..4 [ (q0 q1 q2 q3) (q0 q1 q2 q3) .. ] [ right half ]
-//!              16 bits  k = 0, 1 [ (q0 q1)       (q0 q1)       .. ] [ right half ]
+//!         8 bits   k = 0, 1, 2, 3 [ (q0 q1 q2 q3) (q0 q1 q2 q3) .. ] [ right half ]
+//!         16 bits  k = 0, 1       [ (q0 q1)       (q0 q1)       .. ] [ right half ]
 //! ```
 //!
 //! **Interleaved panels.** Both input layers of a gated feed-forward block are one weight, whose
-//! panels alternate, so that both operands of a gate are computed one after the other:
+//! panels alternate between rows of the gate's layer (gates) and rows of the other layer (up
+//! projections), so that both operands of a gate are computed one after the other:
 //!
 //! ```text
-//! panel        0              1              2               3              ..
-//! holds        gates 0..32    ups 0..32      gates 32..64    ups 32..64     ..
+//! panel   0              1                       2                3
+//! holds   gates 0..32    up projections 0..32    gates 32..64     up projections 32..64   ..
 //! ```
 //!
 //! **Strips of A.** The left operand `A (m, k)` is copied in blocks of some columns of k, in strips
-//! of 12 rows. The step from one row, and from one k (or pair of k), to the next is a constant of
-//! the inner loop:
+//! of [`STRIP`] = 12 rows. The step from one row, and from one k (or pair of k), to the next is a
+//! constant of the inner loop:
 //!
 //! ```text
 //! A lies in rows:      row 0:  a a a ..        next row at a fixed distance, next k at 1
@@ -54,19 +55,22 @@
 //! [ tmm5 rows 16..32 ]   [ tmm2    ] [ tmm3    ]   sums
 //! ```
 //!
-//! **Attention** keeps queries and keys in the same panels: `[query / 32][d][query % 32]`, and
-//! scores as `[key][query % 32]`.
+//! **Attention** keeps queries and keys in the same panels: `[query / 32][d][query % 32]`, where
+//! `d < d_kv` is a column of one head, and scores as `[key][query % 32]`.
 
 /// Lanes of one vector of the kernels: 16 × f32 or 16 groups of four bytes.
 pub const LANES: usize = 16;
 /// Outputs in one panel of packed weights: two vectors.
 pub const PANEL: usize = 2 * LANES;
+/// Rows of A in one strip, whose values (or groups) of one k lie side by side: a multiple of the
+/// height of every tile.
+pub(super) const STRIP: usize = 12;
 
 /// Rows in memory: where the first row begins, and the distance from one row to the next.
 #[derive(Clone, Copy)]
 pub(super) struct Strided<P> {
     pub start: P,
-    /// In floats, or in bytes where the user says so.
+    /// In floats, or in bytes where the calling code says so.
     pub stride: usize,
 }
 
@@ -102,8 +106,8 @@ pub fn interleaved_width(d_ff: usize) -> usize {
     2 * d_ff.next_multiple_of(PANEL)
 }
 
-/// The layer (0 = gates, 1 = ups) and the row of that layer that row `row` of an interleaved weight
-/// holds. Rows of the layer from `d_ff` on are padding: zeros.
+/// The layer (0 = gates, 1 = up projections) and the row of that layer that row `row` of an
+/// interleaved weight holds. Rows of the layer from `d_ff` on are padding: zeros.
 pub fn interleaved(row: usize) -> (usize, usize) {
     let (panel, column) = (row / PANEL, row % PANEL);
     (panel % 2, panel / 2 * PANEL + column)

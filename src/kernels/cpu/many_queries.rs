@@ -26,12 +26,11 @@ use super::layout::{LANES, PANEL, Spacing};
 use super::mix::Pairs;
 use super::mix::{Floats, Mix};
 #[cfg(target_arch = "x86_64")]
-use super::packed_weight::Precision;
 use super::shared::SharedMut;
 use super::simd::{Lanes, StoredFloat, exp};
 use super::tile::{by_rows, lanes, multiply_f32, store};
 use super::transpose::side_by_side;
-use crate::kernels::plan::{Segment, Visibility};
+use crate::kernels::plan::{Precision, Segment, Visibility};
 
 /// Queries in one task; a multiple of [`QUERIES`].
 pub(super) const ROWS_PER_TASK: usize = 8 * QUERIES;

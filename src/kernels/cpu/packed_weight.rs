@@ -13,15 +13,7 @@ use super::layout::{LANES, PANEL, Spacing};
 #[cfg(target_arch = "x86_64")]
 use super::simd::x86::bf16_pairs;
 use super::transpose::side_by_side;
-
-/// Number type of packed weights.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Precision {
-    /// Single precision throughout.
-    F32,
-    /// Weights rounded to bf16; the other operand, products and sums in f32.
-    Bf16,
-}
+use crate::kernels::plan::Precision;
 
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]

@@ -5,9 +5,10 @@
 //! [`PackedWeight`], product by product.
 
 use super::isa::{IntegerIsa, Isa};
+use super::layout::STRIP;
 use super::output::{DepthProgress, ProductOutput};
-use super::packed_weight::{PackedWeight, Precision};
-use crate::kernels::plan::{Role, WeightForm};
+use super::packed_weight::PackedWeight;
+use crate::kernels::plan::{Precision, Role, WeightForm};
 
 /// The arithmetic of a linear layer's products on a CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,8 +59,6 @@ pub(super) enum Unit {
     Tiles,
 }
 
-/// Rows of A in one strip: a multiple of the height of every tile.
-pub(super) const STRIP: usize = 12;
 /// Rows of A in one task.
 pub(super) const ROW_BLOCK: usize = 10 * STRIP;
 

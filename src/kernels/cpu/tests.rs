@@ -13,12 +13,12 @@ use super::layout::{LANES, PANEL, interleaved, interleaved_width};
 use super::many_queries::{self as many, AttentionScratch, ManyQueries, ROWS_PER_TASK};
 use super::mix::{Floats, Mix, Pairs};
 use super::output::{OutputGate, ProductOutput, ProductTask, TaskGrid};
-use super::packed_weight::{PackedWeight, Precision};
+use super::packed_weight::PackedWeight;
 use super::product::{FloatProduct, Left, ROW_BLOCK};
 use super::shared::SharedMut;
 use super::simd::{Array, Bf16Pairs, Lanes};
 use super::{Isa, dot_f32, elementwise, gemm};
-use crate::kernels::plan::{Activation, Bias, Segment, Visibility};
+use crate::kernels::plan::{Activation, Bias, Precision, Segment, Visibility};
 
 type Low = Array<2, 1>;
 type Middle = Array<6, 1>;

@@ -7,9 +7,9 @@ use super::gemm;
 use super::integer_product;
 use super::integer_weight::{Bits, IntegerWeight};
 use super::isa::{IntegerIsa, Isa};
-use super::packed_weight::{PackedWeight, Precision};
+use super::packed_weight::PackedWeight;
 use super::product::Arithmetic;
-use crate::kernels::plan::Activation;
+use crate::kernels::plan::{Activation, Precision};
 
 /// A weight `(n, k)` in panels ([`super::layout`]).
 #[derive(Clone, Debug)]

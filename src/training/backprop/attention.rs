@@ -10,9 +10,8 @@ use crate::kernels::cpu::attention::{Attention, Heads};
 use crate::kernels::cpu::attention_backward::{
     self as backward, AttentionGradients as Gradients, HeadsMut,
 };
-use crate::kernels::cpu::packed_weight::Precision;
 use crate::kernels::dropout::Dropout;
-use crate::kernels::plan::{Bias, Segment, Visibility};
+use crate::kernels::plan::{Bias, Precision, Segment, Visibility};
 use crate::model::Config;
 
 /// The segments of a batch: which queries attend to which keys.

@@ -6,7 +6,8 @@ use candle_core::{Result, bail};
 use rayon::prelude::*;
 
 use super::super::variables::ModelParameters;
-use crate::kernels::cpu::packed_weight::{PackedWeight, Precision};
+use crate::kernels::cpu::packed_weight::PackedWeight;
+use crate::kernels::plan::Precision;
 use crate::model::Config;
 use crate::model::names::{AttentionNames, FeedForwardNames, LM_HEAD, SHARED, Stack};
 

@@ -3,9 +3,8 @@
 use ankh3::kernels::cpu::Isa;
 use ankh3::kernels::cpu::attend::attend;
 use ankh3::kernels::cpu::attention::{Attention, Heads};
-use ankh3::kernels::cpu::packed_weight::Precision;
 use ankh3::kernels::cpu::simd::StoredFloat;
-use ankh3::kernels::plan::{Bias, Segment, Visibility};
+use ankh3::kernels::plan::{Bias, Precision, Segment, Visibility};
 use half::bf16;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
