@@ -4,13 +4,17 @@
 //! The separator is a tab if the first line has one, else a comma. Blank lines and lines that begin
 //! with `#` are ignored.
 
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use csv::StringRecord;
 use thiserror::Error;
 
+use super::lines::{Line, Lines};
 use crate::io::stdio;
+
+/// The byte order mark that some programs write at the start of a text file.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Why a table of variants cannot be read.
 #[derive(Debug, Error)]
@@ -60,7 +64,8 @@ pub struct DmsLine {
     pub line: u64,
 }
 
-/// Reads lines of id and variant, with or without the header `id`, or lines of a variant alone.
+/// Reads lines of id and variant, or lines of a variant alone. The first line may be a header: any
+/// columns of which the first is `id`, or a single column `variant`, `variants` or `mutant`.
 ///
 /// # Errors
 /// A file that cannot be read, or a line with more than two columns.
@@ -77,7 +82,7 @@ pub fn read_variants(path: &Path) -> Result<Vec<VariantLine>, VariantsError> {
                     "{} columns; write `id<tab>variant`, or one variant such as A24G:H30L",
                     fields.len()
                 );
-                return Err(at(path, line, what));
+                return Err(line_error(path, line, what));
             }
         };
         lines.push(VariantLine {
@@ -97,13 +102,13 @@ pub fn read_variants(path: &Path) -> Result<Vec<VariantLine>, VariantsError> {
 pub fn read_dms(path: &Path) -> Result<Vec<DmsLine>, VariantsError> {
     let mut records = records(path)?.into_iter();
     let Some((_, header)) = records.next() else {
-        return Err(at(path, 1, "the file is empty".to_owned()));
+        return Err(line_error(path, 1, "the file is empty".to_owned()));
     };
     let column = |name: &str| {
         let found = header.iter().position(|field| field == name);
         found.ok_or_else(|| {
             let what = format!("no column `{name}`; a deep mutational scan of ProteinGym has mutant, mutated_sequence and DMS_score");
-            at(path, 1, what)
+            line_error(path, 1, what)
         })
     };
     let [mutant, sequence, score] = [
@@ -115,7 +120,7 @@ pub fn read_dms(path: &Path) -> Result<Vec<DmsLine>, VariantsError> {
         .map(|(line, record)| {
             let field = |column: usize, name: &str| {
                 let field = record.get(column).filter(|field| !field.is_empty());
-                field.ok_or_else(|| at(path, line, format!("no {name}")))
+                field.ok_or_else(|| line_error(path, line, format!("no {name}")))
             };
             let measured = field(score, "DMS_score")?;
             Ok(DmsLine {
@@ -128,7 +133,7 @@ pub fn read_dms(path: &Path) -> Result<Vec<DmsLine>, VariantsError> {
                     .ok()
                     .filter(|score: &f64| score.is_finite())
                     .ok_or_else(|| {
-                        at(
+                        line_error(
                             path,
                             line,
                             format!("DMS_score `{measured}` is not a number; remove the line"),
@@ -140,24 +145,9 @@ pub fn read_dms(path: &Path) -> Result<Vec<DmsLine>, VariantsError> {
         .collect()
 }
 
-fn at(path: &Path, line: u64, what: String) -> VariantsError {
+fn line_error(path: &Path, line: u64, what: String) -> VariantsError {
     let path = path.to_owned();
     VariantsError::Line { path, line, what }
-}
-
-/// The text with every line end as LF.
-fn unix_lines(text: &[u8]) -> Vec<u8> {
-    let mut unix = Vec::with_capacity(text.len());
-    let mut bytes = text.iter().copied().peekable();
-    while let Some(byte) = bytes.next() {
-        if byte == b'\r' {
-            bytes.next_if_eq(&b'\n');
-            unix.push(b'\n');
-        } else {
-            unix.push(byte);
-        }
-    }
-    unix
 }
 
 /// All lines but blank ones and comments, each with its number.
@@ -166,24 +156,23 @@ fn records(path: &Path) -> Result<Vec<(u64, StringRecord)>, VariantsError> {
         path: path.to_owned(),
         source,
     };
-    let mut text = Vec::new();
-    stdio::open(path)
-        .and_then(|mut reader| reader.read_to_end(&mut text))
-        .map_err(io_error)?;
-    let text = unix_lines(text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text));
-    // Each line is parsed alone, because the line numbers of `csv` leave out blank lines and
-    // comments.
-    let lines = (1..).zip(text.split(|byte| *byte == b'\n'));
-    let lines: Vec<(u64, &[u8])> = lines
-        .filter(|(_, line)| !line.trim_ascii().is_empty() && line[0] != b'#')
-        .collect();
-    let delimiter = match lines.first() {
-        Some((_, first)) if first.contains(&b'\t') => b'\t',
-        _ => b',',
-    };
-    let mut records = Vec::with_capacity(lines.len());
-    for (line, text) in lines {
-        let record = parse(text, delimiter).map_err(|error| at(path, line, error.to_string()))?;
+    let mut lines = Lines::new(stdio::open(path).map_err(io_error)?);
+    let (mut records, mut buffer, mut delimiter) = (Vec::new(), Vec::new(), None);
+    while lines.next_line(&mut buffer, usize::MAX).map_err(io_error)? != Line::End {
+        let line = lines.number();
+        let text = match buffer.strip_prefix(BYTE_ORDER_MARK) {
+            Some(text) if line == 1 => text,
+            _ => &buffer,
+        };
+        if text.trim_ascii().is_empty() || text[0] == b'#' {
+            continue;
+        }
+        let has_tab = text.contains(&b'\t');
+        let delimiter = *delimiter.get_or_insert(if has_tab { b'\t' } else { b',' });
+        // Each line is parsed alone, because the line numbers of `csv` leave out blank lines and
+        // comments.
+        let record =
+            parse(text, delimiter).map_err(|error| line_error(path, line, error.to_string()))?;
         if record.iter().any(|field| !field.is_empty()) {
             records.push((line, record));
         }
