@@ -11,14 +11,15 @@
 //!   frozen embeddings.
 //! - [`checkpoint`]: finding, fetching, loading and saving models; a model is a directory.
 //! - [`check`]: whether this machine computes correctly, and how fast.
+//! - [`model`]: the network; [`device`]: the device and the number type that the user asks for.
+//! - [`kernels`]: the operations of the network, written for speed.
 //! - [`packing`]: batches of sequences.
-//! - [`model`]: the network; [`kernels`]: its operations, written for speed.
-//! - [`input`]: reading files; [`output`]: writing files; [`report`]: pages and pictures of
-//!   results. These rooms know no tensors.
+//! - [`report`]: pages and pictures of results; [`output`]: result files; [`input`]: what users
+//!   bring. These rooms know no tensors.
 //! - [`io`]: standard streams, files, compression, signals.
 //! - [`tokenizer`], [`sequence`]: residues and token ids.
 //! - [`number`]: number types, their names and bytes.
-//! - [`device`], [`progress`]: the device that computes; the progress that the user sees.
+//! - [`progress`]: what the user sees during a run.
 
 #[cfg(feature = "cli")]
 pub mod args;

@@ -8,8 +8,9 @@
 //! # Ok::<(), ankh3::library::LibraryError>(())
 //! ```
 //!
-//! Everything else that a model can do is in [`inference`](crate::inference), for which [`Ankh3`]
-//! has the parts: [`Ankh3::encoder`], [`Ankh3::tokenizer`], [`Ankh3::loader`].
+//! Everything else that a model can do is in [`inference`](crate::inference). Its functions take
+//! the parts of a model, which [`Ankh3`] gives: [`Ankh3::encoder`], [`Ankh3::tokenizer`] and
+//! [`Ankh3::loader`].
 
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ use crate::inference::embedder::{EmbedError, Embedder, Request};
 use crate::inference::pooling::Pooling;
 use crate::model::{Encoder, Loader};
 use crate::number::NumberType;
-use crate::sequence::{Limit, Origin, Record, Rules, SequenceError, clean};
+use crate::sequence::{Limit, Origin, Problem, Record, Rules, SequenceError, clean};
 use crate::tokenizer::{TaskPrefix, Tokenizer};
 
 /// Tokens per batch on a CPU: enough work for all threads, and few enough for the caches.
@@ -37,15 +38,21 @@ pub enum LibraryError {
     #[error(transparent)]
     Device(#[from] DeviceError),
     /// The text is not a protein sequence.
-    #[error(transparent)]
-    Sequence(#[from] SequenceError),
+    #[error("protein {number}: {problem}")]
+    Sequence {
+        /// Number of the protein among the given ones, from 1.
+        number: usize,
+        /// Why the text is invalid.
+        problem: Problem,
+    },
     /// The network failed, for example for lack of memory.
     #[error(transparent)]
     Embed(#[from] EmbedError),
     /// Weights are missing or have a wrong shape.
     #[error(transparent)]
     Model(#[from] candle_core::Error),
-    /// A result with NaN or infinity: the weights or the number type cannot represent this protein.
+    /// A result with NaN or infinity: the weights or the number type cannot represent the protein
+    /// with this number among the given ones, from 1.
     #[error("protein {0}: the model's result holds NaN or infinity")]
     NotFinite(usize),
 }
@@ -76,19 +83,19 @@ impl Ankh3 {
         let checkpoint = Checkpoint::load_from(ModelRef::parse(model)?.resolve(&Hub::from_env())?)?;
         let compute = Compute::open(DeviceSpec::Cpu, Some(NumberType::F32))?;
         let prefix = checkpoint.tokenizer.default_prefix();
-        Self::of(checkpoint, compute, prefix)
+        Self::from_parts(checkpoint, compute, prefix)
     }
 
     /// A model from its parts: on another device, in another number type or with another prefix.
     ///
     /// # Errors
     /// Weights that are missing or have a wrong shape.
-    pub fn of(
+    pub fn from_parts(
         checkpoint: Checkpoint,
         compute: Compute,
         prefix: TaskPrefix,
     ) -> Result<Self, LibraryError> {
-        let encoder = Encoder::load(&loader(&checkpoint, &compute), &checkpoint.config)?;
+        let encoder = Encoder::load(&checkpoint.loader(&compute), &checkpoint.config)?;
         Ok(Self {
             checkpoint,
             compute,
@@ -111,7 +118,7 @@ impl Ankh3 {
         let proteins = proteins
             .into_iter()
             .enumerate()
-            .map(|(index, text)| residues(index, text.as_ref()))
+            .map(|(index, text)| residues(index + 1, text.as_ref()))
             .collect::<Result<Vec<_>, _>>()?;
         let request = Request {
             prefix: self.prefix,
@@ -154,7 +161,7 @@ impl Ankh3 {
 
     /// A loader for further parts of the model, such as the decoder.
     pub fn loader(&self) -> Loader<'_> {
-        loader(&self.checkpoint, &self.compute)
+        self.checkpoint.loader(&self.compute)
     }
 }
 
@@ -188,28 +195,22 @@ impl ResidueEmbedding {
     }
 }
 
-/// A loader of the weights of `checkpoint` in the form that `compute` needs.
-pub fn loader<'a>(checkpoint: &'a Checkpoint, compute: &'a Compute) -> Loader<'a> {
-    Loader {
-        source: checkpoint,
-        device: &compute.device,
-        dtype: compute.dtype.into(),
-        weights: compute.weights,
-    }
-}
-
-fn residues(index: usize, text: &str) -> Result<Vec<u8>, SequenceError> {
-    let number = index as u64 + 1;
+/// The residues of the protein with this number.
+fn residues(number: usize, text: &str) -> Result<Vec<u8>, LibraryError> {
     let record = Record {
         id: format!("protein {number}"),
         raw_id: None,
         description: String::new(),
         text: text.as_bytes().to_vec(),
+        // A protein in memory has no line; the error below names its number alone.
         origin: Origin {
-            file: "the given proteins".into(),
-            record: number,
-            line: number,
+            file: "memory".into(),
+            record: number as u64,
+            line: 0,
         },
     };
-    clean(record, &Rules::default()).map(|(sequence, _)| sequence.residues)
+    match clean(record, &Rules::default()) {
+        Ok((sequence, _)) => Ok(sequence.residues),
+        Err(SequenceError { problem, .. }) => Err(LibraryError::Sequence { number, problem }),
+    }
 }

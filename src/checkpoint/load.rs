@@ -8,8 +8,9 @@ use serde_json::{Map, Value};
 use super::layout::LmHead;
 use super::weights::WeightFiles;
 use super::{BUNDLED, CheckpointError, Hub, ModelLocation, ModelRef, hash, hub, resolve};
+use crate::device::Compute;
 use crate::model::names::{LM_HEAD, SHARED};
-use crate::model::{Config, TensorView, WeightSource};
+use crate::model::{Config, Loader, TensorView, WeightSource};
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
 /// The names of the embedding table, which are the same tensor in every T5.
@@ -46,6 +47,16 @@ impl Checkpoint {
     /// Opens a directory.
     pub fn load(dir: &Path) -> Result<Self, CheckpointError> {
         Checkpoint::load_from(ModelLocation::Directory(dir.to_path_buf()))
+    }
+
+    /// A loader of the weights in the form that `compute` needs.
+    pub fn loader<'a>(&'a self, compute: &'a Compute) -> Loader<'a> {
+        Loader {
+            source: self,
+            device: &compute.device,
+            dtype: compute.dtype.into(),
+            weights: compute.weights,
+        }
     }
 
     /// Opens the files at a location.

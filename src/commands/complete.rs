@@ -17,7 +17,7 @@ use self::decoding::DecodingArgs;
 use self::plan::{PromptPart, PromptRule, TargetLength};
 use self::work::{Completing, CompletionTally};
 use super::Outcome;
-use super::conveyor::{RunPlan, TextRows, whole};
+use super::conveyor::{RunPlan, TextRows, reject_chunks};
 use super::opened::Opened;
 use crate::args::{InputArgs, ModelArgs, RuntimeArgs, ScaleArgs, UsageError, at_least_one, usage};
 use crate::checkpoint::Checkpoint;
@@ -129,7 +129,7 @@ impl WhatArgs {
 #[command(next_help_heading = "Output")]
 struct OutputArgs {
     /// The file to write, or `-` for stdout. A file appears under its name only when it is
-    /// complete, with FILE.json beside it, the record of how it was made.
+    /// complete, with its manifest FILE.json beside it.
     #[arg(long, short, value_name = "FILE", default_value = "-")]
     output: PathBuf,
 
@@ -154,8 +154,9 @@ pub(super) enum OutputPart {
 /// Everything that keeps the output from being complete.
 pub fn run(args: &CompleteArgs) -> Result<Outcome> {
     let rule = args.what.rule()?;
+    // A strategy that the flags exclude is an error before the model, which takes long to load.
     args.decoding.strategy()?;
-    let options = whole(args.input.options(Rules::default())?)?;
+    let options = reject_chunks(args.input.options(Rules::default())?)?;
     let limit = options.limit;
     let output = &args.output.output;
     let outputs = [(output.as_path(), Content::Text)];
@@ -197,8 +198,8 @@ fn default_prefix(checkpoint: &Checkpoint) -> TaskPrefix {
     TaskPrefix::None
 }
 
-/// The sizes of batches. The decoder has more rows than the encoder has tokens: a step of the
-/// decoder is one token per sequence, so more sequences are needed to keep the device busy.
+/// The sizes of batches. A step of the decoder computes one token per sequence, so the decoder needs
+/// more sequences at a time than a batch of the encoder has, to keep the device busy.
 fn budget(runtime: &RuntimeArgs, opened: &Opened) -> Budget {
     let batch_tokens = runtime.batch_tokens(&opened.compute);
     Budget {

@@ -8,6 +8,15 @@
 //! ```
 //!
 //! Every sequence of the shard ends as a result or as a failure, and both are counted.
+//!
+//! The words of this folder:
+//!
+//! - [`Conveyor`]: a run whose input is open and whose journal is read.
+//! - `carry`: to take all sequences of the run through the work to the output.
+//! - `feed`: the part before the belt, which takes sequences from the input and computes.
+//! - `belt`: the channel to the thread that writes, and that thread.
+//! - `parcel`: one sequence with its result, on the belt.
+//! - `deliver`: to write the parcels, in input order; [`Delivery`] is the run after the last one.
 
 mod belt;
 mod feed;
@@ -26,9 +35,9 @@ use std::thread;
 use anyhow::{Context, Result, ensure};
 
 pub(super) use belt::RowWriter;
-pub(super) use plan::{RunPlan, whole};
+pub(super) use plan::{RunPlan, reject_chunks};
 pub(super) use rows::{EmbeddingRows, TextBlock, TextRows};
-pub(super) use work::{Failure, GroupWork, Grouped, Work, place};
+pub(super) use work::{Failure, GroupWork, Grouped, Work, described_place};
 
 use self::belt::{Delivered, deliver};
 use self::feed::Feed;
@@ -70,8 +79,8 @@ pub(super) struct Delivery<R> {
 }
 
 impl Conveyor {
-    /// Announces a large output as soon as the input has been counted; `size` gives the bytes of so
-    /// many sequences and residues.
+    /// Announces a large output as soon as the input has been counted; `size(sequences, residues)`
+    /// is the output's size in bytes.
     pub(super) fn announcing(mut self, size: impl Fn(u64, u64) -> u64 + 'static) -> Self {
         self.forecast.size = Some(Box::new(size));
         self
@@ -89,7 +98,7 @@ impl Conveyor {
     ) -> Result<Delivery<R>> {
         let journal = self.journal.take();
         let keeps_journal = journal.is_some();
-        let must_not_skip = if self.shard.is_some() && !R::KEEPS_PLACES {
+        let advice = if self.shard.is_some() && !R::KEEPS_PLACES {
             Some(
                 "or take the record out of the input: shards are merged by their order, so none may lack a sequence",
             )
@@ -105,11 +114,11 @@ impl Conveyor {
             let writer = thread::Builder::new()
                 .name("output".to_owned())
                 .spawn_scoped(scope, move || deliver(rows, journal, receiver, count))?;
-            let mut feed = Feed::new(&mut self, work, sender, must_not_skip);
+            let mut feed = Feed::new(&mut self, work, sender, advice);
             if keeps_journal {
                 feed.watch(&journalled);
             }
-            // The sender goes with the feed: then the writer ends, too.
+            // `all` drops the sender, which ends the writer.
             let fed = feed.all();
             let delivered = writer.join().unwrap_or_else(|panic| resume_unwind(panic));
             Ok::<_, anyhow::Error>((fed, delivered))
@@ -148,7 +157,7 @@ impl<R: RowWriter> Delivery<R> {
             .finish(self.digest)
             .with_context(|| self.writing.clone())?;
         self.journal.map_or(Ok(()), Journal::remove)?;
-        report(&self.counts);
+        self.counts.log();
         if self.failed > 0 {
             tracing::warn!("{} sequences left out: they have no result", self.failed);
         }
@@ -158,25 +167,5 @@ impl<R: RowWriter> Delivery<R> {
         } else {
             outcome
         })
-    }
-}
-
-/// Logs what was changed in the input, and what was left out of it.
-pub(super) fn report(counts: &Counts) {
-    if !counts.changes.is_empty() {
-        tracing::warn!("input: {}", counts.changes);
-    }
-    let Counts {
-        records,
-        failed,
-        too_long,
-        repeated,
-        ..
-    } = counts;
-    let left_out = failed + too_long + repeated;
-    if left_out > 0 {
-        tracing::warn!(
-            "{left_out} of {records} records left out: {failed} invalid, {too_long} too long, {repeated} repeated"
-        );
     }
 }

@@ -1,20 +1,20 @@
 //! `ankh3 embed`: computes the embeddings of proteins.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use serde::Serialize;
 
 use super::Outcome;
 use super::conveyor::{EmbeddingRows, GroupWork, Grouped, RunPlan};
+use super::embedding_flags::{OUT_TYPES, format_of, resolve_layers};
 use super::opened::Opened;
-use crate::args::{InputArgs, ModelArgs, RuntimeArgs, ScaleArgs, number_type, usage};
+use crate::args::{InputArgs, ModelArgs, RuntimeArgs, ScaleArgs, number_type};
 use crate::inference::embedder::{Embedder, Request};
 use crate::inference::pooling::{EmbeddingColumns, Pooling};
 use crate::inference::token_budget::LoadedStacks;
-use crate::io::stdio;
 use crate::model::Encoder;
 use crate::number::NumberType;
 use crate::output::embeddings::{Column, EmbeddingFormat, EmbeddingWriter, RowKind, Schema};
@@ -90,30 +90,6 @@ struct OutputArgs {
     out_dtype: NumberType,
 }
 
-pub(super) const OUT_TYPES: [(NumberType, &str); 3] = [
-    (NumberType::F32, "Single precision"),
-    (
-        NumberType::F16,
-        "Half precision; values beyond ±65504 are an error",
-    ),
-    (NumberType::Bf16, "bfloat16; safetensors only"),
-];
-
-/// The format of --format, or of the file's extension; npz on stdout.
-pub(super) fn format_of(format: Option<EmbeddingFormat>, output: &Path) -> Result<EmbeddingFormat> {
-    match (format, EmbeddingFormat::from_extension(output)) {
-        (Some(format), _) | (None, Some(format)) => Ok(format),
-        (None, None) if stdio::is_dash(output) => Ok(EmbeddingFormat::Npz),
-        (None, None) => {
-            let known = EmbeddingFormat::ALL.map(EmbeddingFormat::name).join(", ");
-            bail!(usage(format_args!(
-                "the extension of {} names no format; add --format, one of {known}",
-                output.display()
-            )))
-        }
-    }
-}
-
 /// Embeds the proteins of the input.
 ///
 /// # Errors
@@ -132,13 +108,13 @@ pub fn run(args: &EmbedArgs) -> Result<Outcome> {
     let writer = EmbeddingWriter::create(format, &schema, output)
         .with_context(|| format!("writing {}", output.display()))?;
     let encoders = opened.load_on_all(|loader| Encoder::load(loader, &opened.checkpoint.config))?;
-    let at_hand = opened.tokens_at_hand(&args.runtime, request.max_batch_tokens);
+    let tokens_per_group = opened.tokens_per_group(&args.runtime, request.max_batch_tokens);
     let tokenizer = &opened.checkpoint.tokenizer;
     let embedder = Embedder::new(encoders.each(|encoder| encoder), tokenizer, request);
     conveyor
         .announcing(move |sequences, residues| schema.estimated_size(format, sequences, residues))
         .carry(
-            &mut Grouped::new(Embedding(embedder), at_hand),
+            &mut Grouped::new(Embedding(embedder), tokens_per_group),
             EmbeddingRows(writer),
         )?
         .finish()
@@ -200,28 +176,8 @@ struct EmbedSettings<'a> {
     length_limit: Limit,
 }
 
-/// Turns layers counted from the end into layers counted from the start.
-pub(super) fn resolve_layers(layers: &[i64], num_layers: usize) -> Result<Vec<usize>> {
-    let resolve = |layer: &i64| {
-        let counted = if *layer < 0 {
-            layer + num_layers as i64 + 1
-        } else {
-            *layer
-        };
-        let valid = usize::try_from(counted)
-            .ok()
-            .filter(|counted| *counted <= num_layers);
-        valid.with_context(|| {
-            format!(
-                "--layers {layer}: this encoder has layers 0 to {num_layers}, or -1 to -{}",
-                num_layers + 1
-            )
-        })
-    };
-    layers.iter().map(resolve).collect()
-}
-
-/// Names: `mean`, or `layer_12/mean` where there are several layers.
+/// One column per layer and pooling. Its name is the name of the pooling, such as `mean`; with
+/// several layers, also of the layer: `layer_12/mean`.
 fn columns(layers: &[usize], poolings: &[Pooling], width: usize) -> Result<Vec<Column>> {
     let mut columns: Vec<Column> = Vec::new();
     for layer in layers {

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use self::rows::FillRows;
 use super::Outcome;
-use super::conveyor::{GroupWork, Grouped, RunPlan, place, whole};
+use super::conveyor::{GroupWork, Grouped, RunPlan, described_place, reject_chunks};
 use super::opened::Opened;
 use crate::args::{InputArgs, ModelArgs, RuntimeArgs, ScaleArgs, at_least_one, usage};
 use crate::inference::EncoderDecoder;
@@ -122,7 +122,7 @@ pub fn run(args: &MaskFillArgs) -> Result<Outcome> {
             output.display()
         ))
     );
-    let options = whole(args.input.options(Rules::masked(args.how.masks()))?)?;
+    let options = reject_chunks(args.input.options(Rules::masked(args.how.masks()))?)?;
     let limit = options.limit;
     let outputs = std::iter::once(output).chain(sites);
     let outputs: Vec<_> = outputs
@@ -139,14 +139,14 @@ pub fn run(args: &MaskFillArgs) -> Result<Outcome> {
     let networks = opened.load_both_on_all()?;
     let stacks = networks.each(EncoderDecoder::from);
     let max_tokens = opened.batch_tokens(&args.runtime, LoadedStacks::Both);
-    let at_hand = opened.tokens_at_hand(&args.runtime, max_tokens);
+    let tokens_per_group = opened.tokens_per_group(&args.runtime, max_tokens);
     let model = MaskedModel::new(stacks, tokenizer, prefix, residues, max_tokens)?;
     let order = args.how.order;
     let filling = Filling {
         filler: Filler::new(model, order),
         order,
     };
-    let mut work = Grouped::new(filling, BATCHES * at_hand);
+    let mut work = Grouped::new(filling, BATCHES * tokens_per_group);
     conveyor.carry(&mut work, rows)?.finish()
 }
 
@@ -188,7 +188,7 @@ impl Filling<'_> {
             let sentinels = self.filler.model().num_sentinels();
             tracing::warn!(
                 "{}: {masks} masks, more than the {sentinels} sentinels of the vocabulary; filled in rounds of {sentinels}",
-                place(sequence)
+                described_place(sequence)
             );
         }
     }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
 use super::Outcome;
-use super::embed::{OUT_TYPES, format_of};
+use super::embedding_flags::{OUT_TYPES, format_of};
 use super::score::SPEARMAN;
 use crate::args::{number_type, usage};
 use crate::number::NumberType;

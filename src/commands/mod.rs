@@ -13,6 +13,7 @@ pub mod contacts;
 mod conveyor;
 pub mod doctor;
 pub mod embed;
+mod embedding_flags;
 pub mod fetch;
 pub mod generated;
 mod heads;

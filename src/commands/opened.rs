@@ -10,7 +10,6 @@ use crate::device::{Compute, DeviceError};
 use crate::inference::token_budget::{LoadedStacks, token_budget};
 use crate::inference::{Replicas, tokens_of_threads};
 use crate::kernels::plan::WeightForm;
-use crate::library::loader;
 use crate::model::{Decoder, Encoder, Loader};
 use crate::output::manifest::Manifest;
 use crate::tokenizer::TaskPrefix;
@@ -220,7 +219,7 @@ impl Opened {
     /// Tokens of the sequences that are computed together, in several batches of `batch_tokens`.
     /// Several batches keep several GPUs, a GPU and the host, or the threads of a CPU busy at the
     /// same time. With --max-batch-tokens, a CPU gets one batch.
-    pub fn tokens_at_hand(&self, runtime: &RuntimeArgs, batch_tokens: usize) -> usize {
+    pub fn tokens_per_group(&self, runtime: &RuntimeArgs, batch_tokens: usize) -> usize {
         if self.compute.device.is_cpu() {
             runtime
                 .max_batch_tokens
@@ -236,7 +235,7 @@ impl Opened {
         load: impl FnOnce(&Loader<'_>) -> candle_core::Result<T>,
     ) -> Result<T> {
         let checkpoint = &self.checkpoint;
-        let loader = loader(checkpoint, compute);
+        let loader = checkpoint.loader(compute);
         load(&loader).with_context(|| format!("model {}", checkpoint.place))
     }
 

@@ -14,7 +14,7 @@ use self::lists::ContactLists;
 use self::maps::ContactMaps;
 use super::Outcome;
 use super::contacts::{MethodArg, Predictor, PredictorArgs};
-use super::conveyor::{EmbeddingRows, Grouped, RunPlan, TextRows, whole};
+use super::conveyor::{EmbeddingRows, Grouped, RunPlan, TextRows, reject_chunks};
 use super::heads::FeatureArgs;
 use crate::args::{InputArgs, RuntimeArgs, ScaleArgs, usage};
 use crate::inference::contacts::Top;
@@ -179,7 +179,7 @@ pub fn run(args: &PredictContactsArgs) -> Result<Outcome> {
         args.predictor.method != Some(MethodArg::Separation),
         usage("--method separation is a baseline for `ankh3 contacts evaluate`")
     );
-    let options = whole(args.input.options(Rules::default())?)?;
+    let options = reject_chunks(args.input.options(Rules::default())?)?;
     let limit = options.limit;
     let mut plan = RunPlan::new(&args.input.files, options, &args.scale, &what.files(format))?;
     if picture.is_some() {

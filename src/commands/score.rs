@@ -18,7 +18,7 @@ use self::rows::ScoreRows;
 use self::target::ScoreTarget;
 use self::work::Scoring;
 use super::Outcome;
-use super::conveyor::{Grouped, RunPlan, whole};
+use super::conveyor::{Grouped, RunPlan, reject_chunks};
 use super::opened::Opened;
 use crate::args::{InputArgs, ModelArgs, RuntimeArgs, ScaleArgs, UsageError, usage};
 use crate::inference::EncoderDecoder;
@@ -204,7 +204,7 @@ pub fn run(args: &ScoreArgs) -> Result<Outcome> {
     let output = &args.output.output;
     let picture = args.what.plot.as_deref().map(Picture::of_path).transpose();
     let picture = picture.map_err(usage)?;
-    let options = whole(args.input.options(Rules::default())?)?;
+    let options = reject_chunks(args.input.options(Rules::default())?)?;
     let limit = options.limit;
     let target = ScoreTarget::new(&args.what, options.on_bad)?;
     let masking = args.what.masking(target.has_variants())?;

@@ -7,7 +7,6 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use super::Outcome;
-use super::conveyor::report;
 use crate::args::{InputArgs, ModelArgs};
 use crate::input::sequences::Input;
 use crate::io::stdio::{Content, Output};
@@ -41,7 +40,7 @@ pub fn run(args: &TokenizeArgs) -> Result<Outcome> {
     let sequences = input.by_ref().map(|item| Ok(item?.sequence));
     write(&tokenizer, prefix, sequences, &mut out)?;
     out.finish()?;
-    report(input.counts());
+    input.counts().log();
     Ok(if input.counts().is_partial() {
         Outcome::SomeFailed
     } else {

@@ -85,6 +85,26 @@ impl Counts {
     pub fn is_partial(&self) -> bool {
         self.failed + self.too_long + self.empty_files > 0
     }
+
+    /// Logs what was changed in the input, and what was left out of it.
+    pub fn log(&self) {
+        if !self.changes.is_empty() {
+            tracing::warn!("input: {}", self.changes);
+        }
+        let Counts {
+            records,
+            failed,
+            too_long,
+            repeated,
+            ..
+        } = self;
+        let left_out = failed + too_long + repeated;
+        if left_out > 0 {
+            tracing::warn!(
+                "{left_out} of {records} records left out: {failed} invalid, {too_long} too long, {repeated} repeated"
+            );
+        }
+    }
 }
 
 /// The items of a run, in input order. The iterator ends after an error.

@@ -1,10 +1,10 @@
 //! The manifest: how a result was made. Every output has one, in the file or beside it as
 //! `FILE.json`.
 //!
-//! A manifest is a JSON object without nesting: the origin of the file (tool, command, model,
-//! number types, device, kernels), the settings of the command under their own names, and the
-//! content of the file (digest of the input, shard, number of records). The names of the keys do
-//! not change, so files of earlier versions stay readable; unknown keys are kept.
+//! A manifest is one JSON object. It has the origin of the file (tool, command, model, number
+//! types, device, kernels), the settings of the command, each at the top level under its own name,
+//! and the content of the file (digest of the input, shard, number of records). The names of the
+//! keys do not change, so files of earlier versions stay readable; unknown keys are kept.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -70,7 +70,8 @@ pub struct Manifest {
     /// keys.
     #[serde(flatten)]
     pub settings: Map<String, Value>,
-    /// Hash of all fields that influence values: the model, the prefix, number types, settings.
+    /// Hash of the command and of all fields that influence values: the model, the prefix, number
+    /// types, settings. Values that are added after [`Self::set_settings`] are not hashed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub settings_sha256: Option<String>,
     /// `i/n` (from 1) of a file that holds every n-th sequence, beginning with the i-th.
@@ -92,7 +93,8 @@ pub struct Manifest {
 
 impl Manifest {
     /// Adds the settings of a command, one key per field, and computes [`Self::settings_sha256`].
-    /// All other fields that influence values must be set before.
+    /// All other fields that influence values must be set before. What a command adds to
+    /// [`Self::settings`] later, such as measures of its results, is not hashed.
     ///
     /// # Errors
     /// Settings that do not serialize to a JSON object.
@@ -231,7 +233,7 @@ pub fn write_manifest(output: &Path, manifest: &impl Serialize) -> io::Result<()
 /// are compared key by key.
 pub(super) fn differences(was: &Value, now: &Value) -> Vec<String> {
     let mut list = Vec::new();
-    compare("it", was, now, &mut list);
+    compare("manifest", was, now, &mut list);
     list
 }
 

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use super::OutputPart;
 use super::plan::{PromptPlan, PromptRule};
 use super::text::fasta;
-use crate::commands::conveyor::{Failure, TextBlock, Work, place};
+use crate::commands::conveyor::{Failure, TextBlock, Work, described_place};
 use crate::inference::generate::{End, GeneratedSequence, GenerationSettings, Generators, Prompt};
 use crate::sequence::Sequence;
 use crate::tokenizer::{TaskPrefix, Tokenizer};
@@ -90,7 +90,7 @@ impl Completing<'_> {
         let encoding = self
             .tokenizer
             .encode(&sequence.residues[..plan.prompt], self.prefix)
-            .with_context(|| place(sequence))?;
+            .with_context(|| described_place(sequence))?;
         self.tally.replaced += encoding.replaced;
         Ok(Prompt {
             id: sequence.id.clone(),

@@ -1,5 +1,5 @@
-//! The end of the conveyor: a thread that writes the journal and the rows while the next results
-//! are computed.
+//! The end of the conveyor: a thread takes parcels from the belt, and writes the journal and the
+//! rows while the next results are computed.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;

@@ -6,7 +6,7 @@ use std::sync::mpsc::SyncSender;
 use anyhow::{Context, Result, bail};
 
 use super::belt::{Parcel, from_entry};
-use super::{Conveyor, Failure, Work, place};
+use super::{Conveyor, Failure, Work, described_place};
 use crate::input::sequences::Item;
 use crate::output::entry::{JournalEntry, unsealed};
 use crate::sequence::Sequence;
@@ -15,11 +15,11 @@ use crate::sequence::Sequence;
 pub(super) struct Feed<'a, T> {
     conveyor: &'a mut Conveyor,
     work: &'a mut dyn Work<Output = T>,
-    belt: SyncSender<Vec<Parcel<T>>>,
+    to_writer: SyncSender<Vec<Parcel<T>>>,
     /// Number of new results in the journal; `None` without a journal.
     journalled: Option<&'a AtomicU64>,
     /// Advice to the user, if a sequence without a result must not be skipped.
-    must_not_skip: Option<&'static str>,
+    advice: Option<&'static str>,
     /// Sequences of this shard.
     taken: u64,
     /// Sequences passed to the work.
@@ -34,15 +34,15 @@ impl<'a, T: JournalEntry> Feed<'a, T> {
     pub(super) fn new(
         conveyor: &'a mut Conveyor,
         work: &'a mut dyn Work<Output = T>,
-        belt: SyncSender<Vec<Parcel<T>>>,
-        must_not_skip: Option<&'static str>,
+        to_writer: SyncSender<Vec<Parcel<T>>>,
+        advice: Option<&'static str>,
     ) -> Self {
         Self {
             conveyor,
             work,
-            belt,
+            to_writer,
             journalled: None,
-            must_not_skip,
+            advice,
             taken: 0,
             pushed: 0,
             popped: 0,
@@ -55,8 +55,8 @@ impl<'a, T: JournalEntry> Feed<'a, T> {
         self.journalled = Some(journalled);
     }
 
-    /// Processes the whole input. Returns the number of sequences in this shard, and the number of
-    /// sequences without a result.
+    /// Processes the whole input, and drops the sender, which ends the writer. Returns the number
+    /// of sequences in this shard, and the number of sequences without a result.
     pub(super) fn all(mut self) -> Result<(u64, u64)> {
         let mut at_end = false;
         while !at_end || self.popped < self.pushed {
@@ -147,7 +147,7 @@ impl<'a, T: JournalEntry> Feed<'a, T> {
             forecast, progress, ..
         } = &mut *self.conveyor;
         forecast.announce(progress);
-        if !parcels.is_empty() && self.belt.send(parcels).is_err() {
+        if !parcels.is_empty() && self.to_writer.send(parcels).is_err() {
             bail!("nothing more can be written");
         }
         fatal
@@ -155,8 +155,8 @@ impl<'a, T: JournalEntry> Feed<'a, T> {
 
     /// Skips a sequence without a result, or ends the run.
     fn leave_out(&mut self, sequence: &Sequence, failure: &Failure) -> Result<()> {
-        let message = format!("{}: {failure}", place(sequence));
-        if let Some(advice) = self.must_not_skip {
+        let message = format!("{}: {failure}", described_place(sequence));
+        if let Some(advice) = self.advice {
             bail!("{message}; {advice}");
         }
         tracing::warn!("skipped: {message}");

@@ -179,7 +179,7 @@ impl Iterator for Proteins {
 ///
 /// # Errors
 /// `--over chunk`.
-pub(in crate::commands) fn whole(options: Options) -> Result<Options> {
+pub(in crate::commands) fn reject_chunks(options: Options) -> Result<Options> {
     ensure!(
         !matches!(options.limit.over(), Over::Chunk { .. }),
         usage(

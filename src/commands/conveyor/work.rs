@@ -149,7 +149,7 @@ impl<G: GroupWork> Work for Grouped<G> {
 }
 
 /// `proteins.fasta: record 3 (P12345), line 17`.
-pub(in crate::commands) fn place(sequence: &Sequence) -> String {
+pub(in crate::commands) fn described_place(sequence: &Sequence) -> String {
     let Sequence { id, origin, .. } = sequence;
     format!(
         "{}: record {} ({id}), line {}",

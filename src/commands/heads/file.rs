@@ -15,7 +15,7 @@ use crate::probe::head::Head;
 use crate::probe::weights::HeadWeights;
 use crate::sequence::digest::hex;
 
-const DESCRIPTION: &str = "head.json";
+pub(super) const DESCRIPTION: &str = "head.json";
 const WEIGHTS: &str = "head.safetensors";
 
 /// A head read from its directory.

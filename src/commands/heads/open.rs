@@ -6,9 +6,10 @@ use candle_core::Device;
 use serde::Serialize;
 use serde_json::json;
 
+use super::file::DESCRIPTION;
 use super::{FeatureArgs, FeaturesArg, StoredHead, TrainFeatureArgs};
 use crate::args::{RuntimeArgs, usage};
-use crate::commands::embed::resolve_layers;
+use crate::commands::embedding_flags::resolve_layers;
 use crate::commands::opened::{Opened, TOOL};
 use crate::device::Compute;
 use crate::inference::token_budget::LoadedStacks;
@@ -30,7 +31,7 @@ pub(crate) struct OpenedFeatures {
     pub(crate) device: Device,
     /// For the description of a head.
     pub(crate) origin: FeatureOrigin,
-    /// For outputs; the settings of the command are not in it yet.
+    /// For outputs. An encoding of residues is in it; the command adds its own settings.
     pub(crate) manifest: Manifest,
 }
 
@@ -192,11 +193,12 @@ fn prefix_of_head(stored: &StoredHead, asked: Option<TaskPrefix>) -> Result<Task
             asked.as_str()
         );
     }
-    Ok(match prefix.as_str() {
-        "nlu" => TaskPrefix::Nlu,
-        "s2s" => TaskPrefix::S2s,
-        _ => TaskPrefix::None,
-    })
+    [TaskPrefix::None, TaskPrefix::Nlu, TaskPrefix::S2s]
+        .into_iter()
+        .find(|known| known.as_str() == prefix)
+        .with_context(|| {
+            format!("{dir}: unknown prefix {prefix:?} in {DESCRIPTION}; train the head again")
+        })
 }
 
 /// Rejects another model than the one that a head was trained on.
@@ -225,8 +227,9 @@ struct CacheSettings<'a> {
     layers: &'a [usize],
 }
 
-/// The cache of a manifest without what influences no embedding: the command and the tool's version.
-/// The name of the cache's folder is a hash of the manifest's text.
+/// Opens the cache of the embeddings that `manifest` describes. The name of its folder is a hash of
+/// the manifest's text, so the program's version, the command and the hash of the settings (which
+/// covers the command) are left out: commands and versions share a cache.
 fn open_cache(args: &FeatureArgs, layers: &[usize], mut manifest: Manifest) -> Result<RowCache> {
     manifest.set_settings(&CacheSettings { layers })?;
     let manifest = Manifest {

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use super::OutputArgs;
 use crate::commands::contacts::{Predictor, aligned};
-use crate::commands::conveyor::{GroupWork, place};
+use crate::commands::conveyor::{GroupWork, described_place};
 use crate::inference::contacts::PairMap;
 use crate::inference::pooling::EmbeddingColumns;
 use crate::report::charts::canvas::Heading;
@@ -41,8 +41,10 @@ impl ContactMaps<'_> {
     /// The map of a protein; `None` if the map has NaN or infinity. With --plot, the map is drawn.
     pub(super) fn map(&mut self, sequence: &Sequence) -> Result<Option<PairMap>> {
         let Sequence { id, residues, .. } = sequence;
-        tracing::debug!("{}: {} residues", place(sequence), residues.len());
-        let map = self.predictor.predict(id, &place(sequence), residues)?;
+        tracing::debug!("{}: {} residues", described_place(sequence), residues.len());
+        let map = self
+            .predictor
+            .predict(id, &described_place(sequence), residues)?;
         if let (Some(picture), Some(map)) = (&self.picture, &map) {
             self.draw(picture, sequence, map)?;
         }

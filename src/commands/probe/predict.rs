@@ -10,7 +10,9 @@ use serde_json::{Map, Value};
 use super::load_head;
 use crate::args::{InputArgs, RuntimeArgs, ScaleArgs, usage};
 use crate::commands::Outcome;
-use crate::commands::conveyor::{GroupWork, Grouped, RowWriter, RunPlan, place, whole};
+use crate::commands::conveyor::{
+    GroupWork, Grouped, RowWriter, RunPlan, described_place, reject_chunks,
+};
 use crate::commands::heads::{FeatureArgs, OpenedFeatures, StoredHead};
 use crate::io::stdio::Content;
 use crate::output::manifest::{Manifest, write_manifest};
@@ -65,7 +67,7 @@ pub(super) fn run(args: &PredictArgs) -> Result<Outcome> {
         !args.per_residue || matches!(task, PredictionTask::Residues { .. }),
         usage("--per-residue is for heads that predict classes of residues")
     );
-    let options = whole(args.input.options(Rules::default())?)?;
+    let options = reject_chunks(args.input.options(Rules::default())?)?;
     let limit = options.limit;
     let output = &args.output;
     let outputs = [(output.as_path(), Content::Text)];
@@ -128,7 +130,7 @@ impl GroupWork for HeadPrediction {
     }
 
     fn compute(&mut self, group: &[Sequence]) -> Result<Vec<Option<OutputRows>>> {
-        let places: Vec<String> = group.iter().map(place).collect();
+        let places: Vec<String> = group.iter().map(described_place).collect();
         let proteins: Vec<Protein<'_>> = places
             .iter()
             .zip(group)

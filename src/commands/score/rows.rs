@@ -10,7 +10,7 @@ use super::answers;
 use super::dms::ListedVariant;
 use super::target::ScoreTarget;
 use crate::commands::Outcome;
-use crate::commands::conveyor::{RowWriter, place};
+use crate::commands::conveyor::{RowWriter, described_place};
 use crate::inference::score::{log_likelihood, pseudo_perplexity, spearman};
 use crate::output::manifest::{Manifest, write_manifest};
 use crate::output::table::{Cell, Table};
@@ -138,7 +138,10 @@ impl ScoreRows<'_> {
     fn write_sum(&mut self, sequence: &Sequence, values: &[f64]) -> Result<()> {
         let (scored, sum) = log_likelihood(values);
         if scored == 0 {
-            tracing::warn!("{}: none of its residues can be scored", place(sequence));
+            tracing::warn!(
+                "{}: none of its residues can be scored",
+                described_place(sequence)
+            );
         }
         self.table.row(&[
             Cell::Text(&sequence.id),

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use super::answers::AnswerJournal;
 use super::target::ScoreTarget;
-use crate::commands::conveyor::{GroupWork, place};
+use crate::commands::conveyor::{GroupWork, described_place};
 use crate::inference::masked::TOKENS_PER_MASK;
 use crate::inference::score::{EffectMethod, Effects, Masking, Scorer};
 use crate::input::sequences::OnBad;
@@ -78,7 +78,8 @@ impl<'a> Scoring<'a> {
                     numbers.push(number);
                 }
                 Err(error) => {
-                    let message = format!("{}: {}: {error}", listed.place, place(sequence));
+                    let message =
+                        format!("{}: {}: {error}", listed.place, described_place(sequence));
                     if self.on_bad == OnBad::Error {
                         bail!("{message}");
                     }
