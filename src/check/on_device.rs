@@ -1,5 +1,5 @@
-//! The kernels below on a device, forward and backward, against the CPU's kernels on the same random
-//! ragged inputs. Not checked: pooling, the activation ReLU, dropout without a residual, dropout of
+//! The kernels below on a device, forward and backward, against the CPU's kernels on the same
+//! random ragged inputs. Not checked: pooling, the activation ReLU, dropout without a residual, dropout of
 //! attention probabilities, gradients of attention of one query, and linear layers, which are
 //! candle's own operations on a device.
 //!

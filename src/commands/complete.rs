@@ -198,8 +198,8 @@ fn default_prefix(checkpoint: &Checkpoint) -> TaskPrefix {
     TaskPrefix::None
 }
 
-/// The sizes of batches. A step of the decoder computes one token per sequence, so the decoder needs
-/// more sequences at a time than a batch of the encoder has, to keep the device busy.
+/// The sizes of batches. A step of the decoder computes one token per sequence, so it needs more
+/// sequences than a batch of the encoder has, to keep the device busy.
 fn budget(runtime: &RuntimeArgs, opened: &Opened) -> Budget {
     let batch_tokens = runtime.batch_tokens(&opened.compute);
     Budget {
