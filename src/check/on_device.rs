@@ -1,7 +1,9 @@
 //! The kernels below on a device, forward and backward, against the CPU's kernels on the same
-//! random ragged inputs. Not checked: pooling, the activation ReLU, dropout without a residual, dropout of
-//! attention probabilities, gradients of attention of one query, and linear layers, which are
-//! candle's own operations on a device.
+//! random ragged inputs.
+//!
+//! Not checked: pooling, the activation `Relu`, dropout without a residual, dropout of attention
+//! probabilities, gradients of attention of one query, and linear layers, which are candle's own
+//! operations on a device.
 //!
 //! In f32, and in bf16 on inputs rounded to bf16, which the CPU computes in f32. The CPU's kernels
 //! are themselves checked against f64 ([`super::cpu`]).

@@ -33,7 +33,7 @@
 //! ```
 //!
 //! **Strips of A.** The left operand `A (m, k)` is copied in blocks of some columns of k, in strips
-//! of [`STRIP`] = 12 rows. The step from one row, and from one k (or pair of k), to the next is a
+//! of 12 rows (`STRIP`). The step from one row, and from one k (or pair of k), to the next is a
 //! constant of the inner loop:
 //!
 //! ```text
