@@ -184,5 +184,5 @@ fn another_input_than_that_of_the_journal_is_an_error() {
     assert!(outcome.is_err());
     let (outcome, ..) = carried::<true>(&["CCCC", "AAAA"], OnBad::Error, &resume, &output);
     let error = outcome.unwrap_err().to_string();
-    assert!(error.contains("the input is not the one"), "{error}");
+    assert!(error.contains("the input differs"), "{error}");
 }
