@@ -367,7 +367,9 @@ fn several_files_are_one_run() {
     assert_eq!(strict.lengths().len(), 5);
     let message = strict.message();
     assert!(
-        message.contains("05_lower_case.fasta: record 1 (P42212), line 1: an earlier record has the same id"),
+        message.contains(
+            "05_lower_case.fasta: record 1 (P42212), line 1: an earlier record has the same id"
+        ),
         "{message}"
     );
     let with_empty = [nasty("01_empty_file.fasta"), nasty("24_one_residue.fasta")];

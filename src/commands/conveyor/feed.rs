@@ -26,6 +26,8 @@ pub(super) struct Feed<'a, T> {
     pushed: u64,
     /// Sequences that the work has finished.
     popped: u64,
+    /// Sequences that the work had finished when it last heard that the journal holds them.
+    settled: u64,
     /// Sequences without a result.
     failed: u64,
 }
@@ -46,6 +48,7 @@ impl<'a, T: JournalEntry> Feed<'a, T> {
             taken: 0,
             pushed: 0,
             popped: 0,
+            settled: 0,
             failed: 0,
         }
     }
@@ -109,8 +112,9 @@ impl<'a, T: JournalEntry> Feed<'a, T> {
     /// Lets the work compute, and passes finished results on.
     fn compute(&mut self) -> Result<()> {
         let journalled = self.journalled.map(|count| count.load(Ordering::Acquire));
-        if journalled == Some(self.popped) {
+        if journalled == Some(self.popped) && self.popped > self.settled {
             self.work.settled()?;
+            self.settled = self.popped;
         }
         self.work.advance()?;
         let mut parcels = Vec::new();

@@ -305,7 +305,11 @@ fn another_runs_journal_is_refused_and_the_way_out_named() {
     fs::write(path.join("changed.fasta"), fasta(&changed)).unwrap();
     run(path, &format!("{same} changed.fasta"))
         .with(1)
-        .saying(&["the input differs from the input of the run to resume", &all[1].id, ".resume"]);
+        .saying(&[
+            "the input differs from the input of the run to resume",
+            &all[1].id,
+            ".resume",
+        ]);
     // Settings that do not influence the numbers may change: threads, batches.
     let ended = run(path, &format!("{same} --threads 1 in.fasta")).with(0);
     ended.saying(&["resuming: 2 sequences are already done"]);
