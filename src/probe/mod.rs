@@ -13,10 +13,11 @@
 //!   regression over attention; [`contact_evaluation`] measures precision
 //!
 //! ```
-//! use ankh3::probe::metrics::numbers::{Ranked, mse};
+//! use ankh3::probe::metrics::numbers::{Ranked, ValuePair, mse};
 //!
-//! // Predicted and true values of three proteins, each counted once.
-//! let pairs = [(0.5, 1.0), (1.0, 2.0), (4.0, 3.0)];
+//! // Predicted and measured values of three proteins, each counted once.
+//! let pairs = [(0.5, 1.0), (1.0, 2.0), (4.0, 3.0)]
+//!     .map(|(predicted, measured)| ValuePair { predicted, measured });
 //! let times = [1, 1, 1];
 //! assert_eq!(mse(&pairs, &times), Some(0.75));
 //! assert_eq!(Ranked::new(&pairs).spearman(&times), Some(1.0));
