@@ -59,7 +59,7 @@ pub enum CheckpointError {
     Tokenizer {
         /// The file.
         path: PathBuf,
-        /// The problem.
+        /// What does not belong together or is damaged.
         source: TokenizerError,
     },
     /// The checkpoint lacks a tensor.

@@ -42,7 +42,7 @@ pub enum FetchError {
     Unreachable {
         /// The requested address.
         url: String,
-        /// The problem.
+        /// What could not be understood or opened.
         message: String,
     },
     /// The storage host answered with a client error.
@@ -74,7 +74,7 @@ pub enum FetchError {
         position: u64,
         /// Bytes expected.
         size: u64,
-        /// The problem.
+        /// What the system or the server reported.
         message: String,
     },
     /// The checksum of a complete file is wrong.
@@ -102,7 +102,7 @@ pub enum FetchError {
     /// The cache could not be written.
     #[error("{path}: {source}; the cache is at HF_HUB_CACHE, HF_HOME or ~/.cache/huggingface")]
     Io {
-        /// The path.
+        /// The file or folder that could not be written or read.
         path: PathBuf,
         /// The operating system's error.
         source: std::io::Error,

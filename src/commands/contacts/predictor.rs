@@ -53,7 +53,7 @@ pub struct PredictorArgs {
     max_memory: f64,
 }
 
-/// The methods.
+/// A method of contact prediction, with what it has loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum MethodArg {
     /// A head on embeddings, fitted to structures.

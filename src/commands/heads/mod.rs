@@ -122,7 +122,7 @@ pub struct TrainingArgs {
 }
 
 impl TrainingArgs {
-    /// The hyperparameters.
+    /// How the head is trained: learning rate, epochs, seed.
     pub(super) fn settings(&self) -> FitSettings {
         FitSettings {
             epochs: self.epochs,
