@@ -59,7 +59,7 @@ pub enum CheckpointError {
     Tokenizer {
         /// The file.
         path: PathBuf,
-        /// What does not belong together or is damaged.
+        /// Why the vocabulary cannot be used.
         source: TokenizerError,
     },
     /// The checkpoint lacks a tensor.

@@ -42,7 +42,7 @@ pub enum FetchError {
     Unreachable {
         /// The requested address.
         url: String,
-        /// What could not be understood or opened.
+        /// What the network reported, or what is wrong with the answer.
         message: String,
     },
     /// The storage host answered with a client error.
@@ -74,7 +74,7 @@ pub enum FetchError {
         position: u64,
         /// Bytes expected.
         size: u64,
-        /// What the system or the server reported.
+        /// What the connection reported.
         message: String,
     },
     /// The checksum of a complete file is wrong.

@@ -53,7 +53,7 @@ pub struct PredictorArgs {
     max_memory: f64,
 }
 
-/// A method of contact prediction, with what it has loaded.
+/// How contacts are predicted, in the words of `--method`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum MethodArg {
     /// A head on embeddings, fitted to structures.
