@@ -15,25 +15,19 @@
     reason = "vector loads and stores through pointers; each block says why it is in bounds"
 )]
 
+mod block;
+
 use std::cell::RefCell;
 
 use rayon::prelude::*;
 
+use self::block::{DEPTH, QUERIES, QueryBlock, STRIDE, key_gradient, query_gradient, scores};
 use super::attention::{Attention, MAX_HEAD};
 use super::isa::{Isa, with_isa};
-use super::layout::{LANES, PANEL, Strided};
+use super::layout::{LANES, PANEL};
 use super::shared::SharedMut;
 use super::simd::{Lanes, exp};
-use super::tile::{Sum, product};
 use crate::kernels::plan::{Segment, Visibility};
-
-/// Keys in one block.
-const DEPTH: usize = 512;
-/// Floats from one row of scores to the next: more than [`DEPTH`], so that rows do not share cache
-/// sets.
-const STRIDE: usize = DEPTH + LANES;
-/// Queries whose probabilities are in memory at a time: a multiple of every tile's height.
-const QUERIES: usize = 96;
 
 /// Gradients of heads inside a wider matrix: row `r`, head `h` starts at `r * stride + offset + h *
 /// d_kv`.
@@ -175,21 +169,6 @@ pub(super) struct GradientTask<'a> {
     pub gradients: &'a AttentionGradients<'a>,
     pub segment: &'a Segment,
     pub head: usize,
-}
-
-/// Some queries of a task and the keys they may see.
-struct QueryBlock {
-    first: usize,
-    rows: usize,
-    seen: usize,
-}
-
-impl QueryBlock {
-    /// Blocks of up to [`DEPTH`] keys: number of the block, keys in it.
-    fn key_blocks(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
-        let seen = self.seen;
-        (0..seen.div_ceil(DEPTH)).map(move |block| (block, DEPTH.min(seen - block * DEPTH)))
-    }
 }
 
 #[inline(always)]
@@ -437,115 +416,4 @@ impl GradientTask<'_> {
             }
         }
     }
-}
-
-/// `target[key / DEPTH][query][key % DEPTH] = rows · panels`.
-#[inline(always)]
-unsafe fn scores<V: Lanes>(
-    block: &QueryBlock,
-    d_kv: usize,
-    rows: &[f32],
-    panels: &[f32],
-    target: &mut [f32],
-) {
-    for panel in 0..block.seen.div_ceil(PANEL) {
-        let (number, column) = (panel * PANEL / DEPTH, panel * PANEL % DEPTH);
-        for row in (0..block.rows).step_by(V::TILE_ROWS) {
-            let count = V::TILE_ROWS.min(block.rows - row);
-            // SAFETY: `rows` holds QUERIES rows of STRIDE, `panels` whole panels, the target whole
-            // maps.
-            unsafe {
-                let a = rows.as_ptr().add(row * STRIDE);
-                let b = panels.as_ptr().add(panel * d_kv * PANEL);
-                let c = target
-                    .as_mut_ptr()
-                    .add((number * QUERIES + row) * STRIDE + column);
-                product::<V, STRIDE, 1>(
-                    count,
-                    a,
-                    strided(b, PANEL),
-                    d_kv,
-                    strided(c, STRIDE),
-                    Sum::New,
-                );
-            }
-        }
-    }
-}
-
-/// `dq = ds · k`.
-#[inline(always)]
-unsafe fn query_gradient<V: Lanes>(
-    block: &QueryBlock,
-    padded_d: usize,
-    scratch: &mut GradientScratch,
-) {
-    for (number, keys) in block.key_blocks() {
-        let sum = if number == 0 { Sum::New } else { Sum::Add };
-        for row in (0..block.rows).step_by(V::TILE_ROWS) {
-            let count = V::TILE_ROWS.min(block.rows - row);
-            for column in (0..padded_d).step_by(PANEL) {
-                // SAFETY: maps hold QUERIES rows per block of keys; keys and dq are rows of
-                // padded_d.
-                unsafe {
-                    let a = scratch
-                        .slopes
-                        .as_ptr()
-                        .add((number * QUERIES + row) * STRIDE);
-                    let b = scratch
-                        .key_rows
-                        .as_ptr()
-                        .add(number * DEPTH * padded_d + column);
-                    let c = scratch.dq.as_mut_ptr().add(row * padded_d + column);
-                    product::<V, STRIDE, 1>(
-                        count,
-                        a,
-                        strided(b, padded_d),
-                        keys,
-                        strided(c, padded_d),
-                        sum,
-                    );
-                }
-            }
-        }
-    }
-}
-
-/// `target += mapᵀ · rows`: gradients of keys or values.
-#[inline(always)]
-unsafe fn key_gradient<V: Lanes>(
-    block: &QueryBlock,
-    padded_d: usize,
-    map: &[f32],
-    rows: &[f32],
-    target: &mut [f32],
-) {
-    for (number, keys) in block.key_blocks() {
-        for key in (0..keys).step_by(V::TILE_ROWS) {
-            let count = V::TILE_ROWS.min(keys - key);
-            for column in (0..padded_d).step_by(PANEL) {
-                // SAFETY: as in `query_gradient`; the target holds one row of padded_d per key.
-                unsafe {
-                    let a = map.as_ptr().add(number * QUERIES * STRIDE + key);
-                    let b = rows.as_ptr().add(column);
-                    let c = target
-                        .as_mut_ptr()
-                        .add((number * DEPTH + key) * padded_d + column);
-                    product::<V, 1, STRIDE>(
-                        count,
-                        a,
-                        strided(b, STRIDE),
-                        block.rows,
-                        strided(c, padded_d),
-                        Sum::Add,
-                    );
-                }
-            }
-        }
-    }
-}
-
-#[inline(always)]
-fn strided<P>(start: P, stride: usize) -> Strided<P> {
-    Strided { start, stride }
 }
