@@ -315,3 +315,38 @@ mod x86 {
 
 #[cfg(target_arch = "x86_64")]
 pub(super) use x86::{Avx2Sums, Avx512Sums, VnniSums};
+
+/// `with_integers!((isa, bits), kernel(name: Type, …)(argument, …))`: as [`with_isa!`](super::isa),
+/// for [`IntegerIsa`]. For 16-bit integers, AVX-512-VNNI is the only form beside plain Rust.
+macro_rules! with_integers {
+    ($how:expr, $kernel:ident($($name:ident: $kind:ty),* $(,)?)($($argument:expr),* $(,)?)) => {{
+        #[cfg(target_arch = "x86_64")]
+        $crate::kernels::cpu::integer_lanes::with_integers!(@ vnni, "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma", $crate::kernels::cpu::integer_lanes::VnniSums<8>, $kernel($($name: $kind),*));
+        #[cfg(target_arch = "x86_64")]
+        $crate::kernels::cpu::integer_lanes::with_integers!(@ vnni_16, "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma", $crate::kernels::cpu::integer_lanes::VnniSums<16>, $kernel($($name: $kind),*));
+        #[cfg(target_arch = "x86_64")]
+        $crate::kernels::cpu::integer_lanes::with_integers!(@ avx512, "avx512f,avx512bw,avx512vl,avx2,fma", $crate::kernels::cpu::integer_lanes::Avx512Sums, $kernel($($name: $kind),*));
+        #[cfg(target_arch = "x86_64")]
+        $crate::kernels::cpu::integer_lanes::with_integers!(@ avx2, "avx2,fma", $crate::kernels::cpu::integer_lanes::Avx2Sums, $kernel($($name: $kind),*));
+        match $how {
+            #[cfg(target_arch = "x86_64")]
+            ($crate::kernels::cpu::isa::IntegerIsa::Vnni | $crate::kernels::cpu::isa::IntegerIsa::Amx, $crate::kernels::cpu::integer_weight::Bits::Eight) => vnni($($argument),*),
+            #[cfg(target_arch = "x86_64")]
+            ($crate::kernels::cpu::isa::IntegerIsa::Vnni | $crate::kernels::cpu::isa::IntegerIsa::Amx, $crate::kernels::cpu::integer_weight::Bits::Sixteen) => vnni_16($($argument),*),
+            #[cfg(target_arch = "x86_64")]
+            ($crate::kernels::cpu::isa::IntegerIsa::Avx512, $crate::kernels::cpu::integer_weight::Bits::Eight) => avx512($($argument),*),
+            #[cfg(target_arch = "x86_64")]
+            ($crate::kernels::cpu::isa::IntegerIsa::Avx2, $crate::kernels::cpu::integer_weight::Bits::Eight) => avx2($($argument),*),
+            (_, $crate::kernels::cpu::integer_weight::Bits::Eight) => $kernel::<$crate::kernels::cpu::integer_lanes::Portable8>($($argument),*),
+            (_, $crate::kernels::cpu::integer_weight::Bits::Sixteen) => $kernel::<$crate::kernels::cpu::integer_lanes::Portable16>($($argument),*),
+        }
+    }};
+    (@ $function:ident, $features:literal, $sums:ty, $kernel:ident($($name:ident: $kind:ty),*)) => {
+        #[target_feature(enable = $features)]
+        unsafe fn $function($($name: $kind),*) {
+            // SAFETY: the features are enabled here; the rest is the caller's promise.
+            unsafe { $kernel::<$sums>($($name),*) }
+        }
+    };
+}
+pub(super) use with_integers;

@@ -11,14 +11,13 @@
 
 use std::cell::Cell;
 
-use rayon::prelude::*;
-
 #[cfg(target_arch = "x86_64")]
 use super::amx::{self, Right, SIDE, TileUnit, Tiles};
 #[cfg(target_arch = "x86_64")]
-use super::integer_lanes::{Avx2Sums, Avx512Sums, VnniSums};
-use super::integer_lanes::{Portable8, Portable16, RowScale, Sums};
-use super::integer_weight::{Bits, GroupOrder, IntegerRows, IntegerWeight, Strip, quantize_strip};
+use super::integer_lanes::VnniSums;
+use super::integer_lanes::{RowScale, Sums, with_integers};
+use super::integer_quantizer::Quantizer;
+use super::integer_weight::{Bits, GroupOrder, IntegerRows, IntegerWeight};
 use super::isa::{IntegerIsa, Isa};
 #[cfg(target_arch = "x86_64")]
 use super::layout::Strided;
@@ -39,45 +38,10 @@ const SERIAL_WORK: usize = 1 << 18;
 /// Rows of weights that are prefetched.
 const AHEAD: usize = 48;
 
-/// `with_integers!((isa, bits), kernel(name: Type, …)(argument, …))`: as [`with_isa!`](super::isa),
-/// for [`IntegerIsa`]. For 16-bit integers, AVX-512-VNNI is the only form beside plain Rust.
-macro_rules! with_integers {
-    ($how:expr, $kernel:ident($($name:ident: $kind:ty),* $(,)?)($($argument:expr),* $(,)?)) => {{
-        #[cfg(target_arch = "x86_64")]
-        with_integers!(@ vnni, "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma", VnniSums<8>, $kernel($($name: $kind),*));
-        #[cfg(target_arch = "x86_64")]
-        with_integers!(@ vnni_16, "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma", VnniSums<16>, $kernel($($name: $kind),*));
-        #[cfg(target_arch = "x86_64")]
-        with_integers!(@ avx512, "avx512f,avx512bw,avx512vl,avx2,fma", Avx512Sums, $kernel($($name: $kind),*));
-        #[cfg(target_arch = "x86_64")]
-        with_integers!(@ avx2, "avx2,fma", Avx2Sums, $kernel($($name: $kind),*));
-        match $how {
-            #[cfg(target_arch = "x86_64")]
-            (IntegerIsa::Vnni | IntegerIsa::Amx, Bits::Eight) => vnni($($argument),*),
-            #[cfg(target_arch = "x86_64")]
-            (IntegerIsa::Vnni | IntegerIsa::Amx, Bits::Sixteen) => vnni_16($($argument),*),
-            #[cfg(target_arch = "x86_64")]
-            (IntegerIsa::Avx512, Bits::Eight) => avx512($($argument),*),
-            #[cfg(target_arch = "x86_64")]
-            (IntegerIsa::Avx2, Bits::Eight) => avx2($($argument),*),
-            (_, Bits::Eight) => $kernel::<Portable8>($($argument),*),
-            (_, Bits::Sixteen) => $kernel::<Portable16>($($argument),*),
-        }
-    }};
-    (@ $function:ident, $features:literal, $sums:ty, $kernel:ident($($name:ident: $kind:ty),*)) => {
-        #[target_feature(enable = $features)]
-        unsafe fn $function($($name: $kind),*) {
-            // SAFETY: the features are enabled here; the rest is the caller's promise.
-            unsafe { $kernel::<$sums>($($name),*) }
-        }
-    };
-}
-
 thread_local! {
     /// Memory of the last product, for reuse. It is taken while in use, because a thread that waits
     /// may run a part of another product.
     static ROWS: Cell<IntegerRows> = Cell::default();
-    static BYTES: Cell<Vec<i8>> = Cell::default();
 }
 
 /// `a (m, k) · weightᵀ`, plus `residual (m, n)` where given: `(m, n)`. All row-major and
@@ -237,81 +201,6 @@ fn start(isa: IntegerIsa, operands: &IntegerOperands<'_>) {
         }
     });
     ROWS.set(rows);
-}
-
-/// How rows of activations become integers.
-pub(super) struct Quantizer {
-    pub isa: IntegerIsa,
-    pub bits: Bits,
-    /// Values in one row.
-    pub k: usize,
-    pub order: GroupOrder,
-    /// 1 where the rows are too few to share.
-    pub threads: usize,
-}
-
-impl Quantizer {
-    /// Quantises `a (m, k)` into `rows`.
-    pub(super) fn quantize(&self, a: &[f32], m: usize, rows: &mut IntegerRows) {
-        let Self {
-            isa,
-            bits,
-            k,
-            order,
-            threads,
-        } = *self;
-        let groups = order.groups(bits, k);
-        rows.resize(m, groups, order);
-        if k == 0 {
-            return;
-        }
-        let quantize = |mut strip: Strip<'_>| {
-            let mut bytes = BYTES.take();
-            // SAFETY: `isa` is available.
-            unsafe {
-                with_integers!((isa, bits), quantize_in(bits: Bits, k: usize, order: GroupOrder, bytes: &mut Vec<i8>, strip: &mut Strip<'_>)
-                    (bits, k, order, &mut bytes, &mut strip));
-            }
-            BYTES.set(bytes);
-        };
-        let IntegerRows {
-            groups: all,
-            scales,
-            offsets,
-        } = rows;
-        let strip = |(((a, groups), scales), offsets)| Strip {
-            a,
-            groups,
-            scales,
-            offsets,
-        };
-        if threads == 1 || scales.len() <= STRIP {
-            a.chunks(STRIP * k)
-                .zip(all.chunks_mut(STRIP * groups))
-                .zip(scales.chunks_mut(STRIP))
-                .zip(offsets.chunks_mut(STRIP))
-                .map(strip)
-                .for_each(quantize);
-        } else {
-            a.par_chunks(STRIP * k)
-                .zip(all.par_chunks_mut(STRIP * groups))
-                .zip(scales.par_chunks_mut(STRIP))
-                .zip(offsets.par_chunks_mut(STRIP))
-                .map(strip)
-                .for_each(quantize);
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn quantize_in<V: Sums>(
-    bits: Bits,
-    k: usize,
-    order: GroupOrder,
-    bytes: &mut Vec<i8>,
-    strip: &mut Strip<'_>,
-) {
-    quantize_strip(bits, k, order, bytes, strip);
 }
 
 /// One product of quantised rows.

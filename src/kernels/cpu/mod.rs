@@ -25,6 +25,7 @@ pub mod gemm;
 mod huge_pages;
 mod integer_lanes;
 pub mod integer_product;
+mod integer_quantizer;
 pub mod integer_weight;
 pub mod isa;
 pub mod layout;

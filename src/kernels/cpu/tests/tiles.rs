@@ -9,7 +9,8 @@ use super::{
 use crate::kernels::cpu::amx::{self, SIDE, STEP, TileBlock, TileUnit};
 use crate::kernels::cpu::dot_bf16;
 use crate::kernels::cpu::integer_lanes::Portable8;
-use crate::kernels::cpu::integer_product::{self, IntegerProduct, Quantizer, run_in_tiles};
+use crate::kernels::cpu::integer_product::{self, IntegerProduct, run_in_tiles};
+use crate::kernels::cpu::integer_quantizer::Quantizer;
 use crate::kernels::cpu::integer_weight::{Bits, GroupOrder, IntegerRows, IntegerWeight};
 use crate::kernels::cpu::{IntegerIsa, Isa};
 
