@@ -5,36 +5,13 @@
 //! count. Rows with an empty label are left out and counted.
 
 use std::io::{self, BufRead, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use csv::StringRecord;
 use serde_json::{Map, Value};
-use thiserror::Error;
 
+use super::table_error::TableError;
 use crate::io::stdio;
-
-/// Why a table cannot be read.
-#[derive(Debug, Error)]
-pub enum LabelledError {
-    /// The table cannot be opened or read.
-    #[error("{} cannot be read", .path.display())]
-    Io {
-        /// The table.
-        path: PathBuf,
-        /// The system's error.
-        source: io::Error,
-    },
-    /// A line is invalid.
-    #[error("{}, line {line}: {what}", .path.display())]
-    Line {
-        /// The table.
-        path: PathBuf,
-        /// Number of the line, from 1.
-        line: u64,
-        /// The problem, and the way out.
-        what: String,
-    },
-}
 
 /// The names of the columns to read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -82,8 +59,8 @@ pub struct Labelled {
 ///
 /// # Errors
 /// A file that cannot be read, lacks a column, or has an invalid line.
-pub fn read_labelled(path: &Path, columns: &LabelledColumns) -> Result<Labelled, LabelledError> {
-    let failed = |source| LabelledError::Io {
+pub fn read_labelled(path: &Path, columns: &LabelledColumns) -> Result<Labelled, TableError> {
+    let failed = |source| TableError::Io {
         path: path.to_owned(),
         source,
     };
@@ -97,8 +74,8 @@ pub fn read_labelled(path: &Path, columns: &LabelledColumns) -> Result<Labelled,
     }
 }
 
-fn at(path: &Path, line: u64, what: impl Into<String>) -> LabelledError {
-    LabelledError::Line {
+fn at(path: &Path, line: u64, what: impl Into<String>) -> TableError {
+    TableError::Line {
         path: path.to_owned(),
         line,
         what: what.into(),
@@ -114,11 +91,11 @@ fn from_text(
     path: &Path,
     mut reader: Box<dyn BufRead + Send>,
     columns: &LabelledColumns,
-) -> Result<Labelled, LabelledError> {
+) -> Result<Labelled, TableError> {
     let mut header = String::new();
     reader
         .read_line(&mut header)
-        .map_err(|source| LabelledError::Io {
+        .map_err(|source| TableError::Io {
             path: path.to_owned(),
             source,
         })?;
@@ -188,10 +165,10 @@ fn from_text(
     Ok(labelled)
 }
 
-fn of_csv(path: &Path, error: csv::Error) -> LabelledError {
+fn of_csv(path: &Path, error: csv::Error) -> TableError {
     let line = error.position().map_or(0, csv::Position::line);
     match error.into_kind() {
-        csv::ErrorKind::Io(source) => LabelledError::Io {
+        csv::ErrorKind::Io(source) => TableError::Io {
             path: path.to_owned(),
             source,
         },
@@ -211,11 +188,11 @@ fn from_json(
     path: &Path,
     reader: Box<dyn BufRead + Send>,
     columns: &LabelledColumns,
-) -> Result<Labelled, LabelledError> {
+) -> Result<Labelled, TableError> {
     let mut labelled = Labelled::default();
     for (index, line) in reader.lines().enumerate() {
         let number = index as u64 + 1;
-        let text = line.map_err(|source| LabelledError::Io {
+        let text = line.map_err(|source| TableError::Io {
             path: path.to_owned(),
             source,
         })?;

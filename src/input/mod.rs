@@ -25,4 +25,5 @@ mod prefetch;
 pub mod sequences;
 pub mod structure;
 pub mod survey;
+pub mod table_error;
 pub mod variants;

@@ -4,40 +4,16 @@
 //! The separator is a tab if the first line has one, else a comma. Blank lines and lines that begin
 //! with `#` are ignored.
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use csv::StringRecord;
-use thiserror::Error;
 
 use super::lines::{Line, Lines};
+use super::table_error::TableError;
 use crate::io::stdio;
 
 /// The byte order mark that some programs write at the start of a text file.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-
-/// Why a table of variants cannot be read.
-#[derive(Debug, Error)]
-pub enum VariantsError {
-    /// The table cannot be opened or read.
-    #[error("{}: {source}", .path.display())]
-    Io {
-        /// The table.
-        path: PathBuf,
-        /// The system's error.
-        source: io::Error,
-    },
-    /// A line is invalid.
-    #[error("{}, line {line}: {what}", .path.display())]
-    Line {
-        /// The table.
-        path: PathBuf,
-        /// Number of the line, from 1.
-        line: u64,
-        /// The problem, and the way out.
-        what: String,
-    },
-}
 
 /// One line of a table of variants.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +45,7 @@ pub struct DmsLine {
 ///
 /// # Errors
 /// A file that cannot be read, or a line with more than two columns.
-pub fn read_variants(path: &Path) -> Result<Vec<VariantLine>, VariantsError> {
+pub fn read_variants(path: &Path) -> Result<Vec<VariantLine>, TableError> {
     let mut lines = Vec::new();
     for (number, (line, record)) in records(path)?.into_iter().enumerate() {
         let fields: Vec<&str> = record.iter().collect();
@@ -99,7 +75,7 @@ pub fn read_variants(path: &Path) -> Result<Vec<VariantLine>, VariantsError> {
 ///
 /// # Errors
 /// A file that cannot be read, lacks a column, or has a measurement that is not a number.
-pub fn read_dms(path: &Path) -> Result<Vec<DmsLine>, VariantsError> {
+pub fn read_dms(path: &Path) -> Result<Vec<DmsLine>, TableError> {
     let mut records = records(path)?.into_iter();
     let Some((_, header)) = records.next() else {
         return Err(line_error(path, 1, "the file is empty".to_owned()));
@@ -145,14 +121,14 @@ pub fn read_dms(path: &Path) -> Result<Vec<DmsLine>, VariantsError> {
         .collect()
 }
 
-fn line_error(path: &Path, line: u64, what: String) -> VariantsError {
+fn line_error(path: &Path, line: u64, what: String) -> TableError {
     let path = path.to_owned();
-    VariantsError::Line { path, line, what }
+    TableError::Line { path, line, what }
 }
 
 /// All lines but blank ones and comments, each with its number.
-fn records(path: &Path) -> Result<Vec<(u64, StringRecord)>, VariantsError> {
-    let io_error = |source| VariantsError::Io {
+fn records(path: &Path) -> Result<Vec<(u64, StringRecord)>, TableError> {
+    let io_error = |source| TableError::Io {
         path: path.to_owned(),
         source,
     };

@@ -1,0 +1,29 @@
+//! Why a table that a user brings cannot be read.
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+/// Why a table cannot be read.
+#[derive(Debug, Error)]
+pub enum TableError {
+    /// The table cannot be opened or read.
+    #[error("{} cannot be read", .path.display())]
+    Io {
+        /// The table.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// A line is invalid.
+    #[error("{}, line {line}: {what}", .path.display())]
+    Line {
+        /// The table.
+        path: PathBuf,
+        /// Number of the line, from 1.
+        line: u64,
+        /// The problem, and the way out.
+        what: String,
+    },
+}
