@@ -9,8 +9,10 @@ use ankh3::kernels::cpu::integer_weight::{Bits, IntegerWeight};
 use ankh3::kernels::cpu::layout::{interleaved, interleaved_width};
 use ankh3::kernels::cpu::{IntegerIsa, Isa};
 use ankh3::kernels::plan::Activation;
-use rand::{RngExt, SeedableRng};
+use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
+
+use crate::kernels::random;
 
 fn isas() -> Vec<IntegerIsa> {
     let isas: Vec<_> = IntegerIsa::ALL
@@ -19,10 +21,6 @@ fn isas() -> Vec<IntegerIsa> {
         .collect();
     println!("instruction sets: {isas:?}");
     isas
-}
-
-fn random(rng: &mut ChaCha8Rng, count: usize) -> Vec<f32> {
-    (0..count).map(|_| rng.random_range(-1.0..1.0)).collect()
 }
 
 fn pack(w: &[f32], n: usize, k: usize) -> IntegerWeight {

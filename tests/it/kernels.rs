@@ -25,7 +25,8 @@ fn isas() -> Vec<Isa> {
     isas
 }
 
-fn random(rng: &mut ChaCha8Rng, count: usize) -> Vec<f32> {
+/// Values between -1 and 1.
+pub(crate) fn random(rng: &mut ChaCha8Rng, count: usize) -> Vec<f32> {
     (0..count).map(|_| rng.random_range(-1.0..1.0)).collect()
 }
 

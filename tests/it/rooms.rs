@@ -42,7 +42,6 @@ const ROOMS: &[(&str, &[&str])] = &[
             "input",
             "io",
             "kernels",
-            "library",
             "model",
             "output",
             "packing",

@@ -14,13 +14,16 @@ use super::fixture::{
 };
 use ankh3::number::NumberType;
 
+/// The formats that can be piped: npy needs a file beside it.
+fn streamed() -> impl Iterator<Item = EmbeddingFormat> {
+    let formats = EmbeddingFormat::ALL.into_iter();
+    formats.filter(|format| *format != EmbeddingFormat::Npy)
+}
+
 /// The reader of a pipe must notice that a run is incomplete.
 #[test]
 fn a_stream_that_does_not_finish_is_no_whole_file() {
-    for format in EmbeddingFormat::ALL
-        .into_iter()
-        .filter(|format| *format != EmbeddingFormat::Npy)
-    {
+    for format in streamed() {
         let schema = schema(column_sets(format).remove(0), NumberType::F32);
         let records = plain_records(&schema, 3000);
         let directory = TempDir::new().unwrap();
@@ -48,10 +51,7 @@ fn a_stream_that_does_not_finish_is_no_whole_file() {
 
 #[test]
 fn a_closed_pipe_keeps_its_name() {
-    for format in EmbeddingFormat::ALL
-        .into_iter()
-        .filter(|format| *format != EmbeddingFormat::Npy)
-    {
+    for format in streamed() {
         let schema = schema(column_sets(format).remove(0), NumberType::F32);
         for count in [1, 5000] {
             let records = plain_records(&schema, count);
@@ -78,10 +78,7 @@ fn a_closed_pipe_keeps_its_name() {
 #[test]
 #[cfg(target_os = "linux")]
 fn a_device_without_space_is_an_error() {
-    for format in EmbeddingFormat::ALL
-        .into_iter()
-        .filter(|format| *format != EmbeddingFormat::Npy)
-    {
+    for format in streamed() {
         let schema = schema(column_sets(format).remove(0), NumberType::F32);
         for count in [1, 5000] {
             let records = plain_records(&schema, count);
