@@ -16,6 +16,8 @@
     reason = "vector loads and stores through pointers; each block says why it is in bounds"
 )]
 
+pub(super) mod tiles;
+
 use std::arch::x86_64::{
     __m512, __m512bh, __m512i, _mm512_add_ps, _mm512_castsi512_ps, _mm512_castsi512_si256,
     _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps, _mm512_extracti64x4_epi64,
@@ -24,8 +26,7 @@ use std::arch::x86_64::{
 };
 use std::cell::RefCell;
 
-use super::amx::{self, Right, SIDE, TileUnit};
-use super::layout::{LANES, PANEL, STRIP, Strided};
+use super::layout::{LANES, PANEL, STRIP};
 use super::output::{DepthProgress, ProductTask, TargetRows};
 use super::product::{DepthSlice, FloatProduct, Left, ROW_BLOCK, depth_slices};
 use super::simd::prefetch;
@@ -35,8 +36,6 @@ use super::tile::{AHEAD, by_rows};
 /// Columns of A in one block. bf16 has half the bytes of f32, so twice as many columns fit the
 /// second-level cache, and results are read and written less often.
 const DEPTH: usize = 1536;
-/// Rows of A in one task of matrix tiles.
-pub(super) const TILED_ROWS: usize = 8 * SIDE;
 /// Pairs from one row of a block to the next: more than [`DEPTH`] needs, so that twelve rows do not
 /// share the same cache lines.
 const ROW_PAIRS: usize = DEPTH / 2 + LANES;
@@ -89,44 +88,6 @@ pub(super) unsafe fn run(product: &FloatProduct<'_>, task: &ProductTask) {
                     }
                 }
             }
-        }
-    });
-}
-
-/// As [`run`], with the matrix tiles of `U`; A lies in rows.
-///
-/// # Safety
-/// As for [`run`] and for [`TileUnit`].
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-pub(super) unsafe fn run_in_tiles<U: TileUnit>(
-    product: &FloatProduct<'_>,
-    a: &[f32],
-    task: &ProductTask,
-) {
-    BLOCK.with_borrow_mut(|block| {
-        let k = product.weight.k();
-        let pairs = TILED_ROWS * ROW_PAIRS;
-        let has_rest = product.weight.is_precise();
-        let blocks = 1 + usize::from(has_rest);
-        block.resize((blocks * pairs + LANES).max(block.len()), 0);
-        // Rows that begin at a cache line are read line by line.
-        let skipped = block.as_ptr().align_offset(64).min(LANES);
-        // SAFETY: `block` holds as many rows as a task has; the product is the caller's.
-        unsafe {
-            U::begin();
-            for start in (0..k).step_by(DEPTH) {
-                let part = Bf16Block {
-                    product,
-                    task,
-                    start,
-                    depth: DEPTH.min(k - start),
-                    block: block.as_mut_ptr().add(skipped),
-                    rest: has_rest.then_some(pairs),
-                };
-                part.round_rows(a);
-                part.multiply_in_tiles::<U>();
-            }
-            U::end();
         }
     });
 }
@@ -281,91 +242,6 @@ impl Bf16Block<'_> {
         }
     }
 
-    /// Multiplies the block in blocks of [`SIDE`] × [`SIDE`] results. A block that crosses an edge
-    /// of C is computed in `beyond`.
-    #[inline(always)]
-    unsafe fn multiply_in_tiles<U: TileUnit>(&self) {
-        let FloatProduct {
-            weight,
-            residual,
-            adds,
-            ref output,
-            ..
-        } = *self.product;
-        let progress = self.progress();
-        let begins = progress.is_first && !adds;
-        let residual = residual.filter(|_| progress.is_last);
-        let rows = self.task.rows.len();
-        let mut beyond = [0.0_f32; SIDE * SIDE];
-        for pass in output.passes(self.task, progress) {
-            let stride = pass.target.stride;
-            for panel in pass.panels.clone() {
-                let width = PANEL.min(pass.target.columns(panel));
-                // SAFETY: a panel holds every pair of k; a block of A holds TILED_ROWS rows of
-                // whole steps, zero beyond the last pair; rows beyond the task's last one affect no
-                // other row; the target and the residual have whole rows, of which those of this
-                // task and panel are touched.
-                unsafe {
-                    let b: *const u32 = weight.panel(panel).cast();
-                    let b = b.add(self.start / 2 * PANEL);
-                    let right = Right::new(b, self.depth.div_ceil(2));
-                    for row in (0..rows).step_by(SIDE) {
-                        let height = SIDE.min(rows - row);
-                        let target = pass.target.at(row, panel);
-                        let is_whole = height == SIDE && width == SIDE;
-                        let target_rows = Strided {
-                            start: target,
-                            stride,
-                        };
-                        let to = if is_whole {
-                            target_rows
-                        } else {
-                            Strided {
-                                start: beyond.as_mut_ptr(),
-                                stride: SIDE,
-                            }
-                        };
-                        if !is_whole && !begins {
-                            copy_rows(target_rows, to, height, width);
-                        }
-                        let sums: Strided<*mut u32> = Strided {
-                            start: to.start.cast(),
-                            stride: 4 * to.stride,
-                        };
-                        let so_far = Strided {
-                            start: sums.start.cast_const(),
-                            stride: sums.stride,
-                        };
-                        let mut from = if begins { amx::zeros() } else { so_far };
-                        for part in self.parts() {
-                            let a = Strided {
-                                start: self.block.add(part + row * ROW_PAIRS).cast_const(),
-                                stride: 4 * ROW_PAIRS,
-                            };
-                            right.multiply(U::multiply_bf16, from, a, sums);
-                            from = so_far;
-                        }
-                        if !is_whole {
-                            copy_rows(to, target_rows, height, width);
-                        }
-                        let Some(residual) = residual else {
-                            continue;
-                        };
-                        for r in 0..height {
-                            let results = target.add(r * stride);
-                            let place = self.residual_place(row + r, panel);
-                            for (i, value) in residual[place..][..width].iter().enumerate() {
-                                *results.add(i) += value;
-                            }
-                        }
-                    }
-                }
-            }
-            // SAFETY: the results of the pass are complete.
-            unsafe { pass.finish() };
-        }
-    }
-
     /// Index of the residual of a row of the task and the first column of a panel.
     #[inline(always)]
     fn residual_place(&self, row: usize, panel: usize) -> usize {
@@ -461,18 +337,6 @@ impl Bf16Block<'_> {
                     }
                 }
             }
-        }
-    }
-}
-
-/// Copies `height` rows of `width` floats.
-#[inline(always)]
-unsafe fn copy_rows(from: Strided<*mut f32>, to: Strided<*mut f32>, height: usize, width: usize) {
-    for row in 0..height {
-        // SAFETY: the caller's rows, which do not overlap.
-        unsafe {
-            let from = from.start.add(row * from.stride);
-            std::ptr::copy_nonoverlapping(from, to.start.add(row * to.stride), width);
         }
     }
 }

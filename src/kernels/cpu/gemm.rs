@@ -161,7 +161,7 @@ fn start(product: &FloatProduct<'_>, isa: Isa) {
 fn rows_per_task(unit: Unit) -> usize {
     match unit {
         #[cfg(target_arch = "x86_64")]
-        Unit::Tiles => dot_bf16::TILED_ROWS,
+        Unit::Tiles => dot_bf16::tiles::TILED_ROWS,
         _ => ROW_BLOCK,
     }
 }
@@ -173,7 +173,7 @@ fn run(product: &FloatProduct<'_>, unit: Unit, isa: Isa, task: &ProductTask) {
         // have results of their own.
         #[cfg(target_arch = "x86_64")]
         (Unit::Tiles, Left::Rows(a)) => unsafe {
-            dot_bf16::run_in_tiles::<Tiles>(product, a, task);
+            dot_bf16::tiles::run_in_tiles::<Tiles>(product, a, task);
         },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]

@@ -191,7 +191,7 @@ fn products_in_tiles_equal_those_in_vectors() {
                 unsafe {
                     if in_tiles {
                         let task = ProductTask::plain(rows, panels);
-                        dot_bf16::run_in_tiles::<Plain>(&product, &a, &task);
+                        dot_bf16::tiles::run_in_tiles::<Plain>(&product, &a, &task);
                     } else {
                         for first in rows.clone().step_by(12) {
                             let strip = first..(first + 12).min(rows.end);
@@ -231,7 +231,7 @@ fn products_in_tiles_equal_those_in_vectors() {
                 let weight = gated_weight(&w, d_ff, k, weight);
                 // SAFETY: the CPU has AVX512-BF16; the shapes are those of the product.
                 let tiles = gated(m, d_ff, &a, &weight, |product, task| unsafe {
-                    dot_bf16::run_in_tiles::<Plain>(product, &a, task);
+                    dot_bf16::tiles::run_in_tiles::<Plain>(product, &a, task);
                 });
                 // SAFETY: as above.
                 let vectors = gated(m, d_ff, &a, &weight, |product, task| unsafe {
