@@ -6,8 +6,9 @@ use ankh3::kernels::cpu::Isa;
 use ankh3::output::embeddings::{EmbeddingReader, EmbeddingRecord};
 
 use super::support::{
-    Protein, ankh3, difference, fasta, folder_with, nano, proteins, records, run, tiny,
+    Ended, Protein, ankh3, difference, fasta, folder_with, nano, proteins, records, run, tiny,
 };
+use crate::skip::{Lack, skip};
 
 const LENGTHS: [usize; 14] = [1, 200, 3, 64, 65, 17, 90, 33, 2, 128, 5, 48, 300, 31];
 
@@ -208,5 +209,44 @@ fn instruction_sets_agree() {
             let off = difference(&a.values[0], &b.values[0]);
             assert!(off < 2e-5, "{isa:?}: {off}");
         }
+    }
+}
+
+/// `ankh3 merge` relies on it (`output/merge/kernels.rs`).
+#[test]
+fn shards_merge_across_instruction_sets_whose_numbers_are_equal() {
+    let folder = folder_with(&proteins(&LENGTHS));
+    let path = folder.path();
+    let embed = |isa: Isa, numbers: &str, rest: &str| {
+        let arguments = format!("embed --model {} {numbers} {rest} in.fasta", nano());
+        let mut command = ankh3(path, &arguments);
+        let output = command.env("ANKH3_CPU_ISA", isa.name()).output().unwrap();
+        Ended::from(output).with(0);
+    };
+    let fused = [Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16, Isa::Amx];
+    let widening = [Isa::Avx2, Isa::Avx512];
+    for (numbers, alike) in [
+        ("--dtype f32", &fused[..]),
+        ("--weights int8", &fused),
+        ("--dtype bf16", &widening),
+    ] {
+        let alike = alike.iter().filter(|isa| isa.is_available());
+        let alike: Vec<Isa> = alike.copied().collect();
+        let Some((first, others)) = alike.split_first() else {
+            skip(Lack::Machine, "AVX2");
+            return;
+        };
+        embed(*first, numbers, "-o one.npz");
+        embed(*first, numbers, "--shard 1/2 -o part1.npz");
+        for other in others {
+            embed(*other, numbers, "--shard 2/2 -o part2.npz");
+            run(path, "merge -o merged.npz part1.npz part2.npz").with(0);
+            let (one, merged) = (path.join("one.npz"), path.join("merged.npz"));
+            assert!(records(&merged) == records(&one), "{numbers}, {other:?}");
+        }
+        embed(Isa::Portable, numbers, "--shard 2/2 -o part2.npz");
+        run(path, "merge -o merged.npz part1.npz part2.npz")
+            .with(1)
+            .saying(&["portable", "ANKH3_CPU_ISA"]);
     }
 }
