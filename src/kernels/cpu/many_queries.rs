@@ -449,7 +449,9 @@ unsafe fn score<V: Lanes, const MR: usize, const ROW: usize, const W: usize>(
     }
 }
 
-/// `sums = sums · scales + valuesᵀ · weights` for `MR` values of d.
+/// `sums = sums · scales + valuesᵀ · weights` for `MR` values of d. The product is summed by
+/// itself first, so that rounding errors grow with the length of a block of keys and not with that
+/// of the segment.
 #[inline(always)]
 unsafe fn mix<V: Lanes, M: Mix<V>, const MR: usize, const ROW: usize, const W: usize>(
     values: *const f32,
@@ -461,15 +463,14 @@ unsafe fn mix<V: Lanes, M: Mix<V>, const MR: usize, const ROW: usize, const W: u
     // SAFETY: the caller's sums are MR rows of 32; values and weights hold `keys` keys.
     unsafe {
         let mut tile = [[[V::splat(0.0); W]; 1]; MR];
-        for (r, [row]) in tile.iter_mut().enumerate() {
-            *row = lanes(sums.add(r * QUERIES));
-            for (sum, scale) in row.iter_mut().zip(scales) {
-                *sum = sum.mul(scale);
-            }
-        }
         M::add::<MR, ROW, W>(&mut tile, values, weights, keys);
-        for (r, [row]) in tile.iter().enumerate() {
-            store(row, sums.add(r * QUERIES));
+        for (r, [row]) in tile.iter_mut().enumerate() {
+            let sums = sums.add(r * QUERIES);
+            let old: [V; W] = lanes(sums);
+            for ((sum, old), scale) in row.iter_mut().zip(old).zip(scales) {
+                *sum = old.mul_add(scale, *sum);
+            }
+            store(row, sums);
         }
     }
 }

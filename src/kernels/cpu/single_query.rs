@@ -2,9 +2,10 @@
 //! the order of memory: all heads of one key, then all heads of the next key. Nothing is packed,
 //! because nothing is used twice.
 //!
-//! Keys are taken in blocks of up to [`BLOCK`], with an online softmax. The result of a head is the
-//! same chain of operations whatever other heads share its task, and the form of a segment depends
-//! on its own number of queries alone.
+//! Keys are taken in blocks of up to [`BLOCK`], with an online softmax. Each block is summed by
+//! itself, so that rounding errors grow with the length of a block and not with that of the
+//! segment. The result of a head is the same chain of operations whatever other heads share its
+//! task, and the form of a segment depends on its own number of queries alone.
 #![expect(
     unsafe_code,
     reason = "vector loads and stores through pointers; each block says why it is in bounds"
@@ -13,7 +14,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::attention::Attention;
+use super::attention::{Attention, MAX_HEAD};
 use super::isa::{Isa, with_isa};
 use super::layout::LANES;
 use super::shared::SharedMut;
@@ -40,19 +41,29 @@ pub(super) struct SingleQuery<'a, T> {
     pub heads: Range<usize>,
 }
 
-thread_local! {
+/// Working memory of one task.
+struct QueryScratch {
     /// [`BLOCK`] scores of each head.
-    static SCORES: RefCell<Vec<f32>> = RefCell::new(vec![0.0; MAX_HEADS * BLOCK]);
+    scores: Vec<f32>,
+    /// The weighted sum of a block's values, `d_kv` values per head.
+    sums: Vec<f32>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<QueryScratch> = RefCell::new(QueryScratch {
+        scores: vec![0.0; MAX_HEADS * BLOCK],
+        sums: vec![0.0; MAX_HEADS * MAX_HEAD],
+    });
 }
 
 #[inline(always)]
 unsafe fn run<V: Lanes, T: StoredFloat>(
     query: &SingleQuery<'_, T>,
-    scores: &mut [f32],
+    scratch: &mut QueryScratch,
     out: &mut [f32],
 ) {
     // SAFETY: passed on from the caller.
-    unsafe { query.run_in::<V>(scores, out) }
+    unsafe { query.run_in::<V>(scratch, out) }
 }
 
 impl<T: StoredFloat> SingleQuery<'_, T> {
@@ -68,15 +79,17 @@ impl<T: StoredFloat> SingleQuery<'_, T> {
         unsafe {
             let out = out.get().add(target);
             let out = std::slice::from_raw_parts_mut(out, self.heads.len() * d_kv);
-            SCORES.with_borrow_mut(|scores| {
-                with_isa!(isa, run<T: StoredFloat>(query: &SingleQuery<'_, T>, scores: &mut [f32], out: &mut [f32])(self, scores, out));
+            SCRATCH.with_borrow_mut(|scratch| {
+                with_isa!(isa, run<T: StoredFloat>(query: &SingleQuery<'_, T>, scratch: &mut QueryScratch, out: &mut [f32])(self, scratch, out));
             });
         }
     }
 
     #[inline(always)]
-    unsafe fn run_in<V: Lanes>(&self, scores: &mut [f32], out: &mut [f32]) {
+    unsafe fn run_in<V: Lanes>(&self, scratch: &mut QueryScratch, out: &mut [f32]) {
         let d_kv = self.attention.d_kv;
+        let scores = &mut scratch.scores;
+        let sums = &mut scratch.sums[..out.len()];
         let seen = self.attention.seen(self.segment, 1);
         let (mut maxima, mut totals) = ([f32::NEG_INFINITY; MAX_HEADS], [0.0; MAX_HEADS]);
         out.fill(0.0);
@@ -96,7 +109,11 @@ impl<T: StoredFloat> SingleQuery<'_, T> {
                     }
                     totals[head] += total;
                 }
-                self.add_values::<V>(keys, scores, out);
+                sums.fill(0.0);
+                self.add_values::<V>(keys, scores, sums);
+            }
+            for (out, sum) in out.iter_mut().zip(sums.iter()) {
+                *out += sum;
             }
         }
         for (head, out) in out.chunks_exact_mut(d_kv).enumerate() {
@@ -134,17 +151,17 @@ impl<T: StoredFloat> SingleQuery<'_, T> {
         bias.by_distance[bias.row(distance) * self.attention.heads + head]
     }
 
-    /// `out[head] += Σ weights[head][i] · values[i]`, in the order of the keys.
+    /// `sums[head] += Σ weights[head][i] · values[i]`, in the order of the keys.
     #[inline(always)]
-    unsafe fn add_values<V: Lanes>(&self, keys: Range<usize>, weights: &[f32], out: &mut [f32]) {
+    unsafe fn add_values<V: Lanes>(&self, keys: Range<usize>, weights: &[f32], sums: &mut [f32]) {
         let whole = keys.len() - keys.len() % KEYS;
         // SAFETY: passed on from the caller.
         unsafe {
             for i in (0..whole).step_by(KEYS) {
-                self.add_keys::<V, KEYS>(keys.start + i, &weights[i..], out);
+                self.add_keys::<V, KEYS>(keys.start + i, &weights[i..], sums);
             }
             for i in whole..keys.len() {
-                self.add_keys::<V, 1>(keys.start + i, &weights[i..], out);
+                self.add_keys::<V, 1>(keys.start + i, &weights[i..], sums);
             }
         }
     }
@@ -156,34 +173,34 @@ impl<T: StoredFloat> SingleQuery<'_, T> {
         &self,
         key: usize,
         weights: &[f32],
-        out: &mut [f32],
+        sums: &mut [f32],
     ) {
         let Attention { v, d_kv, .. } = *self.attention;
         let row = self.segment.keys.start + key;
         for (h, head) in self.heads.clone().enumerate() {
             let weights = &weights[h * BLOCK..][..N];
-            let out = &mut out[h * d_kv..][..d_kv];
+            let sums = &mut sums[h * d_kv..][..d_kv];
             let whole = d_kv - d_kv % LANES;
             // The pointer below reads up to the end of the last of the N rows.
-            assert!(v.at(row + N - 1, head, d_kv).len() == out.len());
+            assert!(v.at(row + N - 1, head, d_kv).len() == sums.len());
             let values = v.at(row, head, d_kv).as_ptr();
             let mut column = 0;
             while column < whole {
-                // SAFETY: these lanes end at `whole`, within `out` and the values of each of the N
+                // SAFETY: these lanes end at `whole`, within `sums` and the values of each of the N
                 // rows.
                 unsafe {
-                    let mut sum = V::load(out.as_ptr().add(column));
+                    let mut sum = V::load(sums.as_ptr().add(column));
                     for (n, weight) in weights.iter().enumerate() {
                         let value: V = T::load(values.add(n * v.stride + column));
                         sum = value.mul_add(V::splat(*weight), sum);
                     }
-                    sum.store(out.as_mut_ptr().add(column));
+                    sum.store(sums.as_mut_ptr().add(column));
                 }
                 column += LANES;
             }
             for (n, weight) in weights.iter().enumerate() {
                 let rest = &v.at(row + n, head, d_kv)[whole..];
-                for (value, v) in out[whole..].iter_mut().zip(rest) {
+                for (value, v) in sums[whole..].iter_mut().zip(rest) {
                     *value += weight * v.value();
                 }
             }

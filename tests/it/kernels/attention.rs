@@ -180,6 +180,39 @@ fn attention_equals_f64_on_ragged_segments() {
     }
 }
 
+/// Values of one sign, whose running sum grows with the length, show the rounding errors of a sum.
+#[test]
+fn rounding_errors_do_not_grow_with_the_length_of_a_segment() {
+    let mut rng = ChaCha8Rng::seed_from_u64(6);
+    let keys = 20_000;
+    for queries in [1, 33] {
+        let case = Case {
+            heads: 1,
+            d_kv: 16,
+            queries: vec![queries],
+            keys: vec![keys],
+            visibility: Visibility::All,
+            first_position: 0,
+            bias: true,
+        };
+        let q = random(&mut rng, queries * 16);
+        let kv: Vec<f32> = random(&mut rng, keys * 32)
+            .iter()
+            .map(|value| value.abs())
+            .collect();
+        let bias = random(&mut rng, 2 * MAX_DISTANCE + 1);
+        let expected = reference(&case, &q, &kv, &bias);
+        for isa in isas() {
+            let got = run(isa, &case, &q, &kv, &bias);
+            assert!(
+                error(&got, &expected) < 1e-6,
+                "{isa:?}, {queries} queries: {}",
+                error(&got, &expected)
+            );
+        }
+    }
+}
+
 #[test]
 fn a_segment_attends_the_same_alone_and_in_company() {
     let mut rng = ChaCha8Rng::seed_from_u64(5);
