@@ -142,35 +142,6 @@ fn gated_products_are_products_and_then_a_gate() {
     }
 }
 
-/// Precise products are as exact as their weights on every instruction set.
-#[test]
-fn precise_products_do_not_round_what_they_multiply() {
-    let mut rng = ChaCha8Rng::seed_from_u64(8);
-    for (m, n, k) in SHAPES {
-        let (a, w) = (random(&mut rng, m * k), random(&mut rng, n * k));
-        let weight = pack(&w, n, k, Precision::Bf16).precise();
-        let expected = product(&a, &w, (m, n, k), Rounding::Weights);
-        for isa in isas() {
-            let what = format!("{isa:?} {m}x{n}x{k}");
-            let mut c = vec![f32::NAN; m * n];
-            matmul(isa, &a, &weight, None, &mut c);
-            // The remainder of the second part: 2^-17 of a value.
-            assert!(error(&c, &expected) < 2e-5, "{what}");
-            let columns: Vec<f32> = (0..k * m).map(|i| a[i % m * k + i / m]).collect();
-            let mut same = vec![f32::NAN; m * n];
-            multiply(isa, Left::Columns(&columns), &weight, None, &mut same);
-            if isa == Isa::Amx {
-                assert!(error(&same, &expected) < 2e-5, "{what}: A by columns");
-            } else {
-                assert_eq!(c, same, "{what}: A by columns");
-            }
-            let mut last = vec![f32::NAN; n];
-            matmul(isa, &a[(m - 1) * k..], &weight, None, &mut last);
-            assert_eq!(last, c[(m - 1) * n..], "{what}: the last row alone");
-        }
-    }
-}
-
 /// Old values in reused memory leave no trace.
 #[test]
 fn packing_again_is_packing() {

@@ -1,9 +1,7 @@
 //! The product of [`super::gemm`] where the CPU multiplies pairs of bf16 (AVX512-BF16,
 //! `vdpbf16ps`): both operands are rounded to bf16, to nearest even, and sums are f32. One
 //! instruction does twice as many multiply-adds as in f32, and many times as many where the CPU has
-//! matrix tiles ([`super::amx`]). Precise outputs
-//! ([`PackedWeight::precise`](super::packed_weight::PackedWeight::precise)) are sums of two
-//! products: of A rounded to bf16, and of the remainder of that rounding, itself rounded.
+//! matrix tiles ([`super::amx`]).
 //!
 //! The rows of A of a task are rounded block by block ([`DEPTH`] columns) into pairs of k: row by
 //! row where A lies in rows, and in strips of [`STRIP`] rows where A lies in columns, so that
@@ -19,10 +17,9 @@
 pub(super) mod tiles;
 
 use std::arch::x86_64::{
-    __m512, __m512bh, __m512i, _mm512_add_ps, _mm512_castsi512_ps, _mm512_castsi512_si256,
-    _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps, _mm512_extracti64x4_epi64,
+    __m512, __m512bh, __m512i, _mm512_add_ps, _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps,
     _mm512_loadu_si512, _mm512_mask_storeu_epi32, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
-    _mm512_set1_epi32, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_si512, _mm512_sub_ps,
+    _mm512_set1_epi32, _mm512_setzero_ps, _mm512_storeu_si512,
 };
 use std::cell::RefCell;
 
@@ -39,8 +36,7 @@ const DEPTH: usize = 1536;
 /// Pairs from one row of a block to the next: more than [`DEPTH`] needs, so that twelve rows do not
 /// share the same cache lines.
 const ROW_PAIRS: usize = DEPTH / 2 + LANES;
-/// Pairs of a block: ten strips, in rows or in columns. The remainders of rounding fill a second
-/// block behind it.
+/// Pairs of a block: ten strips, in rows or in columns.
 const BLOCK_PAIRS: usize = ROW_BLOCK * ROW_PAIRS;
 /// Pairs of a strip.
 const STRIP_PAIRS: usize = STRIP * ROW_PAIRS;
@@ -62,9 +58,7 @@ pub(super) unsafe fn run(product: &FloatProduct<'_>, task: &ProductTask) {
         // straight through.
         let depth = if task.rows.len() <= STRIP { k } else { DEPTH };
         let pairs = BLOCK_PAIRS.max(k.div_ceil(DEPTH) * STRIP_PAIRS);
-        let has_rest = product.weight.is_precise();
-        let blocks = 1 + usize::from(has_rest);
-        block.resize((blocks * pairs).max(block.len()), 0);
+        block.resize(pairs.max(block.len()), 0);
         for start in (0..k).step_by(depth.max(1)) {
             let part = Bf16Block {
                 product,
@@ -72,7 +66,6 @@ pub(super) unsafe fn run(product: &FloatProduct<'_>, task: &ProductTask) {
                 start,
                 depth: depth.min(k - start),
                 block: block.as_mut_ptr(),
-                rest: has_rest.then_some(pairs),
             };
             // SAFETY: `block` holds ten strips of DEPTH columns, or one of every DEPTH columns of
             // k; rows and panels are those of the product.
@@ -99,24 +92,6 @@ unsafe fn rounded(low: __m512, high: __m512) -> __m512i {
     unsafe { std::mem::transmute(_mm512_cvtne2ps_pbh(high, low)) }
 }
 
-/// The remainders of rounding 32 values.
-#[inline(always)]
-unsafe fn rest(low: __m512, high: __m512, rounded: __m512i) -> (__m512, __m512) {
-    // SAFETY: the caller's CPU has AVX-512F.
-    unsafe {
-        let widened =
-            |half| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half)));
-        let halves = (
-            _mm512_castsi512_si256(rounded),
-            _mm512_extracti64x4_epi64::<1>(rounded),
-        );
-        (
-            _mm512_sub_ps(low, widened(halves.0)),
-            _mm512_sub_ps(high, widened(halves.1)),
-        )
-    }
-}
-
 /// One block of k of one task, or all of k of up to [`STRIP`] rows, where every [`DEPTH`] columns
 /// fill one strip.
 struct Bf16Block<'a> {
@@ -125,8 +100,6 @@ struct Bf16Block<'a> {
     start: usize,
     depth: usize,
     block: *mut u32,
-    /// Offset of the remainders of rounding in the block, for precise outputs.
-    rest: Option<usize>,
 }
 
 impl Bf16Block<'_> {
@@ -152,15 +125,10 @@ impl Bf16Block<'_> {
                         let low = _mm512_maskz_loadu_ps(lane_mask(left), source);
                         let upper = lane_mask(left.saturating_sub(LANES));
                         let high = _mm512_maskz_loadu_ps(upper, source.wrapping_add(LANES));
-                        let pairs = rounded(low, high);
                         let place = self
                             .block
                             .add(strip * STRIP_PAIRS + i * ROW_PAIRS + column / 2);
-                        _mm512_storeu_si512(place.cast(), pairs);
-                        if let Some(behind) = self.rest {
-                            let (low, high) = rest(low, high, pairs);
-                            _mm512_storeu_si512(place.add(behind).cast(), rounded(low, high));
-                        }
+                        _mm512_storeu_si512(place.cast(), rounded(low, high));
                     }
                 }
             }
@@ -194,11 +162,6 @@ impl Bf16Block<'_> {
                             .add((first_strip + strip) * STRIP_PAIRS + pair * STRIP);
                         let pairs = interleave_bf16(even, odd);
                         _mm512_mask_storeu_epi32(place.cast(), height, pairs);
-                        if let Some(behind) = self.rest {
-                            let (even, odd) = rest(even, odd, rounded(even, odd));
-                            let pairs = interleave_bf16(even, odd);
-                            _mm512_mask_storeu_epi32(place.add(behind).cast(), height, pairs);
-                        }
                     }
                 }
             }
@@ -208,12 +171,6 @@ impl Bf16Block<'_> {
     #[inline(always)]
     fn progress(&self) -> DepthProgress {
         self.product.progress(self.start, self.depth)
-    }
-
-    /// Offsets of the parts of A in the block: rounded values, then remainders.
-    #[inline(always)]
-    fn parts(&self) -> impl Iterator<Item = usize> + use<> {
-        std::iter::once(0).chain(self.rest)
     }
 
     /// Multiplies the block, whose pair p of row r of a strip lies at `r * ROW + p * STEP`.
@@ -315,10 +272,8 @@ impl Bf16Block<'_> {
             } in depth_slices(self.depth, DEPTH)
             {
                 let b = b.map(|b| b.add(first / 2 * PANEL));
-                for part in self.parts() {
-                    let a = a.add(part + strip * STRIP_PAIRS);
-                    dot::<ROW, STEP, MR, NP>(&mut sums, a, b, depth.div_ceil(2));
-                }
+                let a = a.add(strip * STRIP_PAIRS);
+                dot::<ROW, STEP, MR, NP>(&mut sums, a, b, depth.div_ceil(2));
             }
             let residual = residual.filter(|_| self.progress().is_last);
             for (r, sums) in sums.iter().enumerate() {

@@ -18,8 +18,8 @@ pub enum Isa {
     Avx2,
     /// AVX-512F/BW/VL.
     Avx512,
-    /// AVX-512F/BW/VL with AVX512-BF16: products of bf16 weights round the other operand to bf16
-    /// too.
+    /// AVX-512F/BW/VL with AVX512-BF16 and AVX-512-VNNI, which every CPU with the former has:
+    /// products of bf16 weights round the other operand to bf16 too.
     Avx512Bf16,
     /// AVX512-BF16 with matrix tiles (AMX), for products of bf16 and int8 weights.
     Amx,
@@ -59,7 +59,9 @@ impl Isa {
                     && is_x86_feature_detected!("avx512vl")
             }
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Bf16 => Isa::Avx512.is_available() && is_x86_feature_detected!("avx512bf16"),
+            Isa::Avx512Bf16 => {
+                IntegerIsa::Vnni.is_available() && is_x86_feature_detected!("avx512bf16")
+            }
             #[cfg(target_arch = "x86_64")]
             Isa::Amx => Isa::Avx512Bf16.is_available() && amx::is_available(),
             #[cfg(not(target_arch = "x86_64"))]
@@ -173,7 +175,7 @@ impl IntegerIsa {
             IntegerIsa::Vnni => {
                 Isa::Avx512.is_available() && is_x86_feature_detected!("avx512vnni")
             }
-            IntegerIsa::Amx => Isa::Amx.is_available() && IntegerIsa::Vnni.is_available(),
+            IntegerIsa::Amx => Isa::Amx.is_available(),
             #[cfg(not(target_arch = "x86_64"))]
             IntegerIsa::Vnni => false,
         }

@@ -26,7 +26,6 @@ pub struct PackedWeight {
     precision: Precision,
     /// Whether the left halves of a panel lie in front of its right halves.
     halved: bool,
-    precise: bool,
     lines: Vec<FloatLine>,
 }
 
@@ -77,16 +76,8 @@ impl PackedWeight {
             k: 0,
             precision,
             halved,
-            precise: false,
             lines: Vec::new(),
         }
-    }
-
-    /// The same weight with precise outputs: a CPU that multiplies bf16 takes each activation in
-    /// two parts, `high + low`, instead of rounding it.
-    pub fn precise(mut self) -> Self {
-        self.precise = true;
-        self
     }
 
     /// Packs `n` rows of `k` values, as [`PackedWeight::new`].
@@ -163,11 +154,6 @@ impl PackedWeight {
     /// Bytes of memory.
     pub fn bytes(&self) -> usize {
         std::mem::size_of_val(self.lines.as_slice())
-    }
-
-    /// Whether outputs are [precise](PackedWeight::precise).
-    pub(super) fn is_precise(&self) -> bool {
-        self.precise
     }
 
     /// Whether the left halves of a panel lie in front of its right halves.

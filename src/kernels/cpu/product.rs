@@ -4,7 +4,7 @@
 //! the same table for users); `FloatProduct::unit` chooses the instructions for a weight in
 //! [`PackedWeight`], product by product.
 
-use super::isa::{IntegerIsa, Isa};
+use super::isa::Isa;
 use super::layout::STRIP;
 use super::output::{DepthProgress, ProductOutput};
 use super::packed_weight::PackedWeight;
@@ -18,9 +18,6 @@ pub enum Arithmetic {
     /// Weights in bf16. Activations are rounded to bf16 where the CPU multiplies bf16
     /// ([`Isa::rounds_activations`]), and stay f32 elsewhere.
     Bf16,
-    /// Weights in bf16. Where the CPU multiplies bf16, each activation is the sum of two bf16
-    /// ([`PackedWeight::precise`]); elsewhere activations stay f32.
-    Bf16InTwoParts,
     /// Weights and activations in 16-bit integers.
     Int16,
     /// Weights and activations in 8-bit integers.
@@ -31,19 +28,22 @@ impl Arithmetic {
     /// The arithmetic of a layer, given the number type of the products (`--dtype`), the form of
     /// the weights (`--weights`), the layer's role and the CPU's instruction set.
     pub fn of(precision: Precision, form: WeightForm, role: Role, isa: Isa) -> Self {
-        // AVX-512-VNNI multiplies 16-bit integers as fast as AVX512-BF16 multiplies bf16. CPUs with
-        // matrix tiles (AMX), which have no 16-bit integers, use it too.
-        let has_fast_int16 = isa.rounds_activations() && IntegerIsa::Vnni.is_available();
         match (precision, form, role) {
             (_, WeightForm::Int8, Role::Ordinary | Role::QueryKeyValue) => Self::Int8,
             (Precision::F32, WeightForm::Int8, Role::Head)
             | (Precision::F32, WeightForm::Full, _) => Self::F32,
             (Precision::Bf16, WeightForm::Int8, Role::Head)
             | (Precision::Bf16, WeightForm::Full, Role::Ordinary | Role::Head) => Self::Bf16,
-            (Precision::Bf16, WeightForm::Full, Role::QueryKeyValue) if has_fast_int16 => {
-                Self::Int16
+            // Where activations would be rounded to bf16, AVX-512-VNNI multiplies 16-bit integers,
+            // which are finer, as fast. CPUs with matrix tiles (AMX), which have no 16-bit
+            // integers, use it too.
+            (Precision::Bf16, WeightForm::Full, Role::QueryKeyValue) => {
+                if isa.rounds_activations() {
+                    Self::Int16
+                } else {
+                    Self::Bf16
+                }
             }
-            (Precision::Bf16, WeightForm::Full, Role::QueryKeyValue) => Self::Bf16InTwoParts,
         }
     }
 }
@@ -132,7 +132,7 @@ mod tests {
     /// The table of docs/precision.md.
     #[test]
     fn every_layer_has_its_arithmetic() {
-        use Arithmetic::{Bf16, Bf16InTwoParts, F32, Int8};
+        use Arithmetic::{Bf16, F32, Int8, Int16};
         use Role::{Head, Ordinary, QueryKeyValue};
         use WeightForm::{Full, Int8 as InInt8};
         for isa in Isa::ALL {
@@ -152,13 +152,12 @@ mod tests {
                 let chosen = Arithmetic::of(precision, form, role, isa);
                 assert_eq!(chosen, expected, "{precision:?} {form:?} {role:?} {isa:?}");
             }
-            let precise = Arithmetic::of(Precision::Bf16, Full, QueryKeyValue, isa);
-            let has_vnni = IntegerIsa::Vnni.is_available();
+            let chosen = Arithmetic::of(Precision::Bf16, Full, QueryKeyValue, isa);
             let expected = match isa {
-                Isa::Avx512Bf16 | Isa::Amx if has_vnni => Arithmetic::Int16,
-                _ => Bf16InTwoParts,
+                Isa::Avx512Bf16 | Isa::Amx => Int16,
+                Isa::Portable | Isa::Avx2 | Isa::Avx512 => Bf16,
             };
-            assert_eq!(precise, expected, "{isa:?}");
+            assert_eq!(chosen, expected, "{isa:?}");
         }
     }
 }

@@ -35,7 +35,6 @@ impl CpuWeight {
             Arithmetic::Int16 => return integers(Bits::Sixteen),
             Arithmetic::F32 => floats(Precision::F32),
             Arithmetic::Bf16 => floats(Precision::Bf16),
-            Arithmetic::Bf16InTwoParts => floats(Precision::Bf16).precise(),
         };
         CpuWeight::Float(Arc::new(weight))
     }

@@ -148,7 +148,6 @@ impl GpuAttention {
     /// # Errors
     /// Where rows are not contiguous.
     pub fn places(
-        &self,
         q: StorageView<'_>,
         kv: StorageView<'_>,
         bias: Option<StorageView<'_>>,
@@ -180,7 +179,7 @@ impl GpuAttention {
         qkv: StorageView<'_>,
         bias: StorageView<'_>,
     ) -> Result<OperandAddresses> {
-        let places = self.places(qkv, qkv, Some(bias))?;
+        let places = Self::places(qkv, qkv, Some(bias))?;
         let k = places.q.address.plus(self.inner(), places.q.element);
         Ok(OperandAddresses { k, ..places })
     }
@@ -261,7 +260,7 @@ impl GpuAttention {
             |[q_at, kv_at, bias_at, out_at, grad_at]| {
                 let gpu = Gpu::of(&q_at.0.device)?;
                 let places = match kv {
-                    Some(_) => self.places(q_at, kv_at, bias.map(|_| bias_at))?,
+                    Some(_) => Self::places(q_at, kv_at, bias.map(|_| bias_at))?,
                     None => self.places_in_one(q_at, bias_at)?,
                 };
                 let sums = self.log_sums.as_ref().and_then(|kept| {
@@ -346,7 +345,7 @@ impl CustomOp2 for GpuAttention {
         kv: &CudaStorage,
         kv_layout: &Layout,
     ) -> Result<(CudaStorage, Shape)> {
-        let places = self.places((q, q_layout), (kv, kv_layout), None)?;
+        let places = Self::places((q, q_layout), (kv, kv_layout), None)?;
         self.forward(&q.device, places, q_layout.dims()[0])
     }
 
@@ -388,7 +387,7 @@ impl CustomOp3 for GpuAttention {
         bias: &CudaStorage,
         bias_layout: &Layout,
     ) -> Result<(CudaStorage, Shape)> {
-        let places = self.places((q, q_layout), (kv, kv_layout), Some((bias, bias_layout)))?;
+        let places = Self::places((q, q_layout), (kv, kv_layout), Some((bias, bias_layout)))?;
         self.forward(&q.device, places, q_layout.dims()[0])
     }
 

@@ -23,9 +23,7 @@ pub(in crate::kernels::cpu) unsafe fn run_in_tiles<U: TileUnit>(
     BLOCK.with_borrow_mut(|block| {
         let k = product.weight.k();
         let pairs = TILED_ROWS * ROW_PAIRS;
-        let has_rest = product.weight.is_precise();
-        let blocks = 1 + usize::from(has_rest);
-        block.resize((blocks * pairs + LANES).max(block.len()), 0);
+        block.resize((pairs + LANES).max(block.len()), 0);
         // Rows that begin at a cache line are read line by line.
         let skipped = block.as_ptr().align_offset(64).min(LANES);
         // SAFETY: `block` holds as many rows as a task has; the product is the caller's.
@@ -38,7 +36,6 @@ pub(in crate::kernels::cpu) unsafe fn run_in_tiles<U: TileUnit>(
                     start,
                     depth: DEPTH.min(k - start),
                     block: block.as_mut_ptr().add(skipped),
-                    rest: has_rest.then_some(pairs),
                 };
                 part.round_rows(a);
                 part.multiply_in_tiles::<U>();
@@ -104,15 +101,12 @@ impl Bf16Block<'_> {
                             start: sums.start.cast_const(),
                             stride: sums.stride,
                         };
-                        let mut from = if begins { amx::zeros() } else { so_far };
-                        for part in self.parts() {
-                            let a = Strided {
-                                start: self.block.add(part + row * ROW_PAIRS).cast_const(),
-                                stride: 4 * ROW_PAIRS,
-                            };
-                            right.multiply(U::multiply_bf16, from, a, sums);
-                            from = so_far;
-                        }
+                        let from = if begins { amx::zeros() } else { so_far };
+                        let a = Strided {
+                            start: self.block.add(row * ROW_PAIRS).cast_const(),
+                            stride: 4 * ROW_PAIRS,
+                        };
+                        right.multiply(U::multiply_bf16, from, a, sums);
                         if !is_whole {
                             copy_rows(to, target_rows, height, width);
                         }
