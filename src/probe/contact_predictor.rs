@@ -152,10 +152,34 @@ impl JacobianPredictor {
     }
 }
 
-/// Probabilities of logits.
+/// Probabilities of logits. A head's logits of `(i, j)` and `(j, i)` are equal but for rounding; the
+/// probabilities are those of `i <= j`, so that maps are symmetric.
 fn probabilities(mut map: PairMap) -> PairMap {
-    for value in map.values_mut() {
-        *value = 1.0 / (1.0 + (-*value).exp());
+    let length = map.length();
+    let values = map.values_mut();
+    for i in 0..length {
+        for j in i..length {
+            let probability = 1.0 / (1.0 + (-values[i * length + j]).exp());
+            values[i * length + j] = probability;
+            values[j * length + i] = probability;
+        }
     }
     map
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probabilities_are_symmetric() {
+        let map = probabilities(PairMap::new(2, vec![0.0, 1.0, 1.000_001, -1.0]));
+        let [a, b, c, d] = map.values() else {
+            panic!("four values: {map:?}");
+        };
+        assert_eq!(b.to_bits(), c.to_bits());
+        for (got, logit) in [(a, 0.0_f32), (b, 1.0), (d, -1.0)] {
+            assert!((got - 1.0 / (1.0 + (-logit).exp())).abs() < 1e-7, "{map:?}");
+        }
+    }
 }
