@@ -317,16 +317,18 @@ impl Cif {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     /// The rows of `_a` and `_b`: category, item=value per item.
     fn rows(text: &str) -> Result<Vec<Vec<String>>, String> {
         let text = Text::begin(Box::new(std::io::Cursor::new(text.to_owned()))).unwrap();
         let mut all = Vec::new();
-        let mut blocks = 0;
+        let blocks = Cell::new(0);
         let read = |cif: &mut Cif, all: &mut Vec<Vec<String>>| {
             cif.block(&mut |row| {
-                let mut cells = vec![format!("{blocks}{}", row.category)];
+                let mut cells = vec![format!("{}{}", blocks.get(), row.category)];
                 for (item, value) in row.items.iter().zip(row.values) {
                     cells.push(format!("{item}={}", value.known().unwrap_or("none")));
                 }
@@ -337,7 +339,7 @@ mod tests {
         let shown = |fault: Fault| format!("{fault:?}");
         let mut cif = Cif::new(text, &["_a", "_b"]).map_err(shown)?;
         while read(&mut cif, &mut all).map_err(shown)? {
-            blocks += 1;
+            blocks.set(blocks.get() + 1);
         }
         Ok(all)
     }

@@ -373,3 +373,164 @@ fn occupancy(row: &Row<'_>, columns: &Columns, is_alternative: bool) -> Result<f
         None => Ok(1.0),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEADER: &str = "data_x\nloop_\n_atom_site.group_PDB\n_atom_site.label_atom_id\n_atom_site.label_comp_id\n_atom_site.label_asym_id\n_atom_site.label_seq_id\n_atom_site.auth_seq_id\n_atom_site.auth_asym_id\n_atom_site.Cartn_x\n_atom_site.Cartn_y\n_atom_site.Cartn_z\n";
+
+    /// Rows of C-alphas in line: group, residue, chain, number in the polymer, author's number, x.
+    fn rows(rows: &[(&str, &str, &str, &str, &str, f32)]) -> String {
+        let row =
+            |(group, residue, asym, label, author, x): &(&str, &str, &str, &str, &str, f32)| {
+                let (name, _) = asym.split_once('=').unwrap_or((asym, ""));
+                let author_name = asym.split_once('=').map_or(*asym, |(_, author)| author);
+                let atom = |atom: &str, x: f32| {
+                    format!(
+                        "{group} {atom} {residue} {name} {label} {author} {author_name} {x} 0 0\n"
+                    )
+                };
+                atom("N", x - 1.4) + &atom("CA", *x) + &atom("C", x + 1.5)
+            };
+        HEADER.to_owned() + &rows.iter().map(row).collect::<String>()
+    }
+
+    fn read(text: &str) -> Result<Vec<Chain>, Fault> {
+        chains(
+            Text::begin(Box::new(std::io::Cursor::new(text.to_owned())))?,
+            "s",
+        )
+    }
+
+    fn letters(text: &str) -> Vec<String> {
+        let chains = read(text).unwrap();
+        let shown = |chain: &Chain| {
+            format!(
+                "{} {}",
+                chain.name,
+                String::from_utf8_lossy(&chain.residues)
+            )
+        };
+        chains.iter().map(shown).collect()
+    }
+
+    /// Three residues, of which the last follows four missing ones, and three ligands.
+    fn entry() -> String {
+        rows(&[
+            ("ATOM", "MET", "A=H", "2", "102", 0.0),
+            ("HETATM", "MSE", "A=H", "3", "103", 3.8),
+            ("ATOM", "THR", "A=H", "8", "903", 30.0),
+            ("HETATM", "GLU", "B=H", ".", "1001", 33.8),
+            ("HETATM", "SAM", "A=H", "?", "104", 7.6),
+            ("HETATM", "HOH", "C=H", ".", "1003", 3.8),
+        ])
+    }
+
+    const SEQUENCE: &str = "loop_\n_entity_poly_seq.entity_id\n_entity_poly_seq.num\n_entity_poly_seq.mon_id\n_entity_poly_seq.hetero\n1 1 GLY n\n1 2 MET n\n1 3 MSE y\n1 3 MET y\n1 4 ALA n\n1 5 'ALA' n\n1 6 TRP n\n1 7 TRP n\n1 8 THR n\n1 9 NH2 n\n_struct_asym.id A\n_struct_asym.entity_id 1\n";
+
+    #[test]
+    fn numbers_of_the_polymer_count() {
+        assert_eq!(letters(&entry()), ["H MMXXXXT"]);
+        assert_eq!(letters(&(entry() + SEQUENCE)), ["H GMMAAWWT"]);
+        let scheme = SEQUENCE
+            .replace("_entity_poly_seq.num", "_pdbx_poly_seq_scheme.seq_id")
+            .replace(
+                "_entity_poly_seq.entity_id",
+                "_pdbx_poly_seq_scheme.asym_id",
+            )
+            .replace("_entity_poly_seq", "_pdbx_poly_seq_scheme")
+            .replace("\n1 ", "\nA ");
+        assert_eq!(letters(&(entry() + &scheme)), ["H GMMAAWWT"]);
+        let poly =
+            |kind: &str| entry() + SEQUENCE + "_entity_poly.entity_id 1\n_entity_poly.type " + kind;
+        assert_eq!(letters(&poly("'polypeptide(L)'")), ["H GMMAAWWT"]);
+        assert_eq!(letters(&poly("polydeoxyribonucleotide")), [""; 0]);
+    }
+
+    #[test]
+    fn numbers_that_may_be_the_authors_need_a_broken_chain() {
+        let same = |x| {
+            rows(&[
+                ("ATOM", "MET", "A", "2", "2", 0.0),
+                ("ATOM", "LYS", "A", "300", "300", x),
+            ])
+        };
+        assert_eq!(letters(&same(3.8)), ["A MK"]);
+        assert_eq!(letters(&same(12.0))[0].len(), 2 + 299);
+        let other = same(3.8).replace(" 2 2 ", " 2 7 ");
+        assert_eq!(letters(&other)[0].len(), 2 + 299);
+        let far = same(12.0).replace("300", "9000000000000000000");
+        assert!(
+            format!("{:?}", read(&far)).contains("line: 16"),
+            "{:?}",
+            read(&far)
+        );
+    }
+
+    #[test]
+    fn items_may_be_missing_or_in_lower_case() {
+        let text = entry()
+            .replace("_atom_site.", "_ATOM_SITE.")
+            .replace("Cartn", "cartn");
+        assert_eq!(letters(&text), ["H MMXXXXT"]);
+        let unlabelled = rows(&[
+            ("ATOM", "MET", "A", "?", "1", 0.0),
+            ("ATOM", "LYS", "A", ".", "4", 12.0),
+            ("HETATM", "GLU", "A", ".", "900", 40.0),
+        ]);
+        assert_eq!(letters(&unlabelled), ["A MXXK"]);
+        for (item, found) in [
+            ("label_asym_id", "H MMXXXXT"),
+            ("label_seq_id", "H MMT"),
+            ("auth_seq_id", "H MMXXXXT"),
+            ("group_PDB", "H MMXXXXT"),
+        ] {
+            let renamed = entry().replace(&format!("_atom_site.{item}"), "_atom_site.unknown");
+            assert_eq!(letters(&renamed), [found], "{item}");
+        }
+        for (item, what) in [
+            ("Cartn_y", "no cartn_y"),
+            ("label_atom_id", "neither label_atom_id nor auth_atom_id"),
+            ("label_comp_id", "neither label_comp_id nor auth_comp_id"),
+        ] {
+            let text = entry().replace(&format!("_atom_site.{item}"), "_atom_site.unknown");
+            let error = format!("{:?}", read(&text).unwrap_err());
+            assert!(
+                error.contains(what) && error.contains("line: 13"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_read_is_named_with_its_place() {
+        for (from, to, what) in [
+            (" 3.8 0 0", " 3.8 x 0", "line: 17, column: Some(29)"),
+            (" 3.8 0 0", " 3.8 NaN 0", "NaN"),
+            (" A 3 103", " A three 103", "label_seq_id is \\\"three\\\""),
+        ] {
+            let error = format!("{:?}", read(&entry().replacen(from, to, 1)).unwrap_err());
+            assert!(error.contains(what), "{what}: {error}");
+        }
+        let cut = entry();
+        let error = format!("{:?}", read(&cut[..cut.len() - 3]).unwrap_err());
+        assert!(error.contains("9 values for 10 items"), "{error}");
+        let standard_uncertainty = entry().replace(" 3.8 0 0", " 3.8(12) 0 0");
+        assert_eq!(letters(&standard_uncertainty), ["H MMXXXXT"]);
+        let fault = read("data_x\n_cell.length_a 1\n").unwrap_err();
+        assert!(format!("{fault:?}").contains("_atom_site"));
+    }
+
+    #[test]
+    fn polymers_of_one_author_chain_go_by_their_own_names() {
+        let chain = |asym: &'static str| {
+            [
+                ("ATOM", "MET", asym, "1", "1", 0.0),
+                ("ATOM", "LYS", asym, "2", "2", 3.8),
+            ]
+        };
+        let both = [chain("A=H"), chain("B=H")].concat();
+        assert_eq!(letters(&rows(&both)), ["A MK", "B MK"]);
+    }
+}

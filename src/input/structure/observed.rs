@@ -151,6 +151,18 @@ impl Residues {
         }
     }
 
+    /// Whether the numbers start again with this atom, as those of another molecule do: after 9999
+    /// they may start again within one.
+    pub(super) fn starts_again(&self, row: &AtomRow<'_>) -> bool {
+        let known = self.by_number.get(&row.number);
+        let last = self.all.last().and_then(|last| last.author);
+        let is_lower = row
+            .author
+            .zip(last)
+            .is_some_and(|(number, last)| number < last);
+        is_lower && last < Some(9999) && known.is_some_and(|at| !self.belongs(*at, row))
+    }
+
     /// Whether the atom is one of a known residue of the same number. Author numbers may occur
     /// twice: where they start again after 9999, or where all of them are the same.
     fn belongs(&self, at: usize, row: &AtomRow<'_>) -> bool {
