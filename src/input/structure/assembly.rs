@@ -68,16 +68,15 @@ pub(super) fn chain(
     });
     let id = format!("{stem}_{name}");
     let unknown = BTreeMap::new();
-    let positions = match in_sequence(&residues, knowledge) {
-        Some(positions) => filled(&residues, &positions, &knowledge.sequence)?,
-        None => {
-            if !knowledge.sequence.is_empty() {
-                tracing::warn!(
-                    "{id}: the residues do not fit the sequence that the file gives; missing residues are counted by their numbers"
-                );
-            }
-            filled(&residues, &by_numbers(&residues)?, &unknown)?
+    let positions = if let Some(positions) = in_sequence(&residues, knowledge) {
+        filled(&residues, &positions, &knowledge.sequence)?
+    } else {
+        if !knowledge.sequence.is_empty() {
+            tracing::warn!(
+                "{id}: the residues do not fit the sequence that the file gives; missing residues are counted by their numbers"
+            );
         }
+        filled(&residues, &by_numbers(&residues)?, &unknown)?
     };
     let letter = |(name, _): &(&str, Atoms)| knowledge.letter(name).unwrap_or(b'X');
     let positions = without_caps(&positions);
