@@ -1,24 +1,28 @@
-//! Chains of known structures: PDB and mmCIF files (read by the crate pdbtbx), and tables of
-//! coordinates.
+//! Chains of known structures: PDB and mmCIF files, and tables of coordinates.
 //!
-//! Only the first model and the first of alternative locations count. Where the chain is broken and
-//! the numbering of residues jumps, the missing residues become `X` without coordinates, so that
-//! separations are correct. A table of coordinates has JSON lines
-//! `{"id", "seq", "xyz": [[x, y, z] or null, …]}` with one location per residue.
+//! Chains are those of amino acids in the first model. Of alternative locations of an atom, that of
+//! highest occupancy counts. Residues without coordinates are part of a chain, so that separations
+//! are correct: where the file gives the whole sequence (SEQRES, `_entity_poly_seq`) they have their
+//! letters, otherwise those that the numbers say are missing are `X`. A table of coordinates has
+//! JSON lines `{"id", "seq", "xyz": [[x, y, z] or null, …]}` with one location per residue.
 
-use std::io::{self, BufReader, Read};
+mod amino_acids;
+mod assembly;
+mod cif;
+mod coordinate_table;
+mod mmcif;
+mod observed;
+mod pdb;
+mod placement;
+mod text;
+
+use std::io;
 use std::path::{Path, PathBuf};
 
-use pdbtbx::{Format, ReadOptions, StrictnessLevel};
-use serde::Deserialize;
 use thiserror::Error;
 
+use self::text::{Fault, Text};
 use crate::io::stdio;
-
-/// Distance in Å between the C-alphas of neighbours above which a chain is broken.
-const BREAK: f64 = 4.3;
-/// Largest number of residues that may be missing in one break.
-const GAP: isize = 200;
 
 /// Why a structure cannot be used.
 #[derive(Debug, Error)]
@@ -31,6 +35,18 @@ pub enum StructureError {
         /// The system's error.
         source: io::Error,
     },
+    /// A place in the file is wrong.
+    #[error("{}, line {line}{}: {what}", .path.display(), of_column(*.column))]
+    Place {
+        /// The file.
+        path: PathBuf,
+        /// Number of the line, from 1.
+        line: u64,
+        /// Number of the byte in the line, from 1; none where the whole line is wrong.
+        column: Option<usize>,
+        /// The problem, and the way out.
+        what: String,
+    },
     /// The file has no usable chain.
     #[error("{}: {what}", .path.display())]
     Invalid {
@@ -39,6 +55,10 @@ pub enum StructureError {
         /// The problem, and the way out.
         what: String,
     },
+}
+
+fn of_column(column: Option<usize>) -> String {
+    column.map_or_else(String::new, |column| format!(", column {column}"))
 }
 
 /// The coordinates of a residue's atoms, in Å.
@@ -79,99 +99,42 @@ pub struct Chain {
 /// # Errors
 /// A file that cannot be read, or without a protein chain.
 pub fn read_chains(path: &Path) -> Result<Vec<Chain>, StructureError> {
-    let mut bytes = Vec::new();
-    stdio::open(path)
-        .and_then(|mut reader| reader.read_to_end(&mut bytes))
-        .map_err(|source| StructureError::Io {
-            path: path.to_owned(),
-            source,
-        })?;
-    let text = bytes.trim_ascii_start();
-    let chains = if text.starts_with(b"{") {
-        table(path, text)?
+    let none = "no protein chain with coordinates; is it a PDB or mmCIF file, or a table of coordinates in JSON lines?";
+    let path = path.to_owned();
+    match chains(&path) {
+        Ok(chains) if chains.is_empty() => Err(StructureError::Invalid {
+            path,
+            what: none.to_owned(),
+        }),
+        Ok(chains) => Ok(chains),
+        Err(Fault::Io(source)) => Err(StructureError::Io { path, source }),
+        Err(Fault::At { line, column, what }) => Err(StructureError::Place {
+            path,
+            line,
+            column,
+            what,
+        }),
+        Err(Fault::File(what)) => Err(StructureError::Invalid { path, what }),
+    }
+}
+
+fn chains(path: &Path) -> Result<Vec<Chain>, Fault> {
+    let text = Text::begin(stdio::open(path)?)?;
+    let first = text.line.trim_ascii();
+    let is_cif = first
+        .get(..5)
+        .is_some_and(|word| word.eq_ignore_ascii_case(b"data_"));
+    if first.starts_with(b"{") {
+        coordinate_table::chains(text)
+    } else if is_cif {
+        mmcif::chains(text, &stem(path))
     } else {
-        let format = if text.starts_with(b"data_") || text.starts_with(b"#") {
-            Format::Mmcif
-        } else {
-            Format::Pdb
-        };
-        structure(path, &bytes, format)?
-    };
-    if chains.is_empty() {
-        return Err(invalid(
-            path,
-            "no protein chain with coordinates; is it a PDB or mmCIF file, or a table of coordinates in JSON lines?",
-        ));
-    }
-    Ok(chains)
-}
-
-fn invalid(path: &Path, what: impl Into<String>) -> StructureError {
-    StructureError::Invalid {
-        path: path.to_owned(),
-        what: what.into(),
+        pdb::chains(text, &stem(path))
     }
 }
 
-#[derive(Deserialize)]
-struct Line {
-    id: String,
-    seq: String,
-    xyz: Vec<Option<[f32; 3]>>,
-}
-
-fn table(path: &Path, text: &[u8]) -> Result<Vec<Chain>, StructureError> {
-    let mut chains = Vec::new();
-    for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
-        if line.trim_ascii().is_empty() {
-            continue;
-        }
-        let Line { id, seq, xyz } = serde_json::from_slice(line)
-            .map_err(|error| invalid(path, format!("line {}: {error}", index + 1)))?;
-        if seq.len() != xyz.len() {
-            let what = format!(
-                "line {} ({id}): {} residues, but {} locations",
-                index + 1,
-                seq.len(),
-                xyz.len()
-            );
-            return Err(invalid(path, what));
-        }
-        let atoms = |cb| Atoms {
-            cb,
-            ..Atoms::default()
-        };
-        chains.push(Chain {
-            id,
-            name: String::new(),
-            residues: seq.to_ascii_uppercase().into_bytes(),
-            atoms: xyz.into_iter().map(atoms).collect(),
-        });
-    }
-    chains.retain(|chain| chain.atoms.iter().any(|atoms| !atoms.is_empty()));
-    Ok(chains)
-}
-
-fn structure(path: &Path, bytes: &[u8], format: Format) -> Result<Vec<Chain>, StructureError> {
-    let mut options = ReadOptions::new();
-    options
-        .set_format(format)
-        .set_level(StrictnessLevel::Loose)
-        .set_only_first_model(true)
-        .set_discard_hydrogens(true)
-        .set_only_atomic_coords(true);
-    let (pdb, _) = options.read_raw(BufReader::new(bytes)).map_err(|errors| {
-        let first = errors
-            .first()
-            .map(|error| error.short_description().to_owned());
-        invalid(
-            path,
-            format!(
-                "cannot be read as PDB or mmCIF: {}",
-                first.unwrap_or_default()
-            ),
-        )
-    })?;
+/// The name of a file without the extensions of formats, with which ids of chains begin.
+fn stem(path: &Path) -> String {
     let mut stem = path
         .file_name()
         .unwrap_or_default()
@@ -182,100 +145,7 @@ fn structure(path: &Path, bytes: &[u8], format: Format) -> Result<Vec<Chain>, St
     ] {
         stem = stem.strip_suffix(end).map_or(stem.clone(), str::to_owned);
     }
-    let Some(model) = pdb.models().next() else {
-        return Ok(Vec::new());
-    };
-    let chains = model.chains().map(|chain| of_chain(&stem, chain));
-    Ok(chains.filter(|chain| !chain.residues.is_empty()).collect())
-}
-
-fn of_chain(stem: &str, chain: &pdbtbx::Chain) -> Chain {
-    let mut made = Chain {
-        id: format!("{stem}_{}", chain.id()),
-        name: chain.id().to_owned(),
-        residues: Vec::new(),
-        atoms: Vec::new(),
-    };
-    let mut last: Option<(isize, [f32; 3])> = None;
-    for residue in chain.residues() {
-        let (Some(letter), atoms) = (letter(residue), atoms(residue)) else {
-            continue;
-        };
-        let Some(ca) = atoms.ca else { continue };
-        let number = residue.serial_number();
-        if let Some((before, place)) = last {
-            let missing = number - before - 1;
-            let distance: f64 = ca
-                .iter()
-                .zip(place)
-                .map(|(a, b)| f64::from(a - b).powi(2))
-                .sum::<f64>()
-                .sqrt();
-            if distance > BREAK && (1..=GAP).contains(&missing) {
-                made.residues
-                    .extend(std::iter::repeat_n(b'X', missing as usize));
-                made.atoms
-                    .extend(std::iter::repeat_n(Atoms::default(), missing as usize));
-            }
-        }
-        last = Some((number, ca));
-        made.residues.push(letter);
-        made.atoms.push(atoms);
-    }
-    made
-}
-
-/// The atoms of a residue, each from the first conformer that has it.
-fn atoms(residue: &pdbtbx::Residue) -> Atoms {
-    let mut atoms = Atoms::default();
-    for atom in residue.atoms() {
-        let slot = match atom.name() {
-            "N" => &mut atoms.n,
-            "CA" => &mut atoms.ca,
-            "C" => &mut atoms.c,
-            "CB" => &mut atoms.cb,
-            _ => continue,
-        };
-        slot.get_or_insert([atom.x() as f32, atom.y() as f32, atom.z() as f32]);
-    }
-    atoms
-}
-
-/// The letter of an amino acid, `X` for an unknown one; `None` for a residue without a backbone,
-/// which is not an amino acid.
-fn letter(residue: &pdbtbx::Residue) -> Option<u8> {
-    let name = residue
-        .name()
-        .or_else(|| residue.conformers().next().map(pdbtbx::Conformer::name))?;
-    let letter = match name {
-        "ALA" => b'A',
-        "ARG" => b'R',
-        "ASN" => b'N',
-        "ASP" => b'D',
-        "CYS" | "CSO" | "CSD" | "OCS" | "CME" | "CYX" => b'C',
-        "GLN" | "PCA" => b'Q',
-        "GLU" | "CGU" => b'E',
-        "GLY" => b'G',
-        "HIS" | "HSD" | "HSE" | "HID" | "HIE" | "HIP" => b'H',
-        "ILE" => b'I',
-        "LEU" => b'L',
-        "LYS" | "MLY" | "KCX" | "ALY" | "LLP" | "M3L" | "MLZ" => b'K',
-        "MET" | "MSE" | "FME" => b'M',
-        "PHE" => b'F',
-        "PRO" | "HYP" => b'P',
-        "SER" | "SEP" => b'S',
-        "THR" | "TPO" => b'T',
-        "TRP" => b'W',
-        "TYR" | "PTR" | "TYS" => b'Y',
-        "VAL" => b'V',
-        "SEC" => b'U',
-        "PYL" => b'O',
-        _ => {
-            let has = |wanted: &str| residue.atoms().any(|atom| atom.name() == wanted);
-            return (has("N") && has("CA") && has("C")).then_some(b'X');
-        }
-    };
-    Some(letter)
+    stem
 }
 
 #[cfg(test)]
@@ -358,7 +228,7 @@ ATOM 6 C CB . MET A 1 5 12.0 1.5 0.0 1.0 0.0 5 A 1
         assert_eq!(chains[0].residues, b"MK");
         assert_eq!(chains[0].atoms[0].cb, Some([1.0, 2.0, 3.0]));
         let error = read("t.jsonl", r#"{"id":"a","seq":"MKV","xyz":[null]}"#).unwrap_err();
-        assert_eq!(error, "t.jsonl: line 1 (a): 3 residues, but 1 locations");
+        assert_eq!(error, "t.jsonl, line 1: \"a\": 3 residues, but 1 locations");
     }
 
     #[test]

@@ -13,6 +13,9 @@ mod rooms;
 /// Input files: FASTA that is damaged on purpose.
 mod input;
 
+/// Structures against gemmi.
+mod structures;
+
 /// Output files: the formats of embeddings.
 mod formats;
 
