@@ -1,3 +1,15 @@
+// Names as words of the shell. Nextflow itself quotes few characters where it links inputs: a path that this link would
+// run as a command is refused before that.
+def quoted(names) {
+    return [names].flatten().collect { name ->
+        def whole = name instanceof java.nio.file.Path ? name.toRealPath().toString() : "${name}".toString()
+        if (whole =~ /(^|\/)-|[;$*?\[\]{}#~^\p{Cntrl}]/) {
+            error("Nextflow cannot work with a path in which a name begins with - or contains one of ; \$ * ? [ ] { } # ~ ^ or a line break; rename ${whole}")
+        }
+        "'" + (name instanceof java.nio.file.Path ? name.name : whole).replace("'", "'\\''") + "'"
+    }.join(' ')
+}
+
 process ANKH3_MERGE {
     tag "$meta.id"
     label 'process_low'
@@ -20,16 +32,17 @@ process ANKH3_MERGE {
     script:
     def args = task.ext.args ?: ''
     prefix = task.ext.prefix ?: "${meta.id}"
+    def shards = [parts].flatten().collect { part -> "parts/${quoted(part)}" }.join(' ')
     """
     ankh3 merge \\
-        --output ${prefix}.${format} \\
+        --output ${quoted("${prefix}.${format}")} \\
         ${args} \\
-        ${parts}
+        ${shards}
     """
 
     stub:
     prefix = task.ext.prefix ?: "${meta.id}"
     """
-    touch ${prefix}.${format} ${prefix}.${format}.json
+    touch ${quoted("${prefix}.${format}")} ${quoted("${prefix}.${format}.json")}
     """
 }

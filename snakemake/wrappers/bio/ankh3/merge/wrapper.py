@@ -6,4 +6,4 @@ from snakemake.shell import shell
 extra = snakemake.params.get("extra", "")
 log = snakemake.log_fmt_shell(stdout=False, stderr=True)
 
-shell("ankh3 merge --output {snakemake.output.merged:q} {extra} {snakemake.input.parts:q} {log}")
+shell("ankh3 merge --output {snakemake.output.merged:q} {extra} -- {snakemake.input.parts:q} {log}")
