@@ -115,14 +115,14 @@ fn files_with_names_of_any_kind_are_computed_or_refused_and_never_run() {
     let sound = [
         "it's 2 \"proteins\".fasta",
         "a & b | (c) <d>!.fasta",
-        "back\\slash, a=b%c.fa",
+        "comma, a=b%c@d+e.fa",
         "`touch x`.fasta",
     ];
     let (code, said) = run(&sound);
     assert_eq!(code, Some(0), "{said}");
     for name in sound {
         let name = name.rsplit_once('.').unwrap().0;
-        for ending in ["tsv", "html"] {
+        for ending in ["tsv", "tsv.json", "html"] {
             assert_eq!(
                 find(&folder.path().join("results"), &format!("{name}.{ending}")).len(),
                 1,
@@ -135,6 +135,7 @@ fn files_with_names_of_any_kind_are_computed_or_refused_and_never_run() {
         "a$HOME.fasta",
         "-a.fasta",
         "a{b,c}.fasta",
+        "a\\b.fasta",
         "a\nb.fasta",
     ] {
         let (code, said) = run(&[name]);

@@ -100,7 +100,7 @@ fn files_with_names_of_any_kind_are_computed_and_never_run() {
 NAMES = [{quoted}]
 rule all:
     input:
-        [f"{{name}}.tsv" for name in NAMES] + [f"{{name}}.learnt" for name in NAMES],
+        [f"{{name}}.tsv" for name in NAMES] + [f"learnt/{{name}}/model" for name in NAMES],
 rule embed:
     input: fasta="{{name}}.fasta",
     output: embeddings="{{name}}.fasta.tsv",
@@ -108,9 +108,12 @@ rule embed:
     params: extra="--pooling mean --device cpu",
     wrapper: "bio/ankh3/embed"
 rule pretrain:
-    input: recipe="recipe.toml", train="{{name}}.fasta",
-    output: model=directory("{{name}}.fasta.learnt"), log="{{name}}.jsonl", recipe="{{name}}.toml",
-    params: extra="--init nano --set steps=1 --set data.val_fraction=0",
+    input: recipe="recipe.toml", train="{{name}}.fasta", valid="{{name}}.fasta",
+    output:
+        model=directory("learnt/{{name}}.fasta/model"),
+        log="learnt/{{name}}.fasta/log.jsonl",
+        recipe="learnt/{{name}}.fasta/recipe.toml",
+    params: extra="--init nano --set steps=4",
     wrapper: "bio/ankh3/pretrain"
 "#
     );
@@ -129,7 +132,7 @@ rule pretrain:
         assert!(
             folder
                 .path()
-                .join(format!("{name}.learnt/config.json"))
+                .join(format!("learnt/{name}/model/config.json"))
                 .is_file(),
             "{name}"
         );

@@ -1,10 +1,10 @@
-// Names as words of the shell. Nextflow itself quotes few characters where it links inputs: a path that this link would
-// run as a command is refused before that.
+// Names as words of the shell. Nextflow itself quotes few characters where it links inputs, and takes names of outputs for
+// patterns: a path that would be run as a command, or not be found, is refused before that.
 def quoted(names) {
     return [names].flatten().collect { name ->
         def whole = name instanceof java.nio.file.Path ? name.toRealPath().toString() : "${name}".toString()
-        if (whole =~ /(^|\/)-|[;$*?\[\]{}#~^\p{Cntrl}]/) {
-            error("Nextflow cannot work with a path in which a name begins with - or contains one of ; \$ * ? [ ] { } # ~ ^ or a line break; rename ${whole}")
+        if (whole =~ /(^|\/)-|[;$*?\[\]{}#~^\\\p{Cntrl}]/) {
+            error("Nextflow cannot work with a path in which a name begins with - or contains one of ; \$ * ? [ ] { } # ~ ^ \\ or a line break; rename ${whole}")
         }
         "'" + (name instanceof java.nio.file.Path ? name.name : whole).replace("'", "'\\''") + "'"
     }.join(' ')
@@ -32,12 +32,11 @@ process ANKH3_MERGE {
     script:
     def args = task.ext.args ?: ''
     prefix = task.ext.prefix ?: "${meta.id}"
-    def shards = [parts].flatten().collect { part -> "parts/${quoted(part)}" }.join(' ')
     """
     ankh3 merge \\
         --output ${quoted("${prefix}.${format}")} \\
         ${args} \\
-        ${shards}
+        ${quoted(parts)}
     """
 
     stub:

@@ -1,19 +1,19 @@
-// Names as words of the shell. Nextflow itself quotes few characters where it links inputs: a path that this link would
-// run as a command is refused before that.
+// Names as words of the shell. Nextflow itself quotes few characters where it links inputs, and takes names of outputs for
+// patterns: a path that would be run as a command, or not be found, is refused before that.
 def quoted(names) {
     return [names].flatten().collect { name ->
         def whole = name instanceof java.nio.file.Path ? name.toRealPath().toString() : "${name}".toString()
-        if (whole =~ /(^|\/)-|[;$*?\[\]{}#~^\p{Cntrl}]/) {
-            error("Nextflow cannot work with a path in which a name begins with - or contains one of ; \$ * ? [ ] { } # ~ ^ or a line break; rename ${whole}")
+        if (whole =~ /(^|\/)-|[;$*?\[\]{}#~^\\\p{Cntrl}]/) {
+            error("Nextflow cannot work with a path in which a name begins with - or contains one of ; \$ * ? [ ] { } # ~ ^ \\ or a line break; rename ${whole}")
         }
         "'" + (name instanceof java.nio.file.Path ? name.name : whole).replace("'", "'\\''") + "'"
     }.join(' ')
 }
 
-// A key of the recipe with the files of a folder, as a word of the shell.
-def setting(key, folder, files) {
+// A key of the recipe with files as its value, as a word of the shell.
+def setting(key, files) {
     quoted(files)
-    def paths = [files].flatten().collect { file -> '"' + folder + '/' + file.name.replace('\\', '\\\\').replace('"', '\\"') + '"' }
+    def paths = [files].flatten().collect { file -> '"' + file.name.replace('\\', '\\\\').replace('"', '\\"') + '"' }
     return "'" + "${key}=[${paths.join(', ')}]".replace("'", "'\\''") + "'"
 }
 
@@ -43,8 +43,8 @@ process ANKH3_PRETRAIN {
     prefix = task.ext.prefix ?: "${meta.id}"
     def weights = init ? "--init ${quoted(init)}" : ''
     def device = !task.accelerator ? 'cpu' : (task.accelerator.request ?: 1) > 1 ? 'cuda:all' : 'cuda'
-    def learnt = setting('data.train', 'train', train)
-    def held_out = setting('data.valid', 'valid', valid)
+    def learnt = setting('data.train', train)
+    def held_out = setting('data.valid', valid)
     // Killed for time or memory and tried again, a task goes on where it was: what it had finished lies in its former folder.
     def former = task.attempt > 1 ? task.previousTrace?.workdir : null
     def fetched = former ? "cp -r '${former}'/${quoted(prefix)} . 2>/dev/null || true" : '# first attempt'

@@ -2,11 +2,13 @@ __author__ = "The ankh3 authors"
 __license__ = "MIT OR Apache-2.0"
 
 import re
+import shlex
 
 from snakemake.shell import shell
 
 extra = snakemake.params.get("extra", "")
-log = snakemake.log_fmt_shell(stdout=False, stderr=True)
+# log_fmt_shell does not quote the path.
+log = snakemake.log_fmt_shell(stdout=False, stderr=True) and f"2> {shlex.quote(str(snakemake.log))}"
 
 # A checkpoint directory, shared and read only; without one, the small model inside ankh3.
 model = snakemake.input.get("model", "nano")
@@ -30,6 +32,6 @@ device = ["cpu", "cuda", "cuda:all"][min(gpus(snakemake.resources), 2)]
 
 # Exit status 3: done, but for records left out as asked (--on-bad skip, --over skip); the log lists them.
 shell(
-    "ankh3 embed --model {model:q} {shard} --device {device} --threads {snakemake.threads}"
-    " --resume --output {snakemake.output.embeddings:q} {extra} -- {snakemake.input.fasta:q} {log} || [ $? -eq 3 ]"
+    "ankh3 embed --model={model:q} {shard} --device {device} --threads {snakemake.threads}"
+    " --resume --output={snakemake.output.embeddings:q} {extra} -- {snakemake.input.fasta:q} {log} || [ $? -eq 3 ]"
 )

@@ -8,7 +8,8 @@ import shlex
 from snakemake.shell import shell
 
 extra = snakemake.params.get("extra", "")
-log = snakemake.log_fmt_shell(stdout=False, stderr=True)
+# log_fmt_shell does not quote the path.
+log = snakemake.log_fmt_shell(stdout=False, stderr=True) and f"2> {shlex.quote(str(snakemake.log))}"
 
 
 def gpus(resources):
@@ -32,15 +33,15 @@ def names(files):
 train = "data.train=" + names(snakemake.input.train)
 valid = "data.valid=" + names(snakemake.input.get("valid", []))
 init = snakemake.input.get("init", "")
-init = f"--init {shlex.quote(str(init))}" if init else ""
+init = f"--init={shlex.quote(str(init))}" if init else ""
 
 # Snakemake takes the output of a failed job away; the run lies beside it until it is whole, so that a retry resumes.
 run = f"{snakemake.output.model}.unfinished"
 shell(
-    "ankh3 pretrain {snakemake.input.recipe:q} --set {train:q} --set {valid:q} {init}"
-    " --device {device} --threads {snakemake.threads} --resume --output {run:q} {extra} {log}"
+    "ankh3 pretrain --set {train:q} --set {valid:q} {init}"
+    " --device {device} --threads {snakemake.threads} --resume --output={run:q} {extra} -- {snakemake.input.recipe:q} {log}"
 )
 shell(
-    "mv {run:q}/log.jsonl {snakemake.output.log:q} && mv {run:q}/recipe.toml {snakemake.output.recipe:q} &&"
-    " mv {run:q}/model {snakemake.output.model:q} && rm -r {run:q}"
+    "mv -- {run:q}/log.jsonl {snakemake.output.log:q} && mv -- {run:q}/recipe.toml {snakemake.output.recipe:q} &&"
+    " mv -- {run:q}/model {snakemake.output.model:q} && rm -r -- {run:q}"
 )

@@ -7,7 +7,8 @@ import shlex
 from snakemake.shell import shell
 
 extra = snakemake.params.get("extra", "")
-log = snakemake.log_fmt_shell(stdout=False, stderr=True)
+# log_fmt_shell does not quote the path.
+log = snakemake.log_fmt_shell(stdout=False, stderr=True) and f"2> {shlex.quote(str(snakemake.log))}"
 
 # A checkpoint directory, shared and read only; without one, the small model inside ankh3.
 model = snakemake.input.get("model", "nano")
@@ -30,10 +31,10 @@ def gpus(resources):
 device = ["cpu", "cuda", "cuda:all"][min(gpus(snakemake.resources), 2)]
 
 variants = snakemake.input.get("variants", "")
-variants = f"--variants {shlex.quote(str(variants))}" if variants else ""
+variants = f"--variants={shlex.quote(str(variants))}" if variants else ""
 
 # Exit status 3: done, but for records left out as asked (--on-bad skip, --over skip); the log lists them.
 shell(
-    "ankh3 score --model {model:q} {shard} {variants} --device {device} --threads {snakemake.threads}"
-    " --resume --output {snakemake.output.scores:q} {extra} -- {snakemake.input.fasta:q} {log} || [ $? -eq 3 ]"
+    "ankh3 score --model={model:q} {shard} {variants} --device {device} --threads {snakemake.threads}"
+    " --resume --output={snakemake.output.scores:q} {extra} -- {snakemake.input.fasta:q} {log} || [ $? -eq 3 ]"
 )
