@@ -16,6 +16,9 @@ mod input;
 /// Output files: the formats of embeddings.
 mod formats;
 
+/// The inputs that fuzzing keeps, through every reader.
+mod fuzz_corpus;
+
 /// Opening and making models on disk.
 mod checkpoint;
 

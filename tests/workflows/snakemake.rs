@@ -92,7 +92,11 @@ fn files_with_names_of_any_kind_are_computed_and_never_run() {
         "-a.fasta",
     ];
     for name in names {
-        fs::write(folder.path().join(name), ">a\nMKVA\n>b\nMKVL\n").unwrap();
+        fs::copy(
+            project("examples/family-held-out.fasta"),
+            folder.path().join(name),
+        )
+        .unwrap();
     }
     let quoted = names.map(|name| format!("{name:?}")).join(", ");
     let rules = format!(
