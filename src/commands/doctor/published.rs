@@ -80,21 +80,10 @@ pub(super) fn compare(
         WeightForm::Full => compute,
         WeightForm::Int8 => compute.quantized()?,
     };
-    let KnownInput { revision, .. } = &answer.input;
-    writeln!(
-        out,
-        "\n{repo} against its published result ({SOURCE}, revision {revision}):"
-    )?;
-    if let Some(other) = checkpoint.revision().filter(|found| found != revision) {
-        writeln!(out, "  this model is of another revision: {other}")?;
-    }
+    headline(&checkpoint, &repo, &answer.input, out)?;
     let tokens = reads_as_published(&checkpoint.tokenizer, &answer.input);
-    writeln!(
-        out,
-        "  {:<44} {}",
-        "token ids of its sequences",
-        verdict(tokens)
-    )?;
+    let word = verdict(tokens);
+    writeln!(out, "  {:<44} {word}", "token ids of its sequences")?;
     let loader = checkpoint.loader(&compute);
     let distance = Encoder::load(&loader, &checkpoint.config)
         .and_then(|encoder| answer.compare(&encoder))
@@ -106,6 +95,23 @@ pub(super) fn compare(
         WeightForm::Full if distance.passed() => Verdict::Near,
         WeightForm::Full => Verdict::Far,
     })
+}
+
+fn headline(
+    checkpoint: &Checkpoint,
+    repo: &str,
+    input: &KnownInput,
+    out: &mut dyn Write,
+) -> std::io::Result<()> {
+    let published = &input.revision;
+    writeln!(
+        out,
+        "\n{repo} against its published result ({SOURCE}, revision {published}):"
+    )?;
+    match checkpoint.revision().filter(|found| found != published) {
+        Some(other) => writeln!(out, "  this model is of another revision: {other}"),
+        None => Ok(()),
+    }
 }
 
 /// `owner/repo` of a model's id: a directory with the name of an official model is taken for it.
