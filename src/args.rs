@@ -35,7 +35,7 @@ pub struct ModelArgs {
 pub struct RuntimeArgs {
     /// The device: cpu, cuda, cuda:N, cuda:all (every GPU; `embed`, `complete`, `mask-fill` and
     /// `score` only), or auto (a GPU if this build and this machine have one, else the CPU).
-    #[arg(long, default_value = "auto")]
+    #[arg(long, default_value = "auto", overrides_with = "device")]
     pub device: DeviceSpec,
 
     /// Number type of the matrix products [default: f32 on a CPU, bf16 on a GPU].

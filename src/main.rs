@@ -31,7 +31,7 @@ struct Cli {
 #[command(next_help_heading = "Global options")]
 struct GlobalArgs {
     /// CPU threads [default: as many as this process may use].
-    #[arg(long, short, global = true, value_name = "N", value_parser = thread_count, env = "ANKH3_THREADS")]
+    #[arg(long, short, global = true, value_name = "N", value_parser = thread_count, env = "ANKH3_THREADS", overrides_with = "threads")]
     threads: Option<usize>,
 
     /// Only warnings and errors on stderr, and no progress bar; twice: only errors.

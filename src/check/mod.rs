@@ -6,6 +6,7 @@
 //! | [`cpu`] | every kernel on every instruction set of this CPU | its definition in f64 (`plain`) |
 //! | [`on_device`] | most kernels of a device, forward and backward | the CPU's kernel |
 //! | [`network`] | a small random network on a device | its definition in f64, and the CPU |
+//! | [`published`] | an official model on a device | values that others published |
 //!
 //! [`rates`] measures speed. An error is the largest difference divided by the largest magnitude of
 //! the expected values. Whether the definitions are those of Hugging Face is tested by
@@ -22,6 +23,7 @@ pub mod cpu;
 pub mod network;
 pub mod on_device;
 mod plain;
+pub mod published;
 pub mod rates;
 
 use candle_core::{DType, Result, Tensor};

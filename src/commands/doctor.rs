@@ -2,6 +2,7 @@
 //! correctly there.
 
 mod machine;
+mod published;
 
 use std::io::Write;
 use std::path::Path;
@@ -16,23 +17,29 @@ use crate::checkpoint::Hub;
 use crate::device::{Compute, DeviceSpec, has_driver};
 use crate::kernels::cpu::Isa;
 
+use self::published::{PublishedArgs, Verdict};
+
 /// Show the machine as this build sees it, and check its arithmetic
 ///
 /// Shows the CPU, threads, memory, GPUs and the model cache. Then compares every kernel on every
 /// instruction set of this CPU, and a small random encoder, with plain arithmetic in double
 /// precision. With a GPU (--device cuda), doctor also compares every kernel of the GPU, forward and
 /// backward, on fresh random inputs, and a small model; then it measures the GPU's speed at copies,
-/// matrix products and attention. The exit code is 1 if a result is wrong.
+/// matrix products and attention. With --model, it runs an official model and compares the result
+/// with published values. The exit code is 1 if a result is wrong.
 #[derive(Args, Clone, Debug)]
 pub struct DoctorArgs {
     /// The device to check: cpu, cuda, cuda:N, or auto (a GPU if this build and this machine have
     /// one).
-    #[arg(long, default_value = "auto")]
+    #[arg(long, default_value = "auto", overrides_with = "device")]
     device: DeviceSpec,
 
     /// Seed of the random inputs on a GPU [default: a new one every time, which is printed].
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
+
+    #[command(flatten)]
+    published: PublishedArgs,
 }
 
 /// Largest error of the encoder on a CPU, relative to its largest output; the same limit as in the
@@ -47,7 +54,7 @@ const GPU_LIMIT: f64 = 1e-3;
 /// A device that cannot be opened, a result that is wrong.
 pub fn run(args: &DoctorArgs, out: &mut dyn Write) -> Result<()> {
     describe(out)?;
-    let compute = Compute::open(args.device, None)?;
+    let compute = Compute::open(args.device, args.published.dtype)?;
     writeln!(out, "device       {} ({})", compute.name, compute.kernels())?;
     writeln!(out, "\nself-check, largest error against f64:")?;
     let mut checks = check::cpu::kernels();
@@ -76,6 +83,11 @@ pub fn run(args: &DoctorArgs, out: &mut dyn Write) -> Result<()> {
         failed == 0,
         "{failed} of {} checks failed: results of this build on this machine cannot be trusted; ANKH3_CPU_ISA=portable avoids vector instructions, --device cpu avoids the GPU",
         checks.len()
+    );
+    let verdict = published::compare(&args.published, compute, out)?;
+    ensure!(
+        verdict != Verdict::Far,
+        "the model's result is not the published one: `ankh3 fetch` compares its files with the hub's; if they are right, --dtype f32 --device cpu tells whether the device is at fault"
     );
     Ok(writeln!(out, "all right")?)
 }

@@ -43,3 +43,6 @@ mod downstream;
 
 /// The model inside the program: available without a file, the default; bf16 on a trained model.
 mod nano;
+
+/// `doctor --model` against known results of a model, right and changed.
+mod published;

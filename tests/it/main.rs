@@ -19,6 +19,9 @@ mod structures;
 /// Output files: the formats of embeddings.
 mod formats;
 
+/// The inputs that fuzzing keeps, through every reader.
+mod fuzz_corpus;
+
 /// Opening and making models on disk.
 mod checkpoint;
 

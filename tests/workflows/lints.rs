@@ -214,6 +214,7 @@ fn containers_and_scripts_are_linted() {
         "containers/cuda/toolchain",
         "bench/gpu/run",
         ".ci/cuda",
+        "fuzz/seed",
     ];
     ran(command("shellcheck", folder.path()).args(scripts.map(project)));
 }

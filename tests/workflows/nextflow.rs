@@ -93,3 +93,60 @@ fn two_files_whose_results_would_have_one_name_are_refused() {
     );
     assert!(!said.contains("yeast.v1.fasta"), "{said}");
 }
+
+#[test]
+fn files_with_names_of_any_kind_are_computed_or_refused_and_never_run() {
+    if !has("nextflow") {
+        return;
+    }
+    let folder = folder();
+    let pipeline = project("workflows/proteome").display().to_string();
+    let run = |names: &[&str]| {
+        let inputs = folder.path().join("in");
+        let _ = fs::remove_dir_all(&inputs);
+        fs::create_dir(&inputs).unwrap();
+        for name in names {
+            fs::write(inputs.join(name), ">a\nMKVA\n>b\nMKVL\n").unwrap();
+        }
+        let arguments =
+            format!("-q run {pipeline} --input in/* --shards 2 --format tsv --contacts false");
+        ended(&mut nextflow(folder.path(), &arguments))
+    };
+    let sound = [
+        "it's 2 \"proteins\".fasta",
+        "a & b | (c) <d>!.fasta",
+        "comma, a=b%c@d+e.fa",
+        "`touch x`.fasta",
+    ];
+    let (code, said) = run(&sound);
+    assert_eq!(code, Some(0), "{said}");
+    for name in sound {
+        let name = name.rsplit_once('.').unwrap().0;
+        for ending in ["tsv", "tsv.json", "html"] {
+            assert_eq!(
+                find(&folder.path().join("results"), &format!("{name}.{ending}")).len(),
+                1,
+                "{name}"
+            );
+        }
+    }
+    for name in [
+        "a;touch x.fasta",
+        "a$HOME.fasta",
+        "-a.fasta",
+        "a{b,c}.fasta",
+        "a\\b.fasta",
+        "a\nb.fasta",
+    ] {
+        let (code, said) = run(&[name]);
+        assert_ne!(code, Some(0), "{name}: {said}");
+        assert!(said.contains("rename"), "{name}: {said}");
+    }
+    for name in ["x", "x.fasta"] {
+        assert_eq!(
+            find(folder.path(), name).len(),
+            0,
+            "a name was run as a command"
+        );
+    }
+}

@@ -146,7 +146,7 @@ fn nextflow_killed(slurm: &Slurm) {
 const STAND_IN: &str = "#!/usr/bin/env bash
 while (($#)); do
   asked+=\"$1 \"
-  if [[ $1 == --output ]]; then output=$2; fi
+  if [[ $1 == --output=* ]]; then output=${1#*=}; fi
   shift
 done
 echo \"${asked}GPU ${CUDA_VISIBLE_DEVICES:-none}\" >\"$output\"
@@ -164,13 +164,19 @@ fn snakemake_gpu(slurm: &Slurm) {
     fs::write(&stand_in, STAND_IN).unwrap();
     fs::set_permissions(&stand_in, fs::Permissions::from_mode(0o755)).unwrap();
     fs::write(folder.path().join("in.fasta"), ">a\nMKV\n").unwrap();
-    let rule = |name: &str, gpu: u8| {
+    let rule = |name: &str, resource: &str| {
         format!(
-            "rule {name}:\n    input: fasta='in.fasta'\n    output: embeddings='{name}.tsv'\n    log: '{name}.log'\n    resources: gpu={gpu}\n    wrapper: 'bio/ankh3/embed'\n"
+            "rule {name}:\n    input: fasta='in.fasta'\n    output: embeddings='{name}.tsv'\n    log: '{name}.log'\n    resources: {resource}\n    wrapper: 'bio/ankh3/embed'\n"
         )
     };
-    let all = "rule all:\n    input: 'with.tsv', 'without.tsv'\n";
-    let text = format!("{all}{}{}", rule("with", 1), rule("without", 0));
+    let all = "rule all:\n    input: 'with.tsv', 'without.tsv', 'two.tsv'\n";
+    let rules = [
+        ("with", "gpu=1"),
+        ("without", "gpu=0"),
+        ("two", "gres='gpu:2'"),
+    ];
+    let rules = rules.map(|(name, resource)| rule(name, resource)).concat();
+    let text = format!("{all}{rules}");
     fs::write(folder.path().join("Snakefile"), text).unwrap();
     let executor = "--executor slurm --default-resources mem_mb=500 runtime=10";
     let mut run = snakemake(folder.path(), &format!("{executor} {SLURM}"));
@@ -183,7 +189,11 @@ fn snakemake_gpu(slurm: &Slurm) {
         .env("PATH", path)
         .env("SLURM_CONF", slurm.configuration()));
     let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
-    let (with, without) = (read("with.tsv"), read("without.tsv"));
+    let (with, without, two) = (read("with.tsv"), read("without.tsv"), read("two.tsv"));
+    assert!(
+        two.contains("--device cuda:all") && two.ends_with("GPU 0,1\n"),
+        "{two}"
+    );
     assert!(
         with.contains("--device cuda") && (with.ends_with("GPU 0\n") || with.ends_with("GPU 1\n")),
         "{with}"

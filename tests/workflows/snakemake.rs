@@ -78,3 +78,122 @@ fn an_unknown_key_of_the_configuration_is_refused() {
     assert_ne!(code, Some(0));
     assert!(said.contains("'shard' was unexpected"), "{said}");
 }
+
+#[test]
+fn files_with_names_of_any_kind_are_computed_and_never_run() {
+    if !has("snakemake") {
+        return;
+    }
+    let folder = folder();
+    let names = [
+        "it's 2 \"proteins\".fasta",
+        "a;touch x;$HOME.fasta",
+        "back\\slash & `touch x`.fasta",
+        "-a.fasta",
+    ];
+    for name in names {
+        fs::copy(
+            project("examples/family-held-out.fasta"),
+            folder.path().join(name),
+        )
+        .unwrap();
+    }
+    let quoted = names.map(|name| format!("{name:?}")).join(", ");
+    let rules = format!(
+        r#"
+NAMES = [{quoted}]
+rule all:
+    input:
+        [f"{{name}}.tsv" for name in NAMES] + [f"learnt/{{name}}/model" for name in NAMES],
+rule embed:
+    input: fasta="{{name}}.fasta",
+    output: embeddings="{{name}}.fasta.tsv",
+    log: "logs/{{name}}.log",
+    params: extra="--pooling mean --device cpu",
+    wrapper: "bio/ankh3/embed"
+rule pretrain:
+    input: recipe="recipe.toml", train="{{name}}.fasta", valid="{{name}}.fasta",
+    output:
+        model=directory("learnt/{{name}}.fasta/model"),
+        log="learnt/{{name}}.fasta/log.jsonl",
+        recipe="learnt/{{name}}.fasta/recipe.toml",
+    params: extra="--init nano --set steps=4",
+    wrapper: "bio/ankh3/pretrain"
+"#
+    );
+    fs::copy(
+        project("workflows/family/recipe.toml"),
+        folder.path().join("recipe.toml"),
+    )
+    .unwrap();
+    fs::write(folder.path().join("Snakefile"), rules).unwrap();
+    ran(&mut snakemake(folder.path(), "--cores 2"));
+    for name in names {
+        assert!(
+            folder.path().join(format!("{name}.tsv")).is_file(),
+            "{name}"
+        );
+        assert!(
+            folder
+                .path()
+                .join(format!("learnt/{name}/model/config.json"))
+                .is_file(),
+            "{name}"
+        );
+    }
+    assert!(
+        !folder.path().join("x").exists(),
+        "a name was run as a command"
+    );
+}
+
+#[test]
+fn every_way_to_ask_for_gpus_reaches_the_command() {
+    let table = [
+        ("{}", "cpu"),
+        ("{'gpu': 0}", "cpu"),
+        ("{'gpu': 1}", "cuda"),
+        ("{'gpu': 2}", "cuda:all"),
+        ("{'gres': 'gpu:1'}", "cuda"),
+        ("{'gres': 'gpu'}", "cuda"),
+        ("{'gres': 'ssd:1,gpu:a100:4'}", "cuda:all"),
+        ("{'gres': 'gpu:tesla_t4'}", "cuda"),
+        ("{'gres': 'ssd:2'}", "cpu"),
+        ("{'slurm_extra': '--gres=gpu:1'}", "cuda"),
+        ("{'slurm_extra': '--qos=gpu-long --mem-per-gpu=4G'}", "cpu"),
+        ("{'slurm_extra': '--constraint=x --gpus 2'}", "cuda:all"),
+        ("{'slurm_extra': \"'--gpus=a100:1'\"}", "cuda"),
+        ("{'slurm_extra': '--gpus-per-node=8'}", "cuda:all"),
+        ("{'slurm_extra': '-G 1 --exclusive'}", "cuda"),
+    ];
+    for name in [
+        "complete",
+        "embed",
+        "mask-fill",
+        "predict-contacts",
+        "pretrain",
+        "probe",
+        "score",
+    ] {
+        let wrapper = project(&format!("snakemake/wrappers/bio/ankh3/{name}/wrapper.py"));
+        let text = fs::read_to_string(wrapper).unwrap();
+        let from = text.find("def gpus(").unwrap();
+        let until = text.find("device = [").unwrap();
+        let line = text[until..].lines().next().unwrap();
+        let script = format!(
+            "import re, sys\n{}\nclass snakemake: resources = None\nfor text in sys.argv[1:]:\n    snakemake.resources = eval(text)\n    {line}\n    print(device)\n",
+            &text[from..until]
+        );
+        let mut python = crate::support::command("python3", Path::new("/"));
+        python
+            .arg("-c")
+            .arg(script)
+            .args(table.map(|(resources, _)| resources));
+        let expected: Vec<&str> = table.iter().map(|(_, device)| *device).collect();
+        assert_eq!(
+            ran(&mut python).lines().collect::<Vec<_>>(),
+            expected,
+            "{name}"
+        );
+    }
+}

@@ -84,7 +84,12 @@ pub struct PretrainArgs {
     export_examples: Option<PathBuf>,
 
     /// The device: cpu, cuda, cuda:N, or auto (a GPU if this build and this machine have one).
-    #[arg(long, default_value = "auto", help_heading = "Running")]
+    #[arg(
+        long,
+        default_value = "auto",
+        overrides_with = "device",
+        help_heading = "Running"
+    )]
     device: DeviceSpec,
 
     /// Number type of the matrix products [default: f32 on a CPU, bf16 on a GPU]; master weights

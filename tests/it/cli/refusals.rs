@@ -162,3 +162,25 @@ fn a_mistake_under_resume_is_forgiven() {
     embed("").with(0);
     assert_eq!(names(path), ["in.fasta", "out.npz"]);
 }
+
+/// A workflow module names a device and threads before the options of its user.
+#[test]
+fn a_later_device_and_later_threads_win() {
+    let folder = folder_with(&proteins(&[9]));
+    let flags = "--device cuda:all --threads 2 --device cpu --threads 1";
+    let tiny = tiny();
+    for command in [
+        format!("embed --model {tiny} {flags} -o out.tsv in.fasta"),
+        format!("score --model {tiny} {flags} -o scores.tsv in.fasta"),
+        format!("doctor {flags}"),
+    ] {
+        run(folder.path(), &command).with(0);
+    }
+    // Other options are still given once.
+    run(
+        folder.path(),
+        &format!("embed --model {tiny} -o a.tsv -o b.tsv in.fasta"),
+    )
+    .with(2)
+    .saying(&["--output"]);
+}

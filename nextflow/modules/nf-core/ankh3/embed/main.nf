@@ -1,3 +1,15 @@
+// Names as words of the shell. Nextflow itself quotes few characters where it links inputs, and takes names of outputs for
+// patterns: a path that would be run as a command, or not be found, is refused before that.
+def quoted(names) {
+    return [names].flatten().collect { name ->
+        def whole = name instanceof java.nio.file.Path ? name.toRealPath().toString() : "${name}".toString()
+        if (whole =~ /(^|\/)-|[;$*?\[\]{}#~^\\\p{Cntrl}]/) {
+            error("Nextflow cannot work with a path in which a name begins with - or contains one of ; \$ * ? [ ] { } # ~ ^ \\ or a line break; rename ${whole}")
+        }
+        "'" + (name instanceof java.nio.file.Path ? name.name : whole).replace("'", "'\\''") + "'"
+    }.join(' ')
+}
+
 process ANKH3_EMBED {
     tag "$meta.id"
     label 'process_medium'
@@ -23,25 +35,25 @@ process ANKH3_EMBED {
     def args = task.ext.args ?: ''
     prefix = (task.ext.prefix ?: "${meta.id}") + (shard ? ".${shard.replace('/', 'of')}" : '')
     def share = shard ? "--shard ${shard}" : ''
-    def weights = model ? "--model ${model}" : '--model nano'
-    def device = task.accelerator ? 'cuda' : 'cpu'
+    def weights = model ? "--model ${quoted(model)}" : '--model nano'
+    def device = !task.accelerator ? 'cpu' : (task.accelerator.request ?: 1) > 1 ? 'cuda:all' : 'cuda'
     // Killed for time or memory and tried again, a task goes on where it was: what it had finished lies in its former folder.
     def former = task.attempt > 1 ? task.previousTrace?.workdir : null
-    def fetched = former ? "cp -r ${former}/*.resume . 2>/dev/null || true" : '# first attempt'
+    def fetched = former ? "cp -r '${former}'/*.resume . 2>/dev/null || true" : '# first attempt'
     // Exit status 3: done, but for records left out as asked (--on-bad skip, --over skip); the log lists them.
     """
     ${fetched}
     ankh3 embed \\
         ${weights} ${share} \\
         --device ${device} --threads ${task.cpus} \\
-        --resume --output ${prefix}.${format} \\
+        --resume --output ${quoted("${prefix}.${format}")} \\
         ${args} \\
-        ${fasta} || { status=\$?; [ \$status -eq 3 ] || exit \$status; }
+        ${quoted(fasta)} || { status=\$?; [ \$status -eq 3 ] || exit \$status; }
     """
 
     stub:
     prefix = (task.ext.prefix ?: "${meta.id}") + (shard ? ".${shard.replace('/', 'of')}" : '')
     """
-    touch ${prefix}.${format} ${prefix}.${format}.json
+    touch ${quoted("${prefix}.${format}")} ${quoted("${prefix}.${format}.json")}
     """
 }

@@ -1,3 +1,15 @@
+// Names as words of the shell. Nextflow itself quotes few characters where it links inputs, and takes names of outputs for
+// patterns: a path that would be run as a command, or not be found, is refused before that.
+def quoted(names) {
+    return [names].flatten().collect { name ->
+        def whole = name instanceof java.nio.file.Path ? name.toRealPath().toString() : "${name}".toString()
+        if (whole =~ /(^|\/)-|[;$*?\[\]{}#~^\\\p{Cntrl}]/) {
+            error("Nextflow cannot work with a path in which a name begins with - or contains one of ; \$ * ? [ ] { } # ~ ^ \\ or a line break; rename ${whole}")
+        }
+        "'" + (name instanceof java.nio.file.Path ? name.name : whole).replace("'", "'\\''") + "'"
+    }.join(' ')
+}
+
 process ANKH3_MERGE {
     tag "$meta.id"
     label 'process_low'
@@ -22,14 +34,14 @@ process ANKH3_MERGE {
     prefix = task.ext.prefix ?: "${meta.id}"
     """
     ankh3 merge \\
-        --output ${prefix}.${format} \\
+        --output ${quoted("${prefix}.${format}")} \\
         ${args} \\
-        ${parts}
+        ${quoted(parts)}
     """
 
     stub:
     prefix = task.ext.prefix ?: "${meta.id}"
     """
-    touch ${prefix}.${format} ${prefix}.${format}.json
+    touch ${quoted("${prefix}.${format}")} ${quoted("${prefix}.${format}.json")}
     """
 }

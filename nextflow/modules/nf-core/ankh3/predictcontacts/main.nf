@@ -1,3 +1,15 @@
+// Names as words of the shell. Nextflow itself quotes few characters where it links inputs, and takes names of outputs for
+// patterns: a path that would be run as a command, or not be found, is refused before that.
+def quoted(names) {
+    return [names].flatten().collect { name ->
+        def whole = name instanceof java.nio.file.Path ? name.toRealPath().toString() : "${name}".toString()
+        if (whole =~ /(^|\/)-|[;$*?\[\]{}#~^\\\p{Cntrl}]/) {
+            error("Nextflow cannot work with a path in which a name begins with - or contains one of ; \$ * ? [ ] { } # ~ ^ \\ or a line break; rename ${whole}")
+        }
+        "'" + (name instanceof java.nio.file.Path ? name.name : whole).replace("'", "'\\''") + "'"
+    }.join(' ')
+}
+
 process ANKH3_PREDICTCONTACTS {
     tag "$meta.id"
     label 'process_medium'
@@ -22,21 +34,21 @@ process ANKH3_PREDICTCONTACTS {
     script:
     def args = task.ext.args ?: ''
     prefix = task.ext.prefix ?: "${meta.id}"
-    def weights = model ? "--model ${model}" : '--model nano'
-    def device = task.accelerator ? 'cuda' : 'cpu'
+    def weights = model ? "--model ${quoted(model)}" : '--model nano'
+    def device = !task.accelerator ? 'cpu' : (task.accelerator.request ?: 1) > 1 ? 'cuda:all' : 'cuda'
     // Exit status 3: done, but for records left out as asked (--on-bad skip, --over skip); the log lists them.
     """
     ankh3 predict-contacts \\
         ${weights} \\
         --device ${device} --threads ${task.cpus} \\
-        --format ${format} --output ${prefix}.${format} \\
+        --format ${format} --output ${quoted("${prefix}.${format}")} \\
         ${args} \\
-        ${fasta} || { status=\$?; [ \$status -eq 3 ] || exit \$status; }
+        ${quoted(fasta)} || { status=\$?; [ \$status -eq 3 ] || exit \$status; }
     """
 
     stub:
     prefix = task.ext.prefix ?: "${meta.id}"
     """
-    touch ${prefix}.${format} ${prefix}.${format}.json
+    touch ${quoted("${prefix}.${format}")} ${quoted("${prefix}.${format}.json")}
     """
 }

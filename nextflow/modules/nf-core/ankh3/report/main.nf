@@ -1,3 +1,15 @@
+// Names as words of the shell. Nextflow itself quotes few characters where it links inputs, and takes names of outputs for
+// patterns: a path that would be run as a command, or not be found, is refused before that.
+def quoted(names) {
+    return [names].flatten().collect { name ->
+        def whole = name instanceof java.nio.file.Path ? name.toRealPath().toString() : "${name}".toString()
+        if (whole =~ /(^|\/)-|[;$*?\[\]{}#~^\\\p{Cntrl}]/) {
+            error("Nextflow cannot work with a path in which a name begins with - or contains one of ; \$ * ? [ ] { } # ~ ^ \\ or a line break; rename ${whole}")
+        }
+        "'" + (name instanceof java.nio.file.Path ? name.name : whole).replace("'", "'\\''") + "'"
+    }.join(' ')
+}
+
 process ANKH3_REPORT {
     tag "$meta.id"
     label 'process_single'
@@ -18,9 +30,10 @@ process ANKH3_REPORT {
     script:
     def args = task.ext.args ?: ''
     prefix = task.ext.prefix ?: "${meta.id}"
+    quoted(results)
     """
     ankh3 report \\
-        --output ${prefix}.html \\
+        --output ${quoted("${prefix}.html")} \\
         ${args} \\
         results
     """
@@ -28,6 +41,6 @@ process ANKH3_REPORT {
     stub:
     prefix = task.ext.prefix ?: "${meta.id}"
     """
-    touch ${prefix}.html
+    touch ${quoted("${prefix}.html")}
     """
 }
