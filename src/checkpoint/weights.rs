@@ -25,7 +25,7 @@ use crate::number::NumberType;
 const MAX_INDEX: u64 = 4 << 20;
 
 /// The largest header of a safetensors file in bytes. A model of 1000 tensors has about 100 kB.
-const MAX_HEADER: u64 = 16 << 20;
+const MAX_HEADER: u64 = 4 << 20;
 
 /// The file format of stored weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
