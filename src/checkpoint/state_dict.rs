@@ -11,7 +11,7 @@ use std::collections::HashSet;
 /// The largest size of a pickle in bytes. A model of 1000 tensors has about 200 kB.
 const MAX_BYTES: usize = 16 << 20;
 /// The largest number of values that a pickle may make. A tensor needs about 40.
-const MAX_VALUES: usize = 1 << 20;
+const MAX_VALUES: usize = 1 << 19;
 /// The largest number of dimensions of a tensor.
 const MAX_RANK: usize = 8;
 /// The largest length of a tensor's name in bytes.
