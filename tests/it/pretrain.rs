@@ -416,17 +416,14 @@ fn signals_save() {
 #[test]
 fn a_checkpoint_is_resumed_as_it_was_saved() {
     let place = Place::new();
-    let short = [
-        "--set",
-        "steps=4",
-        "--set",
-        "checkpoints.every=2",
-        "--set",
-        "evaluation.every=4",
-    ];
-    assert!(place.run("run", &short).status.success());
+    let sets = |steps: &str| {
+        format!("--set steps={steps} --set schedule.warmup_steps=1 --set checkpoints.every=2")
+    };
+    let run = |arguments: &str| place.run("run", &arguments.split(' ').collect::<Vec<_>>());
+    let first = run(&sets("4"));
+    assert!(first.status.success(), "{}", stderr(&first));
     let checkpoint = place.path("run/checkpoints/step-00000004");
-    let resume = || place.run("run", &["--resume", "--set", "steps=5"]);
+    let resume = || run(&format!("--resume {}", sets("5")));
     let sums = fs::read_to_string(checkpoint.join("SHA256SUMS")).unwrap();
     let files: Vec<&str> = sums
         .lines()
