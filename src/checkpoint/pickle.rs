@@ -78,14 +78,14 @@ impl<'a> Archive<'a> {
         let name = name
             .map(Cow::into_owned)
             .ok_or("a zip archive without `data.pkl`: no file of PyTorch's")?;
-        self.folder = name.trim_end_matches("data.pkl").to_owned();
-        if let Some(order) = self.file("byteorder")? {
-            if self.map[order].starts_with(b"big") {
-                return Err(
-                    "stored in big-endian order; load it in PyTorch and save it as safetensors"
-                        .to_owned(),
-                );
-            }
+        name.trim_end_matches("data.pkl")
+            .clone_into(&mut self.folder);
+        if let Some(order) = self.file("byteorder")?
+            && self.map[order].starts_with(b"big")
+        {
+            let message =
+                "stored in big-endian order; load it in PyTorch and save it as safetensors";
+            return Err(message.to_owned());
         }
         let range = self.file("data.pkl")?.ok_or("its pickle is missing")?;
         Ok(&self.map[range])
@@ -111,6 +111,17 @@ impl<'a> Archive<'a> {
         Ok(Some(start as usize..end as usize))
     }
 
+    /// The bytes of an array.
+    fn array(&mut self, key: &'a str) -> Result<Range<usize>, String> {
+        if let Some(found) = self.arrays.get(key) {
+            return Ok(found.clone());
+        }
+        let found = self.file(&format!("data/{key}"))?;
+        let found = found.ok_or("its values are missing; fetch it again")?;
+        self.arrays.insert(key, found.clone());
+        Ok(found)
+    }
+
     fn entry(&mut self, file: usize, tensor: StoredTensor<'a>) -> Result<WeightEntry, String> {
         let StoredTensor {
             array,
@@ -118,15 +129,7 @@ impl<'a> Archive<'a> {
             shape,
             strides,
         } = tensor;
-        let bytes = match self.arrays.get(array.key) {
-            Some(found) => found.clone(),
-            None => {
-                let found = self.file(&format!("data/{}", array.key))?;
-                let found = found.ok_or("its values are missing; fetch it again")?;
-                self.arrays.insert(array.key, found.clone());
-                found
-            }
-        };
+        let bytes = self.array(array.key)?;
         let dtype = stored_dtype(array.class);
         // A type that is not read has no size here: nothing will use its position.
         let size = dtype.as_ref().map_or(1, |dtype| dtype.size());

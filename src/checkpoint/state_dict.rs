@@ -257,7 +257,9 @@ impl<'a> Machine<'a> {
     fn extend_by(&mut self, mut items: Vec<Value<'a>>) -> Result<(), String> {
         let target = self.pop()?;
         match target {
-            Value::Dictionary(list) if items.len() % 2 == 0 => self.lists[list].append(&mut items),
+            Value::Dictionary(list) if items.len().is_multiple_of(2) => {
+                self.lists[list].append(&mut items);
+            }
             Value::Sequence(list) => self.lists[list].append(&mut items),
             _ => return Err("values for no list".to_owned()),
         }
@@ -547,12 +549,12 @@ mod tests {
             ),
             (
                 "deep tuples",
-                [&b")"[..], &[0x85; 400_000], b"."].concat(),
+                [&b")"[..], &vec![0x85; 400_000], b"."].concat(),
                 "no dictionary",
             ),
             (
                 "endless tuples",
-                [&b")"[..], &[0x85; MAX_VALUES]].concat(),
+                [&b")"[..], &vec![0x85; MAX_VALUES]].concat(),
                 "more values",
             ),
             ("endless marks", vec![b'('; MAX_VALUES + 1], "more values"),
