@@ -24,8 +24,9 @@ pub struct ModelArgs {
     #[arg(long, short, value_name = "DIR|NAME", env = "ANKH3_MODEL")]
     pub model: Option<String>,
 
-    /// Task prefix in front of each sequence [default: nlu where the vocabulary has it, else none].
-    #[arg(long, value_enum, ignore_case = true)]
+    /// Task prefix in front of each sequence: none, nlu, s2s, or a token of the vocabulary such as
+    /// `<AA2fold>` [default: nlu where the vocabulary has it, else none].
+    #[arg(long)]
     pub prefix: Option<TaskPrefix>,
 }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use ankh3::args::{UsageError, thread_count};
 use ankh3::commands::help::arranged;
 use ankh3::commands::{Command, Outcome};
-use ankh3::io::signals::clean_up_on_stop_signals;
+use ankh3::io::signals::{clean_up_on_stop_signals, explain_truncated_maps};
 use ankh3::io::stdio::is_stdout_closed;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser};
 use tracing_subscriber::filter::EnvFilter;
@@ -158,6 +158,7 @@ fn has_colors() -> bool {
 /// On a signal that ends the run, `pretrain` saves a checkpoint; every other command deletes its
 /// unfinished files.
 fn start_signals(command: &Command) -> std::io::Result<()> {
+    explain_truncated_maps()?;
     match command {
         Command::Pretrain(_) => Ok(()),
         _ => clean_up_on_stop_signals(),

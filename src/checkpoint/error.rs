@@ -74,6 +74,23 @@ pub enum CheckpointError {
         /// The shape by config.json.
         expected: Vec<usize>,
     },
+    /// An output projection of its own in a model whose embeddings are tied.
+    #[error(
+        "{0}: config.json says that the output projection is the embedding table (`tie_word_embeddings`), but there is another `lm_head.weight`; set `tie_word_embeddings` to false if the model was trained with it, or delete it"
+    )]
+    ContradictoryHead(PathBuf),
+    /// Two embedding tables with different values.
+    #[error(
+        "{dir}: `{}` and `{}` differ, but a T5 has one embedding table; delete the one that the model was not trained with",
+        names[0],
+        names[1]
+    )]
+    TwoTables {
+        /// The checkpoint.
+        dir: PathBuf,
+        /// The tables.
+        names: [&'static str; 2],
+    },
     /// A tensor's shape contradicts the configuration.
     #[error(
         "{file}: tensor `{name}` has the shape {found:?}, but config.json asks for {expected:?}; weights and config.json do not belong together"

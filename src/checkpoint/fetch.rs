@@ -26,13 +26,14 @@ use super::weights::{self, WeightFormat};
 use super::{Hub, convert, resolve};
 
 /// The files beside the weights that are downloaded where the repository has them.
-const SMALL_FILES: [&str; 9] = [
+const SMALL_FILES: [&str; 10] = [
     "config.json",
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "spiece.model",
+    "added_tokens.json",
     "README.md",
     "LICENSE",
     "LICENSE.md",

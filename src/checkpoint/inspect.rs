@@ -8,8 +8,8 @@ use serde::Serialize;
 use super::Checkpoint;
 use super::layout::{self, LmHead};
 use crate::model::Config;
-use crate::model::names::SHARED;
-use crate::tokenizer::{TaskPrefix, TokenizerKind};
+use crate::model::names::{LM_HEAD, SHARED};
+use crate::tokenizer::TokenizerKind;
 
 /// The summary of a checkpoint; `Display` is for people, serde for programs.
 #[derive(Clone, Debug, Serialize)]
@@ -43,7 +43,7 @@ pub struct CheckpointSummary {
     /// Number of sentinels in the vocabulary.
     pub sentinels: usize,
     /// The prefixes that the vocabulary has a token for.
-    pub prefixes: Vec<&'static str>,
+    pub prefixes: Vec<String>,
     /// Errors of tensors that are missing or have another shape than config.json says.
     pub problems: Vec<String>,
     /// Tensors that no part of the network reads.
@@ -93,11 +93,7 @@ impl CheckpointSummary {
             },
             vocab_size: tokenizer.vocab_size(),
             sentinels: tokenizer.num_sentinels(),
-            prefixes: [TaskPrefix::Nlu, TaskPrefix::S2s]
-                .into_iter()
-                .filter(|prefix| tokenizer.prefix_id(*prefix).is_some())
-                .map(TaskPrefix::as_str)
-                .collect(),
+            prefixes: tokenizer.prefixes().map(str::to_owned).collect(),
             problems,
             unused,
         }
@@ -118,7 +114,7 @@ fn compare(checkpoint: &Checkpoint) -> (Vec<String>, Vec<String>) {
     let mut problems = Vec::new();
     let mut used: Vec<&str> = Vec::new();
     for spec in &specs {
-        if encoder_only && spec.name.starts_with("decoder.") {
+        if encoder_only && (spec.name.starts_with("decoder.") || spec.name == LM_HEAD) {
             continue;
         }
         if let Err(error) = checkpoint.tensor(&spec.name, &spec.shape) {

@@ -9,19 +9,21 @@ use super::layout::LmHead;
 use super::weights::WeightFiles;
 use super::{BUNDLED, CheckpointError, Hub, ModelLocation, ModelRef, hash, hub, resolve};
 use crate::device::Compute;
-use crate::model::names::{LM_HEAD, SHARED};
+use crate::model::names::{EMBEDDING_TABLES, LM_HEAD, SHARED};
 use crate::model::{Config, Loader, TensorView, WeightSource};
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
-/// The names of the embedding table, which are the same tensor in every T5.
-const EMBEDDING_TABLES: [&str; 3] = [
-    SHARED,
-    "encoder.embed_tokens.weight",
-    "decoder.embed_tokens.weight",
-];
+/// The largest size in bytes of config.json and of the small files of a tokenizer.
+const MAX_JSON: u64 = 1 << 20;
+
+/// The largest size of tokenizer.json in bytes.
+const MAX_TOKENIZER_JSON: u64 = 32 << 20;
+
+/// The largest size of spiece.model in bytes.
+const MAX_SPIECE: u64 = 8 << 20;
 
 /// T5's default number of sentinels after SentencePiece's pieces, where no file says it.
-const T5_EXTRA_IDS: u64 = 100;
+const T5_EXTRA_IDS: usize = 100;
 
 /// An opened checkpoint.
 #[derive(Debug)]
@@ -35,6 +37,8 @@ pub struct Checkpoint {
     /// The vocabulary.
     pub tokenizer: Tokenizer,
     pub(super) weights: WeightFiles,
+    /// The stored name of the embedding table.
+    embedding_table: &'static str,
 }
 
 impl Checkpoint {
@@ -64,34 +68,18 @@ impl Checkpoint {
         let raw_config = read_config(&place)?;
         let config = parse_config(&place, &raw_config)?;
         let tokenizer = load_tokenizer(&place, &config)?;
-        let weights = WeightFiles::open(&place)?;
-        let mut checkpoint = Checkpoint {
+        let mut weights = WeightFiles::open(&place)?;
+        if config.tie_word_embeddings {
+            weights.forget_tied_head()?;
+        }
+        Ok(Checkpoint {
+            embedding_table: weights.embedding_table()?.unwrap_or(SHARED),
             place,
             config,
             raw_config,
             tokenizer,
             weights,
-        };
-        checkpoint.forget_tied_lm_head();
-        Ok(checkpoint)
-    }
-
-    /// Drops an `lm_head.weight` that only repeats the tied embedding table: as a head of its own
-    /// it would not be scaled.
-    fn forget_tied_lm_head(&mut self) {
-        let copy = self.config.tie_word_embeddings && {
-            let view = |name| {
-                let entry = self.weights.entries.get(name)?;
-                self.weights.view(name, entry).ok()
-            };
-            match (view(LM_HEAD), view(SHARED)) {
-                (Some(head), Some(table)) => head.bytes == table.bytes,
-                _ => false,
-            }
-        };
-        if copy {
-            self.weights.entries.remove(LM_HEAD);
-        }
+        })
     }
 
     /// A tensor by its Hugging Face name, with the expected shape. The embedding table is found by
@@ -101,7 +89,21 @@ impl Checkpoint {
         name: &str,
         expected_shape: &[usize],
     ) -> Result<TensorView<'_>, CheckpointError> {
+        if name == LM_HEAD && self.has_contradictory_head() {
+            return Err(CheckpointError::ContradictoryHead(self.place.name()));
+        }
         self.weights.tensor(self.stored_name(name), expected_shape)
+    }
+
+    /// Whether config.json says that the head is the embedding table, but the file has another
+    /// one. transformers 4 then uses the table, transformers 5 the head, both scaled.
+    fn has_contradictory_head(&self) -> bool {
+        let Config {
+            tie_word_embeddings,
+            scale_decoder_outputs,
+            ..
+        } = self.config;
+        tie_word_embeddings && scale_decoder_outputs.is_none() && self.has(LM_HEAD)
     }
 
     /// Whether [`Checkpoint::tensor`] finds a name; false for an `lm_head.weight` that is a copy of
@@ -115,9 +117,10 @@ impl Checkpoint {
         self.weights.entries.keys().map(String::as_str)
     }
 
-    /// Whether the output projection is a tensor of its own.
+    /// The output projection: a model whose embeddings are not tied has one of its own, also where
+    /// the checkpoint lacks it.
     pub fn lm_head(&self) -> LmHead {
-        if self.has(LM_HEAD) {
+        if self.has(LM_HEAD) || !self.config.tie_word_embeddings {
             LmHead::Own
         } else {
             LmHead::Tied
@@ -125,14 +128,12 @@ impl Checkpoint {
     }
 
     fn stored_name<'a>(&'a self, name: &'a str) -> &'a str {
-        let stored = |name: &str| self.weights.entries.contains_key(name);
-        if stored(name) || !EMBEDDING_TABLES.contains(&name) {
-            return name;
+        let is_table = EMBEDDING_TABLES.contains(&name);
+        if is_table && !self.weights.entries.contains_key(name) {
+            self.embedding_table
+        } else {
+            name
         }
-        EMBEDDING_TABLES
-            .into_iter()
-            .find(|other| stored(other))
-            .unwrap_or(name)
     }
 
     /// The model's name in metadata: `owner/repo` for a snapshot of the hub's cache, else the name
@@ -201,16 +202,18 @@ impl WeightSource for Checkpoint {
     }
 }
 
-fn read_config(place: &ModelLocation) -> Result<Map<String, Value>, CheckpointError> {
-    let text = place
-        .read("config.json")?
-        .ok_or_else(|| CheckpointError::MissingFile {
-            dir: place.name(),
-            file: "config.json".to_string(),
-            way_out: "a model is a directory in Hugging Face's layout: see `ankh3 models`",
-        })?;
-    serde_json::from_slice(&text)
-        .map_err(|error| CheckpointError::damaged(place.path("config.json"), error.to_string()))
+pub(super) fn read_config(place: &ModelLocation) -> Result<Map<String, Value>, CheckpointError> {
+    read_object(place, "config.json")?.ok_or_else(|| CheckpointError::MissingFile {
+        dir: place.name(),
+        file: "config.json".to_string(),
+        way_out: "a model is a directory in Hugging Face's layout: see `ankh3 models`",
+    })
+}
+
+/// Whether a config.json says that the output projection is the embedding table.
+pub(super) fn ties_embeddings(raw: &Map<String, Value>) -> bool {
+    let said = raw.get("tie_word_embeddings").and_then(Value::as_bool);
+    said.unwrap_or(true)
 }
 
 fn parse_config(
@@ -233,18 +236,21 @@ fn parse_config(
 }
 
 fn load_tokenizer(place: &ModelLocation, config: &Config) -> Result<Tokenizer, CheckpointError> {
-    let (name, tokenizer) = if let Some(json) = place.read("tokenizer.json")? {
-        ("tokenizer.json", Tokenizer::from_tokenizer_json(&json))
-    } else if let Some(spiece) = place.read("spiece.model")? {
-        let tokenizer = Tokenizer::from_spiece(&spiece, extra_ids(place));
-        ("spiece.model", tokenizer)
-    } else {
-        return Err(CheckpointError::MissingFile {
-            dir: place.name(),
-            file: "tokenizer.json or spiece.model".to_string(),
-            way_out: "copy it from the model that this one was made from",
-        });
-    };
+    let (name, tokenizer) =
+        if let Some(json) = place.read_up_to("tokenizer.json", MAX_TOKENIZER_JSON)? {
+            ("tokenizer.json", Tokenizer::from_tokenizer_json(&json))
+        } else if let Some(spiece) = place.read_up_to("spiece.model", MAX_SPIECE)? {
+            let settings = TokenizerSettings::read(place)?;
+            let tokenizer = Tokenizer::from_spiece(&spiece, settings.extra_ids)
+                .and_then(|tokenizer| tokenizer.with_added_tokens(settings.added_tokens));
+            ("spiece.model", tokenizer)
+        } else {
+            return Err(CheckpointError::MissingFile {
+                dir: place.name(),
+                file: "tokenizer.json or spiece.model".to_string(),
+                way_out: "copy it from the model that this one was made from",
+            });
+        };
     let path = place.path(name);
     let tokenizer = tokenizer.map_err(|source: TokenizerError| CheckpointError::Tokenizer {
         path: path.clone(),
@@ -261,22 +267,76 @@ fn load_tokenizer(place: &ModelLocation, config: &Config) -> Result<Tokenizer, C
     Ok(tokenizer)
 }
 
-/// The number of sentinels after the pieces of `spiece.model`.
-fn extra_ids(place: &ModelLocation) -> usize {
-    let text = place.read("tokenizer_config.json").ok().flatten();
-    let config: Option<Value> = text.and_then(|text| serde_json::from_slice(&text).ok());
-    let field = |name| config.as_ref().and_then(|config| config.get(name));
-    let listed = || {
-        let names = field("additional_special_tokens")?.as_array()?;
-        Some(
-            names
+/// The files beside spiece.model that complete the vocabulary.
+struct TokenizerSettings {
+    /// The number of sentinels after the pieces.
+    extra_ids: usize,
+    /// Tokens behind the pieces and the sentinels.
+    added_tokens: Vec<(usize, String)>,
+}
+
+impl TokenizerSettings {
+    /// From `tokenizer_config.json`; added tokens of older models are in `added_tokens.json`.
+    fn read(place: &ModelLocation) -> Result<Self, CheckpointError> {
+        let config = read_object(place, "tokenizer_config.json")?.unwrap_or_default();
+        let damaged =
+            |message: &str| CheckpointError::damaged(place.path("tokenizer_config.json"), message);
+        let field = |name| config.get(name).filter(|value| !value.is_null());
+        let listed = || {
+            let names = field("additional_special_tokens")?.as_array()?;
+            let is_sentinel = |name: &&Value| name.to_string().contains("<extra_id_");
+            Some(names.iter().filter(is_sentinel).count())
+        };
+        let extra_ids = match field("extra_ids") {
+            Some(count) => {
+                let count = count.as_u64().and_then(|count| usize::try_from(count).ok());
+                count.ok_or_else(|| damaged("`extra_ids` is not a whole number from 0"))?
+            }
+            None => listed().unwrap_or(T5_EXTRA_IDS),
+        };
+        let added_tokens = match field("added_tokens_decoder").and_then(Value::as_object) {
+            Some(tokens) => tokens
                 .iter()
-                .filter(|name| name.to_string().contains("<extra_id_"))
-                .count() as u64,
+                .map(|(id, token)| {
+                    let content = token.get("content")?.as_str()?;
+                    Some((id.parse().ok()?, content.to_owned()))
+                })
+                .collect::<Option<_>>()
+                .ok_or_else(|| damaged("`added_tokens_decoder` is not a map from ids to tokens"))?,
+            None => added_tokens(place)?,
+        };
+        Ok(TokenizerSettings {
+            extra_ids,
+            added_tokens,
+        })
+    }
+}
+
+/// The tokens and ids of `added_tokens.json`.
+fn added_tokens(place: &ModelLocation) -> Result<Vec<(usize, String)>, CheckpointError> {
+    const NAME: &str = "added_tokens.json";
+    let tokens = read_object(place, NAME)?.unwrap_or_default().into_iter();
+    let tokens = tokens.map(|(token, id)| Some((usize::try_from(id.as_u64()?).ok()?, token)));
+    tokens.collect::<Option<_>>().ok_or_else(|| {
+        CheckpointError::damaged(
+            place.path(NAME),
+            "not a map from tokens to ids; fetch it again",
         )
+    })
+}
+
+/// The content of a small JSON file; `None` where the file does not exist.
+fn read_object(
+    place: &ModelLocation,
+    name: &str,
+) -> Result<Option<Map<String, Value>>, CheckpointError> {
+    let Some(text) = place.read_up_to(name, MAX_JSON)? else {
+        return Ok(None);
     };
-    let count = field("extra_ids").and_then(Value::as_u64).or_else(listed);
-    count.unwrap_or(T5_EXTRA_IDS) as usize
+    let parsed = serde_json::from_slice(&text);
+    parsed
+        .map(Some)
+        .map_err(|error| CheckpointError::damaged(place.path(name), error.to_string()))
 }
 
 /// The value of `license:` in a model card's front matter.

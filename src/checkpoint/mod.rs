@@ -33,6 +33,7 @@ mod pickle;
 mod place;
 pub mod resolve;
 pub mod save;
+mod state_dict;
 pub mod training;
 mod transfer;
 mod weights;

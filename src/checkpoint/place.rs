@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::CheckpointError;
@@ -78,19 +79,21 @@ impl ModelLocation {
     /// The bytes of a file; `None` where the file does not exist.
     ///
     /// # Errors
-    /// A file that cannot be read.
+    /// A file that cannot be read or is no regular file, and a Git LFS pointer.
     pub fn read(&self, name: &str) -> Result<Option<Cow<'static, [u8]>>, CheckpointError> {
-        let dir = match self {
-            ModelLocation::Bundled(dir) => {
-                return Ok(bundled_file(&dir.join(name)).map(Cow::Borrowed));
-            }
-            ModelLocation::Directory(dir) => dir,
-        };
-        let path = dir.join(name);
-        match std::fs::read(&path) {
-            Ok(bytes) => Ok(Some(Cow::Owned(bytes))),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(CheckpointError::io(&path)(error)),
+        self.read_up_to(name, u64::MAX)
+    }
+
+    /// As [`ModelLocation::read`], for a file of at most `most` bytes: its content is parsed, which
+    /// takes memory in proportion to its size.
+    pub(super) fn read_up_to(
+        &self,
+        name: &str,
+        most: u64,
+    ) -> Result<Option<Cow<'static, [u8]>>, CheckpointError> {
+        match self {
+            ModelLocation::Bundled(dir) => Ok(bundled_file(&dir.join(name)).map(Cow::Borrowed)),
+            ModelLocation::Directory(dir) => Ok(read_file(&dir.join(name), most)?.map(Cow::Owned)),
         }
     }
 
@@ -101,6 +104,50 @@ impl ModelLocation {
             ModelLocation::Bundled(dir) => bundled_file(&dir.join(name)).is_some(),
         }
     }
+}
+
+/// The size of a file; `None` where nothing has this name.
+///
+/// # Errors
+/// A path that is no regular file or a link to one: reading a pipe or a device need not end.
+pub(super) fn file_size(path: &Path) -> Result<Option<u64>, CheckpointError> {
+    match fs::metadata(path) {
+        Ok(found) if found.is_file() => Ok(Some(found.len())),
+        Ok(found) => {
+            let kind = if found.is_dir() {
+                "directory"
+            } else {
+                "pipe, socket or device"
+            };
+            let message = format!("a {kind}, where a model has a regular file");
+            Err(CheckpointError::damaged(path, message))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(CheckpointError::io(path)(error)),
+    }
+}
+
+/// The bytes of a file of at most `most` bytes; `None` where the file does not exist.
+pub(super) fn read_file(path: &Path, most: u64) -> Result<Option<Vec<u8>>, CheckpointError> {
+    let Some(size) = file_size(path)? else {
+        return Ok(None);
+    };
+    if size > most {
+        let message = format!("{size} bytes; such a file has at most {most}: fetch it again");
+        return Err(CheckpointError::damaged(path, message));
+    }
+    let bytes = fs::read(path).map_err(CheckpointError::io(path))?;
+    refuse_pointer(path, &bytes)?;
+    Ok(Some(bytes))
+}
+
+/// Refuses the small text that Git stores in place of a large file.
+pub(super) fn refuse_pointer(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
+    if !bytes.starts_with(b"version https://git-lfs.github.com/spec/") {
+        return Ok(());
+    }
+    let message = "a Git LFS pointer, not the file itself; run `git lfs pull` in its repository, or get the model with `ankh3 fetch`";
+    Err(CheckpointError::damaged(path, message))
 }
 
 /// The bytes of a file of the bundled model, by its path.

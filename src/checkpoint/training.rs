@@ -5,6 +5,9 @@
 //! - `model.safetensors`: the optimizer's moments. Moment `k` of the weight `NAME` is the flat f32
 //!   tensor `k.NAME`.
 //!
+//! `SHA256SUMS` has the checksum of every file, as the program `sha256sum` writes and verifies it;
+//! they are verified when a run is resumed.
+//!
 //! A checkpoint is written under another name and renamed when it is complete, so only complete
 //! ones are found again.
 
@@ -12,9 +15,12 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
 use serde_json::Value;
 
+use super::place::read_file;
 use super::save::{Contents, LazyTensor, save, write_safetensors};
+use super::transfer::sha256_of;
 use super::weights::WeightFiles;
 use super::{CheckpointError, ModelLocation};
 use crate::number::NumberType;
@@ -25,6 +31,10 @@ const TRAINING: &str = "training";
 const STATE: &str = "state.json";
 /// The file of the optimizer's moments in [`TRAINING`].
 const MOMENTS: &str = "model.safetensors";
+/// The file of the checksums of all other files.
+const CHECKSUMS: &str = "SHA256SUMS";
+/// The largest size of [`STATE`] and of [`CHECKSUMS`] in bytes.
+const MAX_TEXT: u64 = 1 << 20;
 /// The first part of a checkpoint's name.
 const STEP: &str = "step-";
 
@@ -68,6 +78,7 @@ pub fn save_step(
     let state = serde_json::to_vec_pretty(&run.state).expect("a JSON value always serialises");
     fs::write(&path, state).map_err(CheckpointError::io(&path))?;
     sync(&path)?;
+    write_checksums(&model)?;
     sync(&model)?;
     if place.exists() {
         // The same step was saved before a signal, with the same bytes.
@@ -115,14 +126,76 @@ fn weight_of(dir: &Path, tensor: &str) -> Result<String, CheckpointError> {
     }
 }
 
+fn write_checksums(dir: &Path) -> Result<(), CheckpointError> {
+    let mut names = files(dir, "")?;
+    names.extend(files(dir, TRAINING)?);
+    names.sort();
+    let line = |name: &String| {
+        let path = dir.join(name);
+        let sum = sha256_of(&path).map_err(CheckpointError::io(&path))?;
+        Ok(format!("{sum}  {name}\n"))
+    };
+    let lines: Vec<String> = names.par_iter().map(line).collect::<Result<_, _>>()?;
+    let path = dir.join(CHECKSUMS);
+    fs::write(&path, lines.concat()).map_err(CheckpointError::io(&path))?;
+    sync(&path)
+}
+
+/// The names of the files of a folder in `dir`, as seen from `dir`.
+fn files(dir: &Path, folder: &str) -> Result<Vec<String>, CheckpointError> {
+    let place = dir.join(folder);
+    let entries = fs::read_dir(&place).map_err(CheckpointError::io(&place))?;
+    let mut names = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(CheckpointError::io(&place))?.path();
+        if let (true, Ok(name)) = (path.is_file(), path.strip_prefix(dir)) {
+            names.push(name.to_string_lossy().into_owned());
+        }
+    }
+    Ok(names)
+}
+
+/// Compares every file with its checksum.
+fn verify(dir: &Path) -> Result<(), CheckpointError> {
+    let path = dir.join(CHECKSUMS);
+    let Some(text) = read_file(&path, MAX_TEXT)? else {
+        tracing::warn!(
+            "{}: no {CHECKSUMS}, because an earlier version wrote this checkpoint; its files are not verified",
+            dir.display()
+        );
+        return Ok(());
+    };
+    let text = String::from_utf8_lossy(&text).into_owned();
+    tracing::info!("verifying the files of {}", dir.display());
+    let lines: Vec<&str> = text.lines().collect();
+    lines.par_iter().try_for_each(|line| {
+        let (sum, name) = line.split_once("  ").ok_or_else(|| {
+            CheckpointError::damaged(&path, "not a list of checksums and files")
+        })?;
+        let file = dir.join(name);
+        if sha256_of(&file).map_err(CheckpointError::io(&file))? == sum {
+            return Ok(());
+        }
+        let message = format!(
+            "not the file that was saved: its SHA-256 is not the one in {CHECKSUMS}; delete this checkpoint to continue from the one before"
+        );
+        Err(CheckpointError::damaged(&file, message))
+    })
+}
+
 /// The moments and the state of a checkpoint that [`save_step`] wrote.
 ///
 /// # Errors
-/// A checkpoint without these files, or with damaged ones.
+/// A checkpoint without these files, or with a file that is not as it was written.
 pub fn load_state(checkpoint: &Path) -> Result<RunState<SavedMoments>, CheckpointError> {
+    verify(checkpoint)?;
     let dir = checkpoint.join(TRAINING);
     let path = dir.join(STATE);
-    let text = fs::read(&path).map_err(CheckpointError::io(&path))?;
+    let text = read_file(&path, MAX_TEXT)?.ok_or_else(|| CheckpointError::MissingFile {
+        dir: dir.clone(),
+        file: STATE.to_owned(),
+        way_out: "continue from another checkpoint",
+    })?;
     let state = serde_json::from_slice(&text)
         .map_err(|error| CheckpointError::damaged(&path, error.to_string()))?;
     let weights = WeightFiles::open(&ModelLocation::Directory(dir.clone()))?;

@@ -7,7 +7,7 @@
 //! weights when the page is used.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -15,11 +15,17 @@ use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
-use super::place::{ModelLocation, bundled_file};
+use super::place::{ModelLocation, bundled_file, file_size, read_file, refuse_pointer};
 use super::{CheckpointError, pickle};
 use crate::model::TensorView;
-use crate::model::names::SHARED;
+use crate::model::names::{EMBEDDING_TABLES, LM_HEAD, SHARED};
 use crate::number::NumberType;
+
+/// The largest size of `*.index.json` in bytes.
+const MAX_INDEX: u64 = 4 << 20;
+
+/// The largest header of a safetensors file in bytes. A model of 1000 tensors has about 100 kB.
+const MAX_HEADER: u64 = 4 << 20;
 
 /// The file format of stored weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +53,7 @@ impl WeightFormat {
 }
 
 /// The type, the shape and the position of one stored tensor.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct WeightEntry {
     /// The number of the file.
     pub file: usize,
@@ -101,12 +107,12 @@ pub(super) fn are_complete(dir: &Path) -> bool {
 pub(super) fn locate(dir: &Path) -> Result<(WeightFormat, Vec<PathBuf>), CheckpointError> {
     for format in [WeightFormat::Safetensors, WeightFormat::Pickle] {
         let single = dir.join(format.single());
-        if single.is_file() {
+        if file_size(&single)?.is_some() {
             return Ok((format, vec![single]));
         }
         let index = dir.join(format.index());
-        if index.is_file() {
-            return Ok((format, shards(dir, &index)?));
+        if let Some(text) = read_file(&index, MAX_INDEX)? {
+            return Ok((format, shards(dir, &index, &text)?));
         }
     }
     Err(CheckpointError::MissingFile {
@@ -116,9 +122,8 @@ pub(super) fn locate(dir: &Path) -> Result<(WeightFormat, Vec<PathBuf>), Checkpo
     })
 }
 
-fn shards(dir: &Path, index: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
-    let text = std::fs::read(index).map_err(CheckpointError::io(index))?;
-    let parsed: Index = serde_json::from_slice(&text)
+fn shards(dir: &Path, index: &Path, text: &[u8]) -> Result<Vec<PathBuf>, CheckpointError> {
+    let parsed: Index = serde_json::from_slice(text)
         .map_err(|error| CheckpointError::damaged(index, format!("{error}; fetch it again")))?;
     let names: BTreeSet<String> = parsed.weight_map.into_values().collect();
     // A shard lies beside its index; any other path would read (or fetch) files from elsewhere.
@@ -157,6 +162,51 @@ impl WeightFiles {
             files,
             entries: without_aliases(lists),
         })
+    }
+
+    /// The stored name of the embedding table.
+    ///
+    /// # Errors
+    /// Tables that differ: a T5 has one.
+    pub(super) fn embedding_table(&self) -> Result<Option<&'static str>, CheckpointError> {
+        let stored = |name: &&str| self.entries.contains_key(*name);
+        let mut stored = EMBEDDING_TABLES.into_iter().filter(stored);
+        let Some(first) = stored.next() else {
+            return Ok(None);
+        };
+        for other in stored {
+            if !self.are_equal(first, other) {
+                return Err(CheckpointError::TwoTables {
+                    dir: self.dir.clone(),
+                    names: [first, other],
+                });
+            }
+        }
+        Ok(Some(first))
+    }
+
+    /// Drops an `lm_head.weight` that only repeats the embedding table of a model whose embeddings
+    /// are tied: a head of its own would not be scaled.
+    ///
+    /// # Errors
+    /// Two different embedding tables.
+    pub(super) fn forget_tied_head(&mut self) -> Result<(), CheckpointError> {
+        let table = self.embedding_table()?;
+        if table.is_some_and(|table| self.are_equal(table, LM_HEAD)) {
+            self.entries.remove(LM_HEAD);
+        }
+        Ok(())
+    }
+
+    /// Whether two stored tensors have the same type, shape and bytes.
+    fn are_equal(&self, a: &str, b: &str) -> bool {
+        let view = |name| {
+            let entry = self.entries.get(name)?;
+            self.view(name, entry).ok()
+        };
+        view(a)
+            .zip(view(b))
+            .is_some_and(|(a, b)| (a.dtype, &a.shape) == (b.dtype, &b.shape) && a.bytes == b.bytes)
     }
 
     /// The bytes of a tensor with the expected shape.
@@ -244,6 +294,7 @@ impl WeightFiles {
 }
 
 fn map(dir: &Path, path: &Path) -> Result<Mmap, CheckpointError> {
+    file_size(path)?;
     let file = File::open(path).map_err(|source| match source.kind() {
         std::io::ErrorKind::NotFound => CheckpointError::MissingFile {
             dir: dir.to_path_buf(),
@@ -259,10 +310,13 @@ fn map(dir: &Path, path: &Path) -> Result<Mmap, CheckpointError> {
     #[expect(
         unsafe_code,
         reason = "mapping is what makes 7 GB load at once. Sound while nobody truncates or rewrites the file: checkpoints are \
-                  written to a temporary name and renamed, by us and by the hub's own tools, and never changed afterwards"
+                  written to a temporary name and renamed, by us and by the hub's own tools, and never changed afterwards; the program \
+                  ends with a message where one is truncated all the same (`io::signals`)"
     )]
     let map = unsafe { Mmap::map(&file) };
-    map.map_err(CheckpointError::io(path))
+    let map = map.map_err(CheckpointError::io(path))?;
+    refuse_pointer(path, &map)?;
+    Ok(map)
 }
 
 fn safetensors_entries(
@@ -270,10 +324,16 @@ fn safetensors_entries(
     path: &Path,
     bytes: &[u8],
 ) -> Result<Vec<(String, WeightEntry)>, CheckpointError> {
-    let (header, metadata) = SafeTensors::read_metadata(bytes).map_err(|error| {
-        let message = format!("not a complete safetensors file ({error}); fetch it again");
+    let damaged = |problem: String| {
+        let message = format!("not a complete safetensors file ({problem}); fetch it again");
         CheckpointError::damaged(path, message)
-    })?;
+    };
+    let length = bytes.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
+    if let Some(length) = length.filter(|length| *length > MAX_HEADER) {
+        return Err(damaged(format!("a header of {length} bytes")));
+    }
+    let (header, metadata) =
+        SafeTensors::read_metadata(bytes).map_err(|error| damaged(error.to_string()))?;
     let entry = |(name, info): (String, &safetensors::tensor::TensorInfo)| {
         let entry = WeightEntry {
             file,
@@ -299,17 +359,14 @@ fn stored_dtype(dtype: Dtype) -> Result<NumberType, String> {
 
 /// Keeps one name per tensor, `shared.weight` before all others: a pickle stores a tied tensor once
 /// under several names, safetensors under one, and both forms of a checkpoint must have the same
-/// names.
+/// names. `lm_head.weight` stays: whether it is tied is written in config.json
+/// ([`WeightFiles::forget_tied_head`]).
 fn without_aliases(mut list: Vec<(String, WeightEntry)>) -> BTreeMap<String, WeightEntry> {
     list.sort_by(|(a, _), (b, _)| (a != SHARED, a).cmp(&(b != SHARED, b)));
-    let mut seen = BTreeSet::new();
-    list.retain(|(_, entry)| {
-        seen.insert((
-            entry.file,
-            entry.start,
-            entry.shape.clone(),
-            entry.strides.clone(),
-        ))
+    let mut seen = HashSet::new();
+    list.retain(|(name, entry)| {
+        let is_empty = entry.shape.contains(&0);
+        name == LM_HEAD || is_empty || seen.insert(entry.clone())
     });
     list.into_iter().collect()
 }

@@ -12,7 +12,7 @@ use crate::inference::{Replicas, tokens_of_threads};
 use crate::kernels::plan::WeightForm;
 use crate::model::{Decoder, Encoder, Loader};
 use crate::output::manifest::Manifest;
-use crate::tokenizer::TaskPrefix;
+use crate::tokenizer::{TaskPrefix, Tokenizer};
 
 impl ModelArgs {
     /// The model of --model; by default the model inside this program.
@@ -75,6 +75,23 @@ fn usual_prefix(checkpoint: &Checkpoint) -> TaskPrefix {
     checkpoint.tokenizer.default_prefix()
 }
 
+/// Warns of tokens that a model may need and that a run does not use: prefixes, where none was asked
+/// for and none is usual, and lower-case letters.
+pub(super) fn warn_of_unused_tokens(tokenizer: &Tokenizer, asked: Option<TaskPrefix>) {
+    let prefixes: Vec<_> = tokenizer.prefixes().collect();
+    if asked.is_none() && tokenizer.default_prefix() == TaskPrefix::None && !prefixes.is_empty() {
+        tracing::warn!(
+            "no prefix is used, but the vocabulary of this model has {}: give the prefix that the model was trained with by --prefix, or --prefix none",
+            prefixes.join(", ")
+        );
+    }
+    if tokenizer.has_lower_case_letters() {
+        tracing::warn!(
+            "the vocabulary of this model has lower-case letters of its own (such as 3Di states); lower-case letters of the input are read as amino acids all the same"
+        );
+    }
+}
+
 /// A checkpoint to load weights from, and the devices to load them on.
 pub struct Opened {
     /// The first device.
@@ -129,6 +146,7 @@ impl Opened {
             );
         }
         let prefix = model.prefix.unwrap_or_else(|| default_prefix(&checkpoint));
+        warn_of_unused_tokens(&checkpoint.tokenizer, model.prefix);
         let others = computes.split_off(1);
         let opened = Opened {
             compute: computes.remove(0),

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use super::Outcome;
+use super::opened::warn_of_unused_tokens;
 use crate::args::{InputArgs, ModelArgs};
 use crate::input::sequences::Input;
 use crate::io::stdio::{Content, Output};
@@ -31,6 +32,7 @@ pub struct TokenizeArgs {
 /// A model or an input that cannot be read.
 pub fn run(args: &TokenizeArgs) -> Result<Outcome> {
     let tokenizer = args.model.open()?.tokenizer;
+    warn_of_unused_tokens(&tokenizer, args.model.prefix);
     let prefix = args
         .model
         .prefix

@@ -1,11 +1,12 @@
 //! Signals: Ctrl-C and the SIGTERM of a queue end a run after its unfinished files are deleted; a
-//! training run saves a checkpoint first.
+//! training run saves a checkpoint first. A file that is read through a memory map and becomes
+//! shorter ends the process with a message.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGBUS, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 
@@ -33,6 +34,34 @@ pub fn clean_up_on_stop_signals() -> io::Result<()> {
                 }
             }
         })?;
+    Ok(())
+}
+
+/// What a user reads where a page of a memory map cannot be read.
+const TRUNCATED: &str = "ERROR a file of the model was truncated or overwritten while it was read (or its disk failed); \
+    make the model complete again and repeat the run (SIGBUS)\n";
+
+/// From now on, SIGBUS ends the process with a message and exit code 1. The system sends it where a
+/// mapped file, that is a model's weights, has become shorter than its map.
+///
+/// # Errors
+/// Where the system does not allow a handler.
+pub fn explain_truncated_maps() -> io::Result<()> {
+    #[expect(
+        unsafe_code,
+        reason = "the handler makes two system calls, which are allowed in handlers, and touches no memory but a constant"
+    )]
+    // SAFETY: see the reason.
+    unsafe {
+        signal_hook::low_level::register(SIGBUS, || {
+            libc::write(
+                libc::STDERR_FILENO,
+                TRUNCATED.as_ptr().cast(),
+                TRUNCATED.len(),
+            );
+            libc::_exit(1);
+        })?;
+    }
     Ok(())
 }
 

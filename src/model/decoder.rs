@@ -89,7 +89,9 @@ impl Decoder {
             })
             .collect::<Result<_>>()?;
         let has_head = loader.source.has(LM_HEAD);
-        let head = if has_head { LM_HEAD } else { SHARED };
+        // A model that is neither tied nor has a head cannot name tokens: an error of the loader.
+        let is_tied = !has_head && config.tie_word_embeddings;
+        let head = if is_tied { SHARED } else { LM_HEAD };
         Ok(Self {
             config: config.clone(),
             embedding: loader.tensor(SHARED, &[config.vocab_size, config.d_model])?,

@@ -11,7 +11,7 @@ use candle_core::{Result, Tensor};
 
 use super::mode::SubLayerDropout;
 use super::names::{AttentionNames, FeedForwardNames};
-use super::{Config, FeedForward, Loader, Packed};
+use super::{Config, Loader, Packed};
 use crate::kernels::attention::{attention, self_attention};
 use crate::kernels::elementwise::{activate, rms_norm};
 use crate::kernels::gated_linear::GatedWeight;
@@ -164,13 +164,11 @@ impl Input {
     fn load(loader: &Loader<'_>, config: &Config, names: &FeedForwardNames) -> Result<Self> {
         let (d_model, d_ff) = (config.d_model, config.d_ff);
         let gated = || loader.gated([&names.wi_0, &names.wi_1], d_ff, d_model);
-        Ok(match config.feed_forward_proj {
-            FeedForward::Relu => Self::Plain(
-                loader.linear(&[(&names.wi, d_ff)], d_model)?,
-                Activation::Relu,
-            ),
-            FeedForward::GatedGelu => Self::Gated(gated()?, Activation::GeluNew),
-            FeedForward::GatedSilu => Self::Gated(gated()?, Activation::Silu),
+        let activation = config.feed_forward_proj.activation();
+        Ok(if config.feed_forward_proj.is_gated() {
+            Self::Gated(gated()?, activation)
+        } else {
+            Self::Plain(loader.linear(&[(&names.wi, d_ff)], d_model)?, activation)
         })
     }
 

@@ -42,7 +42,7 @@ pub mod source;
 pub mod weights;
 
 pub use cache::DecoderCache;
-pub use config::{Config, FeedForward};
+pub use config::{Config, ConfigError, FeedForward};
 pub use decoder::Decoder;
 pub use encoder::Encoder;
 pub use mode::Mode;

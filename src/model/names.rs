@@ -16,6 +16,14 @@ use super::Config;
 /// The embedding table, `(vocab_size, d_model)`, that both stacks read.
 pub const SHARED: &str = "shared.weight";
 
+/// The names of the embedding table in checkpoints: files name it by one stack or the other, or
+/// repeat it.
+pub const EMBEDDING_TABLES: [&str; 3] = [
+    SHARED,
+    "encoder.embed_tokens.weight",
+    "decoder.embed_tokens.weight",
+];
+
 /// The projection to logits, `(vocab_size, d_model)`, of a model whose embeddings are not tied.
 pub const LM_HEAD: &str = "lm_head.weight";
 

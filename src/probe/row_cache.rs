@@ -2,8 +2,9 @@
 //!
 //! One folder per manifest (a description of how the numbers are computed), named by the manifest's
 //! hash: `manifest.json`, `rows.bin` (little-endian f32 or f16, one record after the other) and
-//! `index.tsv` (key, first byte, values per record). A record that was cut off is dropped when the
-//! folder is opened again. A folder is locked by one process at a time.
+//! `index.tsv` (key, first byte, values per record, CRC-32 of key and record). A record that was cut
+//! off is dropped when the folder is opened again; a record whose checksum is wrong is an error when
+//! it is read. A folder is locked by one process at a time.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -20,6 +21,15 @@ use crate::sequence::digest::hex;
 /// The key of a record: a hash of the input that its rows were computed from.
 pub type RowKey = [u8; 32];
 
+/// The place of a record in `rows.bin`.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    offset: u64,
+    values: u64,
+    /// `None` in a line of a version that wrote no checksums.
+    checksum: Option<u32>,
+}
+
 /// A folder of records, open and locked.
 #[derive(Debug)]
 pub struct RowCache {
@@ -27,7 +37,7 @@ pub struct RowCache {
     number_type: NumberType,
     rows: File,
     index_file: File,
-    index: HashMap<RowKey, (u64, u64)>,
+    index: HashMap<RowKey, Place>,
     end: u64,
     _lock: File,
     /// The directory above the folder, where it is deleted with this value.
@@ -98,21 +108,35 @@ impl RowCache {
         let mut reader = BufReader::new(self.index_file.try_clone()?);
         let (mut line, mut good) = (String::new(), 0);
         while reader.read_line(&mut line)? > 0 {
-            let Some((key, offset, values)) = parse(&line) else {
+            let Some((key, place)) = parse(&line) else {
                 break;
             };
-            let end = offset + values * self.number_type.size() as u64;
-            if end > available {
+            let bytes = place.values.checked_mul(self.number_type.size() as u64);
+            let end = bytes.and_then(|bytes| place.offset.checked_add(bytes));
+            let Some(end) = end.filter(|end| *end <= available) else {
                 break;
-            }
-            self.index.insert(key, (offset, values));
+            };
+            self.index.insert(key, place);
             self.end = self.end.max(end);
             good += line.len() as u64;
             line.clear();
         }
+        self.warn_of_unverifiable_records();
         self.index_file.set_len(good)?;
         io::Seek::seek(&mut self.index_file, io::SeekFrom::Start(good))?;
         self.rows.set_len(self.end)
+    }
+
+    fn warn_of_unverifiable_records(&self) {
+        let places = self.index.values();
+        let count = places.filter(|place| place.checksum.is_none()).count();
+        if count > 0 {
+            tracing::warn!(
+                "{}: {count} of {} records have no checksum, because an earlier version wrote them; delete the folder to compute them again",
+                self.folder.display(),
+                self.index.len()
+            );
+        }
     }
 
     /// The path of the folder.
@@ -135,14 +159,18 @@ impl RowCache {
         }
         let bytes = self.number_type.to_bytes(values);
         self.rows.write_all_at(&bytes, self.end)?;
+        let (offset, values, checksum) = (self.end, values.len() as u64, checksum(&key, &bytes));
         writeln!(
             self.index_file,
-            "{}\t{}\t{}",
-            hex(&key),
-            self.end,
-            values.len()
+            "{}\t{offset}\t{values}\t{checksum:08x}",
+            hex(&key)
         )?;
-        self.index.insert(key, (self.end, values.len() as u64));
+        let place = Place {
+            offset,
+            values,
+            checksum: Some(checksum),
+        };
+        self.index.insert(key, place);
         self.end += bytes.len() as u64;
         Ok(())
     }
@@ -150,18 +178,37 @@ impl RowCache {
     /// Reads a record.
     ///
     /// # Errors
-    /// `NotFound` for an unknown key; errors of the file system.
+    /// `NotFound` for an unknown key; `InvalidData` where the record is not as it was written;
+    /// errors of the file system.
     pub fn read(&self, key: &RowKey) -> io::Result<Vec<f32>> {
-        let Some((offset, values)) = self.index.get(key) else {
+        let Some(place) = self.index.get(key) else {
             return Err(io::ErrorKind::NotFound.into());
         };
-        let mut bytes = vec![0; *values as usize * self.number_type.size()];
-        self.rows.read_exact_at(&mut bytes, *offset)?;
+        let mut bytes = vec![0; place.values as usize * self.number_type.size()];
+        self.rows.read_exact_at(&mut bytes, place.offset)?;
+        if place
+            .checksum
+            .is_some_and(|written| written != checksum(key, &bytes))
+        {
+            let message = format!(
+                "the record at byte {} of rows.bin is not what was written (checksum); delete the folder, so that its embeddings are computed again",
+                place.offset
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        }
         Ok(self.number_type.to_values(&bytes))
     }
 }
 
-fn parse(line: &str) -> Option<(RowKey, u64, u64)> {
+/// A record's checksum. It covers the key, so that a record under another key is no valid one.
+fn checksum(key: &RowKey, bytes: &[u8]) -> u32 {
+    let mut checksum = crc32fast::Hasher::new();
+    checksum.update(key);
+    checksum.update(bytes);
+    checksum.finalize()
+}
+
+fn parse(line: &str) -> Option<(RowKey, Place)> {
     let mut fields = line.strip_suffix('\n')?.split('\t');
     let (hex, offset, values) = (fields.next()?, fields.next()?, fields.next()?);
     let mut key = [0; 32];
@@ -171,7 +218,17 @@ fn parse(line: &str) -> Option<(RowKey, u64, u64)> {
     for (byte, at) in key.iter_mut().zip((0..64).step_by(2)) {
         *byte = u8::from_str_radix(hex.get(at..at + 2)?, 16).ok()?;
     }
-    Some((key, offset.parse().ok()?, values.parse().ok()?))
+    let checksum = match fields.next() {
+        Some(text) if text.len() == 8 => Some(u32::from_str_radix(text, 16).ok()?),
+        Some(_) => return None,
+        None => None,
+    };
+    let place = Place {
+        offset: offset.parse().ok()?,
+        values: values.parse().ok()?,
+        checksum,
+    };
+    Some((key, place))
 }
 
 #[cfg(test)]
@@ -205,6 +262,60 @@ mod tests {
         cache.insert(b, &[7.0]).unwrap();
         drop(cache);
         assert_eq!(open().read(&b).unwrap(), [7.0]);
+    }
+
+    #[test]
+    fn a_changed_record_is_an_error_and_a_record_without_checksum_is_read() {
+        let root = tempfile::tempdir().unwrap();
+        let open = || RowCache::open(root.path(), "m", NumberType::F32).unwrap();
+        let mut cache = open();
+        let (a, b) = (key(&[b"a"]), key(&[b"b"]));
+        cache.insert(a, &[1.0, 2.5]).unwrap();
+        cache.insert(b, &[-3.0, 4.0]).unwrap();
+        let folder = cache.folder().to_owned();
+        drop(cache);
+        let (rows, index) = (folder.join("rows.bin"), folder.join("index.tsv"));
+        let (good, lines) = (
+            fs::read(&rows).unwrap(),
+            fs::read_to_string(&index).unwrap(),
+        );
+        for byte in 0..good.len() {
+            let mut bad = good.clone();
+            bad[byte] ^= 1;
+            fs::write(&rows, bad).unwrap();
+            let cache = open();
+            let (changed, same) = if byte < 8 { (a, b) } else { (b, a) };
+            let error = cache.read(&changed).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+            assert!(error.to_string().contains("delete the folder"), "{error}");
+            assert!(cache.read(&same).is_ok());
+        }
+        fs::write(&rows, &good).unwrap();
+        // The keys of the two lines exchanged, and a record that begins elsewhere.
+        let exchanged = lines.replace(&hex(&a), "?").replace(&hex(&b), &hex(&a));
+        let exchanged = exchanged.replace('?', &hex(&b));
+        let moved = lines.replacen("\t8\t2\t", "\t4\t2\t", 1);
+        assert_ne!(moved, lines);
+        for text in [exchanged, moved] {
+            fs::write(&index, text).unwrap();
+            assert!(open().read(&b).is_err());
+            fs::write(&rows, &good).unwrap();
+        }
+        // As an earlier version wrote the lines, and with numbers that no file holds.
+        let without = |line: &str| line.rsplit_once('\t').unwrap().0.to_owned() + "\n";
+        let old: String = lines.lines().map(without).collect();
+        fs::write(&index, &old).unwrap();
+        assert_eq!(open().read(&b).unwrap(), [-3.0, 4.0]);
+        for absurd in [
+            "18446744073709551615\t2",
+            "0\t4611686018427387905",
+            "8\t3",
+            "-1\t2",
+        ] {
+            fs::write(&index, format!("{}\t{absurd}\n", hex(&a))).unwrap();
+            assert!(!open().has(&a), "{absurd}");
+            fs::write(&rows, &good).unwrap();
+        }
     }
 
     #[test]

@@ -23,14 +23,12 @@ mod vocabulary;
 mod write;
 
 use std::ops::Range;
+use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// The task prefix before a sequence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TaskPrefix {
     /// No prefix token: as Ankh v1 and v2 and several published wrappers do
     None,
@@ -38,15 +36,18 @@ pub enum TaskPrefix {
     Nlu,
     /// `[S2S]`: sequence completion; better embeddings for some tasks
     S2s,
+    /// Another token of the vocabulary, such as `<AA2fold>` of `ProstT5`
+    Token(&'static str),
 }
 
 impl TaskPrefix {
-    /// The word on the command line and in metadata: `none`, `nlu`, `s2s`.
+    /// The word on the command line and in metadata: `none`, `nlu`, `s2s`, or the token.
     pub fn as_str(self) -> &'static str {
         match self {
             TaskPrefix::None => "none",
             TaskPrefix::Nlu => "nlu",
             TaskPrefix::S2s => "s2s",
+            TaskPrefix::Token(token) => token,
         }
     }
 
@@ -56,8 +57,33 @@ impl TaskPrefix {
             TaskPrefix::None => None,
             TaskPrefix::Nlu => Some("[NLU]"),
             TaskPrefix::S2s => Some("[S2S]"),
+            TaskPrefix::Token(token) => Some(token),
         }
     }
+}
+
+impl FromStr for TaskPrefix {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.to_ascii_lowercase().as_str() {
+            "none" => Ok(TaskPrefix::None),
+            "nlu" | "[nlu]" => Ok(TaskPrefix::Nlu),
+            "s2s" | "[s2s]" => Ok(TaskPrefix::S2s),
+            // A process reads one or two prefixes, so their text may live as long as the process,
+            // and a prefix stays a value that is copied.
+            _ if is_bracketed(text) => Ok(TaskPrefix::Token(text.to_owned().leak())),
+            _ => Err("a prefix is none, nlu, s2s, or a token of the vocabulary in its brackets, such as `<AA2fold>`".to_owned()),
+        }
+    }
+}
+
+/// Whether a piece is a token in brackets, as task prefixes are.
+fn is_bracketed(piece: &str) -> bool {
+    let inside = |open, close| piece.strip_prefix(open)?.strip_suffix(close);
+    inside('<', '>')
+        .or_else(|| inside('[', ']'))
+        .is_some_and(|inside| !inside.is_empty())
 }
 
 /// The tokens of one sequence, as the encoder reads them.
@@ -93,6 +119,18 @@ pub enum TokenizerError {
     /// A piece that every T5 vocabulary has is missing.
     #[error("the vocabulary has no `{0}`; it is not the vocabulary of a T5")]
     MissingPiece(&'static str),
+    /// An added token has the id of a piece.
+    #[error(
+        "the id {id} is both `{piece}` and the added token `{token}`; fetch the checkpoint again"
+    )]
+    TwoPieces {
+        /// The id.
+        id: usize,
+        /// The piece of the vocabulary.
+        piece: String,
+        /// The added token.
+        token: String,
+    },
     /// The vocabulary lacks the requested prefix.
     #[error(
         "the vocabulary has no `{piece}`, so `--prefix {prefix}` cannot be used with this model; its prefixes: {available}"
@@ -152,6 +190,8 @@ pub struct Tokenizer {
     sentinels: Vec<u32>,
     nlu: Option<u32>,
     s2s: Option<u32>,
+    /// Further tokens in brackets, neither special ones nor sentinels.
+    other_prefixes: Vec<u32>,
     pad: u32,
     eos: u32,
     unk: u32,
@@ -204,14 +244,26 @@ impl Tokenizer {
     }
 
     fn available_prefixes(&self) -> String {
-        let all = [TaskPrefix::None, TaskPrefix::Nlu, TaskPrefix::S2s];
-        let usable = all
-            .into_iter()
-            .filter(|prefix| *prefix == TaskPrefix::None || self.prefix_id(*prefix).is_some());
-        usable
-            .map(TaskPrefix::as_str)
-            .collect::<Vec<_>>()
-            .join(", ")
+        let none = TaskPrefix::None.as_str();
+        let all: Vec<_> = std::iter::once(none).chain(self.prefixes()).collect();
+        all.join(", ")
+    }
+
+    /// The prefixes that the vocabulary has a token for, as `--prefix` takes them.
+    pub fn prefixes(&self) -> impl Iterator<Item = &str> {
+        let known = [(TaskPrefix::Nlu, self.nlu), (TaskPrefix::S2s, self.s2s)];
+        let known = known.into_iter().filter(|(_, id)| id.is_some());
+        let known = known.map(|(prefix, _)| prefix.as_str());
+        known.chain(self.other_prefixes.iter().map(|id| self.piece(*id)))
+    }
+
+    /// Whether lower-case letters are pieces of their own, as the 3Di states of `ProstT5`.
+    pub fn has_lower_case_letters(&self) -> bool {
+        let is_letter = |piece: &String| {
+            let letter = piece.trim_start_matches('\u{2581}').as_bytes();
+            letter.len() == 1 && letter[0].is_ascii_lowercase()
+        };
+        self.pieces.iter().any(is_letter)
     }
 
     fn stand_in(&self, byte: u8, position: usize) -> Result<u32, TokenizerError> {
@@ -250,6 +302,10 @@ impl Tokenizer {
             TaskPrefix::None => None,
             TaskPrefix::Nlu => self.nlu,
             TaskPrefix::S2s => self.s2s,
+            TaskPrefix::Token(token) => {
+                let mut others = self.other_prefixes.iter().copied();
+                others.find(|id| self.piece(*id) == token)
+            }
         }
     }
 
@@ -382,6 +438,53 @@ mod tests {
             assert_eq!(tokenizer.residue(tokenizer.eos()), None);
             assert_eq!(tokenizer.residue(100_000), None);
         }
+    }
+
+    #[test]
+    fn prefixes_are_words_or_tokens_in_brackets() {
+        for (text, expected) in [
+            ("none", TaskPrefix::None),
+            ("NLU", TaskPrefix::Nlu),
+            ("[S2S]", TaskPrefix::S2s),
+            ("<AA2fold>", TaskPrefix::Token("<AA2fold>")),
+            ("[NLG]", TaskPrefix::Token("[NLG]")),
+        ] {
+            assert_eq!(text.parse(), Ok(expected));
+        }
+        for text in ["", "A", "AA2fold", "<>", "<AA2fold", "nlg"] {
+            assert!(text.parse::<TaskPrefix>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn added_tokens_are_prefixes_but_special_tokens_are_none() {
+        let added = vec![(144, "<fold2AA>".to_owned()), (146, "<AA2fold>".to_owned())];
+        let letters = vec![(145, "a".to_owned())];
+        let v1 = Tokenizer::ankh_v1();
+        assert!(!v1.has_lower_case_letters());
+        let tokenizer = v1.with_added_tokens(added).unwrap();
+        let tokenizer = tokenizer.with_added_tokens(letters).unwrap();
+        assert!(tokenizer.has_lower_case_letters());
+        let prefixes: Vec<_> = tokenizer.prefixes().collect();
+        assert_eq!(prefixes, ["<fold2AA>", "<AA2fold>"]);
+        let encoding = tokenizer.encode(b"Aa", TaskPrefix::Token("<AA2fold>"));
+        assert_eq!(encoding.unwrap().token_ids, [146, 3, 3, 1]);
+        for token in ["<pad>", "</s>", "<unk>", "<extra_id_0>", "<other>"] {
+            let error = tokenizer
+                .encode(b"A", TaskPrefix::Token(token))
+                .unwrap_err();
+            assert!(error.to_string().contains("<AA2fold>"), "{error}");
+        }
+        let taken = tokenizer.with_added_tokens(vec![(3, "<x>".to_owned())]);
+        assert!(matches!(
+            taken,
+            Err(TokenizerError::TwoPieces { id: 3, .. })
+        ));
+        let ankh3 = Tokenizer::ankh3();
+        assert_eq!(
+            ankh3.prefixes().collect::<Vec<_>>(),
+            ["nlu", "s2s", "[NLG]"]
+        );
     }
 
     #[test]

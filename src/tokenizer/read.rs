@@ -1,15 +1,17 @@
 //! Vocabularies from a checkpoint's files: Hugging Face's `tokenizer.json` and SentencePiece's
 //! `spiece.model`.
 
+use std::fmt;
+
 use prost::Message;
 use serde::Deserialize;
-use serde_json::Value;
+use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::vocabulary::sentinel_pieces;
 use super::{Tokenizer, TokenizerError, TokenizerKind};
 
-/// The largest number of ids; a file with more is damaged.
-const MAX_ID: usize = 1 << 24;
+/// The largest number of ids; a file with more is damaged. mT5 has 250,112.
+const MAX_IDS: usize = 1 << 19;
 
 /// The two fields of `tokenizer.json` that define the id of a piece.
 #[derive(Deserialize)]
@@ -27,7 +29,53 @@ struct AddedToken {
 
 #[derive(Deserialize)]
 struct Model {
-    vocab: Value,
+    vocab: Vocab,
+}
+
+/// Ids and pieces: Unigram's list of pairs, or a map from piece to id.
+struct Vocab(Vec<(usize, String)>);
+
+impl<'de> Deserialize<'de> for Vocab {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(VocabVisitor).map(Vocab)
+    }
+}
+
+struct VocabVisitor;
+
+impl VocabVisitor {
+    fn checked<E: Error>(pieces: &[(usize, String)]) -> Result<(), E> {
+        if pieces.len() > MAX_IDS {
+            return Err(E::custom(format!("more than {MAX_IDS} pieces")));
+        }
+        Ok(())
+    }
+}
+
+impl<'de> Visitor<'de> for VocabVisitor {
+    type Value = Vec<(usize, String)>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of pieces or a map from pieces to ids")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let mut pieces = Vec::new();
+        while let Some((piece, IgnoredAny)) = list.next_element()? {
+            pieces.push((pieces.len(), piece));
+            Self::checked(&pieces)?;
+        }
+        Ok(pieces)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut pieces = Vec::new();
+        while let Some((piece, id)) = map.next_entry()? {
+            pieces.push((id, piece));
+            Self::checked(&pieces)?;
+        }
+        Ok(pieces)
+    }
 }
 
 /// The message `ModelProto` of `sentencepiece_model.proto`, with the pieces only.
@@ -52,7 +100,7 @@ impl Tokenizer {
         let json: TokenizerJson = serde_json::from_slice(bytes)
             .map_err(|error| TokenizerError::Json(error.to_string()))?;
         let mut pieces = Vec::new();
-        for (id, piece) in model_pieces(&json.model.vocab)? {
+        for (id, piece) in json.model.vocab.0 {
             place(&mut pieces, id, piece)?;
         }
         for token in json.added_tokens {
@@ -82,33 +130,37 @@ impl Tokenizer {
         } else {
             extra_ids
         };
+        if pieces.len().saturating_add(outside) > MAX_IDS {
+            return Err(TokenizerError::SentencePiece(format!(
+                "{} pieces and {outside} sentinels are more than {MAX_IDS} ids",
+                pieces.len()
+            )));
+        }
         let pieces = pieces.into_iter().chain(sentinel_pieces(outside)).collect();
         Tokenizer::from_pieces(pieces, TokenizerKind::SentencePiece)
     }
-}
 
-fn model_pieces(vocab: &Value) -> Result<Vec<(usize, String)>, TokenizerError> {
-    let pieces: Option<Vec<_>> = match vocab {
-        Value::Array(list) => list
-            .iter()
-            .enumerate()
-            .map(|(id, entry)| Some((id, entry.get(0)?.as_str()?.to_string())))
-            .collect(),
-        Value::Object(map) => map
-            .iter()
-            .map(|(piece, id)| Some((usize::try_from(id.as_u64()?).ok()?, piece.clone())))
-            .collect(),
-        _ => None,
-    };
-    pieces.ok_or_else(|| {
-        TokenizerError::Json(
-            "`model.vocab` is neither a list of pieces nor a map to ids".to_string(),
-        )
-    })
+    /// This vocabulary with further tokens at their ids, such as `ProstT5`'s `<AA2fold>`.
+    ///
+    /// # Errors
+    /// An id that has another piece, or that is too large.
+    pub fn with_added_tokens(self, tokens: Vec<(usize, String)>) -> Result<Self, TokenizerError> {
+        let mut pieces = self.pieces;
+        for (id, token) in tokens {
+            if let Some(piece) = pieces.get(id).filter(|piece| !piece.is_empty())
+                && *piece != token
+            {
+                let piece = piece.clone();
+                return Err(TokenizerError::TwoPieces { id, piece, token });
+            }
+            place(&mut pieces, id, token)?;
+        }
+        Tokenizer::from_pieces(pieces, self.kind)
+    }
 }
 
 fn place(pieces: &mut Vec<String>, id: usize, piece: String) -> Result<(), TokenizerError> {
-    if id > MAX_ID {
+    if id >= MAX_IDS {
         return Err(TokenizerError::Json(format!(
             "piece `{piece}` has the id {id}"
         )));
@@ -123,7 +175,7 @@ fn place(pieces: &mut Vec<String>, id: usize, piece: String) -> Result<(), Token
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn spiece(pieces: &[&str]) -> Vec<u8> {
         let pieces = pieces
@@ -181,7 +233,10 @@ mod tests {
     fn damage_is_named() {
         for (bytes, expected) in [
             (&b"{\"model\": "[..], "EOF"),
-            (b"{\"model\": {\"vocab\": 3}}", "neither a list"),
+            (
+                b"{\"model\": {\"vocab\": 3}}",
+                "expected a list of pieces or a map",
+            ),
             (b"{}", "missing field `model`"),
         ] {
             let error = Tokenizer::from_tokenizer_json(bytes)

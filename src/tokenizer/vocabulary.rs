@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::{Tokenizer, TokenizerError, TokenizerKind};
+use super::{Tokenizer, TokenizerError, TokenizerKind, is_bracketed};
 
 /// Ids 0 to 30 of Ankh3. Ids 3, 5, 6 and 27 to 30 are not published; they are chosen here for
 /// checkpoints of this crate.
@@ -53,6 +53,7 @@ impl Tokenizer {
         Ok(Tokenizer {
             residues,
             letters,
+            other_prefixes: other_prefixes(&ids),
             sentinels: sentinel_ids(&ids),
             nlu: word(&ids, "[NLU]"),
             s2s: word(&ids, "[S2S]"),
@@ -101,6 +102,24 @@ fn residue_ids(ids: &HashMap<&str, u32>) -> [Option<u32>; 26] {
         let letter = char::from(b'A' + index as u8);
         word(ids, letter.encode_utf8(&mut [0; 4]))
     })
+}
+
+/// Tokens in brackets that are neither [NLU] and [S2S] nor special tokens nor sentinels.
+fn other_prefixes(ids: &HashMap<&str, u32>) -> Vec<u32> {
+    const SPECIAL: [&str; 10] = [
+        "<pad>", "</s>", "<unk>", "<s>", "<mask>", "[MASK]", "[CLS]", "[SEP]", "[PAD]", "[UNK]",
+    ];
+    let is_prefix = |piece: &str| {
+        is_bracketed(piece)
+            && !SPECIAL.contains(&piece)
+            && !["[NLU]", "[S2S]"].contains(&piece)
+            && !piece.starts_with("<extra_id_")
+            && !piece.starts_with("<0x")
+    };
+    let found = ids.iter().filter(|(piece, _)| is_prefix(piece));
+    let mut found: Vec<u32> = found.map(|(_, id)| *id).collect();
+    found.sort_unstable();
+    found
 }
 
 fn sentinel_ids(ids: &HashMap<&str, u32>) -> Vec<u32> {

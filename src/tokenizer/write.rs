@@ -7,7 +7,7 @@
 
 use serde_json::{Value, json};
 
-use super::{TaskPrefix, Tokenizer};
+use super::Tokenizer;
 
 impl Tokenizer {
     /// The content of `tokenizer.json`, for vocabularies whose residues are bare letters, as in all
@@ -70,8 +70,9 @@ impl Tokenizer {
     /// Pieces of several letters must be found before the text is split. Prefixes are ordinary
     /// pieces, not special ones.
     fn added_tokens(&self) -> Vec<Value> {
-        let prefixes = [TaskPrefix::Nlu, TaskPrefix::S2s].map(|prefix| self.prefix_id(prefix));
-        let ordinary = prefixes.into_iter().flatten().map(|id| (id, false));
+        let others = self.other_prefixes.iter().copied();
+        let prefixes = self.nlu.into_iter().chain(self.s2s).chain(others);
+        let ordinary = prefixes.map(|id| (id, false));
         let special = [self.pad, self.eos, self.unk]
             .into_iter()
             .chain(self.sentinels.clone());
@@ -109,6 +110,7 @@ fn pretty(value: &Value) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tokenizer::TaskPrefix;
 
     #[test]
     fn what_is_written_is_read_back() {

@@ -4,6 +4,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+/// Files that lie about their content.
+mod hostile;
+
+/// Checkpoints as people have them, against transformers.
+mod variants;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -254,11 +260,19 @@ fn a_missing_tensor_is_named_with_its_expected_shape() {
     }
 }
 
+/// A pickle that calls a function of Python's: an error that names the function, which is not
+/// called.
 #[test]
 fn a_pickle_executes_nothing() {
     let dir = checkpoint_of(&[("evil.bin", "pytorch_model.bin")]);
-    let checkpoint = Checkpoint::load(dir.path()).unwrap();
-    assert_eq!(checkpoint.names().count(), 0);
+    let message = Checkpoint::load(dir.path()).unwrap_err().to_string();
+    for part in [
+        "pytorch_model.bin",
+        "`posix.system`",
+        "nothing was executed",
+    ] {
+        assert!(message.contains(part), "{message}");
+    }
     assert!(!Path::new("ankh3-was-executed").exists());
     assert!(!dir.path().join("ankh3-was-executed").exists());
 }
@@ -298,7 +312,8 @@ fn what_is_no_t5_is_refused() {
     let cases = [
         ("model_type", json!("umt5"), "umt5"),
         ("d_model", Value::Null, "not the shape of a T5"),
-        ("feed_forward_proj", json!("swish"), "gated-silu"),
+        ("feed_forward_proj", json!("gelu"), "gated-silu"),
+        ("dense_act_fn", json!("tanh"), "dense_act_fn"),
         ("vocab_size", json!(20), "do not belong together"),
     ];
     for (key, value, expected) in cases {
@@ -415,6 +430,31 @@ fn spiece_in_a_checkpoint_takes_its_sentinels_from_the_config() {
     .unwrap();
     let checkpoint = Checkpoint::load(dir.path()).unwrap();
     assert_eq!(checkpoint.tokenizer.num_sentinels(), 5);
+    // Further tokens behind the sentinels, in the files of older and of newer models.
+    let pieces = checkpoint.tokenizer.vocab_size();
+    let id = pieces + 1;
+    let older = json!({ "<AA2fold>": id }).to_string();
+    let newer =
+        json!({"extra_ids": 5, "added_tokens_decoder": {id.to_string(): {"content": "<AA2fold>"}}});
+    for (name, text) in [
+        ("added_tokens.json", older),
+        ("tokenizer_config.json", newer.to_string()),
+    ] {
+        fs::write(dir.path().join(name), text).unwrap();
+        change_config(dir.path(), "vocab_size", json!(id + 1));
+        let tokenizer = Checkpoint::load(dir.path()).unwrap().tokenizer;
+        assert_eq!(
+            tokenizer.prefix_id(TaskPrefix::Token("<AA2fold>")),
+            Some(id as u32)
+        );
+        assert_eq!(tokenizer.num_sentinels(), 5);
+        fs::remove_file(dir.path().join(name)).unwrap();
+        fs::write(
+            dir.path().join("tokenizer_config.json"),
+            r#"{"extra_ids": 5}"#,
+        )
+        .unwrap();
+    }
     let names = r#"{"additional_special_tokens": ["<extra_id_0>", {"content": "<extra_id_1>"}]}"#;
     fs::write(dir.path().join("tokenizer_config.json"), names).unwrap();
     let checkpoint = Checkpoint::load(dir.path()).unwrap();

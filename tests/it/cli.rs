@@ -35,6 +35,9 @@ mod streams;
 /// Errors of devices, weights and flags.
 mod refusals;
 
+/// Vocabularies with tokens of their own; a model file that changes during a run.
+mod models;
+
 /// The commands around `embed`: doctor, completions, man, inspect, tokenize, models.
 mod around;
 

@@ -411,6 +411,63 @@ fn signals_save() {
     assert!(!place.steps("run").is_empty());
 }
 
+/// One bit changed in each file of a checkpoint is an error that names the file; a checkpoint of an
+/// earlier version has no checksums, and a warning says so.
+#[test]
+fn a_checkpoint_is_resumed_as_it_was_saved() {
+    let place = Place::new();
+    let sets = |steps: &str| {
+        format!("--set steps={steps} --set schedule.warmup_steps=1 --set checkpoints.every=2")
+    };
+    let run = |arguments: &str| place.run("run", &arguments.split(' ').collect::<Vec<_>>());
+    let first = run(&sets("4"));
+    assert!(first.status.success(), "{}", stderr(&first));
+    let checkpoint = place.path("run/checkpoints/step-00000004");
+    let resume = || run(&format!("--resume {}", sets("5")));
+    let sums = fs::read_to_string(checkpoint.join("SHA256SUMS")).unwrap();
+    let files: Vec<&str> = sums
+        .lines()
+        .map(|line| line.split_once("  ").unwrap().1)
+        .collect();
+    let expected = [
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "training/model.safetensors",
+        "training/state.json",
+    ];
+    assert!(
+        expected.iter().all(|name| files.contains(name)),
+        "{files:?}"
+    );
+    for name in expected {
+        let path = checkpoint.join(name);
+        let good = fs::read(&path).unwrap();
+        // A digit, or the lowest bit of the last value: each file can still be read.
+        let at = if path.extension().is_some_and(|end| end == "json") {
+            good.iter().rposition(u8::is_ascii_digit).unwrap()
+        } else {
+            good.len() - 4
+        };
+        let mut bad = good.clone();
+        bad[at] ^= 1;
+        fs::write(&path, bad).unwrap();
+        let output = resume();
+        assert_eq!(output.status.code(), Some(1), "{name}");
+        let message = stderr(&output);
+        assert!(message.contains(name), "{name}: {message}");
+        fs::write(&path, good).unwrap();
+    }
+    fs::remove_file(checkpoint.join("SHA256SUMS")).unwrap();
+    let output = resume();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("no SHA256SUMS"),
+        "{}",
+        stderr(&output)
+    );
+}
+
 #[test]
 fn what_cannot_work_says_why() {
     let place = Place::new();

@@ -25,9 +25,9 @@ pub struct FeatureArgs {
     #[arg(long, short, value_name = "DIR|NAME", env = "ANKH3_MODEL")]
     pub(super) model: Option<String>,
 
-    /// Task prefix in front of each sequence [default: that of the head; in training nlu where the
-    /// vocabulary has it, else none].
-    #[arg(long, value_enum, ignore_case = true)]
+    /// Task prefix in front of each sequence: none, nlu, s2s, or a token of the vocabulary
+    /// [default: that of the head; in training nlu where the vocabulary has it, else none].
+    #[arg(long)]
     pub(super) prefix: Option<TaskPrefix>,
 
     /// Cache embeddings in this directory, also for later runs [default: a temporary directory].

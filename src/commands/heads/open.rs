@@ -1,7 +1,7 @@
 //! Opens what a head reads: a model's encoder with its cache of embeddings, or an encoding of
 //! residues.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use candle_core::Device;
 use serde::Serialize;
 use serde_json::json;
@@ -193,12 +193,9 @@ fn prefix_of_head(stored: &StoredHead, asked: Option<TaskPrefix>) -> Result<Task
             asked.as_str()
         );
     }
-    [TaskPrefix::None, TaskPrefix::Nlu, TaskPrefix::S2s]
-        .into_iter()
-        .find(|known| known.as_str() == prefix)
-        .with_context(|| {
-            format!("{dir}: unknown prefix {prefix:?} in {DESCRIPTION}; train the head again")
-        })
+    prefix.parse().map_err(|_| {
+        anyhow!("{dir}: unknown prefix {prefix:?} in {DESCRIPTION}; train the head again")
+    })
 }
 
 /// Rejects another model than the one that a head was trained on.

@@ -188,7 +188,9 @@ fn shape(recipe: &Recipe) -> Result<Config> {
     let preset = ModelPreset::from_str(name, true).map_err(|_| {
         anyhow!("model.preset is \"{name}\"; it must be nano, small, base, large or xl")
     })?;
-    Ok(recipe.model.applied_to(preset.config()))
+    let config = recipe.model.applied_to(preset.config());
+    config.check().context("the recipe's [model]")?;
+    Ok(config)
 }
 
 /// Checks that the recipe's shape, if it has one, is the shape of the checkpoint.

@@ -63,7 +63,7 @@ impl Column {
         match self.rows {
             RowKind::PerSequence => 1,
             RowKind::PerResidue => length,
-            RowKind::PerPair => length * length,
+            RowKind::PerPair => length.saturating_mul(length),
         }
     }
 

@@ -149,10 +149,19 @@ pub(super) fn open(path: &Path) -> io::Result<(Schema, Records)> {
         ))
     })?;
     let first = array.stream_position()?;
-    let row_bytes = width * schema.dtype.size();
-    let dtype = schema.dtype;
+    let absurd = || invalid_data(format!("its shape {shape:?} is absurd"));
+    let row_bytes = width.checked_mul(schema.dtype.size()).ok_or_else(absurd)?;
+    let bytes = shape[0].checked_mul(row_bytes).ok_or_else(absurd)?;
+    // From here on, products of rows of this array cannot overflow.
+    array_length_check(path, first, bytes)?;
+    let (dtype, column, total) = (schema.dtype, schema.columns[0].clone(), shape[0]);
     let records = index.into_deserialize().map(move |row| {
         let (id, length, start, rows): (String, usize, usize, usize) = row.map_err(from_library)?;
+        if rows != column.rows_of(length) || start.checked_add(rows).is_none_or(|end| end > total) {
+            return Err(invalid_data(format!(
+                "FILE{INDEX} gives {id} {rows} rows from {start} on for a length of {length}; the array has {total} rows"
+            )));
+        }
         let mut bytes = vec![0; rows * row_bytes];
         let offset = (first + (start * row_bytes) as u64) as i64;
         let here = array.stream_position()? as i64;
@@ -164,7 +173,6 @@ pub(super) fn open(path: &Path) -> io::Result<(Schema, Records)> {
             values: vec![dtype.to_values(&bytes)],
         })
     });
-    array_length_check(path, first, shape[0] * row_bytes)?;
     Ok((schema, Box::new(records)))
 }
 
@@ -172,10 +180,10 @@ pub(super) fn open(path: &Path) -> io::Result<(Schema, Records)> {
 fn array_length_check(path: &Path, first: u64, bytes: usize) -> io::Result<()> {
     let mut file = File::open(path)?;
     let end = file.seek(SeekFrom::End(0))?;
-    if end != first + bytes as u64 {
+    if end.checked_sub(first) != Some(bytes as u64) {
         return Err(invalid_data(format!(
             "the file has {end} bytes, but {} according to its header",
-            first + bytes as u64
+            first.saturating_add(bytes as u64)
         )));
     }
     Ok(())

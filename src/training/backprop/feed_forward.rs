@@ -7,7 +7,6 @@ use super::pass::{BatchPass, SubLayer};
 use super::weights::FeedForwardMatrices;
 use crate::kernels::cpu::{elementwise, elementwise_backward};
 use crate::kernels::plan::Activation;
-use crate::model::FeedForward;
 
 /// The values of the block that its backward pass reads.
 pub(super) struct FeedForwardActivations {
@@ -17,11 +16,7 @@ pub(super) struct FeedForwardActivations {
 
 impl BatchPass<'_> {
     fn activation(&self) -> Activation {
-        match self.config.feed_forward_proj {
-            FeedForward::Relu => Activation::Relu,
-            FeedForward::GatedGelu => Activation::GeluNew,
-            FeedForward::GatedSilu => Activation::Silu,
-        }
+        self.config.feed_forward_proj.activation()
     }
 
     /// The block without its output projection.
