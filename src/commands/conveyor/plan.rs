@@ -15,7 +15,7 @@ use crate::output::embeddings::remove_unfinished;
 use crate::output::journal::{self, Journal, Replay};
 use crate::progress::Progress;
 use crate::sequence::digest::InputDigest;
-use crate::sequence::{Over, Sequence};
+use crate::sequence::{Sequence, counted};
 
 /// A run whose input is open and whose outputs can be written.
 pub(in crate::commands) struct RunPlan {
@@ -148,7 +148,10 @@ impl RunPlan {
             remove_unfinished(output).with_context(|| format!("writing {}", output.display()))?;
         }
         if replay.left() > 0 {
-            tracing::info!("resuming: {} sequences are already done", replay.left());
+            tracing::info!(
+                "resuming: {} already done",
+                counted(replay.left(), "sequence")
+            );
         }
         Ok((replay, journal))
     }
@@ -172,21 +175,6 @@ impl Iterator for Proteins {
         let first = self.first.take().map(Ok);
         first.or_else(|| Some(self.input.next()?.map_err(Into::into)))
     }
-}
-
-/// Rejects chunks for results other than embeddings, because only embeddings can be averaged where
-/// chunks overlap.
-///
-/// # Errors
-/// `--over chunk`.
-pub(in crate::commands) fn reject_chunks(options: Options) -> Result<Options> {
-    ensure!(
-        !matches!(options.limit.over(), Over::Chunk { .. }),
-        usage(
-            "--over chunk is for embeddings only; choose --over truncate or skip, or cut the sequences yourself"
-        )
-    );
-    Ok(options)
 }
 
 /// Rejects an output that would replace an input.

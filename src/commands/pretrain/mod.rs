@@ -20,6 +20,7 @@ use crate::input::corpus::Corpus;
 use crate::io::signals::StopSignals;
 use crate::number::NumberType;
 use crate::progress::Steps;
+use crate::sequence::counted;
 use crate::tokenizer::{TaskPrefix, Tokenizer};
 use crate::training::batch::{Batch, ExampleMaker};
 use crate::training::evaluation::{self, Figures, evaluate};
@@ -159,10 +160,10 @@ pub fn run(args: &PretrainArgs) -> Result<Outcome> {
     journal.finish()?;
     let place = run.export(&trainer)?;
     tracing::info!(
-        "{} steps, {} tokens, {} steps skipped; the model is {}",
-        trainer.state.step,
-        trainer.state.tokens,
-        trainer.state.skipped,
+        "{}, {}, {} skipped; the model is {}",
+        counted(trainer.state.step, "step"),
+        counted(trainer.state.tokens, "token"),
+        counted(trainer.state.skipped, "step"),
         place.display()
     );
     Ok(Outcome::Done)
@@ -193,8 +194,8 @@ fn open_corpus(dir: &Path, train: &[PathBuf], recipe: &Recipe) -> Result<Corpus>
     );
     if corpus.left_out > 0 {
         tracing::warn!(
-            "{} invalid records of the training data were left out",
-            corpus.left_out
+            "{} of the training data left out",
+            counted(corpus.left_out, "invalid record")
         );
     }
     Ok(corpus)
@@ -328,9 +329,9 @@ fn describe(run: &PretrainRun, corpus: &Corpus, trainer: &Pretrainer<'_>, comput
         compute.dtype.name()
     );
     tracing::info!(
-        "{} sequences, {} residues; step {} of {}",
-        corpus.len(),
-        corpus.residues(),
+        "{}, {}; step {} of {}",
+        counted(corpus.len(), "sequence"),
+        counted(corpus.residues(), "residue"),
         trainer.state.step,
         run.recipe.steps
     );

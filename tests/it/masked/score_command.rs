@@ -331,7 +331,7 @@ fn flags_that_contradict_each_other_are_refused() {
     complaint(&["--mask-fraction", "1.5"], input, 2);
     complaint(&["--plot", "a.png"], input, 2);
     let chunks = ["--max-length", "9", "--over", "chunk"];
-    assert!(complaint(&chunks, input, 2).contains("--over chunk is for embeddings"));
+    assert!(complaint(&chunks, input, 2).contains("possible values: error, skip, truncate"));
 }
 
 #[test]
