@@ -182,6 +182,9 @@ pub fn run(args: &PredictContactsArgs) -> Result<Outcome> {
         args.predictor.method != Some(MethodArg::Separation),
         usage("--method separation is a baseline for `ankh3 contacts evaluate`")
     );
+    if let Some(native) = &what.native {
+        std::fs::metadata(native).with_context(|| native.display().to_string())?;
+    }
     let options = args.input.options(Rules::default())?;
     let input = InputSettings::of(&options);
     let mut plan = RunPlan::new(&args.input.files, options, &args.scale, &what.files(format))?;

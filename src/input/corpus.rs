@@ -106,6 +106,12 @@ impl Corpus {
         self.len() == 0
     }
 
+    /// The length of each sequence.
+    pub fn lengths(&self) -> impl Iterator<Item = usize> {
+        let ends = self.offsets.windows(2);
+        ends.map(|ends| (ends[1] - ends[0]) as usize)
+    }
+
     /// Residues of all sequences.
     pub fn residues(&self) -> u64 {
         self.offsets.last().copied().unwrap_or(0)
