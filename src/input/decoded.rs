@@ -9,6 +9,9 @@ use crate::io::stdio;
 /// Characters that are decoded at a time.
 const PIECE: usize = 1 << 12;
 
+/// The unit of UTF-16 in two bytes.
+type Unit = fn([u8; 2]) -> u16;
+
 /// A text file without byte order mark, each line with LF at its end.
 pub(super) type DecodedText = LineFeeds<Box<dyn BufRead + Send>>;
 
@@ -22,7 +25,7 @@ pub(super) fn open(path: &Path) -> io::Result<DecodedText> {
 
 fn decoded(mut reader: Box<dyn BufRead + Send>) -> io::Result<Box<dyn BufRead + Send>> {
     let start = reader.fill_buf()?;
-    let (mark, units): (usize, Option<fn([u8; 2]) -> u16>) = match start {
+    let (mark, units): (usize, Option<Unit>) = match start {
         [0xef, 0xbb, 0xbf, ..] => (3, None),
         [0xff, 0xfe, ..] => (2, Some(u16::from_le_bytes)),
         [0xfe, 0xff, ..] => (2, Some(u16::from_be_bytes)),
@@ -52,7 +55,7 @@ fn unusable(what: &str) -> Error {
 /// UTF-16 as UTF-8.
 struct Utf16<R> {
     reader: R,
-    unit: fn([u8; 2]) -> u16,
+    unit: Unit,
     /// The first half of a character whose second half has not been read.
     half: Option<u16>,
     text: Vec<u8>,
@@ -61,7 +64,7 @@ struct Utf16<R> {
 }
 
 impl<R: Read> Utf16<R> {
-    fn new(reader: R, unit: fn([u8; 2]) -> u16) -> Self {
+    fn new(reader: R, unit: Unit) -> Self {
         Self {
             reader,
             unit,

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// `1 sequence`, `2 sequences`; the plural of `noun` has an `s`.
-pub fn counted(count: impl fmt::Display + PartialEq + From<u8>, noun: &str) -> String {
+pub fn counted(count: impl fmt::Display + PartialEq + From<u8> + Copy, noun: &str) -> String {
     let plural = if count == 1.into() { "" } else { "s" };
     format!("{count} {noun}{plural}")
 }

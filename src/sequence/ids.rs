@@ -70,7 +70,7 @@ fn accession(word: &str) -> Option<String> {
         ["pdb", entry, chain, ..] if !entry.is_empty() && !chain.is_empty() => {
             return Some(format!("{entry}_{chain}"));
         }
-        ["pir" | "prf", accession, name, ..] if accession.is_empty() => name,
+        ["pir" | "prf", "", name, ..] => name,
         ["gnl", _, id, ..] => id,
         ["gnl", ..] => return None,
         [database, accession, ..] if DATABASES.contains(&database) => accession,

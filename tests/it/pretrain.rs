@@ -470,7 +470,11 @@ fn masking_that_the_vocabulary_cannot_have_is_named() {
     let messages = stderr(&place.run("never", &arguments));
     let says = "masking probability 0.3 cannot be reached: all sequences are longer than 750";
     assert!(messages.contains(says), "{messages}");
-    fs::write(&path, format!(">a\n{sequence}\n>b\nMKTAYIAKQR\n")).unwrap();
+    fs::write(
+        &path,
+        format!(">a\n{sequence}\n>b\n{sequence}\n>c\nMKTAYIAKQR\n"),
+    )
+    .unwrap();
     let messages = stderr(&place.run("partly", &arguments));
     let says = "masking probability 0.3 is 0.281 on this corpus";
     assert!(messages.contains(says), "{messages}");

@@ -151,12 +151,10 @@ const OTHER_THREE_LETTERS: [(&str, char); 6] = [
 fn residue(word: &str, text: &str) -> Result<u8, VariantError> {
     let form = || VariantError::Form(text.to_owned());
     let is_word = |three: &&str| three.eq_ignore_ascii_case(word);
-    if let Some(place) = THREE_LETTERS.iter().position(|three| is_word(&three)) {
+    if let Some(place) = THREE_LETTERS.iter().position(is_word) {
         return Ok(STANDARD[place]);
     }
-    let other = OTHER_THREE_LETTERS
-        .iter()
-        .find(|(three, _)| is_word(&three));
+    let other = OTHER_THREE_LETTERS.iter().find(|(three, _)| is_word(three));
     let letter = match (other, word.as_bytes()) {
         (Some((_, letter)), _) => *letter as u8,
         (None, [letter]) => letter.to_ascii_uppercase(),
@@ -220,7 +218,7 @@ impl FromStr for Substitution {
 }
 
 /// The text within a pair of brackets around all of it, or the text itself.
-fn within<'t>(text: &'t str, open: char, close: char) -> &'t str {
+fn within(text: &str, open: char, close: char) -> &str {
     let inner = text.strip_prefix(open);
     let inner = inner.and_then(|inner| inner.strip_suffix(close));
     inner.unwrap_or(text)

@@ -205,7 +205,7 @@ fn empty_variables_are_unset_and_errors_have_one_line() {
         fs::copy(weights.join(name), folder.path().join(name)).unwrap();
     }
     let text = fs::read_to_string(folder.path().join("config.json")).unwrap();
-    let text = text.replace("\"d_ff\": 48", "\"d_ff\": 49");
+    let text = text.replace("\"d_ff\": 80", "\"d_ff\": 81");
     fs::write(folder.path().join("config.json"), text).unwrap();
     let tensors = "model.safetensors";
     fs::copy(weights.join(tensors), folder.path().join(tensors)).unwrap();

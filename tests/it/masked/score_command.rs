@@ -282,7 +282,7 @@ fn invalid_rows_of_tables_are_listed_and_left_out() {
     let message = complaint(&arguments, ">a\nMKT\n", 3);
     for part in [
         "no column of ids",
-        "line 3: `p.Met1del` is a deletion",
+        "line 3: `Met1del` is a deletion",
         "line 4, column variant: empty",
         "line 5: `M1=` is no change",
         "line 6: `M1*` is a stop codon",
