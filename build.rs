@@ -1,4 +1,4 @@
-//! Compiles the CUDA kernels into one fat binary, which the program embeds; only with the feature
+//! Names the commit of a release build for `ankh3 --version`, and compiles the CUDA kernels into one fat binary, which the program embeds; only with the feature
 //! `cuda`.
 //!
 //! The binary has native code for `sm_80` (A100), `sm_89` (L4, L40, RTX 4090) and `sm_90` (H100,
@@ -29,6 +29,7 @@ const TARGETS: [&str; 4] = [
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
+    name_commit();
     if std::env::var_os("CARGO_FEATURE_CUDA").is_none() {
         return;
     }
@@ -67,6 +68,41 @@ fn main() {
             nvcc.display()
         ),
     }
+}
+
+/// Sets `ANKH3_COMMIT` for the compiler, unless the environment sets it: the commit of the published
+/// crate, or of the git checkout. Only for release builds, so that other builds need not be repeated
+/// after each commit.
+fn name_commit() {
+    println!("cargo:rerun-if-env-changed=ANKH3_COMMIT");
+    let is_release = std::env::var("PROFILE").is_ok_and(|profile| profile == "release");
+    if std::env::var_os("ANKH3_COMMIT").is_some() || !is_release {
+        return;
+    }
+    if let Some(commit) = commit_of_crate().or_else(commit_of_checkout) {
+        println!("cargo:rustc-env=ANKH3_COMMIT={commit}");
+    }
+}
+
+/// The commit that `cargo publish` writes into the crate.
+fn commit_of_crate() -> Option<String> {
+    let text = std::fs::read_to_string(".cargo_vcs_info.json").ok()?;
+    let (_, rest) = text.split_once("\"sha1\": \"")?;
+    rest.get(..12).map(str::to_owned)
+}
+
+fn commit_of_checkout() -> Option<String> {
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").args(arguments).output().ok()?;
+        let text = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+        (output.status.success() && !text.is_empty()).then_some(text)
+    };
+    // A source without git in the checkout of something else has no commit of its own.
+    git(&["ls-files", "--error-unmatch", "Cargo.toml"])?;
+    if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"]) {
+        println!("cargo:rerun-if-changed={log}");
+    }
+    git(&["rev-parse", "--short=12", "HEAD"])
 }
 
 fn compiler() -> PathBuf {

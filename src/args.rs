@@ -6,13 +6,14 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use clap::{Args, ValueEnum};
+use clap::{Arg, Args, ValueEnum};
+use serde::Serialize;
 
 use crate::device::DeviceSpec;
 use crate::input::sequences::{OnBad, Options};
 use crate::kernels::plan::WeightForm;
 use crate::number::NumberType;
-use crate::sequence::{Duplicates, Limit, LimitError, Over, Rules};
+use crate::sequence::{Duplicates, IdPart, Limit, LimitError, Over, Rules};
 use crate::tokenizer::TaskPrefix;
 
 /// The model and the task prefix.
@@ -66,6 +67,15 @@ pub struct InputArgs {
     #[arg(long, value_enum, default_value = "error")]
     pub on_bad: OnBad,
 
+    /// The part of a FASTA header that is the id of the record, in results and in --variants.
+    #[arg(
+        long = "id",
+        value_name = "PART",
+        value_enum,
+        default_value = "first-word"
+    )]
+    pub id_part: IdPart,
+
     /// The treatment of a record whose id an earlier record has.
     #[arg(long, value_enum, default_value = "error")]
     pub duplicates: Duplicates,
@@ -104,10 +114,14 @@ impl InputArgs {
     /// The options of the reader; `rules` names the letters accepted besides residues.
     ///
     /// # Errors
-    /// A length limit of 0, or an overlap that is too long.
+    /// A length limit of 0; an overlap that is too long, or without chunks.
     pub fn options(&self, rules: Rules) -> Result<Options, UsageError> {
+        if self.overlap.is_some() && !matches!(self.over, OverArg::Chunk) {
+            return Err(usage("--overlap is for --over chunk, which `embed` has"));
+        }
         Ok(Options {
             rules,
+            id_part: self.id_part,
             duplicates: self.duplicates,
             on_bad: self.on_bad,
             limit: self.limit().map_err(usage)?,
@@ -128,6 +142,38 @@ impl InputArgs {
         };
         Limit::new(max_length, over)
     }
+}
+
+/// The settings of the input that influence results, for manifests.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct InputSettings {
+    #[serde(skip_serializing_if = "Limit::is_none")]
+    length_limit: Limit,
+    #[serde(rename = "ids", skip_serializing_if = "IdPart::is_first_word")]
+    id_part: IdPart,
+}
+
+impl InputSettings {
+    /// The settings among these options.
+    pub fn of(options: &Options) -> Self {
+        Self {
+            length_limit: options.limit,
+            id_part: options.id_part,
+        }
+    }
+}
+
+/// `--over` of a command whose results cannot be averaged where chunks overlap.
+pub fn whole_sequences(over: Arg) -> Arg {
+    let chunk = |arg: &OverArg| matches!(arg, OverArg::Chunk);
+    let others = OverArg::value_variants().iter().filter(|arg| !chunk(arg));
+    let values = PossibleValuesParser::new(others.filter_map(OverArg::to_possible_value));
+    over.value_parser(values.try_map(|word| OverArg::from_str(&word, false)))
+}
+
+/// A flag of a group that a command has no use for.
+pub fn hidden(flag: Arg) -> Arg {
+    flag.hide(true)
 }
 
 /// Working on a part of the input, and resuming an interrupted run.

@@ -1,5 +1,6 @@
 //! The `ankh3` command: parsing, logging, threads, dispatch, and the exit code of an error.
 
+use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 
 use ankh3::args::{UsageError, thread_count};
@@ -67,14 +68,14 @@ fn long_version() -> String {
 
 fn main() -> ExitCode {
     keep_freed_memory();
+    tidy_environment();
     let cli = parse();
     start_logging(cli.global.quiet, cli.global.verbose);
     if !matches!(cli.command, Command::Completions(_) | Command::Man(_)) {
         tracing::info!("ankh3 {}: {}", env!("CARGO_PKG_VERSION"), command_line());
     }
-    let result = start_signals(&cli.command)
-        .map_err(anyhow::Error::from)
-        .and_then(|()| start_threads(cli.global.threads))
+    let result = start_threads(cli.global.threads)
+        .and_then(|()| Ok(start_signals(&cli.command)?))
         .and_then(|()| cli.command.run(arranged(Cli::command())));
     match result {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
@@ -171,19 +172,43 @@ fn start_threads(threads: Option<usize>) -> anyhow::Result<()> {
     let available = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads = threads.unwrap_or_else(available);
     for variable in ["RAYON_NUM_THREADS", "CANDLE_NUM_THREADS"] {
-        #[expect(
-            unsafe_code,
-            reason = "no other thread runs yet that could read the environment"
-        )]
-        // SAFETY: see the reason.
-        unsafe {
-            std::env::set_var(variable, threads.to_string());
-        }
+        set_variable(variable.as_ref(), Some(threads.to_string().as_ref()));
     }
     rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .build_global()?;
     Ok(())
+}
+
+/// Removes variables of this program that are set to nothing, so that they mean the same as if they
+/// were not set. Keeps backtraces, which `RUST_BACKTRACE` asks for, to panics: in an error of a
+/// library, a backtrace would stand within the message.
+fn tidy_environment() {
+    let is_empty = |(name, value): &(OsString, OsString)| {
+        value.is_empty() && name.to_string_lossy().starts_with("ANKH3_")
+    };
+    let empty: Vec<_> = std::env::vars_os().filter(is_empty).collect();
+    for (name, _) in empty {
+        set_variable(&name, None);
+    }
+    if std::env::var_os("RUST_LIB_BACKTRACE").is_none() {
+        set_variable("RUST_LIB_BACKTRACE".as_ref(), Some("0".as_ref()));
+    }
+}
+
+/// Sets or removes an environment variable, at the start of the process.
+fn set_variable(name: &OsStr, value: Option<&OsStr>) {
+    #[expect(
+        unsafe_code,
+        reason = "no other thread runs yet that could read the environment"
+    )]
+    // SAFETY: see the reason.
+    unsafe {
+        match value {
+            Some(value) => std::env::set_var(name, value),
+            None => std::env::remove_var(name),
+        }
+    }
 }
 
 fn command_line() -> String {

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
+use crate::sequence::counted;
+
 /// Seconds between milestone lines in a log.
 const MILESTONE: Duration = Duration::from_secs(30);
 
@@ -66,9 +68,9 @@ impl Progress {
                 .expected
                 .map(|expected| left(expected, self.residues, rate));
             tracing::info!(
-                "{} sequences, {} residues so far, {rate:.0} residues/s{}",
-                self.sequences,
-                self.residues,
+                "{}, {} so far, {rate:.0} residues/s{}",
+                counted(self.sequences, "sequence"),
+                counted(self.residues, "residue"),
                 left.unwrap_or_default()
             );
         }
@@ -88,9 +90,9 @@ impl Progress {
             .map(|bytes| format!(", peak memory {} MiB", bytes >> 20))
             .unwrap_or_default();
         tracing::info!(
-            "{} sequences, {} residues, {seconds:.2} s, {rate:.0} residues/s{cpu}{memory}",
-            self.sequences,
-            self.residues
+            "{}, {}, {seconds:.2} s, {rate:.0} residues/s{cpu}{memory}",
+            counted(self.sequences, "sequence"),
+            counted(self.residues, "residue")
         );
     }
 }

@@ -23,6 +23,7 @@
 //! ```
 
 mod alphabet;
+mod counted;
 pub mod digest;
 mod ids;
 mod length;
@@ -33,7 +34,8 @@ use std::sync::Arc;
 use thiserror::Error;
 
 pub use alphabet::{Changes, Rules, clean, looks_like_nucleotides};
-pub use ids::{Duplicates, Ids};
+pub use counted::counted;
+pub use ids::{Duplicates, IdPart, Ids};
 pub use length::{Chunk, Fit, Limit, LimitError, Over, chunks};
 pub use mask::{MASK, Masks};
 

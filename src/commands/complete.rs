@@ -17,16 +17,19 @@ use self::decoding::DecodingArgs;
 use self::plan::{PromptPart, PromptRule, TargetLength};
 use self::work::{Completing, CompletionTally};
 use super::Outcome;
-use super::conveyor::{RunPlan, TextRows, reject_chunks};
+use super::conveyor::{RunPlan, TextRows};
 use super::opened::Opened;
-use crate::args::{InputArgs, ModelArgs, RuntimeArgs, ScaleArgs, UsageError, at_least_one, usage};
+use crate::args::{
+    InputArgs, InputSettings, ModelArgs, RuntimeArgs, ScaleArgs, UsageError, at_least_one, hidden,
+    usage, whole_sequences,
+};
 use crate::checkpoint::Checkpoint;
 use crate::inference::EncoderDecoder;
 use crate::inference::generate::{Budget, GenerationSettings, Generators, Strategy};
 use crate::inference::residues::Residues;
 use crate::io::stdio::Content;
 use crate::output::layout::TextFormat;
-use crate::sequence::{Limit, Rules};
+use crate::sequence::Rules;
 use crate::tokenizer::TaskPrefix;
 
 /// Complete proteins: FASTA in, FASTA out
@@ -39,6 +42,7 @@ use crate::tokenizer::TaskPrefix;
 #[derive(Args, Clone, Debug)]
 #[command(after_help = DETAILS)]
 #[command(mut_arg("prefix", |arg| arg.help(PREFIX_HELP)))]
+#[command(mut_arg("over", whole_sequences), mut_arg("overlap", hidden))]
 pub struct CompleteArgs {
     #[command(flatten)]
     input: InputArgs,
@@ -156,8 +160,8 @@ pub fn run(args: &CompleteArgs) -> Result<Outcome> {
     let rule = args.what.rule()?;
     // A strategy that the flags exclude is an error before the model, which takes long to load.
     args.decoding.strategy()?;
-    let options = reject_chunks(args.input.options(Rules::default())?)?;
-    let limit = options.limit;
+    let options = args.input.options(Rules::default())?;
+    let input = InputSettings::of(&options);
     let output = &args.output.output;
     let outputs = [(output.as_path(), Content::Text)];
     let plan = RunPlan::new(&args.input.files, options, &args.scale, &outputs)?;
@@ -165,7 +169,7 @@ pub fn run(args: &CompleteArgs) -> Result<Outcome> {
     let tokenizer = &opened.checkpoint.tokenizer;
     let residues = args.decoding.residues(tokenizer)?;
     let settings = args.decoding.settings(&residues, tokenizer)?;
-    let described = CompleteSettings::new(args, &settings, &residues, limit);
+    let described = CompleteSettings::new(args, &settings, &residues, input);
     let manifest = opened.manifest("complete", &described, args.scale.shard)?;
     let conveyor = plan.begin(&manifest.journal_key()?)?;
     let rows = TextRows::create(output, TextFormat::Fasta, b"", manifest)?;
@@ -220,8 +224,8 @@ struct CompleteSettings<'a> {
     seed: u64,
     allow: Cow<'a, str>,
     output_part: OutputPart,
-    #[serde(skip_serializing_if = "Limit::is_none")]
-    length_limit: Limit,
+    #[serde(flatten)]
+    input: InputSettings,
 }
 
 impl<'a> CompleteSettings<'a> {
@@ -229,7 +233,7 @@ impl<'a> CompleteSettings<'a> {
         args: &CompleteArgs,
         settings: &GenerationSettings,
         residues: &'a Residues,
-        length_limit: Limit,
+        input: InputSettings,
     ) -> Self {
         Self {
             keep: args.what.keep.to_string(),
@@ -240,7 +244,7 @@ impl<'a> CompleteSettings<'a> {
             seed: settings.seed,
             allow: String::from_utf8_lossy(residues.letters()),
             output_part: args.output.output_part,
-            length_limit,
+            input,
         }
     }
 }

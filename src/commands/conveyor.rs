@@ -35,7 +35,7 @@ use std::thread;
 use anyhow::{Context, Result, ensure};
 
 pub(super) use belt::RowWriter;
-pub(super) use plan::{RunPlan, reject_chunks};
+pub(super) use plan::RunPlan;
 pub(super) use rows::{EmbeddingRows, TextBlock, TextRows};
 pub(super) use work::{Failure, GroupWork, Grouped, Work, described_place};
 
@@ -48,6 +48,7 @@ use crate::args::Shard;
 use crate::input::sequences::{Counts, OnBad};
 use crate::output::journal::{Journal, Replay};
 use crate::progress::Progress;
+use crate::sequence::counted;
 use crate::sequence::digest::InputDigest;
 
 /// Groups of results that may wait to be written.
@@ -159,7 +160,10 @@ impl<R: RowWriter> Delivery<R> {
         self.journal.map_or(Ok(()), Journal::remove)?;
         self.counts.log();
         if self.failed > 0 {
-            tracing::warn!("{} sequences left out: they have no result", self.failed);
+            tracing::warn!(
+                "{} without a result left out",
+                counted(self.failed, "sequence")
+            );
         }
         self.progress.finish();
         Ok(if self.counts.is_partial() || self.failed > 0 {

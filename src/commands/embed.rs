@@ -11,7 +11,7 @@ use super::Outcome;
 use super::conveyor::{EmbeddingRows, GroupWork, Grouped, RunPlan};
 use super::embedding_flags::{OUT_TYPES, format_of, resolve_layers};
 use super::opened::Opened;
-use crate::args::{InputArgs, ModelArgs, RuntimeArgs, ScaleArgs, number_type};
+use crate::args::{InputArgs, InputSettings, ModelArgs, RuntimeArgs, ScaleArgs, number_type};
 use crate::inference::embedder::{Embedder, Request};
 use crate::inference::pooling::{EmbeddingColumns, Pooling};
 use crate::inference::token_budget::LoadedStacks;
@@ -98,12 +98,13 @@ pub fn run(args: &EmbedArgs) -> Result<Outcome> {
     let output = &args.output.output;
     let format = format_of(args.output.format, output)?;
     let options = args.input.options(Rules::default())?;
+    let input = InputSettings::of(&options);
     let limit = options.limit;
     let outputs = [(output.as_path(), format.content())];
     let plan = RunPlan::new(&args.input.files, options, &args.scale, &outputs)?;
     let opened = Opened::on_all(&args.model, &args.runtime)?;
     let request = request(args, limit, &opened)?;
-    let schema = schema(args, &request, &opened)?;
+    let schema = schema(args, &request, input, &opened)?;
     let conveyor = plan.begin(&schema.journal_key()?)?;
     let writer = EmbeddingWriter::create(format, &schema, output)
         .with_context(|| format!("writing {}", output.display()))?;
@@ -148,17 +149,19 @@ fn request(args: &EmbedArgs, limit: Limit, opened: &Opened) -> Result<Request> {
 }
 
 /// The columns of the output, and how they are made.
-fn schema(args: &EmbedArgs, request: &Request, opened: &Opened) -> Result<Schema> {
+fn schema(
+    args: &EmbedArgs,
+    request: &Request,
+    input: InputSettings,
+    opened: &Opened,
+) -> Result<Schema> {
     let Request {
-        layers,
-        poolings,
-        limit,
-        ..
+        layers, poolings, ..
     } = request;
     let settings = EmbedSettings {
         layers,
         pooling: poolings,
-        length_limit: *limit,
+        input,
     };
     Ok(Schema {
         columns: columns(layers, poolings, opened.checkpoint.config.d_model)?,
@@ -172,8 +175,8 @@ fn schema(args: &EmbedArgs, request: &Request, opened: &Opened) -> Result<Schema
 struct EmbedSettings<'a> {
     layers: &'a [usize],
     pooling: &'a [Pooling],
-    #[serde(skip_serializing_if = "Limit::is_none")]
-    length_limit: Limit,
+    #[serde(flatten)]
+    input: InputSettings,
 }
 
 /// One column per layer and pooling. Its name is the name of the pooling, such as `mean`; with

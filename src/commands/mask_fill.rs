@@ -12,16 +12,19 @@ use serde::Serialize;
 
 use self::rows::FillRows;
 use super::Outcome;
-use super::conveyor::{GroupWork, Grouped, RunPlan, described_place, reject_chunks};
+use super::conveyor::{GroupWork, Grouped, RunPlan, described_place};
 use super::opened::Opened;
-use crate::args::{InputArgs, ModelArgs, RuntimeArgs, ScaleArgs, at_least_one, usage};
+use crate::args::{
+    InputArgs, InputSettings, ModelArgs, RuntimeArgs, ScaleArgs, at_least_one, hidden, usage,
+    whole_sequences,
+};
 use crate::inference::EncoderDecoder;
 use crate::inference::fill::{FillOrder, Filled, Filler};
 use crate::inference::masked::{MaskedModel, TOKENS_PER_MASK};
 use crate::inference::residues::{Residues, STANDARD};
 use crate::inference::token_budget::LoadedStacks;
 use crate::io::stdio::Content;
-use crate::sequence::{Limit, MASK, Masks, Rules, Sequence};
+use crate::sequence::{MASK, Masks, Rules, Sequence};
 
 /// Batches per group of proteins. The last batch of a group may not be full, which costs little if
 /// a group has many batches.
@@ -34,6 +37,7 @@ const BATCHES: usize = 8;
 /// mask are written unchanged.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = NOTES)]
+#[command(mut_arg("over", whole_sequences), mut_arg("overlap", hidden))]
 pub struct MaskFillArgs {
     #[command(flatten)]
     input: InputArgs,
@@ -122,8 +126,8 @@ pub fn run(args: &MaskFillArgs) -> Result<Outcome> {
             output.display()
         ))
     );
-    let options = reject_chunks(args.input.options(Rules::masked(args.how.masks()))?)?;
-    let limit = options.limit;
+    let options = args.input.options(Rules::masked(args.how.masks()))?;
+    let input = InputSettings::of(&options);
     let outputs = std::iter::once(output).chain(sites);
     let outputs: Vec<_> = outputs
         .map(|path| (path.as_path(), Content::Text))
@@ -132,7 +136,7 @@ pub fn run(args: &MaskFillArgs) -> Result<Outcome> {
     let opened = Opened::on_all(&args.model, &args.runtime)?;
     let (tokenizer, prefix) = (&opened.checkpoint.tokenizer, opened.prefix);
     let residues = Residues::new(args.how.allow.as_bytes(), tokenizer).context("--allow")?;
-    let settings = FillSettings::new(args, &residues, limit);
+    let settings = FillSettings::new(args, &residues, input);
     let manifest = opened.manifest("mask-fill", &settings, args.scale.shard)?;
     let conveyor = plan.begin(&manifest.journal_key()?)?;
     let rows = FillRows::create(&args.output, residues.letters(), manifest)?;
@@ -156,12 +160,12 @@ struct FillSettings<'a> {
     order: &'static str,
     mask_x: bool,
     allow: Cow<'a, str>,
-    #[serde(skip_serializing_if = "Limit::is_none")]
-    length_limit: Limit,
+    #[serde(flatten)]
+    input: InputSettings,
 }
 
 impl<'a> FillSettings<'a> {
-    fn new(args: &MaskFillArgs, residues: &'a Residues, length_limit: Limit) -> Self {
+    fn new(args: &MaskFillArgs, residues: &'a Residues, input: InputSettings) -> Self {
         FillSettings {
             order: match args.how.order {
                 FillOrder::Left => "left",
@@ -169,7 +173,7 @@ impl<'a> FillSettings<'a> {
             },
             mask_x: args.how.mask_x,
             allow: String::from_utf8_lossy(residues.letters()),
-            length_limit,
+            input,
         }
     }
 }

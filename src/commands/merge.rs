@@ -12,6 +12,7 @@ use crate::args::{number_type, usage};
 use crate::number::NumberType;
 use crate::output::embeddings::{EmbeddingFormat, EmbeddingReader};
 use crate::output::merge::{TextFile, merge_embeddings, merge_text};
+use crate::sequence::counted;
 
 /// Join the results of several runs into one file
 ///
@@ -76,7 +77,11 @@ fn embedding_files(args: &MergeArgs) -> Result<()> {
     let readers = readers.collect::<Result<Vec<_>, _>>()?;
     let dtype = args.out_dtype;
     let records = merge_embeddings(readers, format, dtype, &args.output)?;
-    tracing::info!("{records} proteins of {} files", args.files.len());
+    tracing::info!(
+        "{} of {}",
+        counted(records, "protein"),
+        counted(args.files.len(), "file")
+    );
     Ok(())
 }
 
@@ -98,7 +103,7 @@ fn text_files(args: &MergeArgs, texts: Vec<TextFile>) -> Result<()> {
     );
     let files = texts.len();
     let rows = merge_text(texts, &args.output, &[SPEARMAN])?;
-    tracing::info!("{rows} records of {files} files");
+    tracing::info!("{} of {}", counted(rows, "record"), counted(files, "file"));
     Ok(())
 }
 

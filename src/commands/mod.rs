@@ -1,12 +1,12 @@
 //! The sub-commands, one file per sub-command. Each opens, loads, runs, writes and reports; the
 //! work is in other rooms.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Subcommand;
 
-use crate::io::stdio::{Content, Output};
+use crate::io::stdio::{Content, Output, check_output};
 
 pub mod complete;
 pub mod contacts;
@@ -95,6 +95,13 @@ impl Command {
             Command::PlotTraining(args) => plot_training::run(args),
         }
     }
+}
+
+/// Checks that files can be written, before anything is computed for them.
+fn check_outputs<'p>(outputs: impl IntoIterator<Item = (&'p Path, Content)>) -> Result<()> {
+    outputs.into_iter().try_for_each(|(path, content)| {
+        check_output(path, content).with_context(|| format!("writing {}", path.display()))
+    })
 }
 
 /// Runs a command that writes text to stdout.

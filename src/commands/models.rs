@@ -50,11 +50,11 @@ fn list(hub: &Hub, out: &mut dyn Write) -> io::Result<()> {
 
 fn bundled(out: &mut dyn Write) -> io::Result<()> {
     let nano = Checkpoint::load_from(ModelLocation::bundled()).map_err(io::Error::other)?;
-    let millions = CheckpointSummary::of(&nano).parameters.div_ceil(1_000_000);
+    let millions = CheckpointSummary::of(&nano).parameters as f64 / 1e6;
     let licence = nano.licence().unwrap_or_else(|| "-".to_owned());
     writeln!(
         out,
-        "nano\t{BUNDLED}\t{millions}\t{licence}\tin this program\tfor trials; the default"
+        "nano\t{BUNDLED}\t{millions:.2}\t{licence}\tin this program\tfor trials; the default"
     )
 }
 
@@ -88,6 +88,7 @@ mod tests {
             .find(|line| line.starts_with("ankh3-large\t"))
             .unwrap();
         assert!(large.contains("\tCC-BY-NC-SA-4.0\t-\t"), "{large}");
+        assert!(text.contains("\nnano\tankh3-nano\t3.05\t"), "{text}");
         let last = text.lines().last().unwrap();
         assert_eq!(
             last,

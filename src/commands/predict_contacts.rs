@@ -14,16 +14,18 @@ use self::lists::ContactLists;
 use self::maps::ContactMaps;
 use super::Outcome;
 use super::contacts::{MethodArg, Predictor, PredictorArgs};
-use super::conveyor::{EmbeddingRows, Grouped, RunPlan, TextRows, reject_chunks};
+use super::conveyor::{EmbeddingRows, Grouped, RunPlan, TextRows};
 use super::heads::FeatureArgs;
-use crate::args::{InputArgs, RuntimeArgs, ScaleArgs, usage};
+use crate::args::{
+    InputArgs, InputSettings, RuntimeArgs, ScaleArgs, hidden, usage, whole_sequences,
+};
 use crate::inference::contacts::Top;
 use crate::io::stdio::Content;
 use crate::number::NumberType;
 use crate::output::embeddings::{Column, EmbeddingFormat, EmbeddingWriter, RowKind, Schema};
 use crate::output::manifest::Manifest;
 use crate::report::picture::Picture;
-use crate::sequence::{Limit, Rules};
+use crate::sequence::Rules;
 
 /// Predict residues in contact: FASTA in, CASP RR, a table or matrices out
 ///
@@ -33,6 +35,7 @@ use crate::sequence::{Limit, Rules};
 /// (see --max-memory).
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
+#[command(mut_arg("over", whole_sequences), mut_arg("overlap", hidden))]
 pub struct PredictContactsArgs {
     #[command(flatten)]
     input: InputArgs,
@@ -179,15 +182,18 @@ pub fn run(args: &PredictContactsArgs) -> Result<Outcome> {
         args.predictor.method != Some(MethodArg::Separation),
         usage("--method separation is a baseline for `ankh3 contacts evaluate`")
     );
-    let options = reject_chunks(args.input.options(Rules::default())?)?;
-    let limit = options.limit;
+    if let Some(native) = &what.native {
+        std::fs::metadata(native).with_context(|| native.display().to_string())?;
+    }
+    let options = args.input.options(Rules::default())?;
+    let input = InputSettings::of(&options);
     let mut plan = RunPlan::new(&args.input.files, options, &args.scale, &what.files(format))?;
     if picture.is_some() {
         plan.expect_one_protein()?;
     }
     let (how, features) = (&args.predictor, &args.features);
     let predictor = Predictor::open(how, features, &args.runtime, "predict-contacts")?;
-    let manifest = manifest(args, format, &predictor, limit)?;
+    let manifest = manifest(args, format, &predictor, input)?;
     let made: Value = serde_json::from_str(&manifest.journal_key()?)?;
     let key = json!({ "format": format.name(), "manifest": made });
     let conveyor = plan.begin(&key.to_string())?;
@@ -218,8 +224,8 @@ struct ContactSettings {
     values: &'static str,
     #[serde(flatten)]
     list: Option<ListSettings>,
-    #[serde(skip_serializing_if = "Limit::is_none")]
-    length_limit: Limit,
+    #[serde(flatten)]
+    input: InputSettings,
 }
 
 /// Which pairs of residues a list of contacts has.
@@ -235,7 +241,7 @@ fn manifest(
     args: &PredictContactsArgs,
     format: ContactFormat,
     predictor: &Predictor,
-    length_limit: Limit,
+    input: InputSettings,
 ) -> Result<Manifest> {
     let what = &args.output;
     let mut manifest = predictor.manifest.clone();
@@ -247,7 +253,7 @@ fn manifest(
             min_separation: what.min_separation,
             threshold: what.threshold,
         }),
-        length_limit,
+        input,
     })?;
     Ok(manifest)
 }

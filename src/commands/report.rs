@@ -10,6 +10,7 @@ use super::Outcome;
 use crate::args::at_least_one;
 use crate::io::stdio::{Content, Output};
 use crate::report::page::{Limits, read, render};
+use crate::sequence::counted;
 
 /// Show the results of a run as one HTML page
 ///
@@ -76,6 +77,6 @@ pub fn run(args: &ReportArgs) -> Result<Outcome> {
     let mut output = Output::create(&args.output, Content::Text).with_context(writing)?;
     output.write_all(page.as_bytes()).with_context(writing)?;
     output.finish().with_context(writing)?;
-    tracing::info!("report of {} files", files.len());
+    tracing::info!("report of {}", counted(files.len(), "file"));
     Ok(Outcome::Done)
 }

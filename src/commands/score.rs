@@ -18,9 +18,12 @@ use self::rows::ScoreRows;
 use self::target::ScoreTarget;
 use self::work::Scoring;
 use super::Outcome;
-use super::conveyor::{Grouped, RunPlan, reject_chunks};
+use super::conveyor::{Grouped, RunPlan};
 use super::opened::Opened;
-use crate::args::{InputArgs, ModelArgs, RuntimeArgs, ScaleArgs, UsageError, usage};
+use crate::args::{
+    InputArgs, InputSettings, ModelArgs, RuntimeArgs, ScaleArgs, UsageError, hidden, usage,
+    whole_sequences,
+};
 use crate::inference::EncoderDecoder;
 use crate::inference::masked::MaskedModel;
 use crate::inference::residues::Residues;
@@ -31,7 +34,7 @@ use crate::io::stdio::Content;
 use crate::output::manifest::Manifest;
 use crate::output::table::{Table, TableFormat};
 use crate::report::picture::Picture;
-use crate::sequence::{Limit, Rules};
+use crate::sequence::Rules;
 
 /// The default share of residues that `--method wild-type` masks at once: the share in the training
 /// of the model.
@@ -48,6 +51,7 @@ const BATCHES: usize = 8;
 /// probabilities are normalised over them. Other letters (X B U Z O) stay as context.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = NOTES)]
+#[command(mut_arg("over", whole_sequences), mut_arg("overlap", hidden))]
 pub struct ScoreArgs {
     #[command(flatten)]
     input: InputArgs,
@@ -83,10 +87,12 @@ Formulas (positions count from 1; w is the protein's residue, m the mutant's; hi
                      in both
 
 Tables:
-  --variants reads lines of id<tab>variant (or a comma), or one variant per line for every protein.
-  A variant is A24G, or A24G:H30L for several substitutions. --dms reads CSV files of ProteinGym
-  (mutant, mutated_sequence, DMS_score), takes the protein from them, and reports Spearman's
-  correlation.
+  --variants reads lines of id<tab>variant, or one variant per line for every protein, or any table
+  with a header that has a column variant, mutant or mutation (and id or protein). A variant is A24G
+  or p.Ala24Gly, or A24G:H30L for several substitutions. --dms reads tables of ProteinGym (mutant,
+  mutated_sequence, DMS_score), takes the protein from them, and reports Spearman's correlation.
+  Columns may be separated by tabs, commas or semicolons. --on-bad skip lists invalid rows and
+  leaves them out.
 
 Examples:
   ankh3 score --model nano proteins.fasta > scores.tsv
@@ -204,8 +210,8 @@ pub fn run(args: &ScoreArgs) -> Result<Outcome> {
     let output = &args.output.output;
     let picture = args.what.plot.as_deref().map(Picture::of_path).transpose();
     let picture = picture.map_err(usage)?;
-    let options = reject_chunks(args.input.options(Rules::default())?)?;
-    let limit = options.limit;
+    let options = args.input.options(Rules::default())?;
+    let input = InputSettings::of(&options);
     let target = ScoreTarget::new(&args.what, options.on_bad)?;
     let masking = args.what.masking(target.has_variants())?;
     let mut plan = plan(args, options, &target)?;
@@ -214,7 +220,7 @@ pub fn run(args: &ScoreArgs) -> Result<Outcome> {
     }
     let on_bad = plan.on_bad();
     let opened = Opened::on_all(&args.model, &args.runtime)?;
-    let settings = ScoreSettings::new(args, &target, masking, limit);
+    let settings = ScoreSettings::new(args, &target, masking, input);
     let manifest = opened.manifest("score", &settings, args.scale.shard)?;
     let conveyor = plan.begin(&manifest.journal_key()?)?;
     let table = Table::create(output, args.output.format(), target.columns())
@@ -278,12 +284,12 @@ struct ScoreSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     seed: Option<u64>,
     residues: &'static str,
-    #[serde(skip_serializing_if = "Limit::is_none")]
-    length_limit: Limit,
+    #[serde(flatten)]
+    input: InputSettings,
 }
 
 impl ScoreSettings {
-    fn new(args: &ScoreArgs, target: &ScoreTarget, masking: Masking, length_limit: Limit) -> Self {
+    fn new(args: &ScoreArgs, target: &ScoreTarget, masking: Masking, input: InputSettings) -> Self {
         let method = match args.what.method() {
             EffectMethod::WildType => "wild-type",
             EffectMethod::Masked => "masked",
@@ -300,7 +306,7 @@ impl ScoreSettings {
             mask_fraction,
             seed,
             residues: "ACDEFGHIKLMNPQRSTVWY",
-            length_limit,
+            input,
         }
     }
 }

@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::Outcome;
 use super::opened::warn_of_unused_tokens;
-use crate::args::{InputArgs, ModelArgs};
+use crate::args::{InputArgs, ModelArgs, hidden, whole_sequences};
 use crate::input::sequences::Input;
 use crate::io::stdio::{Content, Output};
 use crate::sequence::{Rules, Sequence};
@@ -19,6 +19,7 @@ use crate::tokenizer::{TaskPrefix, Tokenizer};
 /// Output is tab-separated: id; number of tokens; number of residues that the vocabulary lacks
 /// (these residues get the id of X); token ids, separated by spaces; the pieces of the vocabulary.
 #[derive(Args, Clone, Debug)]
+#[command(mut_arg("over", whole_sequences), mut_arg("overlap", hidden))]
 pub struct TokenizeArgs {
     #[command(flatten)]
     input: InputArgs,

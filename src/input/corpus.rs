@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::fasta::InputError;
 use super::sequences::{Input, OnBad, Options};
 use crate::io::atomic_file::AtomicFile;
-use crate::sequence::{Duplicates, Limit, Rules};
+use crate::sequence::{Duplicates, IdPart, Limit, Rules};
 
 /// The files that a corpus was made from, and its size.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,6 +106,12 @@ impl Corpus {
         self.len() == 0
     }
 
+    /// The length of each sequence.
+    pub fn lengths(&self) -> impl Iterator<Item = usize> {
+        let ends = self.offsets.windows(2);
+        ends.map(|ends| (ends[1] - ends[0]) as usize)
+    }
+
     /// Residues of all sequences.
     pub fn residues(&self) -> u64 {
         self.offsets.last().copied().unwrap_or(0)
@@ -137,6 +143,7 @@ fn sizes(files: &[PathBuf]) -> Result<Vec<(PathBuf, u64)>, CorpusError> {
 pub fn options() -> Options {
     Options {
         rules: Rules::default(),
+        id_part: IdPart::FirstWord,
         duplicates: Duplicates::Suffix,
         on_bad: OnBad::Skip,
         limit: Limit::NONE,

@@ -1,17 +1,16 @@
-//! Tables of sequences with labels: CSV, TSV (with a header) or JSON lines, compressed or not.
+//! Tables of sequences with labels: separated tables with a header, or JSON lines.
 //!
 //! Columns are found by name. Labels of residues are a string with one letter per residue. A
 //! residue with the label `-` does not count; with a mask column, only residues with the mask `1`
 //! count. Rows with an empty label are left out and counted.
 
-use std::io::{self, BufRead, Read};
 use std::path::Path;
 
-use csv::StringRecord;
 use serde_json::{Map, Value};
 
+use super::decoded::{self, DecodedText};
+use super::table::{DecimalMark, HeaderRule, SeparatedRow, SeparatedTable};
 use super::table_error::TableError;
-use crate::io::stdio;
 
 /// The names of the columns to read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,6 +37,8 @@ pub struct LabelledRow {
     pub sequence: String,
     /// The label as written.
     pub label: String,
+    /// How the table writes numbers.
+    pub decimal_mark: DecimalMark,
     /// The mask as written.
     pub mask: Option<String>,
     /// As written; none where there is no such column.
@@ -64,13 +65,26 @@ pub fn read_labelled(path: &Path, columns: &LabelledColumns) -> Result<Labelled,
         path: path.to_owned(),
         source,
     };
-    let mut reader = stdio::open(path).map_err(failed)?;
-    let start = reader.fill_buf().map_err(failed)?;
-    let is_json = start.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
-    if is_json {
-        from_json(path, reader, columns)
+    let mut text = decoded::open(path).map_err(failed)?;
+    let start = text.peek().map_err(failed)?;
+    if start.first() == Some(&b'{') {
+        from_json(path, text, columns)
     } else {
-        from_text(path, reader, columns)
+        from_separated(
+            SeparatedTable::of(path, text, &columns.wanted(), HeaderRule::Always)?,
+            columns,
+        )
+    }
+}
+
+impl LabelledColumns {
+    /// The names that are looked for in any case.
+    fn wanted(&self) -> Vec<&str> {
+        let given = [&self.sequence, &self.mask, &self.split];
+        let given = given.into_iter().flatten().map(String::as_str);
+        let only = self.only.iter().map(|(name, _)| name.as_str());
+        let all = given.chain(only).chain([self.label.as_str()]);
+        all.chain(SEQUENCE_NAMES).collect()
     }
 }
 
@@ -87,119 +101,95 @@ pub const SPLIT_NAME: &str = "split";
 
 const SEQUENCE_NAMES: [&str; 3] = ["sequence", "input", "seq"];
 
-fn from_text(
-    path: &Path,
-    mut reader: Box<dyn BufRead + Send>,
+/// The places of the columns of a separated table.
+struct Places<'a> {
+    id: Option<usize>,
+    sequence: usize,
+    label: usize,
+    mask: Option<usize>,
+    split: Option<usize>,
+    only: Option<(usize, &'a str)>,
+}
+
+impl<'a> Places<'a> {
+    fn new(table: &SeparatedTable, columns: &'a LabelledColumns) -> Result<Self, TableError> {
+        let given_or = |given: &Option<String>, usual| match given {
+            Some(name) => table.one_of(&[name]).map(Some),
+            None => table.column(usual),
+        };
+        let only = columns.only.as_ref();
+        let only = only.map(|(name, value)| Ok((table.one_of(&[name])?, value.as_str())));
+        Ok(Self {
+            id: table.column("id")?,
+            sequence: match &columns.sequence {
+                Some(name) => table.one_of(&[name])?,
+                None => table.one_of(&SEQUENCE_NAMES)?,
+            },
+            label: table.one_of(&[&columns.label])?,
+            mask: given_or(&columns.mask, "mask")?,
+            split: given_or(&columns.split, SPLIT_NAME)?,
+            only: only.transpose()?,
+        })
+    }
+}
+
+fn from_separated(
+    mut table: SeparatedTable,
     columns: &LabelledColumns,
 ) -> Result<Labelled, TableError> {
-    let mut header = String::new();
-    reader
-        .read_line(&mut header)
-        .map_err(|source| TableError::Io {
-            path: path.to_owned(),
-            source,
-        })?;
-    let delimiter = if header.contains('\t') { b'\t' } else { b',' };
-    let whole = io::Cursor::new(header.into_bytes()).chain(reader);
-    let mut table = csv::ReaderBuilder::new()
-        .delimiter(delimiter)
-        .from_reader(whole);
-    let names = table
-        .headers()
-        .map_err(|error| of_csv(path, error))?
-        .clone();
-    let place = |name: &str| names.iter().position(|field| field.trim() == name);
-    let needed = |name: &str| {
-        place(name).ok_or_else(|| {
-            let there: Vec<&str> = names.iter().collect();
-            at(
-                path,
-                1,
-                format!("no column `{name}`; the columns are {}", there.join(", ")),
-            )
-        })
-    };
-    let sequence = match &columns.sequence {
-        Some(name) => needed(name)?,
-        None => match SEQUENCE_NAMES.iter().find_map(|name| place(name)) {
-            Some(place) => place,
-            None => needed(SEQUENCE_NAMES[0])?,
-        },
-    };
-    let label = needed(&columns.label)?;
-    let mask = columns
-        .mask
-        .as_deref()
-        .map(needed)
-        .transpose()?
-        .or(place("mask"));
-    let split = columns.split.as_deref().map(needed).transpose()?;
-    let split = split.or(place(SPLIT_NAME));
-    let only = match &columns.only {
-        Some((name, value)) => Some((needed(name)?, value.as_str())),
-        None => None,
-    };
-    let id = place("id");
+    let places = Places::new(&table, columns)?;
     let mut labelled = Labelled::default();
-    let mut record = StringRecord::new();
     let mut number = 0u64;
-    while table
-        .read_record(&mut record)
-        .map_err(|error| of_csv(path, error))?
-    {
+    while let Some(row) = table.next_row()? {
         number += 1;
-        let field = |place: usize| record.get(place).unwrap_or_default().trim();
-        if only.is_some_and(|(place, value)| field(place) != value) {
+        table.check_width(&row)?;
+        if let Some((place, value)) = places.only
+            && table.field(&row, place)? != value
+        {
             continue;
         }
-        let row = LabelledRow {
-            id: id.map_or_else(|| number.to_string(), |place| field(place).to_owned()),
-            sequence: field(sequence).to_owned(),
-            label: field(label).to_owned(),
-            mask: mask.map(|place| field(place).to_owned()),
-            split: split.map(|place| field(place).to_owned()),
-            line: record.position().map_or(0, csv::Position::line),
-        };
-        labelled.take(row);
+        labelled.take(labelled_row(&table, &row, &places, number)?);
     }
     Ok(labelled)
 }
 
-fn of_csv(path: &Path, error: csv::Error) -> TableError {
-    let line = error.position().map_or(0, csv::Position::line);
-    match error.into_kind() {
-        csv::ErrorKind::Io(source) => TableError::Io {
-            path: path.to_owned(),
-            source,
-        },
-        csv::ErrorKind::UnequalLengths {
-            expected_len, len, ..
-        } => at(
-            path,
-            line,
-            format!("{len} fields where the header has {expected_len}"),
-        ),
-        csv::ErrorKind::Utf8 { .. } => at(path, line, "the line is not UTF-8"),
-        _ => at(path, line, "the line cannot be read as a row of a table"),
-    }
+fn labelled_row(
+    table: &SeparatedTable,
+    row: &SeparatedRow,
+    places: &Places<'_>,
+    number: u64,
+) -> Result<LabelledRow, TableError> {
+    let text = |place: usize| table.field(row, place).map(str::to_owned);
+    let optional = |place: Option<usize>| place.map(text).transpose();
+    Ok(LabelledRow {
+        id: optional(places.id)?.unwrap_or_else(|| number.to_string()),
+        sequence: text(places.sequence)?,
+        label: text(places.label)?,
+        decimal_mark: table.decimal_mark(),
+        mask: optional(places.mask)?,
+        split: optional(places.split)?,
+        line: row.line,
+    })
 }
 
 fn from_json(
     path: &Path,
-    reader: Box<dyn BufRead + Send>,
+    mut text: DecodedText,
     columns: &LabelledColumns,
 ) -> Result<Labelled, TableError> {
     let mut labelled = Labelled::default();
-    for (index, line) in reader.lines().enumerate() {
-        let number = index as u64 + 1;
-        let text = line.map_err(|source| TableError::Io {
+    for number in 1.. {
+        let line = text.next_line().map_err(|source| TableError::Io {
             path: path.to_owned(),
             source,
         })?;
-        if text.trim().is_empty() {
+        if line.is_empty() {
+            break;
+        }
+        if line.trim_ascii().is_empty() {
             continue;
         }
-        let object: Map<String, Value> = serde_json::from_str(&text)
+        let object: Map<String, Value> = serde_json::from_slice(line)
             .map_err(|error| at(path, number, format!("not a JSON object: {error}")))?;
         let needed = |name: &str| {
             let value = object.get(name);
@@ -226,6 +216,7 @@ fn from_json(
             id: object.get("id").map_or_else(|| number.to_string(), words),
             sequence: words(sequence),
             label: words(needed(&columns.label)?),
+            decimal_mark: DecimalMark::Point,
             mask: object.get(mask).map(words),
             split: split.map(words),
             line: number,
@@ -300,6 +291,29 @@ mod tests {
     }
 
     #[test]
+    fn tables_of_spreadsheets_hold_the_same() {
+        let plain = "id,sequence,y\na,MK,0.5\nb,MKV,1\n";
+        let expected = read(plain, &columns()).unwrap().rows;
+        let semicolons = "id;Sequence;y\r\na;MK;0,5\r\n;;\r\nb;MKV;1\r\n";
+        let mut rows = read(semicolons, &columns()).unwrap().rows;
+        for row in &mut rows {
+            assert_eq!(row.decimal_mark, DecimalMark::Comma);
+        }
+        rows[0].label = "0.5".to_owned();
+        (rows[0].decimal_mark, rows[1].decimal_mark) = (DecimalMark::Point, DecimalMark::Point);
+        rows[1].line = 3;
+        assert_eq!(rows, expected);
+        let marked = format!("\u{feff}{}", plain.replace('\n', "\r"));
+        assert_eq!(read(&marked, &columns()).unwrap().rows, expected);
+        let json = "\u{feff}\r\n{\"id\":\"a\",\"sequence\":\"MK\",\"y\":0.5}\r\n";
+        let row = LabelledRow {
+            line: 2,
+            ..expected[0].clone()
+        };
+        assert_eq!(read(json, &columns()).unwrap().rows, [row]);
+    }
+
+    #[test]
     fn a_split_takes_its_rows() {
         let only = Some(("split".to_owned(), "test".to_owned()));
         let text = "sequence,y,split\nMK,1.5,train\nMR,2.5,test\n";
@@ -318,15 +332,15 @@ mod tests {
         let table = [
             (
                 "sequence,z\nMK,1\n",
-                "t, line 1: no column `y`; the columns are sequence, z",
+                "t, line 1: no column `y`; the columns are sequence, z (separated by commas)",
             ),
             (
                 "protein,y\nMK,1\n",
-                "t, line 1: no column `sequence`; the columns are protein, y",
+                "t, line 1: no column `sequence` or `input` or `seq`; the columns are protein, y (separated by commas)",
             ),
             (
                 "sequence,y\nMK,1\nMK\n",
-                "t, line 3: 1 fields where the header has 2",
+                "t, line 3: 1 field where the header has 2",
             ),
             ("{\"sequence\":\"MK\"}\n", "t, line 1: no key `y`"),
         ];

@@ -38,6 +38,11 @@ impl<R: BufRead> Lines<R> {
         self.number
     }
 
+    /// Bytes that come next, at least one unless the input has ended.
+    pub fn peek(&mut self) -> io::Result<&[u8]> {
+        self.reader.fill_buf()
+    }
+
     /// Reads the next line into `line`, without the line end and at most `limit` bytes.
     pub fn next_line(&mut self, line: &mut Vec<u8>, limit: usize) -> io::Result<Line> {
         line.clear();

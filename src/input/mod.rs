@@ -17,6 +17,7 @@
 //! ```
 
 pub mod corpus;
+mod decoded;
 pub mod fasta;
 pub mod labelled;
 mod lines;
@@ -25,5 +26,6 @@ mod prefetch;
 pub mod sequences;
 pub mod structure;
 pub mod survey;
+pub mod table;
 pub mod table_error;
 pub mod variants;

@@ -15,8 +15,8 @@ use super::prefetch::Prefetch;
 use crate::io::stdio;
 use crate::sequence::digest::{InputDigest, RunningDigest};
 use crate::sequence::{
-    Changes, Duplicates, Fit, Ids, Limit, Over, Problem, Record, Rules, Sequence, SequenceError,
-    clean, looks_like_nucleotides,
+    Changes, Duplicates, Fit, IdPart, Ids, Limit, Over, Problem, Record, Rules, Sequence,
+    SequenceError, clean, counted, looks_like_nucleotides,
 };
 
 /// Bytes of the records that the reading thread may be ahead.
@@ -39,6 +39,8 @@ pub enum OnBad {
 pub struct Options {
     /// Bytes that cleaning lets through (mask characters).
     pub rules: Rules,
+    /// The part of a header that is the id.
+    pub id_part: IdPart,
     /// The treatment of an id's second record.
     pub duplicates: Duplicates,
     /// The treatment of an invalid record.
@@ -101,7 +103,8 @@ impl Counts {
         let left_out = failed + too_long + repeated;
         if left_out > 0 {
             tracing::warn!(
-                "{left_out} of {records} records left out: {failed} invalid, {too_long} too long, {repeated} repeated"
+                "{left_out} of {} left out: {failed} invalid, {too_long} too long, {repeated} repeated",
+                counted(*records, "record")
             );
         }
     }
@@ -296,6 +299,7 @@ struct Records {
     paths: vec::IntoIter<PathBuf>,
     reader: Option<FastaReader>,
     rules: Rules,
+    id_part: IdPart,
     limit: Limit,
     ids: Ids,
 }
@@ -306,6 +310,7 @@ impl Records {
             paths: paths.into_iter(),
             reader: None,
             rules: options.rules.clone(),
+            id_part: options.id_part,
             limit: options.limit,
             ids: Ids::new(options.duplicates),
         }
@@ -314,7 +319,10 @@ impl Records {
     /// Cleans a record, checks its length and gives it its final id. A record that is left out does
     /// not take its id.
     fn check_record(&mut self, mut record: Record) -> Parsed {
+        record.id = self.id_part.of(&record.id);
+        // A part whose bytes are all UTF-8 has no other original bytes.
         let raw_id = record.raw_id.take();
+        let raw_id = raw_id.filter(|_| record.id.contains(char::REPLACEMENT_CHARACTER));
         let (mut sequence, mut changes) = clean(record, &self.rules)?;
         let length = sequence.residues.len();
         match self.limit.fit(length) {

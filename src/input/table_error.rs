@@ -1,11 +1,11 @@
-//! Why a table that a user brings cannot be read.
+//! Why a table that a user brings, or one of its rows, cannot be read.
 
 use std::io;
 use std::path::PathBuf;
 
 use thiserror::Error;
 
-/// Why a table cannot be read.
+/// Why a table, or one of its rows, cannot be read.
 #[derive(Debug, Error)]
 pub enum TableError {
     /// The table cannot be opened or read.
@@ -23,6 +23,18 @@ pub enum TableError {
         path: PathBuf,
         /// Number of the line, from 1.
         line: u64,
+        /// The problem, and the way out.
+        what: String,
+    },
+    /// A field of a row is invalid.
+    #[error("{}, line {line}, column {column}: {what}", .path.display())]
+    Field {
+        /// The table.
+        path: PathBuf,
+        /// Number of the line, from 1.
+        line: u64,
+        /// The column's name, or its number from 1 where the table has no header.
+        column: String,
         /// The problem, and the way out.
         what: String,
     },

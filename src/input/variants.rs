@@ -1,19 +1,28 @@
-//! Tables of variants: lines of id and variant, lines of a variant alone, and the deep mutational
-//! scans of ProteinGym.
-//!
-//! The separator is a tab if the first line has one, else a comma. Blank lines and lines that begin
-//! with `#` are ignored.
+//! Tables of variants: lines of id and variant, lines of a variant alone, wider tables with a
+//! header, and the deep mutational scans of ProteinGym.
 
 use std::path::Path;
 
-use csv::StringRecord;
-
-use super::lines::{Line, Lines};
+use super::table::{HeaderRule, SeparatedRow, SeparatedTable};
 use super::table_error::TableError;
-use crate::io::stdio;
 
-/// The byte order mark that some programs write at the start of a text file.
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+/// Names of the column of variants, in the order in which they are looked for.
+const VARIANT_NAMES: [&str; 8] = [
+    "variant",
+    "variants",
+    "mutant",
+    "mutants",
+    "mutation",
+    "mutations",
+    "hgvs_pro",
+    "hgvsp",
+];
+
+/// Names of the column of the protein's id, in the order in which they are looked for.
+const ID_NAMES: [&str; 4] = ["id", "protein", "protein_id", "sequence_id"];
+
+/// Names of the columns of a deep mutational scan.
+const DMS_NAMES: [&str; 3] = ["mutant", "mutated_sequence", "DMS_score"];
 
 /// One line of a table of variants.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,132 +49,119 @@ pub struct DmsLine {
     pub line: u64,
 }
 
-/// Reads lines of id and variant, or lines of a variant alone. The first line may be a header: any
-/// columns of which the first is `id`, or a single column `variant`, `variants` or `mutant`.
+/// The rows of a table, each read or an error of its own.
+pub type TableRows<T> = Vec<Result<T, TableError>>;
+
+/// Reads a table of variants. Without a header, a line is a variant, or an id and a variant. With a
+/// header, the columns of ids and variants are found by name; without a column of ids every protein
+/// has the variants.
 ///
 /// # Errors
-/// A file that cannot be read, or a line with more than two columns.
-pub fn read_variants(path: &Path) -> Result<Vec<VariantLine>, TableError> {
-    let mut lines = Vec::new();
-    for (number, (line, record)) in records(path)?.into_iter().enumerate() {
-        let fields: Vec<&str> = record.iter().collect();
-        let (id, variant) = match fields[..] {
-            ["id", ..] | ["variant" | "variants" | "mutant"] if number == 0 => continue,
-            [variant] => (None, variant),
-            [id, variant] => (Some(id.to_owned()), variant),
-            _ => {
-                let what = format!(
-                    "{} columns; write `id<tab>variant`, or one variant such as A24G:H30L",
-                    fields.len()
-                );
-                return Err(line_error(path, line, what));
-            }
-        };
-        lines.push(VariantLine {
-            id,
-            variant: variant.to_owned(),
-            line,
-        });
+/// A file that cannot be read or has a header without a column of variants. An invalid row is an
+/// error of its own.
+pub fn read_variants(path: &Path) -> Result<TableRows<VariantLine>, TableError> {
+    let wanted: Vec<&str> = ID_NAMES.into_iter().chain(VARIANT_NAMES).collect();
+    let mut table = SeparatedTable::open(path, &wanted, HeaderRule::IfNamed)?;
+    let columns = variant_columns(&table)?;
+    if let (Some(names), Some((None, variant))) = (table.header(), columns) {
+        tracing::info!(
+            "{}: no column of ids ({}), so the variants in column {} are those of every protein",
+            path.display(),
+            ID_NAMES.join(", "),
+            names[variant]
+        );
     }
-    Ok(lines)
+    let mut rows = Vec::new();
+    while let Some(row) = table.next_row()? {
+        rows.push(variant_line(&table, &row, columns));
+    }
+    Ok(rows)
+}
+
+/// The columns of the id and of the variant, in a table with a header.
+fn variant_columns(table: &SeparatedTable) -> Result<Option<(Option<usize>, usize)>, TableError> {
+    let Some(names) = table.header() else {
+        return Ok(None);
+    };
+    let mut id = None;
+    for name in ID_NAMES {
+        id = id.or(table.column(name)?);
+    }
+    // `id` and one other column, whatever its name.
+    let only_other = match (id, names) {
+        (Some(id), [_, _]) if names[id].eq_ignore_ascii_case(ID_NAMES[0]) => Some(1 - id),
+        _ => None,
+    };
+    let variant = match (table.one_of(&VARIANT_NAMES), only_other) {
+        (Err(_), Some(other)) => other,
+        (found, _) => found?,
+    };
+    Ok(Some((id, variant)))
+}
+
+fn variant_line(
+    table: &SeparatedTable,
+    row: &SeparatedRow,
+    columns: Option<(Option<usize>, usize)>,
+) -> Result<VariantLine, TableError> {
+    let (id, variant) = match (columns, row.len()) {
+        (Some(columns), _) => {
+            table.check_width(row)?;
+            columns
+        }
+        (None, 1) => (None, 0),
+        (None, 2) => (Some(0), 1),
+        (None, fields) => {
+            let what = format!(
+                "{fields} columns and no header; write `id<tab>variant`, one variant such as A24G:H30L, or a header with the columns id and variant"
+            );
+            return Err(table.error(row.line, what));
+        }
+    };
+    let id = id.map(|column| table.filled(row, column)).transpose()?;
+    Ok(VariantLine {
+        id: id.map(str::to_owned),
+        variant: table.filled(row, variant)?.to_owned(),
+        line: row.line,
+    })
 }
 
 /// Reads a deep mutational scan of ProteinGym: columns `mutant`, `mutated_sequence` and `DMS_score`
 /// among others.
 ///
 /// # Errors
-/// A file that cannot be read, lacks a column, or has a measurement that is not a number.
-pub fn read_dms(path: &Path) -> Result<Vec<DmsLine>, TableError> {
-    let mut records = records(path)?.into_iter();
-    let Some((_, header)) = records.next() else {
-        return Err(line_error(path, 1, "the file is empty".to_owned()));
-    };
-    let column = |name: &str| {
-        let found = header.iter().position(|field| field == name);
-        found.ok_or_else(|| {
-            let what = format!("no column `{name}`; a deep mutational scan of ProteinGym has mutant, mutated_sequence and DMS_score");
-            line_error(path, 1, what)
-        })
-    };
-    let [mutant, sequence, score] = [
-        column("mutant")?,
-        column("mutated_sequence")?,
-        column("DMS_score")?,
-    ];
-    records
-        .map(|(line, record)| {
-            let field = |column: usize, name: &str| {
-                let field = record.get(column).filter(|field| !field.is_empty());
-                field.ok_or_else(|| line_error(path, line, format!("no {name}")))
-            };
-            let measured = field(score, "DMS_score")?;
-            Ok(DmsLine {
-                mutant: field(mutant, "mutant")?.to_owned(),
-                mutated_sequence: field(sequence, "mutated_sequence")?
-                    .to_ascii_uppercase()
-                    .into_bytes(),
-                score: measured
-                    .parse()
-                    .ok()
-                    .filter(|score: &f64| score.is_finite())
-                    .ok_or_else(|| {
-                        line_error(
-                            path,
-                            line,
-                            format!("DMS_score `{measured}` is not a number; remove the line"),
-                        )
-                    })?,
-                line,
-            })
-        })
-        .collect()
-}
-
-fn line_error(path: &Path, line: u64, what: String) -> TableError {
-    let path = path.to_owned();
-    TableError::Line { path, line, what }
-}
-
-/// All lines but blank ones and comments, each with its number.
-fn records(path: &Path) -> Result<Vec<(u64, StringRecord)>, TableError> {
-    let io_error = |source| TableError::Io {
-        path: path.to_owned(),
-        source,
-    };
-    let mut lines = Lines::new(stdio::open(path).map_err(io_error)?);
-    let (mut records, mut buffer, mut delimiter) = (Vec::new(), Vec::new(), None);
-    while lines.next_line(&mut buffer, usize::MAX).map_err(io_error)? != Line::End {
-        let line = lines.number();
-        let text = match buffer.strip_prefix(BYTE_ORDER_MARK) {
-            Some(text) if line == 1 => text,
-            _ => &buffer,
-        };
-        if text.trim_ascii().is_empty() || text[0] == b'#' {
-            continue;
-        }
-        let has_tab = text.contains(&b'\t');
-        let delimiter = *delimiter.get_or_insert(if has_tab { b'\t' } else { b',' });
-        // Each line is parsed alone, because the line numbers of `csv` leave out blank lines and
-        // comments.
-        let record =
-            parse(text, delimiter).map_err(|error| line_error(path, line, error.to_string()))?;
-        if record.iter().any(|field| !field.is_empty()) {
-            records.push((line, record));
-        }
+/// A file that cannot be read or lacks a column. A row without a variant, a sequence or a
+/// measurement is an error of its own.
+pub fn read_dms(path: &Path) -> Result<TableRows<DmsLine>, TableError> {
+    let mut table = SeparatedTable::open(path, &DMS_NAMES, HeaderRule::Always)?;
+    let [mutant, sequence, score] = DMS_NAMES.map(|name| table.one_of(&[name]));
+    let columns = [mutant?, sequence?, score?];
+    let mut rows = Vec::new();
+    while let Some(row) = table.next_row()? {
+        rows.push(dms_line(&table, &row, columns));
     }
-    Ok(records)
+    Ok(rows)
 }
 
-fn parse(line: &[u8], delimiter: u8) -> Result<StringRecord, csv::Error> {
-    let mut record = StringRecord::new();
-    csv::ReaderBuilder::new()
-        .has_headers(false)
-        .delimiter(delimiter)
-        .trim(csv::Trim::All)
-        .buffer_capacity(line.len())
-        .from_reader(line)
-        .read_record(&mut record)?;
-    Ok(record)
+fn dms_line(
+    table: &SeparatedTable,
+    row: &SeparatedRow,
+    [mutant, sequence, score]: [usize; 3],
+) -> Result<DmsLine, TableError> {
+    table.check_width(row)?;
+    let measured = table.filled(row, score)?;
+    let number = table.decimal_mark().number(measured);
+    Ok(DmsLine {
+        mutant: table.filled(row, mutant)?.to_owned(),
+        mutated_sequence: table
+            .filled(row, sequence)?
+            .to_ascii_uppercase()
+            .into_bytes(),
+        score: number.ok_or_else(|| {
+            table.field_error(row, score, format!("`{measured}` is not a number"))
+        })?,
+        line: row.line,
+    })
 }
 
 #[cfg(test)]
@@ -179,9 +175,9 @@ mod tests {
     }
 
     fn variants(text: &str) -> Vec<(Option<String>, String, u64)> {
-        let lines = read_variants(file(text).path()).unwrap();
-        lines
-            .into_iter()
+        let rows = read_variants(file(text).path()).unwrap();
+        rows.into_iter()
+            .map(Result::unwrap)
             .map(|line| (line.id, line.variant, line.line))
             .collect()
     }
@@ -197,42 +193,88 @@ mod tests {
             ("# made by hand\n\na\tA24G:H30L", vec![a(3)]),
             ("A24G:H30L\n\nA24G:H30L\n", vec![bare(1), bare(3)]),
             ("variants\nA24G:H30L\n", vec![bare(2)]),
+            ("id,change\na,A24G:H30L\n", vec![a(2)]),
+            ("protein\tmutant\na\tA24G:H30L\n", vec![a(2)]),
+            ("Mutation;score;Protein\nA24G:H30L;0,5;a\n;;\n", vec![a(2)]),
+            (",mutant,score\n0,A24G:H30L,0.5\n", vec![bare(2)]),
+            (
+                "id\tvariant\tposition\tmutant\na\tA24G:H30L\t24\tG\n",
+                vec![a(2)],
+            ),
             ("", vec![]),
         ];
         for (text, expected) in table {
             assert_eq!(variants(text), expected, "{text:?}");
         }
-        let error = read_variants(file("a\tA1G\tA2G\n").path()).unwrap_err();
-        assert!(error.to_string().contains("line 1: 3 columns"), "{error}");
+        let several = |text| variants(text)[0].1.clone();
+        for text in ["p\tK2A,T3S\n", "p;K2A,T3S\n", "mutant\nK2A,T3S\n"] {
+            assert_eq!(several(text), "K2A,T3S", "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_invalid_row_leaves_the_others() {
+        let text = "id,variant\na,A1G\nb\n,A1G\nc,\nd,A2G\n";
+        let rows = read_variants(file(text).path()).unwrap();
+        let ids: Vec<_> = rows.iter().flatten().map(|line| line.line).collect();
+        assert_eq!(ids, [2, 6]);
+        let errors = rows.into_iter().filter_map(Result::err);
+        let errors: Vec<String> = errors.map(|error| error.to_string()).collect();
+        for (error, what) in errors.iter().zip([
+            "line 3: 1 field where the header has 2",
+            "line 4, column id: empty",
+            "line 5, column variant: empty",
+        ]) {
+            assert!(error.ends_with(what), "{error}");
+        }
+        let rows = read_variants(file("a\tA1G\tA2G\n").path()).unwrap();
+        let error = rows[0].as_ref().unwrap_err().to_string();
+        assert!(error.contains("line 1: 3 columns and no header"), "{error}");
+        let error = read_variants(file("protein,a,b\np,A1G,1\n").path()).unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains("line 1: no column `variant` or"), "{error}");
     }
 
     #[test]
     fn scans_are_read_by_the_names_of_their_columns() {
         let text = "DMS_score,mutant,other,mutated_sequence\n-1.5,A2G,x,mgk\n0,A2C:K3R,,MCR\n";
-        let lines = read_dms(file(text).path()).unwrap();
-        assert_eq!(lines[0].mutated_sequence, b"MGK");
+        let read = |text: &str| read_dms(file(text).path()).unwrap();
+        let rows: Vec<DmsLine> = read(text).into_iter().map(Result::unwrap).collect();
+        assert_eq!(rows[0].mutated_sequence, b"MGK");
         assert_eq!(
-            (lines[1].mutant.as_str(), lines[1].score, lines[1].line),
+            (rows[1].mutant.as_str(), rows[1].score, rows[1].line),
             ("A2C:K3R", 0.0, 3)
         );
+        let semicolons = text
+            .replace(',', ";")
+            .replace("-1.5", "-1,5")
+            .replace('\n', "\r\n");
+        let units = std::iter::once(0xfeff).chain(semicolons.encode_utf16());
+        let bytes: Vec<u8> = units.flat_map(u16::to_le_bytes).collect();
+        let utf16 = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(utf16.path(), bytes).unwrap();
+        let again = read_dms(utf16.path()).unwrap();
+        let again: Vec<DmsLine> = again.into_iter().map(Result::unwrap).collect();
+        assert_eq!(again, rows);
         for (text, what) in [
-            ("", "empty"),
+            ("", "line 1: the file is empty"),
             ("mutant,DMS_score\nA1G,1\n", "no column `mutated_sequence`"),
-            (
-                "mutant,mutated_sequence,DMS_score\nA1G,G,\n",
-                "line 2: no DMS_score",
-            ),
-            (
-                "mutant,mutated_sequence,DMS_score\nA1G,G,high\n",
-                "`high` is not a number",
-            ),
-            (
-                "mutant,mutated_sequence,DMS_score\nA1G,G,NaN\n",
-                "`NaN` is not a number",
-            ),
         ] {
             let error = read_dms(file(text).path()).unwrap_err().to_string();
             assert!(error.contains(what), "{text:?}: {error}");
+        }
+        let text = "mutant,mutated_sequence,DMS_score\nA1G,G,\nA1G,G,high\nA1G,G,NaN\nA1G,G,\"0,5\"\n,G,1\nA1G,G\n";
+        let errors = [
+            "line 2, column DMS_score: empty",
+            "line 3, column DMS_score: `high` is not a number",
+            "line 4, column DMS_score: `NaN` is not a number",
+            "line 5, column DMS_score: `0,5` is not a number",
+            "line 6, column mutant: empty",
+            "line 7: 2 fields where the header has 3",
+        ];
+        for (row, what) in read(text).into_iter().zip(errors) {
+            let error = row.unwrap_err().to_string();
+            assert!(error.contains(what), "{error}");
         }
     }
 }

@@ -65,6 +65,29 @@ pub fn explain_truncated_maps() -> io::Result<()> {
     Ok(())
 }
 
+/// From now on, the first Ctrl-C sets `end`, and a second one deletes the unfinished files and ends
+/// the process.
+fn end_on_ctrl_c(end: Arc<AtomicBool>) -> io::Result<()> {
+    let mut signals = Signals::new([SIGINT])?;
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            for signal in signals.forever() {
+                if !end.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(
+                        "Ctrl-C: this step is finished and saved, then the run ends; Ctrl-C again ends it at once"
+                    );
+                    continue;
+                }
+                let _lock = remove_unfinished();
+                if let Err(error) = emulate_default_handler(signal) {
+                    tracing::error!("signal {signal}: {error}");
+                }
+            }
+        })?;
+    Ok(())
+}
+
 /// The signals that this process ignores, as bits; 0 on systems other than Linux.
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -76,17 +99,18 @@ fn ignored() -> u64 {
 }
 
 /// The signals that a training run has received: SIGUSR1 (a queue's warning) saves a checkpoint,
-/// SIGTERM saves one and ends the run.
+/// SIGTERM and Ctrl-C save one and end the run. A second Ctrl-C ends the run at once.
 pub struct StopSignals {
     save: Arc<AtomicBool>,
     end: Arc<AtomicBool>,
 }
 
 impl StopSignals {
-    /// Takes over both signals from now on.
+    /// Takes over the signals from now on. A Ctrl-C that the process was started to ignore stays
+    /// ignored.
     ///
     /// # Errors
-    /// Where the system does not allow a handler.
+    /// Where the system does not allow a handler or has no thread left.
     pub fn register() -> io::Result<Self> {
         let signals = StopSignals {
             save: Arc::default(),
@@ -94,6 +118,9 @@ impl StopSignals {
         };
         signal_hook::flag::register(SIGUSR1, Arc::clone(&signals.save))?;
         signal_hook::flag::register(SIGTERM, Arc::clone(&signals.end))?;
+        if ignored() & (1 << (SIGINT - 1)) == 0 {
+            end_on_ctrl_c(Arc::clone(&signals.end))?;
+        }
         Ok(signals)
     }
 
@@ -102,7 +129,7 @@ impl StopSignals {
         self.save.swap(false, Ordering::Relaxed)
     }
 
-    /// Whether SIGTERM has arrived: the run must end.
+    /// Whether SIGTERM or Ctrl-C has arrived: the run must end.
     pub fn ends(&self) -> bool {
         self.end.load(Ordering::Relaxed)
     }

@@ -19,6 +19,7 @@ use super::head::{Head, HeadShape};
 use super::loss::{Label, loss};
 use super::settings::FitSettings;
 use super::weights::{HeadWeights, stream};
+use crate::sequence::counted;
 
 /// Training proteins: their rows, and one label per protein.
 #[derive(Debug)]
@@ -83,9 +84,9 @@ pub fn fit(
     let weights = HeadWeights::drawn(&specs, plan.settings.seed, &plan.device)?;
     let head = Head::new(plan.shape, &weights)?;
     tracing::info!(
-        "training a head of {} weights on {} proteins",
+        "training a head of {} weights on {}",
         weights.count(),
-        examples.labels.len()
+        counted(examples.labels.len(), "protein")
     );
     if judge.is_none() {
         tracing::warn!("no validation set: the last epoch is kept; add --valid");

@@ -1,4 +1,5 @@
-//! Unique ids in bounded memory: 128 bits of a SHA-256 per id, whatever the length of the id.
+//! The id that a header gives a record, and unique ids in bounded memory: 128 bits of a SHA-256 per
+//! id, whatever the length of the id.
 //!
 //! By the birthday bound, the probability that two of 10⁹ ids have the same 128 bits is about
 //! 10⁻²¹.
@@ -23,6 +24,60 @@ pub enum Duplicates {
     Suffix,
     /// Keep only the first record; a record without an id is invalid
     First,
+}
+
+/// The part of a FASTA header that is the record's id.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+pub enum IdPart {
+    /// The first word: `sp|P69905|HBA_HUMAN`
+    #[default]
+    FirstWord,
+    /// The accession in the first word: `P69905` of `sp|P69905|HBA_HUMAN` and `tr|…`, the accession
+    /// of NCBI's `ref|NP_000508.1|`, `gi|…|ref|…|` and the like; the whole word where it has no
+    /// such form
+    Accession,
+}
+
+/// Databases whose headers are `DATABASE|ACCESSION|NAME`, the name possibly missing.
+const DATABASES: [&str; 11] = [
+    "sp", "tr", "ref", "gb", "emb", "dbj", "tpg", "tpe", "tpd", "gnl", "lcl",
+];
+
+impl IdPart {
+    /// Whether this is the first word, the default.
+    pub fn is_first_word(&self) -> bool {
+        *self == IdPart::FirstWord
+    }
+
+    /// The id of a record whose header has this first word.
+    pub fn of(self, first_word: &str) -> String {
+        let accession = match self {
+            IdPart::FirstWord => None,
+            IdPart::Accession => accession(first_word),
+        };
+        accession.unwrap_or_else(|| first_word.to_owned())
+    }
+}
+
+/// The accession by NCBI's table of the forms of identifiers
+/// (<https://ncbi.github.io/cxx-toolkit/pages/ch_demo#ch_demo.id1_fetch.html_ref_fasta>).
+fn accession(word: &str) -> Option<String> {
+    let fields: Vec<&str> = word.split('|').collect();
+    let found = match fields[..] {
+        ["gi", _, _, _, ..] => return accession(&fields[2..].join("|")),
+        ["pdb", entry, chain, ..] if !entry.is_empty() && !chain.is_empty() => {
+            return Some(format!("{entry}_{chain}"));
+        }
+        ["pir" | "prf", "", name, ..] => name,
+        ["gnl", _, id, ..] => id,
+        ["gnl", ..] => return None,
+        [database, accession, ..] if DATABASES.contains(&database) => accession,
+        ["pir" | "prf" | "gi" | "pdb", accession, ..] => accession,
+        _ => return None,
+    };
+    (!found.is_empty()).then(|| found.to_owned())
 }
 
 /// The ids used so far in a run.
@@ -100,6 +155,40 @@ fn hash(bytes: &[u8]) -> u128 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn accessions_of_headers() {
+        let table = [
+            ("sp|P69905|HBA_HUMAN", "P69905"),
+            ("tr|A0A024RBG1|A0A024RBG1_HUMAN", "A0A024RBG1"),
+            ("sp|P69905-2|HBA_HUMAN", "P69905-2"),
+            ("sp|P69905|", "P69905"),
+            ("ref|NP_000508.1|", "NP_000508.1"),
+            ("gi|4504347|ref|NP_000508.1|", "NP_000508.1"),
+            ("gi|129295|sp|P01013|OVAX_CHICK", "P01013"),
+            ("gi|4504347", "4504347"),
+            ("gb|AAA12345.1|", "AAA12345.1"),
+            ("pdb|1ABC|A", "1ABC_A"),
+            ("pir||S12345", "S12345"),
+            ("prf||0806162C", "0806162C"),
+            ("gnl|mydb|prot1", "prot1"),
+            ("lcl|prot1", "prot1"),
+            // Words without such a form stay whole.
+            ("P69905", "P69905"),
+            ("UniRef90_P69905", "UniRef90_P69905"),
+            ("1ABC_A", "1ABC_A"),
+            ("mine|a|b", "mine|a|b"),
+            ("a|b", "a|b"),
+            ("sp||x", "sp||x"),
+            ("sp|", "sp|"),
+            ("|", "|"),
+            ("", ""),
+        ];
+        for (word, id) in table {
+            assert_eq!(IdPart::Accession.of(word), id, "{word}");
+            assert_eq!(IdPart::FirstWord.of(word), word);
+        }
+    }
 
     fn admitted(policy: Duplicates, ids: &[&str]) -> Vec<Result<String, Problem>> {
         let mut all = Ids::new(policy);

@@ -103,6 +103,45 @@ impl Mixture {
     }
 }
 
+/// What masking loses where the vocabulary has fewer sentinels than residues to mask.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MaskingShortfall {
+    /// The longest sequence that is masked with the full probability.
+    pub longest: usize,
+    /// Number of sequences that are not longer.
+    pub fitting: usize,
+    /// The share of all residues that are masked.
+    pub share: f64,
+}
+
+impl Mixture {
+    /// The shortfall of masking sequences of these lengths with `probability`; `None` if all have
+    /// enough sentinels. Spans of more than one residue are never too many: they become longer.
+    pub fn shortfall(
+        &self,
+        probability: f64,
+        sentinels: usize,
+        lengths: impl Iterator<Item = usize>,
+    ) -> Option<MaskingShortfall> {
+        let longest = (sentinels as f64 / probability) as usize;
+        let (mut fitting, mut longer, mut residues, mut masked) = (0, 0, 0.0, 0.0);
+        for length in lengths {
+            *(if length <= longest {
+                &mut fitting
+            } else {
+                &mut longer
+            }) += 1;
+            residues += length as f64;
+            masked += (probability * length as f64).min(sentinels as f64);
+        }
+        (longer > 0 && self.span <= 1).then(|| MaskingShortfall {
+            longest,
+            fitting,
+            share: masked / residues,
+        })
+    }
+}
+
 /// The encoder's input and the decoder's expected output.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainingExample {
@@ -305,6 +344,40 @@ mod tests {
             text(&target),
             "<extra_id_0> K <extra_id_1> V <extra_id_2> N <extra_id_3> P"
         );
+    }
+
+    #[test]
+    fn too_few_sentinels_mask_a_smaller_share() {
+        let mixture = Mixture::default();
+        let shortfall = |lengths: &[usize]| mixture.shortfall(0.3, 225, lengths.iter().copied());
+        assert_eq!(shortfall(&[10, 512, 750]), None);
+        assert_eq!(shortfall(&[]), None);
+        let expected = MaskingShortfall {
+            longest: 750,
+            fitting: 0,
+            share: 0.1875,
+        };
+        assert_eq!(shortfall(&[1200, 1200]), Some(expected));
+        let mixed = shortfall(&[1000, 100]).unwrap();
+        assert_eq!(mixed.fitting, 1);
+        assert!((mixed.share - (225.0 + 30.0) / 1100.0).abs() < 1e-12);
+        // The share is that of the masks that are drawn.
+        for (length, share) in [(1200, 0.1875), (700, 0.3)] {
+            let mut random = rng(7);
+            let draws: Vec<usize> = (0..200)
+                .map(|_| masked_spans(length, 0.3, 1, 225, &mut random).len())
+                .collect();
+            let drawn = draws.iter().sum::<usize>() as f64 / (200 * length) as f64;
+            assert!((drawn - share).abs() < 2e-3, "{length}: {drawn}");
+        }
+        let spans = Mixture { span: 3, ..mixture };
+        assert_eq!(spans.shortfall(0.3, 225, [1200].into_iter()), None);
+        let mut random = rng(7);
+        let masked: usize = masked_spans(3000, 0.3, 3, 225, &mut random)
+            .iter()
+            .map(ExactSizeIterator::len)
+            .sum();
+        assert_eq!(masked, 900);
     }
 
     #[test]

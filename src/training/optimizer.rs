@@ -6,7 +6,12 @@
 //! - **Adafactor** (arXiv 1804.04235, algorithm 4) as T5 was trained: second moments of matrices as
 //!   row and column means, decay `1 − t^-0.8`, updates clipped at a root mean square of 1, steps
 //!   relative to the root mean square of the weight. Equals Hugging Face's
-//!   `Adafactor(relative_step=False)`.
+//!   `Adafactor(relative_step=False)` without a first moment.
+//!
+//! Weight decay is decoupled: before the update, a weight loses the share learning rate · decay of
+//! itself. Adafactor's learning rate is here, too, the one relative to the weight's root mean
+//! square. Norms and biases do not decay, as in Hugging Face's Trainer. The golden is
+//! `tests/golden/optimizers.json`.
 //!
 //! Sums are computed in chunks of a fixed size and added in order, so they do not depend on the
 //! number of threads.
@@ -48,7 +53,7 @@ pub struct OptimizerSettings {
     pub beta2: f64,
     /// AdamW's ε.
     pub epsilon: f64,
-    /// Decoupled weight decay, times the learning rate.
+    /// Decoupled weight decay, times the learning rate; not of norms and biases.
     pub weight_decay: f64,
     /// Whether AdamW's updates are scaled by the weight's root mean square.
     pub scale_by_rms: bool,
@@ -107,6 +112,12 @@ pub fn global_norm(gradients: &WeightGradients) -> f64 {
     squares.sum::<f64>().sqrt()
 }
 
+/// Whether weight decay applies to this weight, by the patterns of Hugging Face's
+/// `Trainer.get_decay_parameter_names`.
+fn is_decayed(name: &str) -> bool {
+    !name.contains("bias") && !name.contains("_norm.")
+}
+
 /// One step of an optimizer.
 #[derive(Clone, Copy, Debug)]
 pub struct Update<'a> {
@@ -130,16 +141,26 @@ impl Update<'_> {
     ) {
         for (name, parameter) in parameters {
             let moments = moments.entry(name.clone()).or_default();
-            self.decay(parameter);
+            // The factor of the learning rate, by the weight before this step.
+            let relative = match self.settings.kind {
+                OptimizerKind::AdamW => 1.0,
+                OptimizerKind::Adafactor => rms(&parameter.values).max(LEAST_RMS),
+            };
+            if is_decayed(name) {
+                self.decay(parameter, self.rate * relative);
+            }
             match self.settings.kind {
                 OptimizerKind::AdamW => self.adamw(parameter, &gradients[name], moments),
-                OptimizerKind::Adafactor => self.adafactor(parameter, &gradients[name], moments),
+                OptimizerKind::Adafactor => {
+                    let rate = self.rate * relative;
+                    self.adafactor(parameter, &gradients[name], moments, rate);
+                }
             }
         }
     }
 
-    fn decay(&self, parameter: &mut Parameter) {
-        let kept = (1.0 - self.rate * self.settings.weight_decay) as f32;
+    fn decay(&self, parameter: &mut Parameter, rate: f64) {
+        let kept = (1.0 - rate * self.settings.weight_decay) as f32;
         if kept != 1.0 {
             parameter
                 .values
@@ -193,7 +214,14 @@ impl Update<'_> {
             });
     }
 
-    fn adafactor(&self, parameter: &mut Parameter, gradient: &[f32], moments: &mut Vec<Vec<f32>>) {
+    /// A step with a learning rate that is relative to the weight's root mean square.
+    fn adafactor(
+        &self,
+        parameter: &mut Parameter,
+        gradient: &[f32],
+        moments: &mut Vec<Vec<f32>>,
+        rate: f64,
+    ) {
         let update = if let [rows, columns] = parameter.shape[..] {
             if moments.is_empty() {
                 *moments = vec![vec![0.0; rows], vec![0.0; columns]];
@@ -204,7 +232,7 @@ impl Update<'_> {
             self.adafactor_of_vector(gradient, &mut moments[0])
         };
         let clip = rms(&update).max(1.0);
-        let rate = (self.rate * rms(&parameter.values).max(LEAST_RMS) / clip) as f32;
+        let rate = (rate / clip) as f32;
         let pairs = parameter.values.iter_mut().zip(update);
         pairs.for_each(|(value, u)| *value -= u * rate);
     }
@@ -353,6 +381,59 @@ mod tests {
         // warmup_init=False), two steps.
         close(&run(&settings, &W, &[4], &[&G1, &G2]), &ADAFACTOR_VECTOR);
         close(&run(&settings, &W, &[2, 2], &[&G1, &G2]), &ADAFACTOR_MATRIX);
+    }
+
+    #[test]
+    fn weights_decay_as_in_the_references() {
+        use serde_json::Value;
+        let golden: Value =
+            serde_json::from_str(include_str!("../../tests/golden/optimizers.json")).unwrap();
+        let values = |list: &Value| -> Vec<f32> {
+            let list = list.as_array().unwrap().iter();
+            list.map(|value| value.as_f64().unwrap() as f32).collect()
+        };
+        let shape = |list: &Value| -> Vec<usize> {
+            let list = list.as_array().unwrap().iter();
+            list.map(|size| size.as_u64().unwrap() as usize).collect()
+        };
+        for run in golden["runs"].as_array().unwrap() {
+            let settings = OptimizerSettings {
+                kind: serde_json::from_value(run["kind"].clone()).unwrap(),
+                learning_rate: 0.1,
+                weight_decay: run["weight_decay"].as_f64().unwrap(),
+                scale_by_rms: false,
+                ..OptimizerSettings::default()
+            };
+            let mut parameters = ModelParameters::new();
+            for (name, initial) in golden["initial"].as_object().unwrap() {
+                let parameter = Parameter {
+                    shape: shape(&golden["shapes"][name]),
+                    values: values(initial),
+                };
+                parameters.insert(name.clone(), parameter);
+            }
+            let mut moments = Moments::new();
+            for (step, gradients) in (1..).zip(golden["gradients"].as_array().unwrap()) {
+                let gradients = gradients.as_object().unwrap().iter();
+                let gradients = gradients.map(|(name, list)| (name.clone(), values(list)));
+                let update = Update {
+                    settings: &settings,
+                    rate: settings.learning_rate,
+                    step,
+                    scale: 1.0,
+                };
+                update.apply(&mut parameters, &gradients.collect(), &mut moments);
+            }
+            for (name, parameter) in &parameters {
+                let expected = values(&run["weights"][name]);
+                for (got, expected) in parameter.values.iter().zip(&expected) {
+                    assert!(
+                        (got - expected).abs() < 2e-6,
+                        "{name}: {got} for {expected}"
+                    );
+                }
+            }
+        }
     }
 
     #[test]

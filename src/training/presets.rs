@@ -20,7 +20,7 @@ mod tests {
 
     /// The published shapes: `d_model`, `d_kv`, `d_ff`, heads, encoder and decoder layers.
     const SHAPES: [(&str, [usize; 6]); 5] = [
-        ("nano", [256, 64, 640, 4, 6, 3]),
+        ("nano", [192, 32, 512, 6, 4, 2]),
         ("small", [512, 64, 1280, 8, 12, 6]),
         ("base", [768, 64, 3072, 12, 48, 24]),
         ("large", [1536, 64, 3840, 16, 48, 24]),

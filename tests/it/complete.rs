@@ -174,7 +174,7 @@ fn a_run_cut_off_anywhere_goes_on_to_the_same_bytes() {
             .filter(|end| **end <= length)
             .count()
             .saturating_sub(1);
-        let told = error.contains(&format!("{done} sequences are already done"));
+        let told = error.contains(&format!("resuming: {done} sequence"));
         assert_eq!(told, done > 0, "cut at {length}: {error}");
         assert_eq!(
             std::fs::read_to_string(&out).unwrap(),
@@ -266,8 +266,12 @@ fn what_cannot_be_done_is_an_error_that_tells_the_way_out() {
             "--length max:9 --min-length 10",
             "more than --length max:9",
         ),
-        (2, "--max-length 5 --over chunk", "--over truncate"),
-        (2, "--max-length 5 --over chunk --overlap 4", "overlap"),
+        (
+            2,
+            "--max-length 5 --over chunk",
+            "possible values: error, skip, truncate",
+        ),
+        (2, "--max-length 5 --overlap 4", "--overlap is for"),
         (2, "--resume", "-o"),
         (2, "--resume -o -", "add -o FILE"),
         (1, "--allow ACJ", "no such residue"),

@@ -469,6 +469,78 @@ fn a_checkpoint_is_resumed_as_it_was_saved() {
 }
 
 #[test]
+fn ctrl_c_saves_and_a_second_one_ends_at_once() {
+    let place = Place::new();
+    let never = ["--set", "steps=100000", "--set", "checkpoints.every=90000"];
+    let begin = |run: &str| {
+        let mut child = place.command(run, &never).spawn().unwrap();
+        wait_for(&place.path(run).join("log.jsonl"), &mut child);
+        child
+    };
+    let interrupt = |child: &Child| {
+        let id = child.id().to_string();
+        let sent = Command::new("kill").args(["-s", "INT", &id]).status();
+        assert!(sent.unwrap().success());
+    };
+    let child = begin("once");
+    interrupt(&child);
+    let output = child.wait_with_output().unwrap();
+    let messages = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{messages}");
+    for part in ["Ctrl-C again ends it at once", "--resume continues the run"] {
+        assert!(messages.contains(part), "{messages}");
+    }
+    let saved = place.steps("once");
+    assert_eq!(saved.len(), 1);
+    // The second one may come after the run has ended by the first, so several are sent, until one
+    // has ended the process as a signal does.
+    let ended_by_signal = (0..5).any(|number| {
+        let child = begin(&format!("twice{number}"));
+        interrupt(&child);
+        std::thread::sleep(Duration::from_millis(1));
+        interrupt(&child);
+        child.wait_with_output().unwrap().status.code().is_none()
+    });
+    assert!(ended_by_signal, "no second Ctrl-C ended a run");
+}
+
+#[test]
+fn masking_that_the_vocabulary_cannot_have_is_named() {
+    let place = Place::new();
+    let sequence = "MKTAYIAKQR".repeat(80);
+    let path = place.path("long.fasta");
+    let sizes = [
+        "--set",
+        "data.max_residues=800",
+        "--set",
+        "batch.tokens=1600",
+        "--set",
+        "steps=1",
+        "--set",
+        "schedule.warmup_steps=0",
+        "--set",
+        "objectives.probabilities=[0.3]",
+    ];
+    let data = format!("data.train=[{path:?}]");
+    let arguments = [&sizes[..], &["--set", &data]].concat();
+    fs::write(&path, format!(">a\n{sequence}\n>b\n{sequence}\n")).unwrap();
+    let messages = stderr(&place.run("never", &arguments));
+    let says = "masking probability 0.3 cannot be reached: all sequences are longer than 750";
+    assert!(messages.contains(says), "{messages}");
+    fs::write(
+        &path,
+        format!(">a\n{sequence}\n>b\n{sequence}\n>c\nMKTAYIAKQR\n"),
+    )
+    .unwrap();
+    let messages = stderr(&place.run("partly", &arguments));
+    let says = "masking probability 0.3 is 0.281 on this corpus";
+    assert!(messages.contains(says), "{messages}");
+    let spans = [&arguments[..], &["--set", "objectives.span=3"]].concat();
+    let messages = stderr(&place.run("spans", &spans));
+    assert!(!messages.contains("masking probability"), "{messages}");
+}
+
+#[test]
 fn what_cannot_work_says_why() {
     let place = Place::new();
     let occupied = place.path("occupied");

@@ -107,7 +107,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("sequence", &[]),
     ("device", &["number", "kernels"]),
     ("number", &[]),
-    ("progress", &[]),
+    ("progress", &["sequence"]),
 ];
 
 /// External names that only the listed rooms may use.

@@ -9,7 +9,7 @@ use super::plan::{PromptPlan, PromptRule};
 use super::text::fasta;
 use crate::commands::conveyor::{Failure, TextBlock, Work, described_place};
 use crate::inference::generate::{End, GeneratedSequence, GenerationSettings, Generators, Prompt};
-use crate::sequence::Sequence;
+use crate::sequence::{Sequence, counted};
 use crate::tokenizer::{TaskPrefix, Tokenizer};
 
 /// The largest number of unfinished sequences.
@@ -148,16 +148,27 @@ impl CompletionTally {
             unended,
             fewer,
         } = self;
-        tracing::info!("{residues} residues written in {sequences} sequences");
+        tracing::info!(
+            "{} written in {}",
+            counted(*residues, "residue"),
+            counted(*sequences, "sequence")
+        );
         if *replaced > 0 {
-            tracing::warn!("{replaced} residues of prompts read as X: the vocabulary lacks them");
+            tracing::warn!(
+                "{} of prompts read as X: not in the vocabulary",
+                counted(*replaced, "residue")
+            );
         }
         if *unended > 0 {
-            tracing::info!("{unended} sequences reached the length limit without </s>");
+            tracing::info!(
+                "{} ended by the length limit, without </s>",
+                counted(*unended, "sequence")
+            );
         }
         if *fewer > 0 {
             tracing::warn!(
-                "{fewer} records have fewer sequences than --num-samples: there are no more of that length and those residues"
+                "{} with fewer sequences than --num-samples: there are no more of that length and those residues",
+                counted(*fewer, "record")
             );
         }
     }

@@ -9,6 +9,7 @@ use super::structures;
 use crate::commands::heads;
 use crate::probe::features::Protein;
 use crate::probe::native::KnownChain;
+use crate::sequence::counted;
 
 /// The files of training, validation and test structures.
 pub(crate) struct StructureFiles<'a> {
@@ -41,7 +42,10 @@ impl ChainSets {
         let train = structures::read(files.train, files.limit)?;
         data.insert("train_chains".to_owned(), json!(train.len()));
         let residues: usize = train.iter().map(|chain| chain.residues.len()).sum();
-        tracing::info!("training on {} chains of {residues} residues", train.len());
+        tracing::info!(
+            "training on {} of {residues} residues",
+            counted(train.len(), "chain")
+        );
         Ok(Self {
             train,
             valid: structures::read(files.valid, None)?,

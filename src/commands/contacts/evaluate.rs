@@ -8,9 +8,10 @@ use clap::Args;
 use super::predictor::{Predictor, PredictorArgs};
 use super::{SEED, structures, table};
 use crate::args::{RuntimeArgs, at_least_one, usage};
-use crate::commands::Outcome;
 use crate::commands::heads::FeatureArgs;
+use crate::commands::{Outcome, check_outputs};
 use crate::inference::contacts::PairMap;
+use crate::io::stdio::Content;
 use crate::output::manifest::write_manifest;
 use crate::output::table::{Table, TableFormat};
 use crate::probe::contact_evaluation::{ContactEvaluation, ContactMeasure};
@@ -56,6 +57,8 @@ pub struct ContactsEvaluateArgs {
 pub(super) fn run(args: &ContactsEvaluateArgs) -> Result<Outcome> {
     let picture = args.plot.as_deref().map(Picture::of_path).transpose();
     let picture = picture.map_err(usage)?;
+    let plot = args.plot.iter().map(|path| (&**path, Content::Binary));
+    check_outputs(plot.chain([(&*args.output, Content::Text)]))?;
     let chains = structures::read(&args.structures, args.limit)?;
     let mut predictor = Predictor::open(
         &args.predictor,

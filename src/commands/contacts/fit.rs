@@ -100,6 +100,7 @@ pub(super) fn run(args: &FitArgs) -> Result<Outcome> {
         test: &args.test,
         limit: args.limit,
     };
+    heads::check_folder(&args.output)?;
     match args.method {
         FitMethod::Head => fit_head(
             &files,

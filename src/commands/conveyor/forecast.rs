@@ -3,6 +3,7 @@
 
 use crate::input::survey::Survey;
 use crate::progress::Progress;
+use crate::sequence::counted;
 
 /// The size in bytes from which outputs are announced.
 const LARGE: u64 = 1 << 30;
@@ -31,7 +32,9 @@ impl Forecast {
             .map_or(0, |size| size(sequences, residues));
         if bytes > LARGE {
             tracing::info!(
-                "about {sequences} sequences of {residues} residues: the output will have about {:.1} GiB",
+                "about {} of {}: the output will have about {:.1} GiB",
+                counted(sequences, "sequence"),
+                counted(residues, "residue"),
                 bytes as f64 / LARGE as f64
             );
         }

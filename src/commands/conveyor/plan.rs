@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::{Conveyor, Forecast};
 use crate::args::{ScaleArgs, usage};
+use crate::commands::check_outputs;
 use crate::input::sequences::{Counts, Input, Item, OnBad, Options};
 use crate::input::survey::Survey;
 use crate::io::stdio::{self, Content};
@@ -15,7 +16,7 @@ use crate::output::embeddings::remove_unfinished;
 use crate::output::journal::{self, Journal, Replay};
 use crate::progress::Progress;
 use crate::sequence::digest::InputDigest;
-use crate::sequence::{Over, Sequence};
+use crate::sequence::{Sequence, counted};
 
 /// A run whose input is open and whose outputs can be written.
 pub(in crate::commands) struct RunPlan {
@@ -24,6 +25,8 @@ pub(in crate::commands) struct RunPlan {
     scale: ScaleArgs,
     /// The outputs; the journal is beside the first one.
     outputs: Vec<PathBuf>,
+    /// Residues of all sequences, where these are in memory.
+    residues: Option<u64>,
 }
 
 /// The sequences of a run.
@@ -68,12 +71,17 @@ impl RunPlan {
     ) -> Result<Self> {
         check(scale, outputs)?;
         let on_bad = options.on_bad;
+        let lengths = sequences.iter().map(|sequence| sequence.residues.len());
+        let residues = lengths.map(|length| length as u64).sum();
         let proteins = Proteins {
             input: Input::of(sequences, options)?,
             survey: None,
             first: None,
         };
-        Ok(Self::of(proteins, on_bad, scale, outputs))
+        Ok(Self {
+            residues: Some(residues),
+            ..Self::of(proteins, on_bad, scale, outputs)
+        })
     }
 
     fn of(
@@ -88,6 +96,7 @@ impl RunPlan {
             on_bad,
             scale: scale.clone(),
             outputs: outputs.collect(),
+            residues: None,
         }
     }
 
@@ -124,6 +133,10 @@ impl RunPlan {
             (None, None)
         };
         let mut proteins = self.proteins;
+        let mut progress = Progress::new();
+        if let Some(residues) = self.residues {
+            progress.expect(residues / self.scale.shard.map_or(1, |shard| shard.count));
+        }
         Ok(Conveyor {
             shard: self.scale.shard,
             on_bad: self.on_bad,
@@ -135,7 +148,7 @@ impl RunPlan {
                 size: None,
             },
             proteins,
-            progress: Progress::new(),
+            progress,
             writing: format!("writing {}", self.outputs[0].display()),
         })
     }
@@ -148,7 +161,10 @@ impl RunPlan {
             remove_unfinished(output).with_context(|| format!("writing {}", output.display()))?;
         }
         if replay.left() > 0 {
-            tracing::info!("resuming: {} sequences are already done", replay.left());
+            tracing::info!(
+                "resuming: {} already done",
+                counted(replay.left(), "sequence")
+            );
         }
         Ok((replay, journal))
     }
@@ -174,21 +190,6 @@ impl Iterator for Proteins {
     }
 }
 
-/// Rejects chunks for results other than embeddings, because only embeddings can be averaged where
-/// chunks overlap.
-///
-/// # Errors
-/// `--over chunk`.
-pub(in crate::commands) fn reject_chunks(options: Options) -> Result<Options> {
-    ensure!(
-        !matches!(options.limit.over(), Over::Chunk { .. }),
-        usage(
-            "--over chunk is for embeddings only; choose --over truncate or skip, or cut the sequences yourself"
-        )
-    );
-    Ok(options)
-}
-
 /// Rejects an output that would replace an input.
 fn check_distinct(files: &[PathBuf], outputs: &[(&Path, Content)]) -> Result<()> {
     for (output, _) in outputs {
@@ -210,9 +211,5 @@ fn check(scale: &ScaleArgs, outputs: &[(&Path, Content)]) -> Result<()> {
         !(scale.resume && outputs.iter().take(1).any(|(path, _)| stdio::is_dash(path))),
         usage("--resume needs a file: add -o FILE")
     );
-    for (path, content) in outputs {
-        stdio::check_output(path, *content)
-            .with_context(|| format!("writing {}", path.display()))?;
-    }
-    Ok(())
+    check_outputs(outputs.iter().copied())
 }

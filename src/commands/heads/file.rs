@@ -9,7 +9,7 @@ use candle_core::Device;
 use sha2::{Digest, Sha256};
 
 use crate::checkpoint::ModelLocation;
-use crate::io::stdio::{Content, Output};
+use crate::io::stdio::{Content, Output, check_output};
 use crate::probe::description::{FORMAT, FittedMethod, HeadDescription};
 use crate::probe::head::Head;
 use crate::probe::weights::HeadWeights;
@@ -92,6 +92,23 @@ pub(crate) fn save(
     let mut text = serde_json::to_string_pretty(description)?;
     text.push('\n');
     write(&dir.join(DESCRIPTION), text.as_bytes())
+}
+
+/// Checks that [`save`] will be able to write to this directory, before a head is trained for it.
+///
+/// # Errors
+/// A file in the place of the directory, or a directory that cannot be written.
+pub(crate) fn check_folder(dir: &Path) -> Result<()> {
+    let exists = |folder: &&Path| folder.as_os_str().is_empty() || folder.exists();
+    let existing = dir.ancestors().find(exists).unwrap_or(dir);
+    ensure!(
+        existing.as_os_str().is_empty() || existing.is_dir(),
+        "writing {}: {} is not a directory",
+        dir.display(),
+        existing.display()
+    );
+    check_output(&existing.join(DESCRIPTION), Content::Binary)
+        .with_context(|| format!("writing {}", dir.display()))
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {

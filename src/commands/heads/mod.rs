@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
-pub(super) use file::{StoredHead, save};
+pub(super) use file::{StoredHead, check_folder, save};
 pub(super) use open::{OpenedFeatures, open_model_of_head};
 
 use crate::args::{ModelArgs, at_least_one, number_type};

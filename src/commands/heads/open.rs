@@ -20,6 +20,7 @@ use crate::probe::features::{FeatureSource, ModelFeatures, Protein};
 use crate::probe::residue_encoding::ResidueEncoding;
 use crate::probe::row_cache::RowCache;
 use crate::progress::Progress;
+use crate::sequence::counted;
 use crate::tokenizer::TaskPrefix;
 
 /// Proteins per update of the progress bar.
@@ -148,8 +149,8 @@ impl OpenedFeatures {
         }
         if let Some(folder) = self.source.folder() {
             tracing::info!(
-                "embedding {} proteins into {}",
-                missing.len(),
+                "embedding {} into {}",
+                counted(missing.len(), "protein"),
                 folder.display()
             );
         }

@@ -14,8 +14,8 @@ use crate::output::layout::{Layout, TextFormat};
 use crate::output::manifest::{Manifest, write_manifest};
 use crate::output::table::{Cell, Table, TableFormat};
 use crate::output::write_fasta::write_record;
-use crate::sequence::Sequence;
 use crate::sequence::digest::InputDigest;
+use crate::sequence::{Sequence, counted};
 
 /// Columns of the table of sites: one row per site and probable residue.
 const COLUMNS: [&str; 6] = ["id", "position", "filled", "rank", "residue", "probability"];
@@ -102,9 +102,9 @@ impl RowWriter for FillRows {
 
     fn finish(mut self, input: InputDigest) -> Result<Outcome> {
         tracing::info!(
-            "{} masks filled; {} records had none and are unchanged",
-            self.filled,
-            self.unmasked
+            "{} filled; {} without a mask unchanged",
+            counted(self.filled, "mask"),
+            counted(self.unmasked, "record")
         );
         self.manifest.input = Some(input);
         self.fasta.finish()?;

@@ -20,6 +20,7 @@ use crate::input::corpus::Corpus;
 use crate::io::signals::StopSignals;
 use crate::number::NumberType;
 use crate::progress::Steps;
+use crate::sequence::counted;
 use crate::tokenizer::{TaskPrefix, Tokenizer};
 use crate::training::batch::{Batch, ExampleMaker};
 use crate::training::evaluation::{self, Figures, evaluate};
@@ -38,7 +39,8 @@ use journal::TrainingJournal;
 /// recipe.toml (the recipe with all defaults), log.jsonl, checkpoints/step-N (each a model that
 /// every command and Hugging Face transformers load) and, at the end, model/. On a CPU the same
 /// recipe gives the same bytes, whatever the number of threads and however often the run was
-/// interrupted. SIGUSR1 saves a checkpoint; SIGTERM saves a checkpoint and ends the run.
+/// interrupted. SIGUSR1 saves a checkpoint; SIGTERM and Ctrl-C save a checkpoint and end the run; a
+/// second Ctrl-C ends it at once.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct PretrainArgs {
@@ -129,6 +131,7 @@ pub fn run(args: &PretrainArgs) -> Result<Outcome> {
     let mut order = SequenceOrder::new(corpus.len(), run.recipe.seed, trainer.state.position);
     let mut journal = TrainingJournal::open(&run.dir, trainer.state.step)?;
     describe(&run, &corpus, &trainer, &compute);
+    check_masking(&run, &corpus)?;
     if trainer.state.step == 0 {
         check_gradients(&run, &mut trainer, &mut corpus)?;
     }
@@ -164,13 +167,44 @@ pub fn run(args: &PretrainArgs) -> Result<Outcome> {
     journal.finish()?;
     let place = run.export(&trainer)?;
     tracing::info!(
-        "{} steps, {} tokens, {} steps skipped; the model is {}",
-        trainer.state.step,
-        trainer.state.tokens,
-        trainer.state.skipped,
+        "{}, {}, {} skipped; the model is {}",
+        counted(trainer.state.step, "step"),
+        counted(trainer.state.tokens, "token"),
+        counted(trainer.state.skipped, "step"),
         place.display()
     );
     Ok(Outcome::Done)
+}
+
+/// Warns where the vocabulary has too few sentinels for the masking of long sequences, with the share
+/// of residues that are masked instead.
+///
+/// # Errors
+/// A masking probability that no sequence of the corpus can have.
+fn check_masking(run: &PretrainRun, corpus: &Corpus) -> Result<()> {
+    let Recipe {
+        data, objectives, ..
+    } = &run.recipe;
+    let sentinels = run.tokenizer.num_sentinels();
+    if objectives.masking == 0.0 {
+        return Ok(());
+    }
+    for probability in objectives.probabilities.iter().copied() {
+        let lengths = corpus.lengths().map(|length| length.min(data.max_residues));
+        let Some(shortfall) = objectives.shortfall(probability, sentinels, lengths) else {
+            continue;
+        };
+        let longest = shortfall.longest;
+        ensure!(
+            shortfall.fitting > 0,
+            "masking probability {probability} cannot be reached: all sequences are longer than {longest} residues, for which the {sentinels} sentinels of the vocabulary suffice; set data.max_residues={longest}, a lower objectives.probabilities, or objectives.span=3"
+        );
+        tracing::warn!(
+            "masking probability {probability} is {:.3} on this corpus: of sequences longer than {longest} residues only {sentinels} residues are masked, as many as the vocabulary has sentinels; data.max_residues={longest} or a longer objectives.span avoids this",
+            shortfall.share
+        );
+    }
+    Ok(())
 }
 
 /// Residues as the objectives take them: one token per residue.
@@ -198,8 +232,8 @@ fn open_corpus(dir: &Path, train: &[PathBuf], recipe: &Recipe) -> Result<Corpus>
     );
     if corpus.left_out > 0 {
         tracing::warn!(
-            "{} invalid records of the training data were left out",
-            corpus.left_out
+            "{} of the training data left out",
+            counted(corpus.left_out, "invalid record")
         );
     }
     Ok(corpus)
@@ -333,9 +367,9 @@ fn describe(run: &PretrainRun, corpus: &Corpus, trainer: &Pretrainer<'_>, comput
         compute.dtype.name()
     );
     tracing::info!(
-        "{} sequences, {} residues; step {} of {}",
-        corpus.len(),
-        corpus.residues(),
+        "{}, {}; step {} of {}",
+        counted(corpus.len(), "sequence"),
+        counted(corpus.residues(), "residue"),
         trainer.state.step,
         run.recipe.steps
     );

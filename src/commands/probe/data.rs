@@ -6,10 +6,11 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::input::labelled::{LabelledColumns, LabelledRow, read_labelled};
+use crate::input::table::DecimalMark;
 use crate::probe::description::PredictionTask;
 use crate::probe::features::Protein;
 use crate::probe::loss::Label;
-use crate::sequence::{Origin, Record, Rules, clean};
+use crate::sequence::{Origin, Record, Rules, clean, counted};
 
 /// The label of a residue that does not count.
 const MASKED: char = '-';
@@ -21,6 +22,7 @@ pub(super) struct LabelledProtein {
     name: String,
     residues: Vec<u8>,
     label: String,
+    decimal_mark: DecimalMark,
     mask: Option<String>,
 }
 
@@ -35,9 +37,9 @@ pub(super) fn read_rows(path: &Path, columns: &LabelledColumns) -> Result<Vec<La
     let labelled = read_labelled(path, columns)?;
     if labelled.unlabelled > 0 {
         tracing::warn!(
-            "{}: {} rows without {} left out",
+            "{}: {} without {} left out",
             path.display(),
-            labelled.unlabelled,
+            counted(labelled.unlabelled, "row"),
             columns.label
         );
     }
@@ -121,6 +123,7 @@ fn labelled_protein(path: &Path, number: usize, row: LabelledRow) -> Result<Labe
         id,
         sequence,
         label,
+        decimal_mark,
         mask,
         line,
         ..
@@ -146,6 +149,7 @@ fn labelled_protein(path: &Path, number: usize, row: LabelledRow) -> Result<Labe
         name,
         residues: sequence.residues,
         label,
+        decimal_mark,
         mask,
     })
 }
@@ -155,7 +159,7 @@ impl LabelledProtein {
         let label = match task {
             PredictionTask::Residues { classes } => self.residue_classes(classes),
             PredictionTask::Classes { classes } => class_of(classes, &self.label).map(Label::Class),
-            PredictionTask::Number => number(&self.label).map(Label::Value),
+            PredictionTask::Number => number(&self.label, self.decimal_mark).map(Label::Value),
             PredictionTask::Contacts => bail!("contacts have no labels in tables"),
         };
         label.with_context(|| self.name.clone())
@@ -206,9 +210,11 @@ fn class_of(classes: &[String], label: &str) -> Result<u32> {
     }
 }
 
-fn number(label: &str) -> Result<f64> {
+fn number(label: &str, decimal_mark: DecimalMark) -> Result<f64> {
+    if let Some(number) = decimal_mark.number(label) {
+        return Ok(number);
+    }
     match label.parse::<f64>() {
-        Ok(number) if number.is_finite() => Ok(number),
         Ok(number) => bail!("the label is {number}; leave the row out or give it a number"),
         Err(_) => bail!("the label {label:?} is not a number"),
     }

@@ -10,9 +10,10 @@ use serde_json::{Map, json};
 use super::data::{LabelledSet, read_rows};
 use super::{load_head, measures};
 use crate::args::{RuntimeArgs, usage};
-use crate::commands::Outcome;
 use crate::commands::heads::{self, FeatureArgs, OpenedFeatures, StoredHead};
+use crate::commands::{Outcome, check_outputs};
 use crate::input::labelled::{LabelledColumns, SPLIT_NAME};
+use crate::io::stdio::Content;
 use crate::output::manifest::write_manifest;
 use crate::output::table::{Table, TableFormat};
 use crate::probe::description::PredictionTask;
@@ -91,6 +92,8 @@ struct EvaluateSettings<'a> {
 pub(super) fn run(args: &ProbeEvaluateArgs) -> Result<Outcome> {
     let picture = args.plot.as_deref().map(Picture::of_path).transpose();
     let picture = picture.map_err(usage)?;
+    let plot = args.plot.iter().map(|path| (&**path, Content::Binary));
+    check_outputs(plot.chain([(&*args.output, Content::Text)]))?;
     let stored = load_head(&args.head)?;
     let task = &stored.description.task;
     let columns = columns(args, &stored)?;

@@ -8,11 +8,11 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::load_head;
-use crate::args::{InputArgs, RuntimeArgs, ScaleArgs, usage};
-use crate::commands::Outcome;
-use crate::commands::conveyor::{
-    GroupWork, Grouped, RowWriter, RunPlan, described_place, reject_chunks,
+use crate::args::{
+    InputArgs, InputSettings, RuntimeArgs, ScaleArgs, hidden, usage, whole_sequences,
 };
+use crate::commands::Outcome;
+use crate::commands::conveyor::{GroupWork, Grouped, RowWriter, RunPlan, described_place};
 use crate::commands::heads::{FeatureArgs, OpenedFeatures, StoredHead};
 use crate::io::stdio::Content;
 use crate::output::manifest::{Manifest, write_manifest};
@@ -24,7 +24,7 @@ use crate::probe::head::Head;
 use crate::probe::outputs::{OutputRows, outputs};
 use crate::probe::report::{most_probable, softmax};
 use crate::sequence::digest::InputDigest;
-use crate::sequence::{Limit, Rules, Sequence};
+use crate::sequence::{Rules, Sequence};
 
 /// Residues of a group of proteins that are embedded together.
 const GROUP: usize = 1 << 15;
@@ -34,6 +34,7 @@ const GROUP: usize = 1 << 15;
 /// Writes one row per protein: a string with one class per residue, a class with the probabilities
 /// of all classes, or a number. The model must be the one that the head was trained on.
 #[derive(Args, Clone, Debug)]
+#[command(mut_arg("over", whole_sequences), mut_arg("overlap", hidden))]
 pub struct PredictArgs {
     #[command(flatten)]
     input: InputArgs,
@@ -67,8 +68,8 @@ pub(super) fn run(args: &PredictArgs) -> Result<Outcome> {
         !args.per_residue || matches!(task, PredictionTask::Residues { .. }),
         usage("--per-residue is for heads that predict classes of residues")
     );
-    let options = reject_chunks(args.input.options(Rules::default())?)?;
-    let limit = options.limit;
+    let options = args.input.options(Rules::default())?;
+    let input = InputSettings::of(&options);
     let output = &args.output;
     let outputs = [(output.as_path(), Content::Text)];
     let plan = RunPlan::new(&args.input.files, options, &args.scale, &outputs)?;
@@ -76,7 +77,7 @@ pub(super) fn run(args: &PredictArgs) -> Result<Outcome> {
     let head = stored.head(&opened.device)?;
     let mut manifest = opened.manifest;
     manifest.shard = args.scale.shard.map(|shard| shard.to_string());
-    manifest.set_settings(&PredictSettings::new(&stored, limit)?)?;
+    manifest.set_settings(&PredictSettings::new(&stored, input)?)?;
     let conveyor = plan.begin(&manifest.journal_key()?)?;
     let format = TableFormat::from_extension(output);
     let table = Table::create(output, format, &columns(task, args.per_residue))
@@ -101,17 +102,17 @@ struct PredictSettings<'a> {
     head: &'a str,
     head_made_by: &'a Map<String, Value>,
     head_sha256: String,
-    #[serde(skip_serializing_if = "Limit::is_none")]
-    length_limit: Limit,
+    #[serde(flatten)]
+    input: InputSettings,
 }
 
 impl<'a> PredictSettings<'a> {
-    fn new(stored: &'a StoredHead, length_limit: Limit) -> Result<Self> {
+    fn new(stored: &'a StoredHead, input: InputSettings) -> Result<Self> {
         Ok(Self {
             head: &stored.description.name,
             head_made_by: &stored.description.made_by,
             head_sha256: stored.sha256()?,
-            length_limit,
+            input,
         })
     }
 }

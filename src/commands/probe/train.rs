@@ -10,9 +10,10 @@ use super::measures;
 use super::sets::{NamedSet, TableArgs, TrainingSets};
 use super::task::ProbeTask;
 use crate::args::{RuntimeArgs, usage};
-use crate::commands::Outcome;
 use crate::commands::contacts::{StructureFiles, fit_head};
 use crate::commands::heads::{self, OpenedFeatures, TrainFeatureArgs, TrainingArgs};
+use crate::commands::{Outcome, check_outputs};
+use crate::io::stdio::Content;
 use crate::output::table::{Table, TableFormat};
 use crate::probe::description::{FORMAT, FittedMethod, HeadDescription};
 use crate::probe::error::ProbeError;
@@ -102,6 +103,8 @@ pub(super) fn run(args: &TrainArgs) -> Result<Outcome> {
     }
     let picture = what.plot.as_deref().map(Picture::of_path).transpose();
     let picture = picture.map_err(usage)?;
+    check_outputs(what.plot.iter().map(|path| (&**path, Content::Binary)))?;
+    heads::check_folder(&what.output)?;
     let readout = what.readout()?;
     let sets = TrainingSets::read(&args.tables, what.task)?;
     let mut opened = OpenedFeatures::for_training(&args.features, &args.runtime, "probe train")?;

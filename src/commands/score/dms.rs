@@ -37,21 +37,23 @@ pub(super) fn read(path: &Path, on_bad: OnBad) -> Result<DeepMutationalScan> {
     let mut listed = Vec::with_capacity(lines.len());
     let mut left_out = 0;
     for line in lines {
-        let place = format!("{}, line {}", path.display(), line.line);
-        match variant_of(&line, wild_type.as_deref()) {
-            Ok((variant, protein)) => {
-                wild_type.get_or_insert(protein);
-                listed.push(ListedVariant {
+        let read = line.map_err(anyhow::Error::from).and_then(|line| {
+            let place = format!("{}, line {}", path.display(), line.line);
+            let (variant, protein) =
+                variant_of(&line, wild_type.as_deref()).with_context(|| place.clone())?;
+            let measured = Some(line.score);
+            Ok((
+                ListedVariant {
                     variant,
                     place,
-                    measured: Some(line.score),
-                });
-            }
-            Err(error) if on_bad == OnBad::Skip => {
-                tracing::warn!("skipped: {place}: {error:#}");
-                left_out += 1;
-            }
-            Err(error) => return Err(error.context(place)),
+                    measured,
+                },
+                protein,
+            ))
+        });
+        if let Some((variant, protein)) = unless_skipped(read, on_bad, &mut left_out)? {
+            wild_type.get_or_insert(protein);
+            listed.push(variant);
         }
     }
     let Some(wild_type) = wild_type else {
@@ -62,6 +64,26 @@ pub(super) fn read(path: &Path, on_bad: OnBad) -> Result<DeepMutationalScan> {
         listed,
         left_out,
     })
+}
+
+/// What was read of a row; `None` for an invalid row that is left out, listed and counted.
+///
+/// # Errors
+/// An invalid row under [`OnBad::Error`].
+pub(super) fn unless_skipped<T>(
+    read: Result<T>,
+    on_bad: OnBad,
+    left_out: &mut u64,
+) -> Result<Option<T>> {
+    match read {
+        Ok(row) => Ok(Some(row)),
+        Err(error) if on_bad == OnBad::Skip => {
+            tracing::warn!("skipped: {error:#}");
+            *left_out += 1;
+            Ok(None)
+        }
+        Err(error) => bail!("{error:#}; correct it, or leave it out with --on-bad skip"),
+    }
 }
 
 /// The variant of a line, and its wild type.

@@ -16,8 +16,8 @@ use crate::output::manifest::{Manifest, write_manifest};
 use crate::output::table::{Cell, Table};
 use crate::report::charts::HeatMap;
 use crate::report::picture::{self, Picture};
-use crate::sequence::Sequence;
 use crate::sequence::digest::InputDigest;
+use crate::sequence::{Sequence, counted};
 
 /// The key of the manifest with the correlation of each protein.
 pub(in crate::commands) const SPEARMAN: &str = "spearman";
@@ -97,10 +97,13 @@ impl RowWriter for ScoreRows<'_> {
 
     fn finish(mut self, input: InputDigest) -> Result<Outcome> {
         if self.without_variants > 0 {
-            tracing::info!("{} sequences have no variants", self.without_variants);
+            tracing::info!(
+                "{} without variants",
+                counted(self.without_variants, "sequence")
+            );
         }
         if self.left_out > 0 {
-            tracing::warn!("{} variants left out", self.left_out);
+            tracing::warn!("{} left out", counted(self.left_out, "variant"));
         }
         self.add_correlations();
         self.manifest.set_layout(self.table.layout());
@@ -197,7 +200,10 @@ impl ScoreRows<'_> {
         for (id, pairs) in &self.measured {
             let rho = spearman(pairs);
             let shown = rho.map_or("undefined".to_owned(), |rho| format!("{rho:.4}"));
-            tracing::info!("{id}: Spearman {shown} over {} variants", pairs.len());
+            tracing::info!(
+                "{id}: Spearman {shown} over {}",
+                counted(pairs.len(), "variant")
+            );
             correlations.insert(id.clone(), json!(rho));
         }
         if !correlations.is_empty() {

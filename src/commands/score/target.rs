@@ -7,8 +7,8 @@ use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
 use super::WhatArgs;
-use super::dms::{self, DeepMutationalScan, ListedVariant};
-use crate::inference::score::full_scan;
+use super::dms::{self, DeepMutationalScan, ListedVariant, unless_skipped};
+use crate::inference::score::{Variant, full_scan};
 use crate::input::sequences::OnBad;
 use crate::input::variants::read_variants;
 use crate::sequence::Sequence;
@@ -47,6 +47,10 @@ impl ScoreTarget {
             return Ok(ScoreTarget::Scan);
         } else if let Some(path) = &args.variants {
             for line in read_variants(path)? {
+                let left_out = &mut list.left_out;
+                let Some(line) = unless_skipped(line.map_err(Into::into), on_bad, left_out)? else {
+                    continue;
+                };
                 let place = format!("{}, line {}", path.display(), line.line);
                 list.add(line.id, &line.variant, place, on_bad)?;
             }
@@ -162,14 +166,9 @@ impl ScoreTarget {
 
 impl VariantList {
     fn add(&mut self, id: Option<String>, text: &str, place: String, on_bad: OnBad) -> Result<()> {
-        let variant = match text.parse() {
-            Ok(variant) => variant,
-            Err(error) if on_bad == OnBad::Skip => {
-                tracing::warn!("skipped: {place}: {error}");
-                self.left_out += 1;
-                return Ok(());
-            }
-            Err(error) => return Err(error).context(place),
+        let variant = text.parse::<Variant>().with_context(|| place.clone());
+        let Some(variant) = unless_skipped(variant, on_bad, &mut self.left_out)? else {
+            return Ok(());
         };
         let listed = ListedVariant {
             variant,

@@ -8,7 +8,7 @@ use super::answers::AnswerJournal;
 use super::target::ScoreTarget;
 use crate::commands::conveyor::{GroupWork, described_place};
 use crate::inference::masked::TOKENS_PER_MASK;
-use crate::inference::score::{EffectMethod, Effects, Masking, Scorer};
+use crate::inference::score::{EffectMethod, Effects, Masking, Scorer, Variant};
 use crate::input::sequences::OnBad;
 use crate::sequence::Sequence;
 use crate::tokenizer::Tokenizer;
@@ -56,7 +56,12 @@ impl<'a> Scoring<'a> {
         let mut ids: Vec<&String> = self.unseen.iter().collect();
         ids.sort_unstable();
         for id in ids {
-            let message = format!("variants are listed for {id}, which is not in the input");
+            let hint = if id.parse::<Variant>().is_ok() {
+                " (several substitutions of one variant are written as A24G:H30L)"
+            } else {
+                ""
+            };
+            let message = format!("variants are listed for {id}, which is not in the input{hint}");
             if self.on_bad == OnBad::Error {
                 bail!("{message}; add the sequence, correct the id, or choose --on-bad skip");
             }

@@ -1,5 +1,6 @@
-//! Variants in the usual notation: `A24G`, or with several substitutions `A24G:H30L`. Positions
-//! count from 1.
+//! Variants in the usual notations: `A24G`, or with several substitutions `A24G:H30L`; also as the
+//! HGVS writes them, `p.Ala24Gly`, `p.(Ala24Gly)` and `p.[Ala24Gly;His30Leu]`
+//! (<https://hgvs-nomenclature.org>). Positions count from 1.
 
 use std::fmt;
 use std::str::FromStr;
@@ -33,6 +34,14 @@ pub enum VariantError {
         "`{0}` is not a substitution; write the residue, its position from 1 and the new residue, such as A24G, and several as A24G:H30L"
     )]
     Form(String),
+    /// A notation of something else than a substitution.
+    #[error("`{0}` is {1}, not a substitution")]
+    OtherChange(String, &'static str),
+    /// A protein before the variant.
+    #[error(
+        "`{0}` names its protein; write the protein into a column `id`, and the variant alone into a column `variant`"
+    )]
+    Named(String),
     /// A letter that is not one of the 20.
     #[error("`{0}` names `{1}`, which is not one of the 20 standard residues")]
     NotStandard(String, char),
@@ -122,48 +131,128 @@ impl Variant {
     }
 }
 
+/// The standard residues in three letters, in the order of [`STANDARD`].
+const THREE_LETTERS: [&str; 20] = [
+    "Ala", "Cys", "Asp", "Glu", "Phe", "Gly", "His", "Ile", "Lys", "Leu", "Met", "Asn", "Pro",
+    "Gln", "Arg", "Ser", "Thr", "Val", "Trp", "Tyr",
+];
+
+/// Residues in three letters that are not among the 20, and their letters.
+const OTHER_THREE_LETTERS: [(&str, char); 6] = [
+    ("Asx", 'B'),
+    ("Glx", 'Z'),
+    ("Pyl", 'O'),
+    ("Sec", 'U'),
+    ("Xaa", 'X'),
+    ("Xle", 'J'),
+];
+
+/// A residue in one letter or three.
+fn residue(word: &str, text: &str) -> Result<u8, VariantError> {
+    let form = || VariantError::Form(text.to_owned());
+    let is_word = |three: &&str| three.eq_ignore_ascii_case(word);
+    if let Some(place) = THREE_LETTERS.iter().position(is_word) {
+        return Ok(STANDARD[place]);
+    }
+    let other = OTHER_THREE_LETTERS.iter().find(|(three, _)| is_word(three));
+    let letter = match (other, word.as_bytes()) {
+        (Some((_, letter)), _) => *letter as u8,
+        (None, [letter]) => letter.to_ascii_uppercase(),
+        _ => return Err(form()),
+    };
+    match letter {
+        _ if STANDARD.contains(&letter) => Ok(letter),
+        b'A'..=b'Z' => Err(VariantError::NotStandard(
+            text.to_owned(),
+            char::from(letter),
+        )),
+        _ => Err(form()),
+    }
+}
+
+/// What a notation means that is no substitution; `after` is what follows the position.
+fn other_change(text: &str, after: &str) -> Option<&'static str> {
+    let after = after.to_ascii_lowercase();
+    let has = |word| after.contains(word);
+    if matches!(text.to_ascii_lowercase().as_str(), "=" | "wt" | "_wt") || after == "=" {
+        return Some("no change");
+    }
+    if matches!(text, "?" | "0" | "0?") || after == "?" {
+        return Some("an unknown change");
+    }
+    let changes = [
+        ("fs", "a frameshift"),
+        ("ext", "an extension"),
+        ("delins", "a deletion with an insertion"),
+        ("del", "a deletion"),
+        ("dup", "a duplication"),
+        ("ins", "an insertion"),
+        ("ter", "a stop codon"),
+        ("*", "a stop codon"),
+    ];
+    let found = changes.iter().find(|(word, _)| has(word));
+    found.map(|(_, change)| *change)
+}
+
 impl FromStr for Substitution {
     type Err = VariantError;
 
     fn from_str(text: &str) -> Result<Self, VariantError> {
         let form = || VariantError::Form(text.to_owned());
-        let bytes = text.as_bytes();
-        let [wild_type, digits @ .., mutant] = bytes else {
-            return Err(form());
+        let (before, rest) = match text.find(|c: char| c.is_ascii_digit()) {
+            Some(at) => text.split_at(at),
+            None => (text, ""),
         };
-        let position = std::str::from_utf8(digits).ok();
-        let position = position
-            .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))
-            .and_then(|digits| digits.parse().ok())
-            .filter(|position| *position > 0)
-            .ok_or_else(form)?;
-        let residue = |byte: u8| {
-            let letter = byte.to_ascii_uppercase();
-            match letter {
-                _ if STANDARD.contains(&letter) => Ok(letter),
-                b'A'..=b'Z' => Err(VariantError::NotStandard(
-                    text.to_owned(),
-                    char::from(letter),
-                )),
-                _ => Err(form()),
-            }
-        };
+        let end = rest.find(|c: char| !c.is_ascii_digit());
+        let (digits, after) = rest.split_at(end.unwrap_or(rest.len()));
+        if let Some(change) = other_change(text, after) {
+            return Err(VariantError::OtherChange(text.to_owned(), change));
+        }
+        let position = digits.parse().ok().filter(|position| *position > 0);
         Ok(Self {
-            wild_type: residue(*wild_type)?,
-            position,
-            mutant: residue(*mutant)?,
+            position: position.ok_or_else(form)?,
+            wild_type: residue(before, text)?,
+            mutant: residue(after, text)?,
         })
     }
+}
+
+/// The text within a pair of brackets around all of it, or the text itself.
+fn within(text: &str, open: char, close: char) -> &str {
+    let inner = text.strip_prefix(open);
+    let inner = inner.and_then(|inner| inner.strip_suffix(close));
+    inner.unwrap_or(text)
+}
+
+/// The substitutions of a text: `A24G`, `A24G:H30L`, `p.Ala24Gly`, `p.[(Ala24Gly;His30Leu)]`.
+fn parts(text: &str) -> Result<Vec<&str>, VariantError> {
+    let other = |what| Err(VariantError::OtherChange(text.to_owned(), what));
+    let is_nucleic = |prefix: &&str| text.starts_with(*prefix);
+    if ["c.", "g.", "m.", "n.", "r."].iter().any(is_nucleic) {
+        return other("a change of DNA or RNA");
+    }
+    if text.contains("];[") {
+        return other("a pair of alleles");
+    }
+    if text.contains(":p.") && !text.starts_with("p.") {
+        return Err(VariantError::Named(text.to_owned()));
+    }
+    let list = within(text.strip_prefix("p.").unwrap_or(text), '[', ']');
+    let list = within(list, '(', ')');
+    let part = |part| {
+        let part = str::trim(part);
+        within(part.strip_prefix("p.").unwrap_or(part), '(', ')')
+    };
+    Ok(list.split([':', ';', ',', '/', '+']).map(part).collect())
 }
 
 impl FromStr for Variant {
     type Err = VariantError;
 
     fn from_str(text: &str) -> Result<Self, VariantError> {
-        let mut substitutions: Vec<Substitution> = text
-            .trim()
-            .split(':')
-            .map(|part| part.trim().parse())
+        let mut substitutions: Vec<Substitution> = parts(text.trim())?
+            .into_iter()
+            .map(str::parse)
             .collect::<Result<_, _>>()?;
         substitutions.sort_by_key(|substitution| substitution.position);
         let twice = substitutions
@@ -209,6 +298,17 @@ mod tests {
             ("A24G", "A24G"),
             (" h30l:A24G ", "A24G:H30L"),
             ("K2K", "K2K"),
+            ("p.K2A", "K2A"),
+            ("p.Lys2Ala", "K2A"),
+            ("p.(LYS2ala)", "K2A"),
+            ("(K2A)", "K2A"),
+            ("p.[Thr3Ser;Lys2Ala]", "K2A:T3S"),
+            ("p.[(Lys2Ala;Thr3Ser)]", "K2A:T3S"),
+            ("p.Lys2Ala:p.Thr3Ser", "K2A:T3S"),
+            ("K2A,T3S", "K2A:T3S"),
+            ("K2A/T3S", "K2A:T3S"),
+            ("T3S + K2A", "K2A:T3S"),
+            ("T3S; K2A", "K2A:T3S"),
         ] {
             assert_eq!(text.parse::<Variant>().unwrap().to_string(), shown);
         }
@@ -223,12 +323,45 @@ mod tests {
             "A-1G",
             "A+1G",
             "A24G:",
-            "A24G,H30L",
+            "A24G,,H30L",
+            "A24G H30L",
             "é2A",
+            "A2é",
+            "Lyx2Ala",
+            "KK2A",
+            "p.",
+            "p.[Lys2Ala",
+            "A999999999999999999999G",
         ] {
             assert!(error(bad).contains("is not a substitution"), "{bad}");
         }
         assert!(error("A24X").contains("`X`"));
+        assert!(error("p.Ala24Sec").contains("`U`"));
+        for (other, what) in [
+            ("p.Lys2=", "no change"),
+            ("p.(=)", "no change"),
+            ("WT", "no change"),
+            ("p.Lys2del", "a deletion"),
+            ("p.Lys2_Thr4del", "a deletion"),
+            ("p.Lys2_Thr3delinsAlaSer", "a deletion with an insertion"),
+            ("p.Lys2_Thr3insAla", "an insertion"),
+            ("p.Lys2dup", "a duplication"),
+            ("p.Lys2AlafsTer5", "a frameshift"),
+            ("p.Lys2fs", "a frameshift"),
+            ("p.Ter11LysextTer5", "an extension"),
+            ("p.Lys2Ter", "a stop codon"),
+            ("K2*", "a stop codon"),
+            ("K2A:T3*", "a stop codon"),
+            ("p.?", "an unknown change"),
+            ("p.Met1?", "an unknown change"),
+            ("p.0", "an unknown change"),
+            ("c.76A>C", "a change of DNA or RNA"),
+            ("p.[Lys2Ala];[Thr3Ser]", "a pair of alleles"),
+            ("NP_000508.1:p.Lys2Ala", "names its protein"),
+        ] {
+            let error = error(other);
+            assert!(error.contains(what), "{other}: {error}");
+        }
         assert!(error("A2G:A2C").contains("position 2 twice"));
     }
 

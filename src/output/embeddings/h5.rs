@@ -90,6 +90,11 @@ fn write_metadata(file: &H5File, schema: &Schema) -> io::Result<()> {
         };
         file.set_attr_string(key, &text).map_err(from_hdf5)?;
     }
+    // The name by which protspace shows the model.
+    if let Some(model) = &schema.metadata.model {
+        file.set_attr_string("model_name", model)
+            .map_err(from_hdf5)?;
+    }
     file.set_attr_string(SCHEMA_KEY, &schema.to_json()?)
         .map_err(from_hdf5)
 }

@@ -5,10 +5,10 @@ use std::collections::HashMap;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::html::counted;
 use super::results::{Limits, ResultFile};
 use super::sections::{self, Section, files};
 use crate::report::error::ReportError;
+use crate::sequence::counted;
 
 const STYLE: &str = include_str!("report.css");
 

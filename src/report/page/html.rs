@@ -5,12 +5,7 @@ use maud::{Markup, PreEscaped, html};
 use crate::report::charts::Histogram;
 use crate::report::charts::canvas::{DrawingError, Painting, inline_svg};
 use crate::report::numbers::{Bins, SummaryStatistics, short};
-
-/// `1 file`, `2 files`.
-pub(super) fn counted(count: usize, noun: &str) -> String {
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{count} {noun}{plural}")
-}
+use crate::sequence::counted;
 
 /// A number, or a dash where there is none.
 pub(super) fn number_or_dash(value: Option<f64>) -> String {

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use ankh3::kernels::cpu::Isa;
 use serde_json::Value;
 
-use super::support::{Ended, ankh3, folder_with, names, nano, proteins, run, tiny};
+use super::support::{Ended, ankh3, folder_with, names, nano, proteins, run, tiny, tiny_dir};
 
 #[test]
 fn doctor_sees_the_machine_and_finds_it_sound() {
@@ -188,4 +188,30 @@ fn tokenize_prints_what_the_model_sees() {
         .with(3)
         .saying(&["1 of 2 records left out"]);
     assert_eq!(some.text().lines().count(), 2, "{}", some.text());
+}
+
+#[test]
+fn empty_variables_are_unset_and_errors_have_one_line() {
+    let folder = folder_with(&proteins(&[5]));
+    let mut empty = ankh3(folder.path(), "embed --pooling mean -o x.npz in.fasta");
+    empty.env("ANKH3_MODEL", "").env("ANKH3_THREADS", "");
+    Ended::from(empty.output().unwrap())
+        .with(0)
+        .saying(&["model ankh3-nano", "1 sequence, 5 residues"]);
+    let mut wrong = ankh3(folder.path(), "embed --model= -o x.npz in.fasta");
+    Ended::from(wrong.output().unwrap()).with(1);
+    let weights = tiny_dir();
+    for name in ["config.json", "tokenizer.json"] {
+        fs::copy(weights.join(name), folder.path().join(name)).unwrap();
+    }
+    let text = fs::read_to_string(folder.path().join("config.json")).unwrap();
+    let text = text.replace("\"d_ff\": 80", "\"d_ff\": 81");
+    fs::write(folder.path().join("config.json"), text).unwrap();
+    let tensors = "model.safetensors";
+    fs::copy(weights.join(tensors), folder.path().join(tensors)).unwrap();
+    let mut damaged = ankh3(folder.path(), "embed --model . -o x.npz in.fasta");
+    damaged.env("RUST_BACKTRACE", "1");
+    let ended = Ended::from(damaged.output().unwrap()).with(1);
+    let error = ended.stderr.split("ERROR").nth(1).unwrap();
+    assert_eq!(error.trim().lines().count(), 1, "{}", ended.stderr);
 }

@@ -49,6 +49,63 @@ fn stdin_dash_files_and_codecs_give_the_same_bytes() {
     assert!(fs::read(path.join("parts.npz")).unwrap() == whole);
 }
 
+#[test]
+fn ids_can_be_accessions() {
+    let folder = folder_with(&[]);
+    let path = folder.path();
+    let text = ">sp|P69905|HBA_HUMAN Hemoglobin OS=Homo sapiens\nMVLSPADK\n>ref|NP_000509.1|\nMVHLTPEE\n>mine x\nMK\n";
+    fs::write(path.join("in.fasta"), text).unwrap();
+    let model = tiny();
+    for format in [
+        "npz",
+        "h5",
+        "parquet",
+        "safetensors",
+        "tsv",
+        "jsonl",
+        "arrow",
+    ] {
+        let arguments =
+            format!("embed --model {model} --pooling mean --id accession -o x.{format} in.fasta");
+        run(path, &arguments).with(0);
+        let ids: Vec<String> = records(&path.join(format!("x.{format}")))
+            .into_iter()
+            .map(|record| record.id)
+            .collect();
+        assert_eq!(ids, ["P69905", "NP_000509.1", "mine"], "{format}");
+    }
+    let score = |flags: &str| {
+        let arguments = format!("score --model {model} {flags} -o s.tsv in.fasta");
+        run(path, &arguments).with(0);
+        let manifest = fs::read_to_string(path.join("s.tsv.json")).unwrap();
+        let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+        let table = fs::read_to_string(path.join("s.tsv")).unwrap();
+        (manifest["ids"].clone(), table)
+    };
+    assert_eq!(score("").0, serde_json::Value::Null);
+    fs::write(path.join("v.csv"), "Protein;Mutation\nP69905;p.Val2Ala\n").unwrap();
+    let (ids, table) = score("--id accession --variants v.csv");
+    assert_eq!(ids, "accession");
+    assert!(table.contains("\nP69905\tV2A\t"), "{table}");
+    // Two records of one accession are duplicates.
+    let twice = ">sp|P69905|HBA_HUMAN\nMK\n>tr|P69905|HBA_COPY\nMR\n";
+    fs::write(path.join("in.fasta"), twice).unwrap();
+    let embed = |flags: &str| {
+        let arguments = format!("embed --model {model} --pooling mean {flags} -o d.npz in.fasta");
+        run(path, &arguments)
+    };
+    embed("").with(0);
+    embed("--id accession")
+        .with(1)
+        .saying(&["record 2 (P69905)", "--duplicates suffix"]);
+    embed("--id accession --duplicates suffix").with(0);
+    let ids: Vec<String> = records(&path.join("d.npz"))
+        .into_iter()
+        .map(|record| record.id)
+        .collect();
+    assert_eq!(ids, ["P69905", "P69905_2"]);
+}
+
 /// File of `tests/data/nasty`, exit code under `--on-bad error`, part of the message, exit code and
 /// proteins under `--on-bad skip`.
 type Row = (&'static str, i32, &'static [&'static str], i32, usize);

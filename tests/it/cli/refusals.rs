@@ -132,6 +132,22 @@ fn usage_is_exit_code_2_and_failure_1() {
             "no/such",
         ),
         (
+            "probe train --task number --model nowhere --train in.fasta --plot no/such/x.png -o head".to_owned(),
+            "no/such",
+        ),
+        (
+            "probe train --task number --model nowhere --train in.fasta -o in.fasta/head".to_owned(),
+            "in.fasta is not a directory",
+        ),
+        (
+            "contacts evaluate --model nowhere --structures in.fasta -o no/such/x.tsv".to_owned(),
+            "no/such",
+        ),
+        (
+            "predict-contacts --model nowhere --plot x.png --native missing.cif in.fasta".to_owned(),
+            "missing.cif",
+        ),
+        (
             "predict-contacts --model nowhere missing.fasta".to_owned(),
             "missing.fasta",
         ),

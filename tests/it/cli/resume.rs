@@ -312,7 +312,7 @@ fn another_runs_journal_is_refused_and_the_way_out_named() {
         ]);
     // Settings that do not influence the numbers may change: threads, batches.
     let ended = run(path, &format!("{same} --threads 1 in.fasta")).with(0);
-    ended.saying(&["resuming: 2 sequences are already done"]);
+    ended.saying(&["resuming: 2 sequences already done"]);
     run(
         path,
         &format!("embed --model {} -o whole.npz in.fasta", tiny()),

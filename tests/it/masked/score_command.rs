@@ -251,6 +251,76 @@ fn a_deep_mutational_scan_is_scored_and_correlated() {
 }
 
 #[test]
+fn invalid_rows_of_tables_are_listed_and_left_out() {
+    let (_folder, path) = dms();
+    let mut text = fs::read_to_string(&path).unwrap();
+    text.push_str("Q9A,MKTAYIAKAR,,\nQ9C,MKTAYIAKCR,NaN,\n,MKTAYIAKCR,1,\nQ9D,MKTAYIAKDR,1\n");
+    fs::write(&path, &text).unwrap();
+    let message = complaint(&["--dms", &path], "", 1);
+    assert!(
+        message.contains("line 12, column DMS_score: empty; correct it, or leave it out"),
+        "{message}"
+    );
+    let message = complaint(&["--dms", &path, "--on-bad", "skip"], "", 3);
+    for part in [
+        "line 12, column DMS_score: empty",
+        "line 13, column DMS_score: `NaN` is not a number",
+        "line 14, column mutant: empty",
+        "line 15: 3 fields where the header has 4",
+        "4 variants left out",
+        "over 10 variants",
+    ] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    let table = file("variant;note\np.Met1Ala;x\np.Met1del;x\n;x\nM1=;x\nM1*;x\n");
+    let arguments = [
+        "--variants",
+        table.path().to_str().unwrap(),
+        "--on-bad",
+        "skip",
+    ];
+    let message = complaint(&arguments, ">a\nMKT\n", 3);
+    for part in [
+        "no column of ids",
+        "line 3: `Met1del` is a deletion",
+        "line 4, column variant: empty",
+        "line 5: `M1=` is no change",
+        "line 6: `M1*` is a stop codon",
+        "4 variants left out",
+    ] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+}
+
+#[test]
+fn every_notation_and_every_table_gives_the_same_scores() {
+    let input = ">p\nMKTAYIAKQR\n";
+    let plain = file("p\tK2A:T3S\n");
+    let rows = |path: &str| lines(&score(&["--variants", path], input, 0));
+    let expected = rows(plain.path().to_str().unwrap());
+    assert!(expected[0].starts_with("p\tK2A:T3S\t"), "{expected:?}");
+    for text in [
+        "p\tK2A,T3S\n",
+        "p;T3S/K2A\n",
+        "p,\"K2A,T3S\"\n",
+        "p\tp.[Lys2Ala;Thr3Ser]\n",
+        "protein,mutant\r\np,p.(Lys2Ala):p.Thr3Ser\r\n",
+        "sep=;\nscore;id;mutations\n0,5;p;K2A+T3S\n",
+        ",mutant,score\n0,K2A:T3S,0.5\n",
+    ] {
+        let table = file(text);
+        assert_eq!(rows(table.path().to_str().unwrap()), expected, "{text:?}");
+        let units = std::iter::once(0xfeff).chain(text.encode_utf16());
+        fs::write(
+            table.path(),
+            units.flat_map(u16::to_be_bytes).collect::<Vec<u8>>(),
+        )
+        .unwrap();
+        assert_eq!(rows(table.path().to_str().unwrap()), expected, "{text:?}");
+    }
+}
+
+#[test]
 fn a_deep_mutational_scan_must_fit_itself() {
     let header = "mutant,mutated_sequence,DMS_score\n";
     for (rows, what) in [
@@ -331,7 +401,7 @@ fn flags_that_contradict_each_other_are_refused() {
     complaint(&["--mask-fraction", "1.5"], input, 2);
     complaint(&["--plot", "a.png"], input, 2);
     let chunks = ["--max-length", "9", "--over", "chunk"];
-    assert!(complaint(&chunks, input, 2).contains("--over chunk is for embeddings"));
+    assert!(complaint(&chunks, input, 2).contains("possible values: error, skip, truncate"));
 }
 
 #[test]

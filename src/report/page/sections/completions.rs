@@ -4,9 +4,10 @@ use maud::{Markup, html};
 
 use crate::report::error::ReportError;
 use crate::report::numbers::short;
-use crate::report::page::html::{counted, distribution, rest, table};
+use crate::report::page::html::{distribution, rest, table};
 use crate::report::page::results::Limits;
 use crate::report::page::sequences::{CompletionHeader, ResultSequence};
+use crate::sequence::counted;
 
 const COLUMNS: [&str; 9] = [
     "id",

@@ -6,8 +6,9 @@ use maud::{Markup, html};
 
 use crate::report::contact_map::{self, COLOURS, Contact, ContactList, DRAWN, Measure};
 use crate::report::numbers::short;
-use crate::report::page::html::{counted, table};
+use crate::report::page::html::table;
 use crate::report::page::results::Limits;
+use crate::sequence::counted;
 
 /// The least separation along the chain of a long-range contact.
 const LONG_RANGE: usize = 24;

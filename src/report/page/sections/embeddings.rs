@@ -4,7 +4,8 @@ use maud::{Markup, html};
 
 use crate::output::embeddings::inspect::EmbeddingSummary;
 use crate::report::error::ReportError;
-use crate::report::page::html::{counted, distribution, number_or_dash, table};
+use crate::report::page::html::{distribution, number_or_dash, table};
+use crate::sequence::counted;
 
 const COLUMNS: [&str; 7] = [
     "column",

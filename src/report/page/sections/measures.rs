@@ -6,9 +6,10 @@ use maud::{Markup, html};
 use super::table::of_rows;
 use crate::report::error::ReportError;
 use crate::report::numbers::short;
-use crate::report::page::html::{counted, distribution, number_or_dash, rest, table};
+use crate::report::page::html::{distribution, number_or_dash, rest, table};
 use crate::report::page::results::Limits;
 use crate::report::page::table::PlainTable;
+use crate::sequence::counted;
 
 /// The id of rows that are means over all chains.
 const MEAN: &str = "mean";

@@ -6,9 +6,10 @@ use std::cmp::Ordering;
 use maud::{Markup, html};
 
 use crate::report::error::ReportError;
-use crate::report::page::html::{cell, counted, distribution, rest, table};
+use crate::report::page::html::{cell, distribution, rest, table};
 use crate::report::page::results::Limits;
 use crate::report::page::table::PlainTable;
+use crate::sequence::counted;
 
 /// The order of the values of a column.
 #[derive(Clone, Copy, PartialEq)]

@@ -4,8 +4,9 @@ use maud::{Markup, html};
 
 use crate::report::charts::lines::{Curve, LineChart, LineStyle};
 use crate::report::error::ReportError;
-use crate::report::page::html::{counted, figure, number_or_dash, table};
+use crate::report::page::html::{figure, number_or_dash, table};
 use crate::report::training_log::{HeldOutEvaluation, TrainingLog};
+use crate::sequence::counted;
 
 pub(super) fn body(log: &TrainingLog) -> Result<Markup, ReportError> {
     let training = Curve {
