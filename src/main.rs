@@ -7,8 +7,11 @@ use ankh3::commands::help::arranged;
 use ankh3::commands::{Command, Outcome};
 use ankh3::io::signals::clean_up_on_stop_signals;
 use ankh3::io::stdio::is_stdout_closed;
+use ankh3::shown::ShownMessage;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser};
+use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::filter::EnvFilter;
+use tracing_subscriber::fmt::format::debug_fn;
 
 /// The protein language model Ankh3 on the command line.
 ///
@@ -125,7 +128,7 @@ fn one_line(error: &anyhow::Error) -> String {
     text
 }
 
-/// Messages go to stderr, one per line; `ANKH3_LOG` takes tracing's filters.
+/// Messages go to stderr, with unsafe characters escaped; `ANKH3_LOG` takes tracing's filters.
 fn start_logging(quiet: u8, verbose: u8) {
     let level = match (quiet, verbose) {
         (0, 0) => "info",
@@ -135,7 +138,15 @@ fn start_logging(quiet: u8, verbose: u8) {
         (0, _) => "ankh3=trace,debug",
     };
     let filter = EnvFilter::try_from_env("ANKH3_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    let fields = debug_fn(|writer, field, value| {
+        let text = format!("{value:?}");
+        match field.name() {
+            "message" => write!(writer, "{}", ShownMessage(&text)),
+            name => write!(writer, "{name}={}", ShownMessage(&text)),
+        }
+    });
     tracing_subscriber::fmt()
+        .fmt_fields(fields.delimited(" "))
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(has_colors())

@@ -143,10 +143,9 @@ impl RunPlan {
     fn open_journal(&self, key: &str) -> Result<(Replay, Journal)> {
         let path = journal::path_for(&self.outputs[0]);
         let (replay, journal) = journal::open(&path, key)?;
-        // The journal is locked, so unfinished files with these names belong to no running process.
-        for output in &self.outputs {
-            remove_unfinished(output).with_context(|| format!("writing {}", output.display()))?;
-        }
+        self.outputs
+            .iter()
+            .for_each(|output| remove_unfinished(output));
         if replay.left() > 0 {
             tracing::info!("resuming: {} sequences are already done", replay.left());
         }
