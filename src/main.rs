@@ -4,11 +4,11 @@ use std::process::ExitCode;
 
 use ankh3::args::{UsageError, thread_count};
 use ankh3::commands::help::arranged;
-use ankh3::commands::{Command, Outcome};
+use ankh3::commands::{Command, Outcome, distinct};
 use ankh3::io::signals::clean_up_on_stop_signals;
 use ankh3::io::stdio::is_stdout_closed;
 use ankh3::shown::ShownMessage;
-use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser};
+use clap::{ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser};
 use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::fmt::format::debug_fn;
@@ -70,13 +70,14 @@ fn long_version() -> String {
 
 fn main() -> ExitCode {
     keep_freed_memory();
-    let cli = parse();
+    let (cli, matches) = parse();
     start_logging(cli.global.quiet, cli.global.verbose);
     if !matches!(cli.command, Command::Completions(_) | Command::Man(_)) {
         tracing::info!("ankh3 {}: {}", env!("CARGO_PKG_VERSION"), command_line());
     }
     let result = start_signals(&cli.command)
         .map_err(anyhow::Error::from)
+        .and_then(|()| distinct::check(&matches))
         .and_then(|()| start_threads(cli.global.threads))
         .and_then(|()| cli.command.run(arranged(Cli::command())));
     match result {
@@ -91,9 +92,10 @@ fn main() -> ExitCode {
 }
 
 /// Parses the command line; exits where it is wrong or asks for help.
-fn parse() -> Cli {
+fn parse() -> (Cli, ArgMatches) {
     let matches = arranged(Cli::command()).get_matches();
-    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    (cli, matches)
 }
 
 /// Keeps freed memory in the process, because each operation of the network allocates what the one

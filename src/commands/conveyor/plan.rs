@@ -1,7 +1,6 @@
 //! The inputs and outputs of a run. Errors that do not depend on the model are found here, before a
 //! model is opened.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -46,7 +45,6 @@ impl RunPlan {
         outputs: &[(&Path, Content)],
     ) -> Result<Self> {
         check(scale, outputs)?;
-        check_distinct(files, outputs)?;
         let on_bad = options.on_bad;
         let proteins = Proteins {
             input: Input::open(files, options)?,
@@ -186,22 +184,6 @@ pub(in crate::commands) fn reject_chunks(options: Options) -> Result<Options> {
         )
     );
     Ok(options)
-}
-
-/// Rejects an output that would replace an input.
-fn check_distinct(files: &[PathBuf], outputs: &[(&Path, Content)]) -> Result<()> {
-    for (output, _) in outputs {
-        let target = fs::canonicalize(output).ok();
-        let is_target = |file: &PathBuf| fs::canonicalize(file).ok() == target;
-        ensure!(
-            target.is_none() || !files.iter().any(is_target),
-            usage(format_args!(
-                "{} is an input and an output; give the output another name",
-                output.display()
-            ))
-        );
-    }
-    Ok(())
 }
 
 fn check(scale: &ScaleArgs, outputs: &[(&Path, Content)]) -> Result<()> {
