@@ -19,7 +19,7 @@
 //! - [`io`]: standard streams, files, compression, signals.
 //! - [`tokenizer`], [`sequence`]: residues and token ids.
 //! - [`number`]: number types, their names and bytes.
-//! - [`progress`]: what the user sees during a run.
+//! - [`progress`]: what the user sees during a run; [`shown`]: texts of files, safe to print.
 
 #[cfg(feature = "cli")]
 pub mod args;
@@ -42,6 +42,7 @@ pub mod probe;
 pub mod progress;
 pub mod report;
 pub mod sequence;
+pub mod shown;
 pub mod tokenizer;
 pub mod training;
 

@@ -5,11 +5,14 @@ use std::process::ExitCode;
 
 use ankh3::args::{UsageError, thread_count};
 use ankh3::commands::help::arranged;
-use ankh3::commands::{Command, Outcome};
+use ankh3::commands::{Command, Outcome, distinct};
 use ankh3::io::signals::{clean_up_on_stop_signals, explain_truncated_maps};
 use ankh3::io::stdio::is_stdout_closed;
-use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser};
+use ankh3::shown::ShownMessage;
+use clap::{ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser};
+use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::filter::EnvFilter;
+use tracing_subscriber::fmt::format::debug_fn;
 
 /// The protein language model Ankh3 on the command line.
 ///
@@ -69,13 +72,15 @@ fn long_version() -> String {
 fn main() -> ExitCode {
     keep_freed_memory();
     tidy_environment();
-    let cli = parse();
+    let (cli, matches) = parse();
     start_logging(cli.global.quiet, cli.global.verbose);
     if !matches!(cli.command, Command::Completions(_) | Command::Man(_)) {
         tracing::info!("ankh3 {}: {}", env!("CARGO_PKG_VERSION"), command_line());
     }
-    let result = start_threads(cli.global.threads)
-        .and_then(|()| Ok(start_signals(&cli.command)?))
+    let result = start_signals(&cli.command)
+        .map_err(anyhow::Error::from)
+        .and_then(|()| distinct::check(&matches))
+        .and_then(|()| start_threads(cli.global.threads))
         .and_then(|()| cli.command.run(arranged(Cli::command())));
     match result {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
@@ -89,9 +94,10 @@ fn main() -> ExitCode {
 }
 
 /// Parses the command line; exits where it is wrong or asks for help.
-fn parse() -> Cli {
+fn parse() -> (Cli, ArgMatches) {
     let matches = arranged(Cli::command()).get_matches();
-    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    (cli, matches)
 }
 
 /// Keeps freed memory in the process, because each operation of the network allocates what the one
@@ -126,7 +132,7 @@ fn one_line(error: &anyhow::Error) -> String {
     text
 }
 
-/// Messages go to stderr, one per line; `ANKH3_LOG` takes tracing's filters.
+/// Messages go to stderr, with unsafe characters escaped; `ANKH3_LOG` takes tracing's filters.
 fn start_logging(quiet: u8, verbose: u8) {
     let level = match (quiet, verbose) {
         (0, 0) => "info",
@@ -136,7 +142,15 @@ fn start_logging(quiet: u8, verbose: u8) {
         (0, _) => "ankh3=trace,debug",
     };
     let filter = EnvFilter::try_from_env("ANKH3_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    let fields = debug_fn(|writer, field, value| {
+        let text = format!("{value:?}");
+        match field.name() {
+            "message" => write!(writer, "{}", ShownMessage(&text)),
+            name => write!(writer, "{name}={}", ShownMessage(&text)),
+        }
+    });
     tracing_subscriber::fmt()
+        .fmt_fields(fields.delimited(" "))
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(has_colors())

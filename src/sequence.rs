@@ -33,6 +33,8 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use crate::shown::shown;
+
 pub use alphabet::{Changes, Rules, clean, looks_like_nucleotides};
 pub use counted::counted;
 pub use ids::{Duplicates, IdPart, Ids};
@@ -85,7 +87,7 @@ pub struct Sequence {
 
 /// An invalid record; the records after it can still be read.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{}: record {} ({}), line {}: {problem}", .origin.file, .origin.record, shown(.id), .origin.line)]
+#[error("{}: record {} ({}), line {}: {problem}", .origin.file, .origin.record, shown_id(.id), .origin.line)]
 pub struct SequenceError {
     /// The id of the record, possibly empty.
     pub id: String,
@@ -162,6 +164,10 @@ pub enum Problem {
     },
 }
 
-fn shown(id: &str) -> &str {
-    if id.is_empty() { "no id" } else { id }
+fn shown_id(id: &str) -> String {
+    if id.is_empty() {
+        "no id".to_owned()
+    } else {
+        shown(id).to_string()
+    }
 }

@@ -9,6 +9,7 @@ use super::Checkpoint;
 use super::layout::{self, LmHead};
 use crate::model::Config;
 use crate::model::names::{LM_HEAD, SHARED};
+use crate::shown::{ShownMessage, shown};
 use crate::tokenizer::TokenizerKind;
 
 /// The summary of a checkpoint; `Display` is for people, serde for programs.
@@ -132,16 +133,16 @@ fn compare(checkpoint: &Checkpoint) -> (Vec<String>, Vec<String>) {
 impl fmt::Display for CheckpointSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let config = &self.config;
-        writeln!(f, "model        {}", self.id)?;
+        writeln!(f, "model        {}", shown(&self.id))?;
         writeln!(
             f,
             "revision     {}",
-            self.revision.as_deref().unwrap_or("-")
+            shown(self.revision.as_deref().unwrap_or("-"))
         )?;
         writeln!(
             f,
             "licence      {}",
-            self.licence.as_deref().unwrap_or("not stated")
+            shown(self.licence.as_deref().unwrap_or("not stated"))
         )?;
         writeln!(
             f,
@@ -162,7 +163,7 @@ impl fmt::Display for CheckpointSummary {
         let dtypes = self
             .dtypes
             .iter()
-            .map(|(dtype, count)| format!("{dtype} ({count} tensors)"));
+            .map(|(dtype, count)| format!("{} ({count} tensors)", shown(dtype)));
         writeln!(f, "stored as    {}", dtypes.collect::<Vec<_>>().join(", "))?;
         writeln!(
             f,
@@ -194,13 +195,14 @@ impl fmt::Display for CheckpointSummary {
             }
         )?;
         for (file, bytes) in &self.files {
-            writeln!(f, "file         {file} ({:.1} MB)", *bytes as f64 / 1e6)?;
+            let megabytes = *bytes as f64 / 1e6;
+            writeln!(f, "file         {} ({megabytes:.1} MB)", shown(file))?;
         }
         for problem in &self.problems {
-            writeln!(f, "problem      {problem}")?;
+            writeln!(f, "problem      {}", ShownMessage(problem))?;
         }
         for name in &self.unused {
-            writeln!(f, "unused       {name}")?;
+            writeln!(f, "unused       {}", shown(name))?;
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::CheckpointError;
 use super::layout::LmHead;
+use crate::io::atomic_folder::AtomicFolder;
 use crate::model::Config;
 use crate::number::NumberType;
 use crate::tokenizer::Tokenizer;
@@ -67,19 +68,9 @@ pub fn save(dir: &Path, contents: Contents<'_>) -> Result<(), CheckpointError> {
     let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
     let parent = parent.unwrap_or(Path::new("."));
     fs::create_dir_all(parent).map_err(CheckpointError::io(parent))?;
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".ankh3-saving-");
-    // Temporary directories are private; a checkpoint gets the permissions of the user's umask.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
-    let unfinished = builder
-        .tempdir_in(parent)
-        .map_err(CheckpointError::io(parent))?;
+    let unfinished = AtomicFolder::create(dir).map_err(CheckpointError::io(parent))?;
     write_files(unfinished.path(), contents)?;
-    fs::rename(unfinished.path(), dir).map_err(CheckpointError::io(dir))?;
-    // The directory was renamed, so nothing is left to clean up.
-    let _ = unfinished.keep();
-    Ok(())
+    unfinished.finish().map_err(CheckpointError::io(dir))
 }
 
 fn write_files(dir: &Path, contents: Contents<'_>) -> Result<(), CheckpointError> {

@@ -23,6 +23,7 @@ use super::save::{Contents, LazyTensor, save, write_safetensors};
 use super::transfer::sha256_of;
 use super::weights::WeightFiles;
 use super::{CheckpointError, ModelLocation};
+use crate::io::atomic_folder::{AtomicFolder, remove_folder};
 use crate::number::NumberType;
 
 /// The folder of the files that only training reads.
@@ -65,10 +66,7 @@ pub fn save_step(
 ) -> Result<PathBuf, CheckpointError> {
     let place = dir.join(format!("{STEP}{step:08}"));
     fs::create_dir_all(dir).map_err(CheckpointError::io(dir))?;
-    let unfinished = tempfile::Builder::new()
-        .prefix(".unfinished-")
-        .tempdir_in(dir)
-        .map_err(CheckpointError::io(dir))?;
+    let unfinished = AtomicFolder::create(&place).map_err(CheckpointError::io(dir))?;
     let model = unfinished.path().join("model");
     save(&model, contents)?;
     let training = model.join(TRAINING);
@@ -82,7 +80,7 @@ pub fn save_step(
     sync(&model)?;
     if place.exists() {
         // The same step was saved before a signal, with the same bytes.
-        fs::remove_dir_all(&place).map_err(CheckpointError::io(&place))?;
+        remove_folder(&place).map_err(CheckpointError::io(&place))?;
     }
     fs::rename(&model, &place).map_err(CheckpointError::io(&place))?;
     sync(dir)?;
@@ -229,16 +227,16 @@ pub fn steps(dir: &Path) -> Vec<(u64, PathBuf)> {
 pub fn prune(dir: &Path, keep: usize) -> Result<(), CheckpointError> {
     let steps = steps(dir);
     let old = &steps[..steps.len().saturating_sub(keep)];
+    for (_, path) in old {
+        remove_folder(path).map_err(CheckpointError::io(path))?;
+    }
+    // The run is this process's alone, so these are of interrupted runs.
     let left = fs::read_dir(dir).into_iter().flatten().flatten();
-    let left = left
-        .filter(|entry| {
-            entry
-                .file_name()
-                .to_string_lossy()
-                .starts_with(".unfinished-")
-        })
-        .map(|entry| entry.path());
-    for path in old.iter().map(|(_, path)| path.clone()).chain(left) {
+    let left = left.filter(|entry| {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        name.starts_with(&format!(".{STEP}")) && name.ends_with(".tmp")
+    });
+    for path in left.map(|entry| entry.path()) {
         fs::remove_dir_all(&path).map_err(CheckpointError::io(&path))?;
     }
     Ok(())

@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::checkpoint::inspect::CheckpointSummary;
 use crate::checkpoint::{Checkpoint, Hub, ModelRef};
 use crate::output::embeddings::inspect::{EmbeddingSummary, inspect};
+use crate::shown::shown;
 
 /// Show the content of a checkpoint directory or an embedding file
 ///
@@ -105,7 +106,7 @@ fn as_text(summary: &EmbeddingSummary, out: &mut dyn Write) -> Result<()> {
         writeln!(
             out,
             "column    {}: {} x {}, from {min} to {max}, mean {}, not finite {}",
-            column.column.name,
+            shown(&column.column.name),
             column.rows,
             column.column.width,
             show(column.mean),
@@ -116,7 +117,9 @@ fn as_text(summary: &EmbeddingSummary, out: &mut dyn Write) -> Result<()> {
         let text = value
             .as_str()
             .map_or_else(|| value.to_string(), str::to_owned);
-        writeln!(out, "{key:<15} {text}")?;
+        // The width counts only in a string.
+        let key = shown(key).to_string();
+        writeln!(out, "{key:<15} {}", shown(&text))?;
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ use crate::io::stdio::{Content, Output, check_output};
 pub mod complete;
 pub mod contacts;
 mod conveyor;
+pub mod distinct;
 pub mod doctor;
 pub mod embed;
 mod embedding_flags;

@@ -6,6 +6,7 @@ use clap::Args;
 
 use crate::checkpoint::inspect::CheckpointSummary;
 use crate::checkpoint::{BUNDLED, Checkpoint, Hub, KNOWN_MODELS, ModelLocation, ModelRef, resolve};
+use crate::shown::shown;
 
 /// List the models with a short name and where they are cached
 ///
@@ -42,6 +43,8 @@ fn list(hub: &Hub, out: &mut dyn Write) -> io::Result<()> {
     }
     for repo in hub.cached_models() {
         if let Ok(dir) = ModelRef::parse_name(&repo).and_then(|model| model.resolve(hub)) {
+            let (repo, dir) = (shown(&repo), dir.to_string());
+            let dir = shown(&dir);
             writeln!(out, "{repo}\t{repo}\t-\t-\t{dir}\tin the cache")?;
         }
     }

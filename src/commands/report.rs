@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 
 use super::Outcome;
+use super::distinct::check_paths;
 use crate::args::at_least_one;
 use crate::io::stdio::{Content, Output};
 use crate::report::page::{Limits, read, render};
@@ -64,6 +65,7 @@ pub fn run(args: &ReportArgs) -> Result<Outcome> {
         !paths.is_empty(),
         "nothing to report: the given folders have no result files"
     );
+    check_paths(&paths, std::iter::once(args.output.as_path()))?;
     let files = paths
         .iter()
         .map(|path| read::result_file(path))

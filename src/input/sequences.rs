@@ -193,8 +193,9 @@ impl Input {
             if self.counts.nucleotides == 0 {
                 let Sequence { id, origin, .. } = &sequence;
                 tracing::warn!(
-                    "{}: {id} looks like nucleotides; read as amino acids",
-                    origin.file
+                    "{}: {} looks like nucleotides; read as amino acids",
+                    origin.file,
+                    crate::shown::shown(id)
                 );
             }
             self.counts.nucleotides += 1;

@@ -1,29 +1,31 @@
-//! Atomic files: written under a temporary name in the same folder and renamed when complete, so
-//! that a half-written result never has the name of a result.
+//! Atomic files: they take their name only when they are complete, so that a half-written result
+//! never has the name of a result.
 //!
-//! The process keeps a list of its unfinished files, so that a signal that ends the process can
-//! delete them ([`remove_unfinished`]). Only a process that is killed outright leaves a file
-//! behind; `--resume` removes this file ([`remove_left_over`]).
+//! On Linux, an unfinished file has no name at all where the file system allows it (`O_TMPFILE`),
+//! and disappears with its process. Elsewhere it has the temporary name `.NAME.XXXXXX.tmp`, and the
+//! process keeps a list of these names, so that a signal that ends the process can delete them
+//! ([`remove_unfinished`](super::unfinished::remove_unfinished)). Only a process that is killed outright leaves such a file behind; the
+//! next process that writes the same file removes it. A lock shows that the owner is alive.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tempfile::NamedTempFile;
+use tempfile::TempPath;
 
 use super::BUFFER;
-
-/// Random letters in the name of an unfinished file.
-const RANDOM: usize = 6;
+use super::unfinished::{
+    UnfinishedEntry, folder_of, in_folder, invalid, make_beside, remove_left_over,
+};
 
 /// A file that takes its name only in [`finish`](AtomicFile::finish). Dropped before that, the file
 /// disappears, and an older file of the same name stays as it was.
 #[derive(Debug)]
 pub struct AtomicFile {
-    file: BufWriter<NamedTempFile>,
+    file: BufWriter<File>,
+    /// The temporary name, where the file has one.
+    name: Option<(TempPath, UnfinishedEntry)>,
     target: PathBuf,
-    _entry: UnfinishedEntry,
 }
 
 impl AtomicFile {
@@ -42,11 +44,18 @@ impl AtomicFile {
                 "this output must be a regular file, not a device or a pipe",
             ));
         }
-        let (file, entry) = UnfinishedEntry::begin(|| temporary(&target))?;
+        remove_left_over(&target);
+        let (file, name) = match nameless::create(folder_of(&target)) {
+            Ok(file) => (file, None),
+            Err(_) => {
+                let (file, path, entry) = named(&target)?;
+                (file, Some((path, entry)))
+            }
+        };
         Ok(AtomicFile {
             file: BufWriter::with_capacity(BUFFER, file),
+            name,
             target,
-            _entry: entry,
         })
     }
 
@@ -55,21 +64,29 @@ impl AtomicFile {
         &self.target
     }
 
-    /// The temporary name, for libraries that write by path.
-    pub fn temporary_path(&self) -> &Path {
-        self.file.get_ref().path()
-    }
-
     /// Writes buffered bytes to the disk and gives the file its name.
     pub fn finish(self) -> io::Result<()> {
         let file = self
             .file
             .into_inner()
             .map_err(io::IntoInnerError::into_error)?;
-        file.as_file().sync_all()?;
-        file.persist(&self.target).map_err(|error| error.error)?;
-        Ok(())
+        file.sync_all()?;
+        match self.name {
+            Some((path, _entry)) => Ok(path.persist(&self.target)?),
+            None => match nameless::link(&file, &self.target) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                    replace(&file, &self.target)
+                }
+                linked => linked,
+            },
+        }
     }
+}
+
+/// Gives the nameless `file` a temporary name first, because a link never replaces a file.
+fn replace(file: &File, target: &Path) -> io::Result<()> {
+    let (linked, _entry) = make_beside(target, |path| nameless::link(file, path))?;
+    Ok(linked.into_temp_path().persist(target)?)
 }
 
 impl Write for AtomicFile {
@@ -88,102 +105,102 @@ impl Seek for AtomicFile {
     }
 }
 
-/// Every unfinished file of this process.
-static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+/// Files without a name, and the names that they get.
+#[cfg(target_os = "linux")]
+mod nameless {
+    use std::fs::{File, OpenOptions};
+    use std::io;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::fs::OpenOptionsExt;
+    use std::path::{Path, PathBuf};
 
-fn unfinished() -> MutexGuard<'static, Vec<PathBuf>> {
-    UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
-}
+    use rustix::fs::{AtFlags, CWD, linkat};
 
-/// An entry of [`UNFINISHED`], removed on drop.
-#[derive(Debug)]
-struct UnfinishedEntry(PathBuf);
+    /// A new file in `folder` with the permissions of the user's umask.
+    pub(super) fn create(folder: &Path) -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).mode(0o666);
+        let file = options.custom_flags(libc::O_TMPFILE).open(folder)?;
+        // Without /proc, the file could never be given a name.
+        path(&file).metadata().map(|_| file)
+    }
 
-impl UnfinishedEntry {
-    /// Creates a file and its entry while the list is locked, so that no file exists without an
-    /// entry.
-    fn begin(
-        create: impl FnOnce() -> io::Result<NamedTempFile>,
-    ) -> io::Result<(NamedTempFile, Self)> {
-        let mut all = unfinished();
-        let file = create()?;
-        let path = file.path().to_owned();
-        all.push(path.clone());
-        Ok((file, UnfinishedEntry(path)))
+    /// A path that leads to the open file.
+    fn path(file: &File) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
+    }
+
+    /// Gives the file a name that no other file has.
+    pub(super) fn link(file: &File, target: &Path) -> io::Result<()> {
+        let flags = AtFlags::SYMLINK_FOLLOW;
+        Ok(linkat(CWD, path(file), CWD, target, flags)?)
     }
 }
 
-impl Drop for UnfinishedEntry {
-    fn drop(&mut self) {
-        unfinished().retain(|path| *path != self.0);
+/// Other systems have no files without a name.
+#[cfg(not(target_os = "linux"))]
+mod nameless {
+    use std::fs::File;
+    use std::io::{self, ErrorKind};
+    use std::path::Path;
+
+    pub(super) fn create(_folder: &Path) -> io::Result<File> {
+        Err(ErrorKind::Unsupported.into())
+    }
+
+    pub(super) fn link(_file: &File, _target: &Path) -> io::Result<()> {
+        Err(ErrorKind::Unsupported.into())
     }
 }
 
-/// A lock: while it is held, no [`AtomicFile`] can be created.
-pub struct CreationLock {
-    _list: MutexGuard<'static, Vec<PathBuf>>,
-}
-
-/// Deletes every unfinished file of this process, which is about to end. The returned lock keeps
-/// other threads from creating files until the end of the process.
-#[must_use = "without the lock, another file may be created before the process ends"]
-pub fn remove_unfinished() -> CreationLock {
-    let list = unfinished();
-    for path in list.iter() {
-        if let Err(error) = fs::remove_file(path) {
+/// A new file with a temporary name beside `target`, locked.
+fn named(target: &Path) -> io::Result<(File, TempPath, UnfinishedEntry)> {
+    let create = |path: &Path| {
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(path)?;
+        // Some network file systems have no locks.
+        if let Err(error) = file.try_lock() {
             tracing::debug!("{}: {error}", path.display());
         }
-    }
-    CreationLock { _list: list }
+        Ok(file)
+    };
+    let (named, entry) = make_beside(target, create)?;
+    let (file, path) = named.into_parts();
+    Ok((file, path, entry))
 }
 
-/// Deletes the unfinished files of `path` that a killed process left behind. The caller must know
-/// that no other process writes `path` now.
-///
-/// # Errors
-/// A folder that cannot be read, a file that cannot be deleted.
-pub fn remove_left_over(path: &Path) -> io::Result<()> {
-    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let Some(name) = target.file_name().map(|name| name.to_string_lossy()) else {
-        return Ok(());
-    };
-    let entries = match fs::read_dir(folder_of(&target)) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        entries => entries?,
-    };
-    for entry in entries {
-        let entry = entry?;
-        let found = entry.file_name();
-        let random = found
-            .to_str()
-            .and_then(|found| found.strip_prefix('.')?.strip_prefix(&*name))
-            .and_then(|rest| rest.strip_prefix('.')?.strip_suffix(".tmp"));
-        if random.is_some_and(|random| random.len() == RANDOM && !random.contains('.')) {
-            tracing::debug!("removing {}", entry.path().display());
-            fs::remove_file(entry.path())?;
-        }
-    }
-    Ok(())
+/// A temporary file for libraries that open it by its path, which must be a true name. The file
+/// loses its name with [`into_file`](Self::into_file).
+pub(crate) struct PathSpool {
+    file: File,
+    name: TempPath,
+    _entry: UnfinishedEntry,
 }
 
-/// A new file `.NAME.XXXXXX.tmp` beside `target`.
-pub(crate) fn temporary(target: &Path) -> io::Result<NamedTempFile> {
-    let name = target
-        .file_name()
-        .ok_or_else(|| invalid("the output has no file name"))?;
-    let mut prefix = std::ffi::OsString::from(".");
-    prefix.push(name);
-    prefix.push(".");
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(&prefix).rand_bytes(RANDOM).suffix(".tmp");
-    // Temporary files are private by default; the permissions of an output must follow the user's
-    // umask.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let folder = folder_of(target);
-    builder
-        .tempfile_in(folder)
-        .map_err(|error| in_folder(&error, folder))
+impl PathSpool {
+    /// A file on the disk of `target`, or in `TMPDIR` where there is no target.
+    pub(crate) fn new(target: Option<&Path>) -> io::Result<Self> {
+        let inside = std::env::temp_dir().join("ankh3-spool");
+        let (file, name, entry) = named(target.unwrap_or(&inside))?;
+        Ok(Self {
+            file,
+            name,
+            _entry: entry,
+        })
+    }
+
+    /// The path for the library.
+    pub(crate) fn path(&self) -> &Path {
+        &self.name
+    }
+
+    /// The file, from now on without a name.
+    pub(crate) fn into_file(self) -> File {
+        self.file
+    }
 }
 
 /// A temporary file without a name, on the disk of `target`, or in `TMPDIR` where there is no
@@ -195,38 +212,29 @@ pub(crate) fn spool(target: Option<&Path>) -> io::Result<File> {
     }
 }
 
-fn folder_of(path: &Path) -> &Path {
-    path.parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."))
-}
-
 /// Whether `path` is a device or a pipe.
 pub(crate) fn is_special(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|meta| !meta.is_file() && !meta.is_dir())
-}
-
-fn invalid(message: &str) -> io::Error {
-    io::Error::new(ErrorKind::InvalidInput, message)
-}
-
-fn in_folder(error: &io::Error, folder: &Path) -> io::Error {
-    io::Error::new(
-        error.kind(),
-        format!("cannot write in the folder {}: {error}", folder.display()),
-    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).unwrap();
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
     #[test]
-    fn a_library_may_write_by_path_and_seek() {
+    fn bytes_may_be_changed_before_the_end() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out.h5");
         let mut file = AtomicFile::create(&path).unwrap();
-        assert_eq!(file.temporary_path().parent().unwrap(), folder.path());
         file.write_all(b"abcd").unwrap();
         file.seek(SeekFrom::Start(1)).unwrap();
         file.write_all(b"X").unwrap();
@@ -234,35 +242,54 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"aXcd");
     }
 
+    #[cfg(target_os = "linux")]
     #[test]
-    fn only_files_of_a_killed_process_are_removed() {
+    fn an_unfinished_file_has_no_name() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out");
-        let left = AtomicFile::create(&path).unwrap();
-        let others = [
-            "out",
-            "out.resume",
-            ".out.tmp",
-            ".out.npz.abc123.tmp",
-            ".other.abc123.tmp",
-        ];
-        for name in others {
-            fs::write(folder.path().join(name), "").unwrap();
+        for text in [&b"first"[..], b"second"] {
+            let before = names(folder.path());
+            let mut file = AtomicFile::create(&path).unwrap();
+            file.write_all(text).unwrap();
+            file.flush().unwrap();
+            assert!(
+                file.name.is_none(),
+                "this test needs a file system with O_TMPFILE"
+            );
+            assert_eq!(names(folder.path()), before);
+            file.finish().unwrap();
+            assert_eq!(fs::read(&path).unwrap(), text);
+            assert_eq!(names(folder.path()), ["out"]);
         }
-        assert!(left.temporary_path().exists());
-        remove_left_over(&path).unwrap();
-        assert!(!left.temporary_path().exists());
-        assert!(others.iter().all(|name| folder.path().join(name).exists()));
-        remove_left_over(&folder.path().join("no/such/folder")).unwrap();
     }
 
     #[test]
-    fn unfinished_files_are_listed_until_they_are_finished() {
+    fn a_named_file_ends_in_the_same_way() {
         let folder = tempfile::tempdir().unwrap();
-        let file = AtomicFile::create(&folder.path().join("out")).unwrap();
-        let path = file.temporary_path().to_owned();
-        assert!(unfinished().contains(&path));
+        let path = folder.path().join("out");
+        fs::write(&path, "old").unwrap();
+        let (file, name, entry) = named(&path).unwrap();
+        assert_eq!(names(folder.path()).len(), 2);
+        remove_left_over(&path);
+        assert_eq!(names(folder.path()).len(), 2, "its owner is alive");
+        let mut file = AtomicFile {
+            file: BufWriter::new(file),
+            name: Some((name, entry)),
+            target: path.clone(),
+        };
+        file.write_all(b"new").unwrap();
         file.finish().unwrap();
-        assert!(!unfinished().contains(&path));
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(names(folder.path()), ["out"]);
+    }
+
+    #[test]
+    fn a_library_may_write_by_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = PathSpool::new(Some(&folder.path().join("out"))).unwrap();
+        fs::write(spool.path(), "by path").unwrap();
+        let file = spool.into_file();
+        assert_eq!(io::read_to_string(file).unwrap(), "by path");
+        assert_eq!(names(folder.path()), [""; 0]);
     }
 }

@@ -11,9 +11,12 @@
 //! ```
 
 pub mod atomic_file;
+pub mod atomic_folder;
 pub mod compression;
 pub mod signals;
 pub mod stdio;
+pub mod unfinished;
+pub mod whole_lines;
 
 /// Bytes of the buffers for reading and writing.
 pub(crate) const BUFFER: usize = 1 << 16;

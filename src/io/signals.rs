@@ -1,33 +1,41 @@
-//! Signals: Ctrl-C and the SIGTERM of a queue end a run after its unfinished files are deleted; a
-//! training run saves a checkpoint first. A file that is read through a memory map and becomes
-//! shorter ends the process with a message.
+//! Signals: Ctrl-C, the SIGTERM of a queue, a terminal that closes and a limit that is reached end a
+//! run after its unfinished files are deleted; a training run saves a checkpoint first. A file that
+//! is read through a memory map and becomes shorter ends the process with a message.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use signal_hook::consts::{SIGBUS, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGBUS, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGXCPU, SIGXFSZ};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 
-use super::atomic_file::remove_unfinished;
+use super::unfinished::remove_unfinished;
 
-/// From now on, SIGINT and SIGTERM first delete the unfinished files, then end the process as
-/// usual. A signal that the process was started to ignore (`nohup`, a shell's background job) stays
-/// ignored.
+/// Signals on which a training run saves a checkpoint before it ends.
+const SAVED_FIRST: [i32; 4] = [SIGINT, SIGTERM, SIGHUP, SIGXCPU];
+/// Signals that end every run at once.
+const AT_ONCE: [i32; 2] = [SIGQUIT, SIGXFSZ];
+
+/// From now on, all signals that end a run first delete the unfinished files, then end the process
+/// as usual (a shell sees 128 and the number of the signal). A signal that the process was started
+/// to ignore (`nohup`, a shell's background job) stays ignored.
 ///
 /// # Errors
 /// Where the system has no thread left.
 pub fn clean_up_on_stop_signals() -> io::Result<()> {
+    clean_up_where(|_| true)
+}
+
+/// From now on, a signal for which `ends` is true deletes the unfinished files and ends the process.
+fn clean_up_where(ends: impl Fn(i32) -> bool + Send + 'static) -> io::Result<()> {
     let ignored = ignored();
-    let wanted = [SIGINT, SIGTERM]
-        .into_iter()
-        .filter(|signal| ignored & (1 << (signal - 1)) == 0);
-    let mut signals = Signals::new(wanted)?;
+    let all = SAVED_FIRST.into_iter().chain(AT_ONCE);
+    let mut signals = Signals::new(all.filter(|signal| ignored & (1 << (signal - 1)) == 0))?;
     std::thread::Builder::new()
         .name("signals".to_owned())
         .spawn(move || {
-            for signal in signals.forever() {
+            for signal in signals.forever().filter(|signal| ends(*signal)) {
                 let _lock = remove_unfinished();
                 if let Err(error) = emulate_default_handler(signal) {
                     tracing::error!("signal {signal}: {error}");
@@ -65,29 +73,6 @@ pub fn explain_truncated_maps() -> io::Result<()> {
     Ok(())
 }
 
-/// From now on, the first Ctrl-C sets `end`, and a second one deletes the unfinished files and ends
-/// the process.
-fn end_on_ctrl_c(end: Arc<AtomicBool>) -> io::Result<()> {
-    let mut signals = Signals::new([SIGINT])?;
-    std::thread::Builder::new()
-        .name("signals".to_owned())
-        .spawn(move || {
-            for signal in signals.forever() {
-                if !end.swap(true, Ordering::Relaxed) {
-                    tracing::warn!(
-                        "Ctrl-C: this step is finished and saved, then the run ends; Ctrl-C again ends it at once"
-                    );
-                    continue;
-                }
-                let _lock = remove_unfinished();
-                if let Err(error) = emulate_default_handler(signal) {
-                    tracing::error!("signal {signal}: {error}");
-                }
-            }
-        })?;
-    Ok(())
-}
-
 /// The signals that this process ignores, as bits; 0 on systems other than Linux.
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -98,16 +83,17 @@ fn ignored() -> u64 {
         .unwrap_or(0)
 }
 
-/// The signals that a training run has received: SIGUSR1 (a queue's warning) saves a checkpoint,
-/// SIGTERM and Ctrl-C save one and end the run. A second Ctrl-C ends the run at once.
+/// The signals that a training run has received: SIGUSR1 (a queue's warning) saves a checkpoint;
+/// Ctrl-C, SIGTERM, SIGHUP and SIGXCPU save one and end the run.
 pub struct StopSignals {
     save: Arc<AtomicBool>,
     end: Arc<AtomicBool>,
 }
 
 impl StopSignals {
-    /// Takes over the signals from now on. A Ctrl-C that the process was started to ignore stays
-    /// ignored.
+    /// Takes over these signals from now on. Ctrl-C after any of those that end the run ends it at
+    /// once; so do SIGQUIT and SIGXFSZ. Another SIGTERM does not, because queues send it to a job
+    /// and to its steps.
     ///
     /// # Errors
     /// Where the system does not allow a handler or has no thread left.
@@ -117,10 +103,19 @@ impl StopSignals {
             end: Arc::default(),
         };
         signal_hook::flag::register(SIGUSR1, Arc::clone(&signals.save))?;
-        signal_hook::flag::register(SIGTERM, Arc::clone(&signals.end))?;
-        if ignored() & (1 << (SIGINT - 1)) == 0 {
-            end_on_ctrl_c(Arc::clone(&signals.end))?;
-        }
+        let end = Arc::clone(&signals.end);
+        clean_up_where(move |signal| {
+            if AT_ONCE.contains(&signal) {
+                return true;
+            }
+            let was_ending = end.swap(true, Ordering::Relaxed);
+            if !was_ending {
+                tracing::warn!(
+                    "this step is finished and saved, then the run ends; Ctrl-C again ends it at once"
+                );
+            }
+            was_ending && signal == SIGINT
+        })?;
         Ok(signals)
     }
 
@@ -129,7 +124,7 @@ impl StopSignals {
         self.save.swap(false, Ordering::Relaxed)
     }
 
-    /// Whether SIGTERM or Ctrl-C has arrived: the run must end.
+    /// Whether a signal that ends the run has arrived.
     pub fn ends(&self) -> bool {
         self.end.load(Ordering::Relaxed)
     }

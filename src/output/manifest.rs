@@ -19,6 +19,7 @@ use super::layout::{Layout, RowCounts, TextFormat};
 use crate::io::atomic_file::is_special;
 use crate::io::stdio::{Content, Output, is_dash};
 use crate::sequence::digest::{InputDigest, hex};
+use crate::shown::shown;
 
 /// The end of a manifest's name, after the name of its file.
 pub(super) const SUFFIX: &str = ".json";
@@ -199,7 +200,7 @@ pub fn beside(path: &Path) -> PathBuf {
 }
 
 /// `path` with `suffix` appended to its file name.
-pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
@@ -245,15 +246,20 @@ fn compare(name: &str, was: &Value, now: &Value, list: &mut Vec<String>) {
             compare(key, &value(was), &value(now), list);
         }
     } else if was != now {
-        list.push(format!("{name} was {}, now {}", shown(was), shown(now)));
+        list.push(format!(
+            "{} was {}, now {}",
+            shown(name),
+            in_words(was),
+            in_words(now)
+        ));
     }
 }
 
 /// A value as messages show it.
-pub(super) fn shown(value: &Value) -> String {
+pub(super) fn in_words(value: &Value) -> String {
     match value {
         Value::Null => "absent".to_owned(),
-        value => value.to_string(),
+        value => shown(&value.to_string()).to_string(),
     }
 }
 

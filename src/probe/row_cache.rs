@@ -13,8 +13,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
-use tempfile::TempDir;
 
+use crate::io::atomic_folder::AtomicFolder;
 use crate::number::NumberType;
 use crate::sequence::digest::hex;
 
@@ -41,7 +41,7 @@ pub struct RowCache {
     end: u64,
     _lock: File,
     /// The directory above the folder, where it is deleted with this value.
-    temporary: Option<TempDir>,
+    temporary: Option<AtomicFolder>,
 }
 
 /// The key of an input of several parts.
@@ -94,9 +94,7 @@ impl RowCache {
     /// # Errors
     /// Errors of the file system.
     pub fn temporary(manifest: &str, number_type: NumberType) -> io::Result<Self> {
-        let directory = tempfile::Builder::new()
-            .prefix("ankh3-embeddings-")
-            .tempdir()?;
+        let directory = AtomicFolder::create(&std::env::temp_dir().join("ankh3-embeddings"))?;
         let mut cache = Self::open(directory.path(), manifest, number_type)?;
         cache.temporary = Some(directory);
         Ok(cache)

@@ -8,6 +8,7 @@ use thiserror::Error;
 use super::charts::canvas::DrawingError;
 use crate::input::fasta::InputError;
 use crate::output::embeddings::EmbeddingError;
+use crate::output::merge::MergeError;
 
 /// Why a page or a picture of results cannot be made.
 #[derive(Debug, Error)]
@@ -41,6 +42,9 @@ pub enum ReportError {
     /// A damaged embedding file.
     #[error(transparent)]
     Embeddings(#[from] EmbeddingError),
+    /// A text file that does not have the rows of its manifest.
+    #[error(transparent)]
+    Incomplete(#[from] MergeError),
     /// Damaged FASTA.
     #[error(transparent)]
     Fasta(#[from] InputError),

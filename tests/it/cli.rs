@@ -26,6 +26,9 @@ mod long;
 /// A killed run is resumed and gives the same bytes; the journals of other runs are rejected.
 mod resume;
 
+/// No output replaces an input.
+mod distinct;
+
 /// Merged shards of FASTA files and tables are the bytes of one run.
 mod text_shards;
 

@@ -29,7 +29,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "tokenizer",
         ],
     ),
-    ("main", &["args", "commands", "io", "progress"]),
+    ("main", &["args", "commands", "io", "progress", "shown"]),
     (
         "commands",
         &[
@@ -51,6 +51,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "sequence",
             "tokenizer",
             "training",
+            "shown",
         ],
     ),
     (
@@ -83,6 +84,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "probe",
         &[
             "inference",
+            "io",
             "kernels",
             "model",
             "number",
@@ -93,20 +95,29 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     (
         "checkpoint",
-        &["number", "device", "model", "sequence", "tokenizer"],
+        &[
+            "number",
+            "device",
+            "io",
+            "model",
+            "sequence",
+            "tokenizer",
+            "shown",
+        ],
     ),
     ("model", &["number", "kernels"]),
     ("packing", &["sequence", "tokenizer"]),
     ("check", &["number", "kernels", "model"]),
-    ("report", &["input", "io", "output", "sequence"]),
-    ("output", &["number", "io", "sequence"]),
-    ("input", &["io", "sequence"]),
+    ("report", &["input", "io", "output", "sequence", "shown"]),
+    ("output", &["number", "io", "sequence", "shown"]),
+    ("input", &["io", "sequence", "shown"]),
     ("io", &[]),
-    ("tokenizer", &["sequence"]),
+    ("tokenizer", &["sequence", "shown"]),
     ("kernels", &[]),
-    ("sequence", &[]),
+    ("sequence", &["shown"]),
     ("device", &["number", "kernels"]),
     ("number", &[]),
+    ("shown", &[]),
     ("progress", &["sequence"]),
 ];
 

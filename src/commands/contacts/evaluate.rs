@@ -71,8 +71,9 @@ pub(super) fn run(args: &ContactsEvaluateArgs) -> Result<Outcome> {
     let format = TableFormat::from_extension(&args.output);
     let mut table = Table::create(&args.output, format, &table::COLUMNS)?;
     table::write(&mut table, "structures", &evaluation)?;
-    table.finish()?;
     let mut manifest = predictor.manifest.clone();
+    manifest.set_layout(table.layout());
+    table.finish()?;
     let metrics = evaluation.to_json();
     manifest.settings.insert("metrics".to_owned(), metrics);
     write_manifest(&args.output, &manifest)?;

@@ -10,6 +10,7 @@ use super::{Conveyor, Failure, Work, described_place};
 use crate::input::sequences::Item;
 use crate::output::entry::{JournalEntry, unsealed};
 use crate::sequence::Sequence;
+use crate::shown::shown;
 
 /// Takes sequences from the input and passes their results to the writer in the same order.
 pub(super) struct Feed<'a, T> {
@@ -104,7 +105,7 @@ impl<'a, T: JournalEntry> Feed<'a, T> {
             return Ok(None);
         };
         let result = unsealed(&bytes, sequence).with_context(|| {
-            format!("the input differs from the input of the run to resume (at {}); give the same input, or delete the .resume file", sequence.id)
+            format!("the input differs from the input of the run to resume (at {}); give the same input, or delete the .resume file", shown(&sequence.id))
         })?;
         Ok(Some(from_entry(result)?))
     }

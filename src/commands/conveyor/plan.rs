@@ -1,7 +1,6 @@
 //! The inputs and outputs of a run. Errors that do not depend on the model are found here, before a
 //! model is opened.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -49,7 +48,6 @@ impl RunPlan {
         outputs: &[(&Path, Content)],
     ) -> Result<Self> {
         check(scale, outputs)?;
-        check_distinct(files, outputs)?;
         let on_bad = options.on_bad;
         let proteins = Proteins {
             input: Input::open(files, options)?,
@@ -156,10 +154,9 @@ impl RunPlan {
     fn open_journal(&self, key: &str) -> Result<(Replay, Journal)> {
         let path = journal::path_for(&self.outputs[0]);
         let (replay, journal) = journal::open(&path, key)?;
-        // The journal is locked, so unfinished files with these names belong to no running process.
-        for output in &self.outputs {
-            remove_unfinished(output).with_context(|| format!("writing {}", output.display()))?;
-        }
+        self.outputs
+            .iter()
+            .for_each(|output| remove_unfinished(output));
         if replay.left() > 0 {
             tracing::info!(
                 "resuming: {} already done",
@@ -188,22 +185,6 @@ impl Iterator for Proteins {
         let first = self.first.take().map(Ok);
         first.or_else(|| Some(self.input.next()?.map_err(Into::into)))
     }
-}
-
-/// Rejects an output that would replace an input.
-fn check_distinct(files: &[PathBuf], outputs: &[(&Path, Content)]) -> Result<()> {
-    for (output, _) in outputs {
-        let target = fs::canonicalize(output).ok();
-        let is_target = |file: &PathBuf| fs::canonicalize(file).ok() == target;
-        ensure!(
-            target.is_none() || !files.iter().any(is_target),
-            usage(format_args!(
-                "{} is an input and an output; give the output another name",
-                output.display()
-            ))
-        );
-    }
-    Ok(())
 }
 
 fn check(scale: &ScaleArgs, outputs: &[(&Path, Content)]) -> Result<()> {

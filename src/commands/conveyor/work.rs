@@ -6,6 +6,7 @@ use std::fmt;
 use anyhow::Result;
 
 use crate::sequence::Sequence;
+use crate::shown::shown;
 
 /// Why a sequence has no result, and what can be done about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,7 +153,10 @@ impl<G: GroupWork> Work for Grouped<G> {
 pub(in crate::commands) fn described_place(sequence: &Sequence) -> String {
     let Sequence { id, origin, .. } = sequence;
     format!(
-        "{}: record {} ({id}), line {}",
-        origin.file, origin.record, origin.line
+        "{}: record {} ({}), line {}",
+        origin.file,
+        origin.record,
+        shown(id),
+        origin.line
     )
 }

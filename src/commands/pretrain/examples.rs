@@ -10,6 +10,7 @@ use serde_json::json;
 use super::begin::PretrainPlan;
 use super::{held_out, maker, open_corpus, tokens};
 use crate::commands::Outcome;
+use crate::io::atomic_folder::AtomicFolder;
 use crate::io::stdio::{Content, Output};
 use crate::training::evaluation;
 use crate::training::objective::TrainingExample;
@@ -52,7 +53,7 @@ pub(super) fn export(plan: &PretrainPlan, file: &Path) -> Result<Outcome> {
             line(&mut out, json!({ "split": "held-out" }), &example)?;
         }
     }
-    let folder = tempfile::tempdir()?;
+    let folder = AtomicFolder::create(&std::env::temp_dir().join("ankh3-corpus"))?;
     let mut corpus = open_corpus(folder.path(), &plan.train, recipe)?;
     let maker = maker(recipe, tokenizer);
     let mut order = SequenceOrder::new(corpus.len(), recipe.seed, Position::default());

@@ -125,6 +125,7 @@ pub(super) fn run(args: &ProbeEvaluateArgs) -> Result<Outcome> {
     })?;
     let metrics = json!(metrics);
     manifest.settings.insert("metrics".to_owned(), metrics);
+    manifest.set_layout(table.layout());
     table.finish()?;
     write_manifest(&args.output, &manifest)?;
     if let (Some(picture), Some(report)) = (picture, last) {

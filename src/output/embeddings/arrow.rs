@@ -6,7 +6,7 @@
 //! `FILE.json`.
 
 use std::fs::File;
-use std::io::{self, BufReader};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use arrow_array::RecordBatch;
@@ -14,7 +14,7 @@ use arrow_ipc::reader::StreamReader;
 use arrow_ipc::writer::StreamWriter;
 
 use super::destination::{EmbeddingOutput, read_schema};
-use super::error::from_library;
+use super::error::{from_library, invalid_data};
 use super::reader::Records;
 use super::record_batch::{BatchBuilder, records, schema_of};
 use super::writer::RecordWriter;
@@ -59,10 +59,31 @@ impl RecordWriter for ArrowWriter {
     }
 }
 
+/// The mark at the end of a stream, without which Arrow's reader takes a file that was cut off
+/// between two batches for complete.
+const END: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
+
+/// Checks that the stream has its end, and goes back to its start.
+fn check_end(file: &mut BufReader<File>) -> io::Result<()> {
+    let mut end = [0; END.len()];
+    let is_long = file.seek(SeekFrom::End(0))? >= END.len() as u64;
+    if is_long {
+        file.seek(SeekFrom::End(-(END.len() as i64)))?;
+        file.read_exact(&mut end)?;
+    }
+    if end != END {
+        return Err(invalid_data(
+            "the stream has no end, so the file is truncated; make it again".into(),
+        ));
+    }
+    file.rewind()
+}
+
 /// Reads the schema, then the records batch by batch. The schema in `FILE.json` is used if it
 /// differs from the schema in the stream only by the counts.
 pub(super) fn open(path: &Path) -> io::Result<(Schema, Records)> {
-    let file = BufReader::with_capacity(1 << 16, File::open(path)?);
+    let mut file = BufReader::with_capacity(1 << 16, File::open(path)?);
+    check_end(&mut file)?;
     let stream = StreamReader::try_new(file, None).map_err(from_library)?;
     let first = schema_of(&stream.schema())?;
     let complete = read_schema(path)?.filter(|complete| complete.before_records() == first);

@@ -5,12 +5,11 @@ use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use tempfile::NamedTempFile;
-
 use super::Schema;
 use super::error::with_context;
-use crate::io::atomic_file::{remove_left_over, spool, temporary};
+use crate::io::atomic_file::{PathSpool, spool};
 use crate::io::stdio::{Content, Output};
+use crate::io::unfinished::remove_left_over;
 use crate::output::manifest::{self, read_beside, with_suffix};
 
 /// Suffixes of the files that some formats have beside their file.
@@ -50,13 +49,9 @@ impl EmbeddingOutput {
         spool(self.path.as_deref())
     }
 
-    /// A temporary file with a name, in the same place as [`Self::spool`]; the file is deleted on
-    /// drop.
-    pub(super) fn named_spool(&self) -> io::Result<NamedTempFile> {
-        match &self.path {
-            Some(path) => temporary(path),
-            None => NamedTempFile::new(),
-        }
+    /// A temporary file with a path, in the same place as [`Self::spool`].
+    pub(super) fn path_spool(&self) -> io::Result<PathSpool> {
+        PathSpool::new(self.path.as_deref())
     }
 
     /// Appends the content of a temporary file.
@@ -94,13 +89,10 @@ pub(super) fn read_schema(path: &Path) -> io::Result<Option<Schema>> {
 }
 
 /// Deletes the unfinished files of the embedding file `path` that a killed run left behind. The
-/// caller must know that no other process writes the file now.
-///
-/// # Errors
-/// Files that cannot be deleted.
-pub fn remove_unfinished(path: &Path) -> io::Result<()> {
-    remove_left_over(path)?;
-    BESIDE
-        .iter()
-        .try_for_each(|suffix| remove_left_over(&with_suffix(path, suffix)))
+/// files of a running process stay.
+pub fn remove_unfinished(path: &Path) {
+    remove_left_over(path);
+    for suffix in BESIDE {
+        remove_left_over(&with_suffix(path, suffix));
+    }
 }

@@ -6,6 +6,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::io::stdio::{is_stdout_closed, stdout_closed};
+use crate::shown::shown;
 
 /// Why an embedding file could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +47,7 @@ pub enum EmbeddingError {
 }
 
 fn quoted_id(id: Option<&str>) -> String {
-    id.map(|id| format!(" ({id})")).unwrap_or_default()
+    id.map(|id| format!(" ({})", shown(id))).unwrap_or_default()
 }
 
 /// An error for invalid data.

@@ -4,7 +4,7 @@
 //! per column, `file["mean"]["P12345"]`; a column `layer_12/mean` is a group in a group. A dataset
 //! is `(d)` pooled, `(L, d)` per residue. HDF5 reads `/` in a name as a path and `.` as "here", so
 //! in dataset names `%`, `/` and NUL are written `%25`, `%2F`, `%00` and a name of dots alone
-//! begins with `%2E`: `urllib.parse.unquote` gives the id back. Attributes of each dataset:
+//! begins with `%2E`: `urllib.parse.unquote` gives the id back. A name has at most 4000 bytes. Attributes of each dataset:
 //! `original_id` (the id as it is in the input) and `residues` (L). Attributes of the file: one for
 //! each entry of the metadata (text, or JSON for what is not text), and `ankh3`, the whole schema.
 //! Groups remember their order, so that iterating gives the order of the input.
@@ -27,6 +27,11 @@ use super::reader::Records;
 use super::writer::RecordWriter;
 use super::{Column, EmbeddingRecord, SCHEMA_KEY, Schema};
 use crate::number::NumberType;
+use crate::shown::shown;
+
+/// The longest name of a dataset in bytes. A longer one does not fit into a block of the heap that
+/// HDF5 keeps the names of a group in; h5py finds it elsewhere, the library of this program does not.
+const MAX_NAME: usize = 4000;
 
 const ORIGINAL_ID: &str = "original_id";
 
@@ -48,7 +53,7 @@ pub(super) struct H5Writer {
 
 impl H5Writer {
     pub(super) fn new(output: EmbeddingOutput, schema: &Schema) -> io::Result<Self> {
-        let spool = output.named_spool()?;
+        let spool = output.path_spool()?;
         let file = H5File::options()
             .no_locking()
             .track_order(true)
@@ -56,8 +61,8 @@ impl H5Writer {
             .map_err(from_hdf5)?;
         check_metadata(schema)?;
         let groups = create_groups(&file, schema)?;
-        // The open handles keep the bytes of the deleted file, so a killed process leaves no file
-        // behind.
+        // The open handles keep the bytes of a file without a name, so a killed process leaves no
+        // file behind.
         let spool = spool.into_file();
         let datatype = datatype(schema.dtype)?;
         Ok(Self {
@@ -126,6 +131,12 @@ fn create_groups(file: &H5File, schema: &Schema) -> io::Result<Vec<H5Group>> {
 impl RecordWriter for H5Writer {
     fn write(&mut self, record: &EmbeddingRecord) -> io::Result<()> {
         let name = escape(&record.id);
+        if name.len() > MAX_NAME {
+            return Err(invalid_data(format!(
+                "the id has {} bytes, more than h5 can hold ({MAX_NAME}); shorten the id, or use another --format",
+                name.len()
+            )));
+        }
         for (index, values) in record.values.iter().enumerate() {
             let dataset = self.groups[index]
                 .new_dataset::<u8>()
@@ -154,7 +165,7 @@ impl RecordWriter for H5Writer {
 /// Names the id if the library reports that the name is in use.
 fn already(error: rust_hdf5::Hdf5Error, id: &str) -> io::Error {
     if error.to_string().contains("already exists") {
-        return invalid_data(format!("there is a dataset called {id:?} already"));
+        return invalid_data(format!("there is a dataset called `{}` already", shown(id)));
     }
     from_hdf5(error)
 }
@@ -255,7 +266,8 @@ fn read_record(file: &H5File, name: &str, schema: &Schema) -> io::Result<Embeddi
             || dataset.datatype().map_err(from_hdf5)? != datatype(schema.dtype)?
         {
             return Err(invalid_data(format!(
-                "dataset {path:?} does not have the shape of its column"
+                "dataset `{}` does not have the shape of its column",
+                shown(&path)
             )));
         }
         let bytes = dataset.read_raw_bytes().map_err(from_hdf5)?;

@@ -17,8 +17,10 @@ use super::numbers::rounded;
 use super::reader::Records;
 use super::writer::RecordWriter;
 use super::{Column, EmbeddingRecord, RowKind, Schema};
+use crate::io::whole_lines::WholeLines;
 use crate::number::NumberType;
 use crate::output::manifest::Manifest;
+use crate::shown::shown;
 
 /// Writes lines as they come.
 pub(super) struct JsonlWriter {
@@ -100,7 +102,7 @@ pub(super) fn open(path: &Path) -> io::Result<(Schema, Records)> {
         Some(schema) => schema,
         None => schema_of_first_line(path)?,
     };
-    let lines = BufReader::with_capacity(1 << 16, File::open(path)?).lines();
+    let lines = WholeLines::new(BufReader::with_capacity(1 << 16, File::open(path)?)).lines();
     let columns = schema.columns.clone();
     let records = lines.map(move |line| parse_line(&line?, &columns));
     Ok((schema, Box::new(records)))
@@ -119,13 +121,13 @@ fn parse_line(line: &str, columns: &[Column]) -> io::Result<EmbeddingRecord> {
                         None => Ok(rows.concat()),
                         Some(row) => Err(invalid_data(format!(
                             "{}: row {row} of {name:?} does not have {width} values",
-                            line.id
+                            shown(&line.id)
                         ))),
                     }
                 }
                 _ => Err(invalid_data(format!(
                     "{}: no values for column {name:?}",
-                    line.id
+                    shown(&line.id)
                 ))),
             },
         )

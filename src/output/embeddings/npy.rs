@@ -17,6 +17,7 @@ use super::numbers::to_bytes;
 use super::reader::Records;
 use super::writer::RecordWriter;
 use super::{EmbeddingRecord, Schema};
+use crate::io::whole_lines::WholeLines;
 use crate::number::NumberType;
 use crate::output::manifest::with_suffix;
 
@@ -139,15 +140,11 @@ pub(super) fn open(path: &Path) -> io::Result<(Schema, Records)> {
             "its shape is not that of the column in FILE.json".into(),
         ));
     }
+    let index = File::open(with_suffix(path, INDEX))
+        .map_err(|error| invalid_data(format!("its FILE{INDEX} cannot be read: {error}")))?;
     let index = csv::ReaderBuilder::new()
         .delimiter(b'\t')
-        .from_path(with_suffix(path, INDEX));
-    let index = index.map_err(|error| {
-        invalid_data(format!(
-            "its FILE{INDEX} cannot be read: {}",
-            from_library(error)
-        ))
-    })?;
+        .from_reader(WholeLines::new(BufReader::new(index)));
     let first = array.stream_position()?;
     let absurd = || invalid_data(format!("its shape {shape:?} is absurd"));
     let row_bytes = width.checked_mul(schema.dtype.size()).ok_or_else(absurd)?;

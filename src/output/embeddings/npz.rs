@@ -3,8 +3,13 @@
 //! The key is the id, or `id/column` when there are several columns; the array is `(d)` pooled,
 //! `(L, d)` per residue. The archive is a zip without compression, written front to back, so that
 //! it can be piped. The comment of the archive is the schema; the comment of an entry is the length
-//! of the protein (`residues=412`). Avoid the ids `x` and `x.npy` in one file: NumPy looks up both
-//! names with and without the extension.
+//! of the protein (`residues=412`).
+//!
+//! An id that would leave the folder in which the archive is unpacked, or that NumPy would take for
+//! another one (`x.npy` beside `x`), is escaped in the key: a backslash is `%5C`, a slash without a
+//! name on both sides `%2F`, a name of dots alone begins with `%2E`, a drive ends in `%3A`, `.npy` at
+//! the end is `%2Enpy`, `%` is `%25`. The comment of the entry then has the id
+//! itself (`residues=412 id=../x`), and `urllib.parse.unquote` gives it back, too.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
@@ -23,6 +28,7 @@ use super::numbers::to_bytes;
 use super::reader::Records;
 use super::writer::RecordWriter;
 use super::{Column, EmbeddingRecord, Schema};
+use crate::shown::shown;
 
 /// Writes entries as they come; keeps the zip's directory.
 pub(super) struct NpzWriter {
@@ -99,15 +105,19 @@ impl RecordWriter for NpzWriter {
             let mut array = Vec::new();
             write_header(&mut array, self.schema.dtype, &column.shape(record.length))?;
             array.extend(to_bytes(values, self.schema.dtype)?);
-            let key = key(&record.id, column, &self.schema);
+            let name = escape(&record.id);
+            let key = key(&name, column, &self.schema);
             // The entry is prepared first, so that size and checksum precede the data and a stream
             // can be read.
-            let options = entry_options(record.length);
+            let options = entry_options(record, &name);
             let entry = PreparedZipFile::from_data(format!("{key}.npy"), options, &array)
                 .map_err(from_library)?;
             zip.add_prepared_file(entry).map_err(|error| match error {
                 ZipError::InvalidArchive(what) if what.starts_with("Duplicate filename") => {
-                    invalid_data(format!("there is an array called {key:?} already"))
+                    invalid_data(format!(
+                        "there is an array called `{}` already",
+                        shown(&key)
+                    ))
                 }
                 other => from_library(other),
             })?;
@@ -136,12 +146,71 @@ fn check_comment(schema: &Schema) -> io::Result<()> {
     Ok(())
 }
 
-fn entry_options(length: usize) -> FileOptions<'static, 'static, ExtendedFileOptions> {
+fn entry_options(
+    record: &EmbeddingRecord,
+    name: &str,
+) -> FileOptions<'static, 'static, ExtendedFileOptions> {
+    let mut comment = format!("residues={}", record.length);
+    if name != record.id {
+        comment.push_str(ID);
+        comment.push_str(&record.id);
+    }
     FileOptions::default()
         .compression_method(CompressionMethod::Stored)
         .last_modified_time(DateTime::default())
         .unix_permissions(0o644)
-        .with_file_comment(format!("residues={length}"))
+        .with_file_comment(comment)
+}
+
+/// Stands before the id in the comment of an entry whose key is not the id.
+const ID: &str = " id=";
+
+/// An id as the key of its array; see the head of this file.
+fn escape(id: &str) -> String {
+    let is_drive =
+        id.len() > 1 && id.as_bytes()[0].is_ascii_alphabetic() && id[1..].starts_with(':');
+    let needs = id.contains(['%', '\\', '\0'])
+        || is_drive
+        || has_npy_extension(id)
+        || id
+            .split('/')
+            .any(|part| part.bytes().all(|byte| byte == b'.'));
+    if !needs {
+        return id.to_owned();
+    }
+    let id = id
+        .replace('%', "%25")
+        .replace('\\', "%5C")
+        .replace('\0', "%00");
+    let id = if is_drive {
+        id.replacen(':', "%3A", 1)
+    } else {
+        id
+    };
+    let mut key = String::new();
+    for (number, part) in id.split('/').enumerate() {
+        if number > 0 {
+            let is_between = !part.is_empty() && !key.is_empty() && !key.ends_with("%2F");
+            key.push_str(if is_between { "/" } else { "%2F" });
+        }
+        match part.strip_prefix('.') {
+            Some(rest) if part.bytes().all(|byte| byte == b'.') => {
+                key.push_str("%2E");
+                key.push_str(rest);
+            }
+            _ => key.push_str(part),
+        }
+    }
+    if has_npy_extension(&key) {
+        key.replace_range(key.len() - 4..key.len() - 3, "%2E");
+    }
+    key
+}
+
+/// Whether NumPy would remove the end of this key, in which case is ignored on some systems.
+fn has_npy_extension(key: &str) -> bool {
+    let bytes = key.as_bytes();
+    bytes.len() >= 4 && bytes[bytes.len() - 4..].eq_ignore_ascii_case(b".npy")
 }
 
 /// The name of a protein's array: the id, with the column if there are several.
@@ -162,7 +231,8 @@ pub(super) fn id_of_key<'a>(key: &'a str, column: &Column, schema: &Schema) -> i
         .and_then(|rest| rest.strip_suffix('/'))
         .ok_or_else(|| {
             invalid_data(format!(
-                "{key:?} is not an array of column {:?}",
+                "`{}` is not an array of column {:?}",
+                shown(key),
                 column.name
             ))
         })
@@ -207,21 +277,24 @@ impl NpzRecords {
             self.next += 1;
             let name = entry.name().map_err(from_library)?.into_owned();
             let name = name.strip_suffix(".npy").unwrap_or(&name);
-            let id = id_of_key(name, column, &self.schema)?;
+            let key = id_of_key(name, column, &self.schema)?;
+            let (length, id) = length_and_id(entry.comment())?;
+            let id = id.unwrap_or(key);
             if index == 0 {
                 id.clone_into(&mut record.id);
-                record.length = residues(entry.comment())?;
+                record.length = length;
             } else if id != record.id {
                 return Err(invalid_data(format!(
                     "{}: no {:?} array",
-                    record.id, column.name
+                    shown(&record.id),
+                    column.name
                 )));
             }
             let shape = read_header(&mut entry, self.schema.dtype)?;
             if shape != column.shape(record.length) {
                 return Err(invalid_data(format!(
                     "{}: its shape is {shape:?}",
-                    record.id
+                    shown(&record.id)
                 )));
             }
             let mut bytes = Vec::new();
@@ -232,10 +305,15 @@ impl NpzRecords {
     }
 }
 
-fn residues(comment: &str) -> io::Result<usize> {
-    comment
+/// The content of an entry's comment; the id is there only if it is not the key.
+fn length_and_id(comment: &str) -> io::Result<(usize, Option<&str>)> {
+    let (length, id) = match comment.split_once(ID) {
+        Some((length, id)) => (length, Some(id)),
+        None => (comment, None),
+    };
+    length
         .strip_prefix("residues=")
-        .and_then(|length| length.parse().ok())
+        .and_then(|length| Some((length.parse().ok()?, id)))
         .ok_or_else(|| invalid_data("its entry does not have the protein's length".into()))
 }
 
@@ -244,5 +322,39 @@ impl Iterator for NpzRecords {
 
     fn next(&mut self) -> Option<Self::Item> {
         (self.next < self.archive.len()).then(|| self.read_record())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_key_leaves_its_folder_or_looks_like_another() {
+        let cases = [
+            ("sp|P69905|HBA_HUMAN", "sp|P69905|HBA_HUMAN"),
+            ("P12345/2-90", "P12345/2-90"),
+            ("100%", "100%25"),
+            ("UniRef90:P1", "UniRef90:P1"),
+            ("../../evil.npy", "%2E./%2E./evil%2Enpy"),
+            ("/etc/passwd", "%2Fetc/passwd"),
+            ("a//b/", "a%2F%2Fb%2F"),
+            ("./x%2F", "%2E/x%252F"),
+            (r"..\\x", "..%5C%5Cx"),
+            ("C:/x", "C%3A/x"),
+            ("a.npy", "a%2Enpy"),
+            ("a.NPY", "a%2ENPY"),
+            ("...", "%2E.."),
+            ("/", "%2F"),
+        ];
+        let unsafe_part = |part: &str| part.bytes().all(|byte| byte == b'.');
+        for (id, expected) in cases {
+            let key = escape(id);
+            assert_eq!(key, expected);
+            assert!(
+                !key.split('/').any(unsafe_part) && !key.contains('\\'),
+                "{key}"
+            );
+        }
     }
 }

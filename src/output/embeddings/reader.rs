@@ -64,7 +64,8 @@ impl EmbeddingReader {
         &self.schema
     }
 
-    /// Rejects a file that holds more or fewer records than its manifest says.
+    /// Rejects a file that holds more or fewer records than its manifest says; warns where the
+    /// manifest does not say it.
     fn check_count(&self) -> Result<(), EmbeddingError> {
         match self.schema.metadata.written {
             Some(written) if written != self.position => Err(EmbeddingError::Count {
@@ -72,7 +73,14 @@ impl EmbeddingReader {
                 found: self.position,
                 written,
             }),
-            _ => Ok(()),
+            Some(_) => Ok(()),
+            None => {
+                tracing::warn!(
+                    "{}: no manifest says how many records the file must hold, so it cannot be checked that none is missing",
+                    self.path.display()
+                );
+                Ok(())
+            }
         }
     }
 

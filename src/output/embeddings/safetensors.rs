@@ -21,6 +21,7 @@ use super::numbers::to_bytes;
 use super::reader::Records;
 use super::writer::RecordWriter;
 use super::{EmbeddingRecord, SCHEMA_KEY, Schema};
+use crate::shown::shown;
 
 /// The largest header that the reference implementation accepts.
 const MAX_HEADER: usize = 100_000_000;
@@ -79,7 +80,8 @@ impl SafetensorsWriter {
         }
         if !self.names.insert(name.clone()) {
             return Err(invalid_data(format!(
-                "there is a tensor called {name:?} already"
+                "there is a tensor called `{}` already",
+                shown(&name)
             )));
         }
         self.header_bound += serde_json::to_string(&name)?.len() + ENTRY_BYTES;
@@ -221,14 +223,16 @@ impl SafetensorsRecords {
                 .info(&name)
                 .filter(|_| id == record.id)
                 .ok_or_else(|| {
-                    invalid_data(format!("{}: no {:?} tensor", record.id, column.name))
+                    let id = shown(&record.id);
+                    invalid_data(format!("{id}: no {:?} tensor", column.name))
                 })?;
             if let [length, _] = info.shape[..] {
                 record.length = length;
             }
             if info.dtype != Dtype::from(self.schema.dtype) {
                 return Err(invalid_data(format!(
-                    "{name}: its type is {:?}",
+                    "{}: its type is {:?}",
+                    shown(&name),
                     info.dtype
                 )));
             }

@@ -17,8 +17,10 @@ use super::numbers::round_one;
 use super::reader::Records;
 use super::writer::RecordWriter;
 use super::{Column, EmbeddingRecord, RowKind, Schema};
+use crate::io::whole_lines::WholeLines;
 use crate::number::NumberType;
 use crate::output::manifest::Manifest;
+use crate::shown::shown;
 
 /// Writes rows as they come.
 pub(super) struct TsvWriter {
@@ -98,7 +100,10 @@ fn header(schema: &Schema) -> Vec<String> {
 pub(super) fn open(path: &Path) -> io::Result<(Schema, Records)> {
     let mut csv = csv::ReaderBuilder::new()
         .delimiter(b'\t')
-        .from_reader(BufReader::with_capacity(1 << 16, File::open(path)?));
+        .from_reader(WholeLines::new(BufReader::with_capacity(
+            1 << 16,
+            File::open(path)?,
+        )));
     let names = csv.headers().map_err(from_library)?.clone();
     let schema = match read_schema(path)? {
         Some(schema) => schema,
@@ -125,7 +130,8 @@ fn schema_of_header(names: &csv::StringRecord) -> io::Result<Schema> {
     for name in names.iter().skip(if per_residue { 3 } else { 2 }) {
         let Some((name, _)) = name.rsplit_once('.') else {
             return Err(invalid_data(format!(
-                "column {name:?} is not of the form name.number"
+                "column `{}` is not of the form name.number",
+                shown(name)
             )));
         };
         match columns.last_mut().filter(|column| column.name == name) {
@@ -145,7 +151,7 @@ fn schema_of_header(names: &csv::StringRecord) -> io::Result<Schema> {
 }
 
 struct TsvRecords {
-    rows: csv::StringRecordsIntoIter<BufReader<File>>,
+    rows: csv::StringRecordsIntoIter<WholeLines<BufReader<File>>>,
     schema: Schema,
 }
 
@@ -173,7 +179,7 @@ impl TsvRecords {
             let row = self.rows.next().ok_or_else(|| {
                 invalid_data(format!(
                     "{}: the file ends before residue {position}",
-                    record.id
+                    shown(&record.id)
                 ))
             })?;
             let row = row.map_err(from_library)?;
@@ -181,7 +187,7 @@ impl TsvRecords {
                 return Err(invalid_data(format!(
                     "{}residue {position} of {} is missing",
                     at_line(&row),
-                    record.id
+                    shown(&record.id)
                 )));
             }
             self.read_row(&row, &mut record)?;
@@ -204,9 +210,13 @@ impl Iterator for TsvRecords {
 }
 
 fn parse<T: std::str::FromStr>(field: &str, row: &csv::StringRecord) -> io::Result<T> {
-    field
-        .parse()
-        .map_err(|_| invalid_data(format!("{}{field:?} is not a number", at_line(row))))
+    field.parse().map_err(|_| {
+        invalid_data(format!(
+            "{}`{}` is not a number",
+            at_line(row),
+            shown(field)
+        ))
+    })
 }
 
 fn at_line(row: &csv::StringRecord) -> String {

@@ -10,6 +10,7 @@ use super::{EmbeddingFormat, EmbeddingRecord, RowKind, Schema};
 use super::{arrow, h5, jsonl, npy, npz, parquet, safetensors, tsv};
 use crate::number::NumberType;
 use crate::sequence::digest::InputDigest;
+use crate::shown::shown;
 
 /// The writer of one format. Records come in order and have the shapes of the schema.
 pub(super) trait RecordWriter: Send {
@@ -83,7 +84,8 @@ impl EmbeddingWriter {
             if error.kind() != io::ErrorKind::InvalidData {
                 return error;
             }
-            with_context(&error, &format!("record {} ({})", self.records, record.id))
+            let id = shown(&record.id);
+            with_context(&error, &format!("record {} ({id})", self.records))
         })
     }
 

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::MergeError;
 use super::kernels::give_same_bytes;
-use crate::output::manifest::{Manifest, shown};
+use crate::output::manifest::{Manifest, in_words};
 
 const SHARD: &str = "shard";
 
@@ -81,8 +81,8 @@ fn compare(
     united: &[&str],
 ) -> Result<(), MergeError> {
     let mismatch = |key: &str, left: Option<&Value>, right: Option<&Value>| {
-        let shown = |value: Option<&Value>| value.map_or_else(|| "absent".to_owned(), shown);
-        MergeError::mismatch(first.path, second.path, key, shown(left), shown(right))
+        let [left, right] = [left, right].map(|value| in_words(value.unwrap_or(&Value::Null)));
+        MergeError::mismatch(first.path, second.path, key, left, right)
     };
     let (left, right) = (first.manifest.to_map()?, second.manifest.to_map()?);
     let mut keys = left.keys().chain(right.keys());
@@ -255,7 +255,7 @@ fn shard_of(file: FileManifest<'_>) -> Result<(usize, usize), MergeError> {
         .filter(|(number, of)| (1..=*of).contains(number))
         .ok_or_else(|| MergeError::InvalidShard {
             path: file.path.to_owned(),
-            value: shown(&value.map_or(Value::Null, Value::from)),
+            value: in_words(&value.map_or(Value::Null, Value::from)),
         })
 }
 

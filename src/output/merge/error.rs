@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::output::embeddings::EmbeddingError;
 use crate::sequence::digest::InputDigest;
+use crate::shown::shown;
 
 /// Why files could not be merged.
 #[derive(Debug, thiserror::Error)]
@@ -14,8 +15,8 @@ pub enum MergeError {
     NoInput,
     /// Two files were not made in the same way.
     #[error(
-        "{} and {} cannot be merged: {field} is {left} in the first, {right} in the second",
-        first.display(), second.display()
+        "{} and {} cannot be merged: {} is {} in the first, {} in the second",
+        first.display(), second.display(), shown(field), shown(left), shown(right)
     )]
     Mismatch {
         /// One file.
@@ -31,9 +32,9 @@ pub enum MergeError {
     },
     /// Two files were made by kernels that do not give the same bytes.
     #[error(
-        "{} and {} cannot be merged: their kernels, {left} and {right}, do not give the same numbers in {numbers}; make all files on the same kind of device, \
+        "{} and {} cannot be merged: their kernels, {} and {}, do not give the same numbers in {}; make all files on the same kind of device, \
          on CPUs with ANKH3_CPU_ISA=NAME set to an instruction set that all of the machines have (`ankh3 doctor` names it)",
-        first.display(), second.display()
+        first.display(), second.display(), shown(left), shown(right), shown(numbers)
     )]
     Kernels {
         /// One file.
@@ -63,7 +64,7 @@ pub enum MergeError {
         right: Box<InputDigest>,
     },
     /// The `shard` of a file is not `i/n` with 1 ≤ i ≤ n.
-    #[error("{}: its shard {value} is not of the form i/n with 1 ≤ i ≤ n", path.display())]
+    #[error("{}: its shard {} is not of the form i/n with 1 ≤ i ≤ n", path.display(), shown(value))]
     InvalidShard {
         /// The file.
         path: PathBuf,
@@ -103,7 +104,7 @@ pub enum MergeError {
         long: PathBuf,
     },
     /// Two sequences have the same id.
-    #[error("{}: the id {id:?} is already in {}", path.display(), before.display())]
+    #[error("{}: the id `{}` is already in {}", path.display(), shown(id), before.display())]
     DuplicateId {
         /// The later file with the id.
         path: PathBuf,
@@ -119,7 +120,7 @@ pub enum MergeError {
         path: PathBuf,
     },
     /// A line that is not a row of the file's format.
-    #[error("{}: {row:?} is not a row of this kind of file; the file was changed after it was written", path.display())]
+    #[error("{}: `{}` is not a row of this kind of file; the file was changed after it was written", path.display(), shown(row))]
     NotARow {
         /// The file.
         path: PathBuf,
@@ -184,5 +185,6 @@ fn in_words(input: &InputDigest) -> String {
         residues,
     } = input;
     let start: String = sha256.chars().take(12).collect();
+    let start = shown(&start);
     format!("{records} sequences of {residues} residues (sha256 {start}…)")
 }

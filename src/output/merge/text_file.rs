@@ -168,13 +168,25 @@ impl TextFile {
         Ok(Some((id, row)))
     }
 
+    /// Reads the whole file.
+    ///
+    /// # Errors
+    /// A truncated file, or a number of rows that differs from the manifest.
+    pub fn check(mut self) -> Result<(), MergeError> {
+        self.check_count()
+    }
+
     /// Rejects a file whose number of rows differs from its manifest. Called after the last
     /// sequence.
     fn check_count(&mut self) -> Result<(), MergeError> {
+        while self.next_row()?.is_some() {}
         let Some(written) = self.written else {
+            tracing::warn!(
+                "{}.json does not say how many rows the file must have, so it cannot be checked that none is missing",
+                self.path.display()
+            );
             return Ok(());
         };
-        while self.next_row()?.is_some() {}
         if self.rows == written {
             return Ok(());
         }

@@ -10,9 +10,11 @@ use sha2::{Digest, Sha256};
 use super::results::{ResultContent, ResultFile};
 use super::sequences;
 use super::table::{self, PlainTable};
+use crate::io::whole_lines::WholeLines;
 use crate::output::embeddings::EmbeddingFormat;
 use crate::output::embeddings::inspect::observe;
 use crate::output::manifest::{Manifest, beside};
+use crate::output::merge::TextFile;
 use crate::report::contact_map::{Contact, read_rr};
 use crate::report::error::ReportError;
 use crate::report::file::{open, read_text, unreadable};
@@ -166,8 +168,24 @@ fn json_kind(first: &str) -> Kind {
     }
 }
 
+/// Checks that a text file ends with a line break and has as many rows as its manifest says.
+fn check_whole(path: &Path) -> Result<(), ReportError> {
+    io::copy(&mut WholeLines::new(open(path)?), &mut io::sink()).map_err(unreadable(path))?;
+    match TextFile::open(path)? {
+        Some(text) => Ok(text.check()?),
+        None => Ok(()),
+    }
+}
+
 fn content(path: &Path) -> Result<ResultContent, ReportError> {
-    Ok(match content_kind(path)? {
+    let kind = content_kind(path)?;
+    if matches!(
+        kind,
+        Kind::Fasta | Kind::Contacts | Kind::Table(_) | Kind::Lines
+    ) {
+        check_whole(path)?;
+    }
+    Ok(match kind {
         Kind::Fasta => ResultContent::Sequences(sequences::read(path)?),
         Kind::Contacts => ResultContent::Contacts(read_rr(path)?),
         Kind::Embeddings => {
