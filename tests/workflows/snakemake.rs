@@ -117,7 +117,7 @@ rule pretrain:
         model=directory("learnt/{{name}}.fasta/model"),
         log="learnt/{{name}}.fasta/log.jsonl",
         recipe="learnt/{{name}}.fasta/recipe.toml",
-    params: extra="--init nano --set steps=4",
+    params: extra="--init nano --set steps=4 --set batch.tokens=64 --set data.max_residues=32",
     wrapper: "bio/ankh3/pretrain"
 "#
     );
