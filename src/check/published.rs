@@ -1,6 +1,6 @@
 //! An encoder against values that others published for the same model and the same tokens.
 //!
-//! `published.safetensors` has a selection of the outputs of five official models that FastPLMs
+//! `published.safetensors` has a selection of the outputs of five official models that `FastPLMs`
 //! (github.com/Synthyra/FastPLMs, tests/goldens, commit 1f782820, Apache-2.0) published: the
 //! authors' code in bf16 on an NVIDIA H100, three sequences without a task prefix, 48 dimensions of
 //! each of 103 residues. `published.py` makes the file. docs/precision.md derives the limits.

@@ -92,11 +92,10 @@ fn files_with_names_of_any_kind_are_computed_and_never_run() {
         "-a.fasta",
     ];
     for name in names {
-        fs::copy(
-            project("examples/family-held-out.fasta"),
-            folder.path().join(name),
-        )
-        .unwrap();
+        let path = folder.path().join(name);
+        fs::write(&path, ">a\nMKVA\n>b\nMKVL\n").unwrap();
+        let family = project("examples/family-held-out.fasta");
+        fs::copy(family, path.with_extension("family")).unwrap();
     }
     let quoted = names.map(|name| format!("{name:?}")).join(", ");
     let rules = format!(
@@ -104,7 +103,7 @@ fn files_with_names_of_any_kind_are_computed_and_never_run() {
 NAMES = [{quoted}]
 rule all:
     input:
-        [f"{{name}}.tsv" for name in NAMES] + [f"learnt/{{name}}/model" for name in NAMES],
+        [f"{{name}}.tsv" for name in NAMES] + [f"learnt/{{name}}/model" for name in NAMES[:2]],
 rule embed:
     input: fasta="{{name}}.fasta",
     output: embeddings="{{name}}.fasta.tsv",
@@ -112,12 +111,12 @@ rule embed:
     params: extra="--pooling mean --device cpu",
     wrapper: "bio/ankh3/embed"
 rule pretrain:
-    input: recipe="recipe.toml", train="{{name}}.fasta", valid="{{name}}.fasta",
+    input: recipe="recipe.toml", train="{{name}}.family", valid="{{name}}.family",
     output:
         model=directory("learnt/{{name}}.fasta/model"),
         log="learnt/{{name}}.fasta/log.jsonl",
         recipe="learnt/{{name}}.fasta/recipe.toml",
-    params: extra="--init nano --set steps=4",
+    params: extra="--init nano --set steps=4 --set batch.tokens=64 --set data.max_residues=32",
     wrapper: "bio/ankh3/pretrain"
 "#
     );
@@ -128,18 +127,12 @@ rule pretrain:
     .unwrap();
     fs::write(folder.path().join("Snakefile"), rules).unwrap();
     ran(&mut snakemake(folder.path(), "--cores 2"));
+    let made = |file: String| assert!(folder.path().join(&file).is_file(), "{file}");
     for name in names {
-        assert!(
-            folder.path().join(format!("{name}.tsv")).is_file(),
-            "{name}"
-        );
-        assert!(
-            folder
-                .path()
-                .join(format!("learnt/{name}/model/config.json"))
-                .is_file(),
-            "{name}"
-        );
+        made(format!("{name}.tsv"));
+    }
+    for name in &names[..2] {
+        made(format!("learnt/{name}/model/config.json"));
     }
     assert!(
         !folder.path().join("x").exists(),
