@@ -19,10 +19,10 @@
 //! # Ok::<(), ankh3::checkpoint::CheckpointError>(())
 //! ```
 
+mod checksum;
 pub mod convert;
 mod error;
 pub mod fetch;
-mod fetch_error;
 mod hash;
 pub mod hub;
 pub mod init;
@@ -34,7 +34,6 @@ mod place;
 pub mod resolve;
 pub mod save;
 pub mod training;
-mod transfer;
 mod weights;
 
 pub use error::CheckpointError;

@@ -71,13 +71,19 @@ fn style() -> ProgressStyle {
 
 fn show(bar: &ProgressBar, event: Event<'_>) {
     match event {
-        Event::Start { file, size } => {
-            tracing::info!("fetching {file} ({:.1} MB)", size as f64 / 1e6);
+        Event::Start { file, size, kept } => {
+            let megabytes = |bytes| bytes as f64 / 1e6;
+            let rest = match kept {
+                0 => String::new(),
+                _ => format!(", {:.1} MB of them from an earlier run", megabytes(kept)),
+            };
+            tracing::info!("fetching {file} ({:.1} MB{rest})", megabytes(size));
             bar.reset();
             bar.set_length(size);
+            bar.set_position(kept);
             bar.set_message(file.to_string());
         }
-        Event::Arrived(count) => bar.inc(count),
+        Event::Position(position) => bar.set_position(position),
         Event::Done { file } => tracing::info!("{file}: checksum verified"),
         Event::Converting => tracing::info!("writing the pickled weights as model.safetensors"),
     }

@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use hf_hub::api::sync::ApiError;
+use std::time::Duration;
+
 use thiserror::Error;
 
-use super::{CheckpointError, Hub};
+use super::Patience;
+use crate::checkpoint::CheckpointError;
 
 /// Why a model could not be fetched.
 #[derive(Debug, Error)]
@@ -15,6 +17,17 @@ pub enum FetchError {
         "HF_HUB_OFFLINE is set, so nothing is fetched; unset it, or copy the cache from a machine that has the model"
     )]
     Offline,
+    /// `HF_ENDPOINT` is no address.
+    #[error(
+        "HF_ENDPOINT is `{}`, which is no address of a hub; it begins with https:// or http:// and holds no blank, for example https://huggingface.co",
+        .0.escape_debug()
+    )]
+    Endpoint(String),
+    /// The token holds a character that no header can hold.
+    #[error(
+        "the token (HF_TOKEN, HUGGING_FACE_HUB_TOKEN or the file HF_TOKEN_PATH) holds a control character; copy it again from the settings of your account on the hub"
+    )]
+    Token,
     /// The hub answered with 401 or 403.
     #[error(
         "{repo}: the hub refuses access (HTTP {status}); the repository does not exist, is private, or is gated: accept its terms on its page and set HF_TOKEN"
@@ -45,13 +58,46 @@ pub enum FetchError {
         /// What the network reported, or what is wrong with the answer.
         message: String,
     },
-    /// The storage host answered with a client error.
+    /// A server has no time now.
     #[error(
-        "{file}: the hub's storage refuses it (HTTP {status}); run the same command again, or set HF_ENDPOINT to another mirror"
+        "{url}: the server is busy (HTTP {status}{}); run the same command again later",
+        asked(*asked_pause)
+    )]
+    Busy {
+        /// The requested address.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+        /// The pause that the server asks for.
+        asked_pause: Option<Duration>,
+    },
+    /// A redirect that leads nowhere.
+    #[error("{url}: {message}; check HF_ENDPOINT and the proxy")]
+    Redirect {
+        /// The address that redirects.
+        url: String,
+        /// The problem.
+        message: String,
+    },
+    /// The certificate of a server is not trusted.
+    #[error(
+        "{url}: the server's certificate is not trusted ({message}); where a proxy opens TLS, name the file of its certificate authority in SSL_CERT_FILE"
+    )]
+    Untrusted {
+        /// The requested address.
+        url: String,
+        /// What is wrong with the certificate.
+        message: String,
+    },
+    /// A server answered the request for a file with a client error.
+    #[error(
+        "{file}: {by} refuses it (HTTP {status}); run the same command again, or set HF_ENDPOINT to another mirror"
     )]
     Refused {
         /// The file.
         file: String,
+        /// The server in words.
+        by: &'static str,
         /// The HTTP status.
         status: u16,
     },
@@ -65,7 +111,7 @@ pub enum FetchError {
     },
     /// A transfer ended early, in every attempt.
     #[error(
-        "{file}: the transfer broke at byte {position} of {size} ({message}); run the same command again"
+        "{file}: the transfer broke at byte {position} of {size} ({message}); run the same command again, which goes on there"
     )]
     Broken {
         /// The file.
@@ -89,15 +135,15 @@ pub enum FetchError {
         /// The checksum of the received bytes.
         found: String,
     },
-    /// The `ETag` is no checksum.
+    /// The hub does not say what the file must be.
     #[error(
-        "{file}: the hub announces no checksum (ETag `{etag}`); set HF_ENDPOINT to a faithful mirror or unset it"
+        "{file}: the hub announces no {what}; set HF_ENDPOINT to a faithful mirror or unset it"
     )]
     Unverifiable {
         /// The file.
         file: String,
-        /// The `ETag`.
-        etag: String,
+        /// What is missing.
+        what: String,
     },
     /// The cache could not be written.
     #[error("{path}: {source}; the cache is at HF_HUB_CACHE, HF_HOME or ~/.cache/huggingface")]
@@ -118,53 +164,41 @@ impl FetchError {
         move |source| FetchError::Io { path, source }
     }
 
-    /// The error of a request for a file that failed before the first byte.
-    pub(super) fn request(file: &str, url: &str, error: &ureq::Error) -> Self {
-        match error {
-            // Timeout (408) and too many requests (429) are temporary; other answers of this class
-            // are permanent.
-            ureq::Error::StatusCode(status @ 400..500) if ![408, 429].contains(status) => {
-                FetchError::Refused {
-                    file: file.to_string(),
-                    status: *status,
-                }
+    /// The error of a request without an answer.
+    pub(super) fn network(url: String, error: &ureq::Error, patience: Patience) -> Self {
+        let message = match error {
+            ureq::Error::Timeout(ureq::Timeout::Resolve | ureq::Timeout::Connect) => {
+                format!("no connection within {} s", patience.connect.as_secs_f64())
             }
-            _ => FetchError::Unreachable {
-                url: url.to_string(),
-                message: error.to_string(),
-            },
+            ureq::Error::Timeout(ureq::Timeout::RecvResponse) => {
+                format!("no answer within {} s", patience.first_byte.as_secs_f64())
+            }
+            _ => error.to_string(),
+        };
+        if message.contains("certificate") {
+            return FetchError::Untrusted { url, message };
         }
+        FetchError::Unreachable { url, message }
     }
 
     /// Whether another attempt may succeed.
     pub(super) fn is_passing(&self) -> bool {
         matches!(
             self,
-            FetchError::Broken { .. } | FetchError::Unreachable { .. }
+            FetchError::Broken { .. } | FetchError::Unreachable { .. } | FetchError::Busy { .. }
         )
+    }
+
+    /// The pause that the server asks for.
+    pub(super) fn asked_pause(&self) -> Option<Duration> {
+        match self {
+            FetchError::Busy { asked_pause, .. } => *asked_pause,
+            _ => None,
+        }
     }
 }
 
-/// The error of a request to the hub's own interface.
-pub(super) fn api_error(hub: &Hub, repo: &str, revision: &str, error: &ApiError) -> FetchError {
-    let status = match error {
-        ApiError::RequestError(request) => match request.as_ref() {
-            ureq::Error::StatusCode(status) => Some(*status),
-            _ => None,
-        },
-        _ => None,
-    };
-    let repo = repo.to_string();
-    match status {
-        Some(status @ (401 | 403)) => FetchError::Denied { repo, status },
-        Some(404) => FetchError::NotFound {
-            repo,
-            revision: revision.to_string(),
-            endpoint: hub.endpoint.clone(),
-        },
-        _ => FetchError::Unreachable {
-            url: format!("{}/{repo}", hub.endpoint),
-            message: error.to_string(),
-        },
-    }
+fn asked(pause: Option<Duration>) -> String {
+    let text = |pause: Duration| format!(", it asks for a pause of {} s", pause.as_secs());
+    pause.map(text).unwrap_or_default()
 }
