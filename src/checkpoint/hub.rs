@@ -69,14 +69,24 @@ impl Hub {
             .pointer_path(commit)
     }
 
+    /// The folders of all repositories of models in the cache, including incomplete ones.
+    pub(super) fn repo_dirs(&self) -> Vec<PathBuf> {
+        let folders = std::fs::read_dir(&self.cache).into_iter().flatten();
+        let paths = folders.flatten().map(|folder| folder.path());
+        let is_model = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default();
+            name.to_string_lossy().starts_with("models--")
+        };
+        let mut folders: Vec<PathBuf> = paths.filter(is_model).collect();
+        folders.sort();
+        folders
+    }
+
     /// `owner/repo` of every model folder in the cache without a short name, sorted, including
     /// incomplete ones.
     pub fn cached_models(&self) -> Vec<String> {
-        let folders = std::fs::read_dir(&self.cache)
-            .into_iter()
-            .flatten()
-            .flatten();
-        let names = folders.filter_map(|folder| folder.file_name().into_string().ok());
+        let folders = self.repo_dirs().into_iter();
+        let names = folders.filter_map(|folder| folder.file_name()?.to_str().map(str::to_string));
         let repos =
             names.filter_map(|name| Some(name.strip_prefix("models--")?.replacen("--", "/", 1)));
         let known = |repo: &String| super::KNOWN_MODELS.iter().any(|model| model.repo == repo);
@@ -85,12 +95,17 @@ impl Hub {
         repos
     }
 
+    /// The commit of a revision in the cache; a revision without a reference is a commit itself.
+    pub(super) fn commit(&self, repo: &str, revision: &str) -> String {
+        let reference = self.repo_dir(repo).join("refs").join(revision);
+        let commit = std::fs::read_to_string(reference);
+        commit.map_or_else(|_| revision.to_string(), |text| text.trim().to_string())
+    }
+
     /// A complete local copy of a repository at a revision (branch, tag or full commit), if one
     /// exists.
     pub fn snapshot(&self, repo: &str, revision: &str) -> Option<PathBuf> {
-        let reference = self.repo_dir(repo).join("refs").join(revision);
-        let commit = std::fs::read_to_string(reference).unwrap_or_else(|_| revision.to_string());
-        let dir = self.snapshot_dir(repo, commit.trim());
+        let dir = self.snapshot_dir(repo, &self.commit(repo, revision));
         (dir.join("config.json").is_file() && weights::are_complete(&dir)).then_some(dir)
     }
 }
@@ -157,7 +172,7 @@ mod tests {
     #[test]
     fn endpoint_token_and_offline_are_read() {
         let set = hub(&[
-            ("HF_ENDPOINT", "http://127.0.0.1:1/"),
+            ("HF_ENDPOINT", " http://127.0.0.1:1/\n"),
             ("HF_TOKEN", "secret"),
             ("HF_HUB_OFFLINE", "YES"),
         ]);

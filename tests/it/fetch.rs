@@ -3,10 +3,27 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+/// The hub on loopback.
 mod hub_server;
+
+/// The token reaches the hub alone.
+mod token;
+
+/// Servers that answer with nonsense, too late, or never.
+mod hostile;
+
+/// Interrupted transfers go on, and what is left behind is deleted.
+mod taken_up;
+
+/// A hub over TLS with a certificate authority of its own.
+mod tls;
+
+/// Files of the cache against their checksums.
+mod verified;
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use ankh3::checkpoint::fetch::{Event, FetchError, Fetched, Patience, fetch};
@@ -23,6 +40,21 @@ const PATIENCE: Patience = Patience {
     first_byte: Duration::from_millis(700),
     idle: Duration::from_millis(700),
 };
+
+/// The binary that fetches [`REPO`] from `endpoint`, in an environment without the user's settings.
+fn command(endpoint: &str, cache: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ankh3"));
+    command
+        .args(["fetch", REPO])
+        .env("HF_ENDPOINT", endpoint)
+        .env("HF_HUB_CACHE", cache)
+        .env("HF_TOKEN_PATH", cache.join("no-token"))
+        .env("NO_PROXY", "localhost,127.0.0.1");
+    for name in ["HF_TOKEN", "HF_HUB_OFFLINE", "HUGGING_FACE_HUB_TOKEN"] {
+        command.env_remove(name);
+    }
+    command
+}
 
 fn hub(server: &HubServer, cache: &Path) -> Hub {
     Hub {

@@ -4,13 +4,13 @@ use ureq::http::Uri;
 
 /// The server of an address: two addresses with the same origin are one server's.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Origin {
+pub(super) struct ServerOrigin {
     scheme: String,
     host: String,
     port: u16,
 }
 
-impl Origin {
+impl ServerOrigin {
     /// `None` for an address that is not `http://HOST…` or `https://HOST…`.
     pub(super) fn of(address: &Uri) -> Option<Self> {
         let scheme = address.scheme_str()?.to_ascii_lowercase();
@@ -20,7 +20,7 @@ impl Origin {
             _ => return None,
         };
         let host = address.host().filter(|host| !host.is_empty())?;
-        Some(Origin {
+        Some(ServerOrigin {
             port: address.port_u16().unwrap_or(usual_port),
             host: host.to_ascii_lowercase(),
             scheme,
@@ -50,7 +50,7 @@ pub(super) fn redirected(base: &Uri, location: &str) -> Option<Uri> {
         format!("{scheme}://{authority}{folder}/{location}")
     };
     let address: Uri = absolute.parse().ok()?;
-    Origin::of(&address).map(|_| address)
+    ServerOrigin::of(&address).map(|_| address)
 }
 
 /// An address for messages: without the user's name and without the query, which may contain a
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn an_origin_is_scheme_host_and_port() {
-        let hub = Origin::of(&address("https://hub.org/a"));
+        let hub = ServerOrigin::of(&address("https://hub.org/a"));
         let table = [
             ("https://hub.org", true),
             ("https://HUB.org:443/b?c", true),
@@ -105,7 +105,7 @@ mod tests {
             ("/a", false),
         ];
         for (text, same) in table {
-            assert_eq!(Origin::of(&address(text)) == hub, same, "{text}");
+            assert_eq!(ServerOrigin::of(&address(text)) == hub, same, "{text}");
         }
     }
 

@@ -14,7 +14,7 @@ use ureq::http::{HeaderMap, HeaderValue, Response, Uri};
 use ureq::tls::TlsConfig;
 use ureq::{Agent, Body, BodyReader};
 
-use super::address::{Origin, redirected, shown};
+use super::address::{ServerOrigin, redirected, shown};
 use super::error::FetchError;
 use super::roots::authorities;
 use crate::checkpoint::Hub;
@@ -111,7 +111,7 @@ impl Wanted {
 }
 
 /// A successful answer.
-pub(super) struct Answer {
+pub(super) struct HubAnswer {
     pub status: u16,
     pub headers: HeaderMap,
     /// `X-Linked-Etag`: the checksum of a file in the storage.
@@ -121,7 +121,7 @@ pub(super) struct Answer {
     body: Body,
 }
 
-impl Answer {
+impl HubAnswer {
     pub(super) fn text(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok().map(str::trim)
     }
@@ -133,7 +133,7 @@ impl Answer {
 
 /// Why a request failed.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(super) enum RequestFailure {
     /// An answer that another attempt would not change.
     Status {
         status: u16,
@@ -144,9 +144,9 @@ pub(super) enum Failure {
     Error(FetchError),
 }
 
-impl From<FetchError> for Failure {
+impl From<FetchError> for RequestFailure {
     fn from(error: FetchError) -> Self {
-        Failure::Error(error)
+        RequestFailure::Error(error)
     }
 }
 
@@ -154,7 +154,7 @@ impl From<FetchError> for Failure {
 pub(super) struct Client {
     agent: Agent,
     endpoint: String,
-    origin: Origin,
+    origin: ServerOrigin,
     token: Option<HeaderValue>,
     pub(super) patience: Patience,
 }
@@ -163,7 +163,11 @@ impl Client {
     /// # Errors
     /// An endpoint that is no address, and a token that no header can hold.
     pub(super) fn new(hub: &Hub, patience: Patience) -> Result<Self, FetchError> {
-        let origin = hub.endpoint.parse().ok().and_then(|uri| Origin::of(&uri));
+        let origin = hub
+            .endpoint
+            .parse()
+            .ok()
+            .and_then(|uri| ServerOrigin::of(&uri));
         let origin = origin.ok_or_else(|| FetchError::Endpoint(hub.endpoint.clone()))?;
         let token = hub.token.as_ref().map(|token| bearer(token)).transpose()?;
         Ok(Client {
@@ -181,30 +185,33 @@ impl Client {
     }
 
     /// The answer of the first successful attempt.
-    pub(super) fn get(&self, url: &str, wanted: Wanted) -> Result<Answer, Failure> {
+    pub(super) fn get(&self, url: &str, wanted: Wanted) -> Result<HubAnswer, RequestFailure> {
         self.patiently(|| self.get_once(url, wanted))
     }
 
     /// The whole body of an answer that is not a file of a model.
-    pub(super) fn small_body(&self, url: &str) -> Result<Vec<u8>, Failure> {
+    pub(super) fn small_body(&self, url: &str) -> Result<Vec<u8>, RequestFailure> {
         self.patiently(|| {
             let answer = self.get_once(url, Wanted::From(0))?;
             Ok(self.read_small(url, answer)?)
         })
     }
 
-    fn patiently<T>(&self, attempt: impl Fn() -> Result<T, Failure>) -> Result<T, Failure> {
+    fn patiently<T>(
+        &self,
+        attempt: impl Fn() -> Result<T, RequestFailure>,
+    ) -> Result<T, RequestFailure> {
         let mut attempts = Attempts::new(self.patience);
         loop {
             match attempt() {
-                Err(Failure::Error(error)) => attempts.failed_by(error)?,
+                Err(RequestFailure::Error(error)) => attempts.failed_by(error)?,
                 other => return other,
             }
         }
     }
 
     /// One request and its redirects.
-    pub(super) fn get_once(&self, url: &str, wanted: Wanted) -> Result<Answer, Failure> {
+    pub(super) fn get_once(&self, url: &str, wanted: Wanted) -> Result<HubAnswer, RequestFailure> {
         let mut address: Uri = url.parse().map_err(|_| {
             let message = "it is not an address".to_string();
             unreachable(url.to_string(), message)
@@ -212,7 +219,7 @@ impl Client {
         let mut at_hub = true;
         let (mut linked_etag, mut linked_size) = (None, None);
         for _ in 0..=REDIRECTS {
-            at_hub &= Origin::of(&address).as_ref() == Some(&self.origin);
+            at_hub &= ServerOrigin::of(&address).as_ref() == Some(&self.origin);
             let response = self.send(&address, at_hub, wanted)?;
             let (parts, body) = response.into_parts();
             let text = |name: &str| parts.headers.get(name)?.to_str().ok();
@@ -223,7 +230,7 @@ impl Client {
                 address = target(&address, &parts.headers)?;
                 continue;
             }
-            let answer = Answer {
+            let answer = HubAnswer {
                 status: parts.status.as_u16(),
                 headers: parts.headers,
                 linked_etag,
@@ -258,7 +265,7 @@ impl Client {
     }
 
     /// Reads the body within limits of size and time.
-    fn read_small(&self, url: &str, answer: Answer) -> Result<Vec<u8>, FetchError> {
+    fn read_small(&self, url: &str, answer: HubAnswer) -> Result<Vec<u8>, FetchError> {
         let url = || url.to_string();
         let limit = self.patience.first_byte + self.patience.idle;
         let begin = Instant::now();
@@ -323,7 +330,7 @@ fn target(address: &Uri, headers: &HeaderMap) -> Result<Uri, FetchError> {
 }
 
 /// Distinguishes success, answers that may change soon, and answers that will not.
-fn judged(answer: Answer, by_hub: bool, address: &Uri) -> Result<Answer, Failure> {
+fn judged(answer: HubAnswer, by_hub: bool, address: &Uri) -> Result<HubAnswer, RequestFailure> {
     let (status, url) = (answer.status, shown(address));
     match status {
         200..400 => Ok(answer),
@@ -336,7 +343,7 @@ fn judged(answer: Answer, by_hub: bool, address: &Uri) -> Result<Answer, Failure
             }
             .into())
         }
-        _ => Err(Failure::Status {
+        _ => Err(RequestFailure::Status {
             status,
             by_hub,
             url,

@@ -135,6 +135,20 @@ pub enum FetchError {
         /// The checksum of the received bytes.
         found: String,
     },
+    /// The hub announces another file than the published one.
+    #[error(
+        "{file}: the hub announces a file with the checksum {found}, but the one of {repo} at this revision is known to have {expected}; unset HF_ENDPOINT, or set it to a faithful mirror"
+    )]
+    NotThePublished {
+        /// The file.
+        file: String,
+        /// `owner/repo`.
+        repo: String,
+        /// The published checksum.
+        expected: String,
+        /// The checksum by the hub.
+        found: String,
+    },
     /// The hub does not say what the file must be.
     #[error(
         "{file}: the hub announces no {what}; set HF_ENDPOINT to a faithful mirror or unset it"

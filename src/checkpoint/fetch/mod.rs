@@ -16,9 +16,12 @@ mod address;
 mod client;
 mod error;
 mod partial;
+mod prune;
+mod published;
 mod remote;
 mod roots;
 mod transfer;
+mod verify;
 
 use std::fs;
 use std::io::Write;
@@ -27,8 +30,10 @@ use std::path::{Path, PathBuf};
 use client::Client;
 pub use client::Patience;
 pub use error::FetchError;
-use partial::{UnfinishedFolder, delete_dead, is_complete, unfinished_file};
+use partial::{UnfinishedFolder, delete_dead, hold, unfinished_file};
+pub use prune::{Pruned, prune};
 use remote::Listing;
+pub use verify::{Verdict, VerifiedFile, verify};
 
 use super::checksum::sha256_of;
 use super::load::card_licence;
@@ -126,6 +131,11 @@ impl<'a> Session<'a> {
     ) -> Result<Self, FetchError> {
         let client = Client::new(hub, patience)?;
         let Listing { commit, files } = remote::listing(&client, repo, revision)?;
+        if let Some(known) = published::revision(repo).filter(|known| *known != commit) {
+            tracing::info!(
+                "{repo}: the hub has revision {commit}; published checksums are known of {known} only"
+            );
+        }
         Ok(Session {
             hub,
             repo,
@@ -203,10 +213,22 @@ impl<'a> Session<'a> {
     /// Makes sure that one file is in the cache and linked from the snapshot.
     fn file(&self, name: &str, on_event: &mut dyn FnMut(Event<'_>)) -> Result<(), FetchError> {
         let source = remote::file(&self.client, self.repo, &self.commit, name)?;
-        let blob = self.blobs()?.join(source.checksum.as_str());
-        if !is_complete(&blob, source.size) {
-            transfer::download(&self.client, &source, &blob, on_event)?;
+        let published = published::checksum(self.repo, &self.commit, name);
+        if let Some(published) = published.filter(|published| *published != source.checksum) {
+            return Err(FetchError::NotThePublished {
+                file: name.to_string(),
+                repo: self.repo.to_string(),
+                expected: published.as_str().to_string(),
+                found: source.checksum.as_str().to_string(),
+            });
         }
+        let blob = self.blobs()?.join(source.checksum.as_str());
+        let _held = loop {
+            match hold(&blob, source.size) {
+                Some(held) => break held,
+                None => transfer::download(&self.client, &source, &blob, on_event)?,
+            }
+        };
         link(&blob, &self.dir(), name)
     }
 
@@ -217,6 +239,9 @@ impl<'a> Session<'a> {
         convert::to_safetensors(dir, &file)?;
         let checksum = sha256_of(&file).map_err(FetchError::io(&file))?;
         let blob = blobs.join(checksum);
+        let held = fs::File::open(&file).map_err(FetchError::io(&file))?;
+        // Without locks `fetch --prune` may delete the blob before it is linked.
+        let _ = held.try_lock_shared();
         fs::rename(&file, &blob).map_err(FetchError::io(&blob))?;
         link(&blob, dir, "model.safetensors")
     }

@@ -174,6 +174,14 @@ pub(super) fn path_of(blob: &Path) -> PathBuf {
     path.into()
 }
 
+/// A complete blob that `fetch --prune` leaves alone while the file is open.
+pub(super) fn hold(blob: &Path, size: u64) -> Option<File> {
+    let file = File::open(blob).ok()?;
+    // Without locks a blob is linked as well.
+    let _ = file.lock_shared();
+    (is_complete(blob, size) && is_named(&file, blob)).then_some(file)
+}
+
 /// Whether a blob is there. It got its name after its checksum was verified; the length detects a
 /// file that another program truncated.
 pub(super) fn is_complete(blob: &Path, size: u64) -> bool {
@@ -249,9 +257,9 @@ impl UnfinishedFolder {
 }
 
 /// Deletes the unfinished files of dead processes directly in `dir`, except files in transfer.
-/// Returns their size in bytes.
-pub(super) fn delete_dead(dir: &Path) -> io::Result<u64> {
-    let mut bytes = 0;
+/// Returns their number and their size in bytes.
+pub(super) fn delete_dead(dir: &Path) -> io::Result<(usize, u64)> {
+    let (mut files, mut bytes) = (0, 0);
     for entry in fs::read_dir(dir).into_iter().flatten() {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -281,10 +289,11 @@ pub(super) fn delete_dead(dir: &Path) -> io::Result<u64> {
             false => fs::remove_file(&path),
         };
         if is_dead && delete().is_ok() {
+            files += 1;
             bytes += size;
         }
     }
-    Ok(bytes)
+    Ok((files, bytes))
 }
 
 fn size_of_folder(folder: &Path) -> u64 {
@@ -349,7 +358,7 @@ mod tests {
         fs::create_dir(dir.path().join(".ankh3-converting")).unwrap();
         fs::write(dir.path().join(".ankh3-converting/lock"), b"").unwrap();
         fs::write(dir.path().join(".ankh3-converting/.tmpabc"), b"12345").unwrap();
-        assert_eq!(delete_dead(dir.path()).unwrap(), 9);
+        assert_eq!(delete_dead(dir.path()).unwrap(), (2, 9));
         assert!(living.path().exists() && folder.path().exists());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
     }

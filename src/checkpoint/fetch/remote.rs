@@ -4,7 +4,7 @@
 use serde::Deserialize;
 
 use super::address::encoded;
-use super::client::{Answer, Client, Failure, Wanted};
+use super::client::{Client, HubAnswer, RequestFailure, Wanted};
 use super::error::FetchError;
 use crate::checkpoint::checksum::Checksum;
 
@@ -95,7 +95,7 @@ pub(super) fn file<'a>(
 }
 
 /// The size of the whole file: the answer may be one byte of it, all of it, or a redirect.
-fn size(answer: &Answer) -> Option<u64> {
+fn size(answer: &HubAnswer) -> Option<u64> {
     let of_range = || {
         answer
             .text("content-range")?
@@ -113,22 +113,22 @@ fn size(answer: &Answer) -> Option<u64> {
     }
 }
 
-fn refused(failure: Failure, client: &Client, repo: &str, revision: &str) -> FetchError {
+fn refused(failure: RequestFailure, client: &Client, repo: &str, revision: &str) -> FetchError {
     let repo = repo.to_string();
     match failure {
-        Failure::Status {
+        RequestFailure::Status {
             status: status @ (401 | 403),
             ..
         } => FetchError::Denied { repo, status },
-        Failure::Status { status: 404, .. } => FetchError::NotFound {
+        RequestFailure::Status { status: 404, .. } => FetchError::NotFound {
             repo,
             revision: revision.to_string(),
             endpoint: client.url(""),
         },
-        Failure::Status { status, url, .. } => FetchError::Unreachable {
+        RequestFailure::Status { status, url, .. } => FetchError::Unreachable {
             url,
             message: format!("HTTP {status}"),
         },
-        Failure::Error(error) => error,
+        RequestFailure::Error(error) => error,
     }
 }

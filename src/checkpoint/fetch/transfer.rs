@@ -8,7 +8,7 @@ use std::io::Read;
 use std::path::Path;
 
 use super::Event;
-use super::client::{Answer, Attempts, Client, Failure, Wanted};
+use super::client::{Attempts, Client, HubAnswer, RequestFailure, Wanted};
 use super::error::FetchError;
 use super::partial::Partial;
 use super::remote::RemoteFile;
@@ -166,7 +166,7 @@ impl Transfer<'_> {
 
     /// Whether an answer with status 206 is the rest of the file; a mirror may leave out the
     /// headers that say so.
-    fn is_rest(&self, answer: &Answer) -> bool {
+    fn is_rest(&self, answer: &HubAnswer) -> bool {
         let range = format!("bytes {}-", self.position);
         let starts = |text: &str| text.starts_with(&range);
         let rest = self.source.size - self.position;
@@ -176,13 +176,13 @@ impl Transfer<'_> {
     }
 
     /// The error of a request without an answer that can be used.
-    fn failure(&mut self, failure: Failure) -> Result<FetchError, FetchError> {
+    fn failure(&mut self, failure: RequestFailure) -> Result<FetchError, FetchError> {
         Ok(match failure {
-            Failure::Status { status: 416, .. } if self.position > 0 => {
+            RequestFailure::Status { status: 416, .. } if self.position > 0 => {
                 self.asks_for_ranges = false;
                 self.broken("the server cannot send the rest of the file")
             }
-            Failure::Status { status, by_hub, .. } => FetchError::Refused {
+            RequestFailure::Status { status, by_hub, .. } => FetchError::Refused {
                 file: self.source.name.to_string(),
                 by: if by_hub {
                     "the hub"
@@ -191,7 +191,7 @@ impl Transfer<'_> {
                 },
                 status,
             },
-            Failure::Error(error) => error,
+            RequestFailure::Error(error) => error,
         })
     }
 
