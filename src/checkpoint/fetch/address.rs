@@ -1,6 +1,7 @@
 //! Addresses: the server that an address belongs to, and the target of a redirect.
 
 use ureq::http::Uri;
+use ureq::http::uri::Authority;
 
 /// The server of an address: two addresses with the same origin are one server's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +57,7 @@ pub(super) fn redirected(base: &Uri, location: &str) -> Option<Uri> {
 /// An address for messages: without the user's name and without the query, which may contain a
 /// signature that gives access.
 pub(super) fn shown(address: &Uri) -> String {
-    let authority = address.authority().map_or("", |found| found.as_str());
+    let authority = address.authority().map_or("", Authority::as_str);
     let host = authority
         .rsplit_once('@')
         .map_or(authority, |(_, host)| host);
@@ -71,10 +72,10 @@ pub(super) fn shown(address: &Uri) -> String {
 pub(super) fn encoded(name: &str) -> String {
     use std::fmt::Write;
     name.bytes().fold(String::new(), |mut text, byte| {
-        let _ = match byte {
-            b'-' | b'.' | b'_' | b'~' => write!(text, "{}", byte as char),
-            _ if byte.is_ascii_alphanumeric() => write!(text, "{}", byte as char),
-            _ => write!(text, "%{byte:02X}"),
+        let _ = if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            write!(text, "{}", byte as char)
+        } else {
+            write!(text, "%{byte:02X}")
         };
         text
     })

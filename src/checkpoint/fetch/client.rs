@@ -169,7 +169,7 @@ impl Client {
             .ok()
             .and_then(|uri| ServerOrigin::of(&uri));
         let origin = origin.ok_or_else(|| FetchError::Endpoint(hub.endpoint.clone()))?;
-        let token = hub.token.as_ref().map(|token| bearer(token)).transpose()?;
+        let token = hub.token.as_deref().map(bearer).transpose()?;
         Ok(Client {
             agent: settings(patience).into(),
             endpoint: hub.endpoint.clone(),

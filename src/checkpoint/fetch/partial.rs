@@ -80,7 +80,9 @@ impl Partial {
                 }
                 Err(TryLockError::WouldBlock) => growth.wait(file),
                 Err(TryLockError::Error(_)) => {
-                    let _ = opened.metadata()?.len() == 0 && fs::remove_file(&path).is_ok();
+                    if opened.metadata()?.len() == 0 {
+                        fs::remove_file(&path)?;
+                    }
                     return Self::unique(blob).map(Some);
                 }
             }
@@ -284,9 +286,12 @@ pub(super) fn delete_dead(dir: &Path) -> io::Result<(usize, u64)> {
         } else {
             (found.is_file() && is_unused(&path), found.len())
         };
-        let delete = || match found.is_dir() {
-            true => fs::remove_dir_all(&path),
-            false => fs::remove_file(&path),
+        let delete = || {
+            if found.is_dir() {
+                fs::remove_dir_all(&path)
+            } else {
+                fs::remove_file(&path)
+            }
         };
         if is_dead && delete().is_ok() {
             files += 1;

@@ -62,7 +62,8 @@ mod tests {
             assert_eq!(revision(repo), Some(commit));
             let config = checksum(repo, commit, "config.json");
             assert!(matches!(config, Some(Checksum::GitBlob(_))), "{repo}");
-            let mut weights = rows().filter(|row| row.repo == repo && row.file.ends_with(".bin"));
+            let mut weights =
+                rows().filter(|row| row.repo == repo && row.file.starts_with("pytorch_model"));
             let large = |row: Row| matches!(row.checksum, Checksum::Sha256(_));
             assert!(
                 weights.next().is_some_and(large) && weights.all(large),

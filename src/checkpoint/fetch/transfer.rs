@@ -133,7 +133,7 @@ impl Transfer<'_> {
         let wanted = Wanted::From(self.position);
         let answer = match self.client.get_once(&self.source.url, wanted) {
             Ok(answer) => answer,
-            Err(failure) => return Err(self.failure(failure)?),
+            Err(failure) => return Err(self.failure(failure)),
         };
         if self.position > 0 && answer.status != 206 {
             self.begin_anew()?;
@@ -176,8 +176,8 @@ impl Transfer<'_> {
     }
 
     /// The error of a request without an answer that can be used.
-    fn failure(&mut self, failure: RequestFailure) -> Result<FetchError, FetchError> {
-        Ok(match failure {
+    fn failure(&mut self, failure: RequestFailure) -> FetchError {
+        match failure {
             RequestFailure::Status { status: 416, .. } if self.position > 0 => {
                 self.asks_for_ranges = false;
                 self.broken("the server cannot send the rest of the file")
@@ -192,7 +192,7 @@ impl Transfer<'_> {
                 status,
             },
             RequestFailure::Error(error) => error,
-        })
+        }
     }
 
     fn begin_anew(&mut self) -> Result<(), FetchError> {
