@@ -184,7 +184,8 @@ mod tests {
 
     #[test]
     fn a_token_loses_blanks_and_line_ends() {
-        let table: &[(&[(&str, &str)], Option<&str>)] = &[
+        type Variables = &'static [(&'static str, &'static str)];
+        let table: [(Variables, Option<&str>); 7] = [
             (&[("HF_TOKEN", "good\n")], Some("good")),
             (&[("HF_TOKEN", " \tgood \r\n")], Some("good")),
             (&[("HUGGING_FACE_HUB_TOKEN", "good\r\n")], Some("good")),
@@ -200,7 +201,7 @@ mod tests {
             (&[], None),
         ];
         for (variables, token) in table {
-            assert_eq!(hub(variables).token.as_deref(), *token, "{variables:?}");
+            assert_eq!(hub(variables).token.as_deref(), token, "{variables:?}");
         }
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("token");

@@ -103,7 +103,7 @@ impl Partial {
     }
 
     /// The file, positioned at its first byte.
-    pub(super) fn from_the_start(&mut self) -> io::Result<&mut File> {
+    pub(super) fn rewound(&mut self) -> io::Result<&mut File> {
         self.file.rewind()?;
         Ok(&mut self.file)
     }
@@ -349,7 +349,7 @@ mod tests {
         drop(first);
         let mut next = Partial::open(&blob, 3, "f", STALL).unwrap().unwrap();
         let mut kept = String::new();
-        io::Read::read_to_string(next.from_the_start().unwrap(), &mut kept).unwrap();
+        io::Read::read_to_string(next.rewound().unwrap(), &mut kept).unwrap();
         assert_eq!(kept, "ab");
     }
 

@@ -75,7 +75,7 @@ impl Transfer<'_> {
     fn take_up(&mut self) -> Result<(), FetchError> {
         let path = self.partial.path().to_path_buf();
         let failed = || FetchError::io(&path);
-        let file = self.partial.from_the_start().map_err(failed())?;
+        let file = self.partial.rewound().map_err(failed())?;
         let length = file.metadata().map_err(failed())?.len();
         if length > self.source.size {
             return self.begin_anew();
