@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `HF_HUB_CACHE` | the cache directory; else `$HF_HOME/hub`, else `$XDG_CACHE_HOME/huggingface/hub`, else `~/.cache/huggingface/hub` |
 //! | `HF_ENDPOINT` | the hub's address, `https://huggingface.co` |
-//! | `HF_TOKEN` | for gated repositories; else the file `HF_TOKEN_PATH` or `$HF_HOME/token` |
+//! | `HF_TOKEN` | for gated repositories; else `HUGGING_FACE_HUB_TOKEN`, else the file `HF_TOKEN_PATH` or `$HF_HOME/token` |
 //! | `HF_HUB_OFFLINE` | `1`, `true`, `yes` or `on`: no network even for `ankh3 fetch` |
 
 use std::ffi::OsString;
@@ -20,7 +20,7 @@ use super::weights;
 pub struct Hub {
     /// The directory of `models--owner--repo` folders.
     pub cache: PathBuf,
-    /// The hub's address without a trailing slash.
+    /// The hub's address without blanks around it and without a trailing slash.
     pub endpoint: String,
     /// The bearer token of requests.
     pub token: Option<String>,
@@ -48,8 +48,11 @@ impl Hub {
             .to_ascii_lowercase();
         Hub {
             cache: cache.map_or_else(|| home.join("hub"), PathBuf::from),
-            endpoint: endpoint.trim_end_matches('/').to_string(),
-            token: text("HF_TOKEN").or_else(|| token_in(&token_file)),
+            endpoint: endpoint.trim().trim_end_matches('/').to_string(),
+            token: ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"]
+                .into_iter()
+                .find_map(|name| cleaned(&text(name)?))
+                .or_else(|| cleaned(&std::fs::read_to_string(token_file).ok()?)),
             offline: ["1", "true", "yes", "on"].contains(&offline.as_str()),
         }
     }
@@ -66,14 +69,24 @@ impl Hub {
             .pointer_path(commit)
     }
 
+    /// The folders of all repositories of models in the cache, including incomplete ones.
+    pub(super) fn repo_dirs(&self) -> Vec<PathBuf> {
+        let folders = std::fs::read_dir(&self.cache).into_iter().flatten();
+        let paths = folders.flatten().map(|folder| folder.path());
+        let is_model = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default();
+            name.to_string_lossy().starts_with("models--")
+        };
+        let mut folders: Vec<PathBuf> = paths.filter(is_model).collect();
+        folders.sort();
+        folders
+    }
+
     /// `owner/repo` of every model folder in the cache without a short name, sorted, including
     /// incomplete ones.
     pub fn cached_models(&self) -> Vec<String> {
-        let folders = std::fs::read_dir(&self.cache)
-            .into_iter()
-            .flatten()
-            .flatten();
-        let names = folders.filter_map(|folder| folder.file_name().into_string().ok());
+        let folders = self.repo_dirs().into_iter();
+        let names = folders.filter_map(|folder| folder.file_name()?.to_str().map(str::to_string));
         let repos =
             names.filter_map(|name| Some(name.strip_prefix("models--")?.replacen("--", "/", 1)));
         let known = |repo: &String| super::KNOWN_MODELS.iter().any(|model| model.repo == repo);
@@ -82,12 +95,17 @@ impl Hub {
         repos
     }
 
+    /// The commit of a revision in the cache; a revision without a reference is a commit itself.
+    pub(super) fn commit(&self, repo: &str, revision: &str) -> String {
+        let reference = self.repo_dir(repo).join("refs").join(revision);
+        let commit = std::fs::read_to_string(reference);
+        commit.map_or_else(|_| revision.to_string(), |text| text.trim().to_string())
+    }
+
     /// A complete local copy of a repository at a revision (branch, tag or full commit), if one
     /// exists.
     pub fn snapshot(&self, repo: &str, revision: &str) -> Option<PathBuf> {
-        let reference = self.repo_dir(repo).join("refs").join(revision);
-        let commit = std::fs::read_to_string(reference).unwrap_or_else(|_| revision.to_string());
-        let dir = self.snapshot_dir(repo, commit.trim());
+        let dir = self.snapshot_dir(repo, &self.commit(repo, revision));
         (dir.join("config.json").is_file() && weights::are_complete(&dir)).then_some(dir)
     }
 }
@@ -115,9 +133,11 @@ fn home(variable: &impl Fn(&str) -> Option<OsString>) -> PathBuf {
     cache.unwrap_or_else(|| ".cache".into()).join("huggingface")
 }
 
-fn token_in(file: &Path) -> Option<String> {
-    let text = std::fs::read_to_string(file).ok()?;
-    Some(text.trim().to_string()).filter(|token| !token.is_empty())
+/// A token without blanks around it and without line ends, which secrets made from files have;
+/// `None` where nothing is left.
+fn cleaned(token: &str) -> Option<String> {
+    let token = token.replace(['\r', '\n'], "");
+    Some(token.trim().to_string()).filter(|token| !token.is_empty())
 }
 
 #[cfg(test)]
@@ -152,7 +172,7 @@ mod tests {
     #[test]
     fn endpoint_token_and_offline_are_read() {
         let set = hub(&[
-            ("HF_ENDPOINT", "http://127.0.0.1:1/"),
+            ("HF_ENDPOINT", " http://127.0.0.1:1/\n"),
             ("HF_TOKEN", "secret"),
             ("HF_HUB_OFFLINE", "YES"),
         ]);
@@ -160,6 +180,35 @@ mod tests {
         assert_eq!(set.token.as_deref(), Some("secret"));
         assert!(set.offline);
         assert!(!hub(&[("HF_HUB_OFFLINE", "0")]).offline);
+    }
+
+    #[test]
+    fn a_token_loses_blanks_and_line_ends() {
+        type Variables = &'static [(&'static str, &'static str)];
+        let table: [(Variables, Option<&str>); 7] = [
+            (&[("HF_TOKEN", "good\n")], Some("good")),
+            (&[("HF_TOKEN", " \tgood \r\n")], Some("good")),
+            (&[("HUGGING_FACE_HUB_TOKEN", "good\r\n")], Some("good")),
+            (
+                &[("HF_TOKEN", "new"), ("HUGGING_FACE_HUB_TOKEN", "old")],
+                Some("new"),
+            ),
+            (
+                &[("HF_TOKEN", " \n"), ("HUGGING_FACE_HUB_TOKEN", "old")],
+                Some("old"),
+            ),
+            (&[("HF_TOKEN", "\n")], None),
+            (&[], None),
+        ];
+        for (variables, token) in table {
+            assert_eq!(hub(variables).token.as_deref(), token, "{variables:?}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("token");
+        std::fs::write(&file, "  of-a-file\n\n").unwrap();
+        let path = file.to_str().unwrap();
+        let token = hub(&[("HF_TOKEN_PATH", path)]).token;
+        assert_eq!(token.as_deref(), Some("of-a-file"));
     }
 
     #[test]

@@ -19,10 +19,10 @@
 //! # Ok::<(), ankh3::checkpoint::CheckpointError>(())
 //! ```
 
+mod checksum;
 pub mod convert;
 mod error;
 pub mod fetch;
-mod fetch_error;
 mod hash;
 pub mod hub;
 pub mod init;
@@ -35,7 +35,6 @@ pub mod resolve;
 pub mod save;
 mod state_dict;
 pub mod training;
-mod transfer;
 mod weights;
 
 pub use error::CheckpointError;

@@ -18,9 +18,9 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use serde_json::Value;
 
+use super::checksum::sha256_of;
 use super::place::read_file;
 use super::save::{Contents, LazyTensor, save, write_safetensors};
-use super::transfer::sha256_of;
 use super::weights::WeightFiles;
 use super::{CheckpointError, ModelLocation};
 use crate::io::atomic_folder::{AtomicFolder, remove_folder};

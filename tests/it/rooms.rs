@@ -127,6 +127,7 @@ const KEPT_IN: &[(&str, &[&str])] = &[
     ("clap_complete", &["commands"]),
     ("clap_mangen", &["commands"]),
     ("hf_hub", &["checkpoint"]),
+    ("ureq", &["checkpoint"]),
     ("memmap2", &["checkpoint"]),
     ("signal_hook", &["io"]),
     ("candle_core::pickle", &["checkpoint"]),
@@ -417,7 +418,7 @@ const PLANTED: &[(&str, &str, &str)] = &[
     ),
     (
         "commands/embed.rs",
-        "use hf_hub::api::sync::Api;",
+        "use hf_hub::Cache;",
         "it belongs to checkpoint",
     ),
     (

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use ankh3::checkpoint::init::{ModelPreset, init};
@@ -20,6 +20,9 @@ use serde_json::json;
 use sha1::Digest;
 
 pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+/// Longer than any client of the tests waits.
+const LONG: Duration = Duration::from_secs(60);
 
 /// A failure in the transfer of one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,11 +40,33 @@ pub enum Fault {
     /// The storage host answers 403, as for an expired link.
     Refuse,
     Slow,
+    /// Half of the file arrives, and then nothing.
+    HaltInTheMiddle,
+    /// Each answer is the first 100 bytes.
+    RepeatTheBeginning,
+    /// Each answer is the next 100 bytes.
+    HundredBytes,
+    /// A mirror that knows no redirects, no ranges and no commits.
+    PlainMirror,
+}
+
+/// What the server answers to a request instead of its file.
+#[derive(Clone, Debug)]
+pub enum Script {
+    /// This text, always.
+    Always(String),
+    /// This text, so many times.
+    Times(usize, String),
+    /// The same path at another address.
+    MovedTo(String),
+    /// Nothing.
+    Silence,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    path: String,
+    pub path: String,
+    pub token: Option<String>,
     range: Option<usize>,
 }
 
@@ -63,6 +88,11 @@ pub struct Repository {
 impl Repository {
     /// A nano model, with files that nobody needs.
     pub fn safetensors() -> Self {
+        static MADE_ONCE: LazyLock<Repository> = LazyLock::new(Repository::new_nano);
+        MADE_ONCE.clone()
+    }
+
+    fn new_nano() -> Self {
         let parent = tempfile::tempdir().unwrap();
         let dir = parent.path().join("nano");
         init(&dir, ModelPreset::Nano, 3, NumberType::Bf16).unwrap();
@@ -109,6 +139,12 @@ impl Repository {
             self.files.remove("pytorch_model.bin");
         }
         self.files.remove(name);
+        self
+    }
+
+    /// The same repository with another last byte of a file.
+    pub fn changed(mut self, name: &str) -> Self {
+        *self.files.get_mut(name).unwrap().last_mut().unwrap() ^= 1;
         self
     }
 
@@ -169,18 +205,29 @@ pub struct HubServer {
 
 struct State {
     repository: Repository,
+    commit: String,
     faults: Mutex<BTreeMap<String, Fault>>,
+    scripts: Mutex<Vec<(String, Script)>>,
     requests: Mutex<Vec<Request>>,
+    /// Bytes of each file that were sent for transfers.
+    sent: Mutex<BTreeMap<String, usize>>,
 }
 
 impl HubServer {
     pub fn start(repository: Repository) -> Self {
+        HubServer::start_at(repository, COMMIT)
+    }
+
+    pub fn start_at(repository: Repository, commit: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let state = Arc::new(State {
             repository,
+            commit: commit.to_string(),
             faults: Mutex::default(),
+            scripts: Mutex::default(),
             requests: Mutex::default(),
+            sent: Mutex::default(),
         });
         let shared = Arc::clone(&state);
         std::thread::spawn(move || {
@@ -197,6 +244,28 @@ impl HubServer {
 
     pub fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Replaces the answers to requests whose path contains `part`; `None` restores them.
+    pub fn script(&self, part: &str, script: impl Into<Option<Script>>) {
+        let mut scripts = self.state.scripts.lock().unwrap();
+        scripts.retain(|(old, _)| old != part);
+        scripts.extend(script.into().map(|script| (part.to_string(), script)));
+    }
+
+    /// Bytes of a file that were sent for transfers.
+    pub fn sent(&self, file: &str) -> usize {
+        self.state
+            .sent
+            .lock()
+            .unwrap()
+            .get(file)
+            .copied()
+            .unwrap_or_default()
     }
 
     pub fn repository(&self) -> &Repository {
@@ -236,8 +305,12 @@ impl State {
         }
         self.requests.lock().unwrap().push(Request {
             path: path.clone(),
+            token: token.clone(),
             range,
         });
+        if let Some(script) = self.script_of(&path) {
+            return follow(stream, &script, &path);
+        }
         if path.contains("gated/model") && token.as_deref() != Some("Bearer open sesame") {
             return head(stream, "401 Unauthorized", &[], 0);
         }
@@ -247,7 +320,7 @@ impl State {
         if let Some(file) = path.strip_prefix("/storage/") {
             return self.content(stream, file, range, &[]);
         }
-        match path.split_once(&format!("/resolve/{COMMIT}/")) {
+        match path.split_once(&format!("/resolve/{}/", self.commit)) {
             Some((_, file)) if self.repository.files.contains_key(file) => {
                 self.resolve(stream, file, range, port)
             }
@@ -256,13 +329,17 @@ impl State {
     }
 
     fn info(&self, mut stream: &TcpStream, rest: &str) -> std::io::Result<()> {
-        let known = ["ElnaggarLab/ankh3-large", "gated/model"]
-            .iter()
-            .any(|repo| {
-                ["main", COMMIT]
-                    .iter()
-                    .any(|revision| rest == format!("{repo}/revision/{revision}"))
-            });
+        let known = [
+            "ElnaggarLab/ankh3-large",
+            "ElnaggarLab/ankh-base",
+            "gated/model",
+        ]
+        .iter()
+        .any(|repo| {
+            ["main", &self.commit]
+                .iter()
+                .any(|revision| rest == format!("{repo}/revision/{revision}"))
+        });
         if !known {
             return head(stream, "404 Not Found", &[], 0);
         }
@@ -272,7 +349,7 @@ impl State {
             .keys()
             .map(|name| json!({"rfilename": name}))
             .collect();
-        let body = json!({"sha": COMMIT, "siblings": siblings, "gated": false}).to_string();
+        let body = json!({"sha": self.commit, "siblings": siblings, "gated": false}).to_string();
         head(
             stream,
             "200 OK",
@@ -293,7 +370,10 @@ impl State {
             Fault::StrangeEtag => "abc".to_string(),
             _ => self.repository.blob(file),
         };
-        let commit = format!("X-Repo-Commit: {COMMIT}");
+        let commit = format!("X-Repo-Commit: {}", self.commit);
+        if self.fault_of(file) == Fault::PlainMirror {
+            return self.content(stream, file, None, &[format!("ETag: \"{blob}\"")]);
+        }
         if is_large(file) {
             let headers = [
                 commit,
@@ -342,20 +422,51 @@ impl State {
             Fault::FlipByte => body[content.len() / 2] ^= 1,
             Fault::AppendByte => body.push(0),
             Fault::Slow => std::thread::sleep(Duration::from_millis(50)),
+            Fault::HundredBytes => body.truncate(100),
             _ => {}
+        }
+        let mut headers = headers.to_vec();
+        if fault == Fault::RepeatTheBeginning {
+            body = content[..100].to_vec();
+            headers.push(format!("Content-Range: bytes 0-99/{}", content.len()));
         }
         let status = if start > 0 {
             "206 Partial Content"
         } else {
             "200 OK"
         };
-        head(stream, status, headers, body.len())?;
+        head(stream, status, &headers, body.len())?;
         let sent = match fault {
             Fault::BreakAtOnce => 0,
             Fault::BreakOnce | Fault::BreakOnceThenIgnoreRange if range.is_none() => body.len() / 2,
+            Fault::HaltInTheMiddle => body.len() / 2,
             _ => body.len(),
         };
-        stream.write_all(&body[..sent])
+        *self
+            .sent
+            .lock()
+            .unwrap()
+            .entry(file.to_string())
+            .or_default() += sent;
+        stream.write_all(&body[..sent])?;
+        if fault == Fault::HaltInTheMiddle {
+            std::thread::sleep(LONG);
+        }
+        Ok(())
+    }
+
+    /// The script of a path; a script of so many times is used up.
+    fn script_of(&self, path: &str) -> Option<Script> {
+        let mut scripts = self.scripts.lock().unwrap();
+        let (_, script) = scripts.iter_mut().find(|(part, _)| path.contains(part))?;
+        match script {
+            Script::Times(0, _) => None,
+            Script::Times(left, _) => {
+                *left -= 1;
+                Some(script.clone())
+            }
+            _ => Some(script.clone()),
+        }
     }
 
     fn fault_of(&self, file: &str) -> Fault {
@@ -365,6 +476,19 @@ impl State {
             .get(file)
             .copied()
             .unwrap_or(Fault::None)
+    }
+}
+
+fn follow(mut stream: &TcpStream, script: &Script, path: &str) -> std::io::Result<()> {
+    match script {
+        Script::Always(text) | Script::Times(_, text) => {
+            stream.write_all(text.replace("SAME", path).as_bytes())
+        }
+        Script::MovedTo(base) => head(stream, "307 Moved", &[format!("Location: {base}{path}")], 0),
+        Script::Silence => {
+            std::thread::sleep(LONG);
+            Ok(())
+        }
     }
 }
 

@@ -3,31 +3,47 @@
 //!
 //! The layout is that of `huggingface_hub`, so that Python tools share the files:
 //! `blobs/<checksum>` are the files, `snapshots/<commit>/<file>` are links to blobs,
-//! `refs/<revision>` contains the commit. hf-hub lists files and checksums; `transfer` downloads.
-//! The reference is written last, so that no other job finds an incomplete model.
+//! `refs/<revision>` contains the commit. The reference is written last, so that no other job finds
+//! an incomplete model.
+//!
+//! `client` makes all requests, `remote` asks for files and checksums, `transfer` downloads one
+//! file, `partial` knows the files that are not complete yet.
 //!
 //! Where a repository has only pickled weights, they are converted once to `model.safetensors`,
 //! linked beside them.
+
+mod address;
+mod client;
+mod error;
+mod partial;
+mod prune;
+mod published;
+mod remote;
+mod roots;
+mod transfer;
+mod verify;
 
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use hf_hub::Cache;
-use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
+use client::Client;
+pub use client::Patience;
+pub use error::FetchError;
+use partial::{UnfinishedFolder, delete_dead, hold, unfinished_file};
+pub use prune::{Pruned, prune};
+use remote::Listing;
+pub use verify::{Verdict, VerifiedFile, verify};
 
-pub use super::fetch_error::FetchError;
-use super::fetch_error::api_error;
-use super::hub::model_repo;
+use super::checksum::sha256_of;
 use super::load::card_licence;
-pub use super::transfer::Patience;
-use super::transfer::{Checksum, Client, RemoteFile, place, sha256_of, unfinished_file};
 use super::weights::{self, WeightFormat};
 use super::{Hub, convert, resolve};
 
 /// The files beside the weights that are downloaded where the repository has them.
-const SMALL_FILES: [&str; 10] = [
+const SMALL_FILES: [&str; 11] = [
     "config.json",
+    "added_tokens.json",
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -56,10 +72,11 @@ pub enum Event<'a> {
         file: &'a str,
         /// The size of the file in bytes.
         size: u64,
+        /// The bytes that an earlier run has left.
+        kept: u64,
     },
-    /// This many bytes of the file have arrived; the number starts at 0 again where a server cannot
-    /// resume.
-    Arrived(u64),
+    /// This many bytes of the file are there; the number starts again where a server cannot resume.
+    Position(u64),
     /// The file is verified and in the cache.
     Done {
         /// The name of the file.
@@ -103,8 +120,6 @@ struct Session<'a> {
     repo: &'a str,
     commit: String,
     files: Vec<String>,
-    api: Api,
-    at_commit: ApiRepo,
     client: Client,
 }
 
@@ -115,43 +130,25 @@ impl<'a> Session<'a> {
         revision: &str,
         patience: Patience,
     ) -> Result<Self, FetchError> {
-        let failed = |error: ApiError| api_error(hub, repo, revision, &error);
-        let api = ApiBuilder::from_cache(Cache::new(hub.cache.clone()))
-            .with_endpoint(hub.endpoint.clone())
-            .with_token(hub.token.clone())
-            .with_progress(false)
-            .with_user_agent("ankh3", env!("CARGO_PKG_VERSION"))
-            .build()
-            .map_err(failed)?;
-        let info = api
-            .repo(model_repo(repo, revision))
-            .info()
-            .map_err(failed)?;
-        // The commit becomes part of a path; with a pinned commit all files belong together.
-        if info.sha.is_empty() || !info.sha.bytes().all(|b| b.is_ascii_alphanumeric()) {
-            return Err(FetchError::Unreachable {
-                url: hub.endpoint.clone(),
-                message: format!("`{}` is not a commit", info.sha),
-            });
+        let client = Client::new(hub, patience)?;
+        let Listing { commit, files } = remote::listing(&client, repo, revision)?;
+        if let Some(known) = published::revision(repo).filter(|known| *known != commit) {
+            tracing::info!(
+                "{repo}: the hub has revision {commit}; published checksums are known of {known} only"
+            );
         }
-        let files = info
-            .siblings
-            .into_iter()
-            .map(|file| file.rfilename)
-            .collect();
         Ok(Session {
-            at_commit: api.repo(model_repo(repo, &info.sha)),
-            commit: info.sha,
             hub,
             repo,
+            commit,
             files,
-            api,
-            client: Client::new(hub.token.clone(), patience),
+            client,
         })
     }
 
     fn run(&self, on_event: &mut dyn FnMut(Event<'_>)) -> Result<Fetched, FetchError> {
         self.require("config.json")?;
+        self.clear_up()?;
         for file in SMALL_FILES {
             if self.files.iter().any(|name| name == file) {
                 self.file(file, on_event)?;
@@ -216,48 +213,47 @@ impl<'a> Session<'a> {
 
     /// Makes sure that one file is in the cache and linked from the snapshot.
     fn file(&self, name: &str, on_event: &mut dyn FnMut(Event<'_>)) -> Result<(), FetchError> {
-        let url = self.at_commit.url(name);
-        let metadata = self.api.metadata(&url).map_err(|error| {
-            api_error(
-                self.hub,
-                self.repo,
-                &format!("{} ({name})", self.commit),
-                &error,
-            )
-        })?;
-        let checksum = Checksum::from_etag(metadata.etag()).ok_or_else(|| {
-            let (file, etag) = (name.to_string(), metadata.etag().to_string());
-            FetchError::Unverifiable { file, etag }
-        })?;
-        let source = RemoteFile {
-            name,
-            url,
-            size: metadata.size() as u64,
-            checksum,
-        };
-        let blob = self.blobs()?.join(source.checksum.as_str());
-        // A blob gets its name after its checksum was verified; the length detects a file that
-        // another program truncated.
-        if !fs::metadata(&blob).is_ok_and(|found| found.len() == source.size) {
-            on_event(Event::Start {
-                file: name,
-                size: source.size,
+        let source = remote::file(&self.client, self.repo, &self.commit, name)?;
+        let published = published::checksum(self.repo, &self.commit, name);
+        if let Some(published) = published.filter(|published| *published != source.checksum) {
+            return Err(FetchError::NotThePublished {
+                file: name.to_string(),
+                repo: self.repo.to_string(),
+                expected: published.as_str().to_string(),
+                found: source.checksum.as_str().to_string(),
             });
-            let mut arrived = |count| on_event(Event::Arrived(count));
-            self.client.download(&source, &blob, &mut arrived)?;
-            on_event(Event::Done { file: name });
         }
+        let blob = self.blobs()?.join(source.checksum.as_str());
+        let _held = loop {
+            match hold(&blob, source.size) {
+                Some(held) => break held,
+                None => transfer::download(&self.client, &source, &blob, on_event)?,
+            }
+        };
         link(&blob, &self.dir(), name)
     }
 
     fn convert(&self, dir: &Path) -> Result<(), FetchError> {
         let blobs = self.blobs()?;
-        let file = unfinished_file(&blobs).map_err(FetchError::io(&blobs))?;
-        convert::to_safetensors(dir, file.path())?;
-        let checksum = sha256_of(file.path()).map_err(FetchError::io(file.path()))?;
+        let folder = UnfinishedFolder::new(&blobs).map_err(FetchError::io(&blobs))?;
+        let file = folder.path().join("model.safetensors");
+        convert::to_safetensors(dir, &file)?;
+        let checksum = sha256_of(&file).map_err(FetchError::io(&file))?;
         let blob = blobs.join(checksum);
-        place(file, &blob)?;
+        let held = fs::File::open(&file).map_err(FetchError::io(&file))?;
+        // Without locks `fetch --prune` may delete the blob before it is linked.
+        let _ = held.try_lock_shared();
+        fs::rename(&file, &blob).map_err(FetchError::io(&blob))?;
         link(&blob, dir, "model.safetensors")
+    }
+
+    /// Deletes what dead processes have left unfinished, except files in transfer.
+    fn clear_up(&self) -> Result<(), FetchError> {
+        let refs = self.hub.repo_dir(self.repo).join("refs");
+        for dir in [self.blobs()?, self.dir(), refs] {
+            delete_dead(&dir).map_err(FetchError::io(&dir))?;
+        }
+        Ok(())
     }
 
     fn dir(&self) -> PathBuf {
@@ -281,7 +277,9 @@ impl<'a> Session<'a> {
         let mut file = unfinished_file(dir).map_err(FetchError::io(dir))?;
         file.write_all(self.commit.as_bytes())
             .map_err(FetchError::io(&path))?;
-        place(file, &path)
+        file.persist(&path)
+            .map_err(|error| FetchError::io(&path)(error.error))?;
+        Ok(())
     }
 }
 
@@ -296,7 +294,7 @@ fn link(blob: &Path, snapshot: &Path, name: &str) -> Result<(), FetchError> {
     }
     fs::create_dir_all(snapshot).map_err(FetchError::io(snapshot))?;
     let builder = tempfile::Builder::new()
-        .prefix(".ankh3-")
+        .prefix(partial::PREFIX)
         .make_in(snapshot, |path| {
             #[cfg(unix)]
             std::os::unix::fs::symlink(&target, path)?;
