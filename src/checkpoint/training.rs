@@ -233,8 +233,9 @@ pub fn prune(dir: &Path, keep: usize) -> Result<(), CheckpointError> {
     // The run is this process's alone, so these are of interrupted runs.
     let left = fs::read_dir(dir).into_iter().flatten().flatten();
     let left = left.filter(|entry| {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        name.starts_with(&format!(".{STEP}")) && name.ends_with(".tmp")
+        let name = entry.file_name();
+        let is_temporary = Path::new(&name).extension().is_some_and(|end| end == "tmp");
+        is_temporary && name.to_string_lossy().starts_with(&format!(".{STEP}"))
     });
     for path in left.map(|entry| entry.path()) {
         fs::remove_dir_all(&path).map_err(CheckpointError::io(&path))?;

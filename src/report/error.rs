@@ -44,13 +44,19 @@ pub enum ReportError {
     Embeddings(#[from] EmbeddingError),
     /// A text file that does not have the rows of its manifest.
     #[error(transparent)]
-    Incomplete(#[from] MergeError),
+    Incomplete(Box<MergeError>),
     /// Damaged FASTA.
     #[error(transparent)]
     Fasta(#[from] InputError),
     /// A chart that cannot be drawn.
     #[error(transparent)]
     Drawing(#[from] DrawingError),
+}
+
+impl From<MergeError> for ReportError {
+    fn from(error: MergeError) -> Self {
+        ReportError::Incomplete(Box::new(error))
+    }
 }
 
 impl ReportError {
