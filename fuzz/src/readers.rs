@@ -194,7 +194,7 @@ pub fn labelled(data: &[u8]) {
         ..LabelledColumns::default()
     };
     with_file("input.csv", data, |path| {
-        drop(read_labelled(path, &columns))
+        drop(read_labelled(path, &columns));
     });
 }
 

@@ -68,6 +68,9 @@ fn lines(ended: &Ended) -> Vec<String> {
         .collect()
 }
 
+/// A change of the model in a folder.
+type Change<'a> = dyn Fn(&TempDir) + 'a;
+
 fn change_text(folder: &TempDir, name: &str, change: impl Fn(&str) -> String) {
     let path = folder.path().join(NAME).join(name);
     let before = fs::read_to_string(&path).unwrap();
@@ -148,16 +151,16 @@ fn every_change_of_the_model_is_seen() {
             .chunks_exact_mut(2)
             .for_each(|value| value.copy_from_slice(&[0x80, 0x3f]));
     };
-    let changes: [(&str, &dyn Fn(&TempDir)); 5] = [
+    let changes: [(&str, &Change<'_>); 5] = [
         ("layers 1 and 2 exchanged", &|folder| {
-            change_weights(folder, exchanged)
+            change_weights(folder, exchanged);
         }),
         ("one number", &|folder| change_weights(folder, one_number)),
         ("one tensor negated", &|folder| {
-            change_weights(folder, negated)
+            change_weights(folder, negated);
         }),
         ("the final norm without weights", &|folder| {
-            change_weights(folder, no_norm)
+            change_weights(folder, no_norm);
         }),
         ("another activation", &|folder| {
             change_text(folder, "config.json", |text| {
