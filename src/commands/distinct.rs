@@ -32,7 +32,8 @@ pub fn check(line: &ArgMatches) -> Result<()> {
     if let Some((_, line)) = line.subcommand() {
         return check(line);
     }
-    let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
+    // Standard input is often read without being named.
+    let (mut inputs, mut outputs) = (vec![PathBuf::from("-")], Vec::new());
     for id in line.ids().map(clap::Id::as_str) {
         let paths = paths_of(line, id);
         if OUTPUTS.contains(&id) {
@@ -42,9 +43,6 @@ pub fn check(line: &ArgMatches) -> Result<()> {
         } else {
             inputs.extend(paths);
         }
-    }
-    if !inputs.iter().any(|path| path.is_file()) {
-        inputs.push(PathBuf::from("-"));
     }
     check_paths(&inputs, outputs.iter().map(PathBuf::as_path))
 }

@@ -46,11 +46,7 @@ fn an_output_is_never_an_input() {
         "v.tsv",
         &format!("{score} --variants v.tsv -o v.tsv in.fasta"),
     );
-    refused(
-        path,
-        "t.csv",
-        &format!("{score} --dms t.csv -o t.csv in.fasta"),
-    );
+    refused(path, "t.csv", &format!("{score} --dms t.csv -o t.csv"));
     let fill = format!("mask-fill --model {model} -o filled.fasta --sites soft.fasta hard.fasta");
     refused(path, "in.fasta", &fill);
     let plot = "probe train --train t.csv --task residues --plot t.csv -o head";
