@@ -247,11 +247,22 @@ fn files_below(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Residues of a small protein with what goes wrong easily: record, alternative location, name,
-/// chain, number in the polymer (none: a ligand or water), author's number, insertion code,
-/// occupancy.
+/// Record, alternative location, name, chain, number in the polymer (0: a ligand or water), author's
+/// number, insertion code, occupancy.
+type SmallResidue = (
+    &'static str,
+    &'static str,
+    &'static str,
+    &'static str,
+    u32,
+    i32,
+    &'static str,
+    &'static str,
+);
+
+/// Residues of a small protein with what goes wrong easily.
 #[rustfmt::skip]
-const RESIDUES: &[(&str, &str, &str, &str, u32, i32, &str, &str)] = &[
+const RESIDUES: &[SmallResidue] = &[
     ("ATOM", "", "LYS", "A", 3, 1, "", "1.00"),
     ("HETATM", "", "MSE", "A", 4, 2, "", "1.00"),
     ("ATOM", "A", "SER", "A", 5, 52, "", "0.30"),
