@@ -249,7 +249,7 @@ fn files_below(folder: &Path, found: &mut Vec<PathBuf>) {
 
 /// Record, alternative location, name, chain, number in the polymer (0: a ligand or water), author's
 /// number, insertion code, occupancy.
-type ResidueRow = (
+type SmallResidue = (
     &'static str,
     &'static str,
     &'static str,
@@ -262,7 +262,7 @@ type ResidueRow = (
 
 /// Residues of a small protein with what goes wrong easily.
 #[rustfmt::skip]
-const RESIDUES: &[ResidueRow] = &[
+const RESIDUES: &[SmallResidue] = &[
     ("ATOM", "", "LYS", "A", 3, 1, "", "1.00"),
     ("HETATM", "", "MSE", "A", 4, 2, "", "1.00"),
     ("ATOM", "A", "SER", "A", 5, 52, "", "0.30"),

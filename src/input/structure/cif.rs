@@ -131,7 +131,7 @@ impl Value {
 }
 
 /// A row of a category.
-pub(super) struct Row<'a> {
+pub(super) struct CifRow<'a> {
     /// In lower case, with the underscore: `_atom_site`.
     pub(super) category: &'static str,
     /// The names of the columns, in lower case, without the category.
@@ -142,7 +142,7 @@ pub(super) struct Row<'a> {
     pub(super) is_first: bool,
 }
 
-impl<'a> Row<'a> {
+impl<'a> CifRow<'a> {
     /// The value of an item; none where the item is missing or its value unknown.
     pub(super) fn get(&self, item: &str) -> Option<&'a Value> {
         let at = self.items.iter().position(|known| known == item)?;
@@ -152,7 +152,7 @@ impl<'a> Row<'a> {
 }
 
 /// What is done with a row.
-pub(super) type Take<'a> = dyn FnMut(&Row<'_>) -> Result<(), Fault> + 'a;
+pub(super) type Take<'a> = dyn FnMut(&CifRow<'_>) -> Result<(), Fault> + 'a;
 
 /// A CIF file, read block by block.
 pub(super) struct Cif {
@@ -208,7 +208,7 @@ impl Cif {
             }
         }
         for single in &singles {
-            take(&Row {
+            take(&CifRow {
                 category: single.category,
                 items: &single.items,
                 values: &single.values,
@@ -290,7 +290,7 @@ impl Cif {
         while let Token::Value { is_known } = self.token {
             values.push(self.value(is_known));
             if values.len() == items.len() {
-                take(&Row {
+                take(&CifRow {
                     category,
                     items: &items,
                     values: &values,

@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, HashMap};
 use super::Chain;
 use super::amino_acids;
 use super::assembly::{self, Knowledge};
-use super::cif::{Cif, Row, Value};
-use super::observed::{AtomRow, KeptAtom, ObservedResidue, ResidueNumber, Residues};
+use super::cif::{Cif, CifRow, Value};
+use super::observed::{AtomRow, ChainResidues, KeptAtom, ObservedResidue, ResidueNumber};
 use super::text::{Fault, Text, coordinate, shown};
 
 /// The categories that are read.
@@ -48,7 +48,7 @@ struct Either {
 
 impl Either {
     /// The columns of `label_NAME` and `auth_NAME`; an error where both are missing.
-    fn find(row: &Row<'_>, name: &str) -> Result<Self, Fault> {
+    fn find(row: &CifRow<'_>, name: &str) -> Result<Self, Fault> {
         let column = |prefix: &str| column(row, &format!("{prefix}_{name}"));
         let found = Self {
             label: column("label"),
@@ -61,11 +61,11 @@ impl Either {
         Ok(found)
     }
 
-    fn label_first<'a>(self, row: &Row<'a>) -> Option<&'a str> {
+    fn label_first<'a>(self, row: &CifRow<'a>) -> Option<&'a str> {
         known(row, self.label).or_else(|| known(row, self.author))
     }
 
-    fn author_first<'a>(self, row: &Row<'a>) -> Option<&'a str> {
+    fn author_first<'a>(self, row: &CifRow<'a>) -> Option<&'a str> {
         known(row, self.author).or_else(|| known(row, self.label))
     }
 }
@@ -86,7 +86,7 @@ struct Columns {
 }
 
 impl Columns {
-    fn find(row: &Row<'_>) -> Result<Self, Fault> {
+    fn find(row: &CifRow<'_>) -> Result<Self, Fault> {
         let place = |name: &str| column(row, name).ok_or_else(|| lacks(row, &format!("no {name}")));
         Ok(Self {
             group: column(row, "group_pdb"),
@@ -104,16 +104,16 @@ impl Columns {
     }
 }
 
-fn column(row: &Row<'_>, name: &str) -> Option<usize> {
+fn column(row: &CifRow<'_>, name: &str) -> Option<usize> {
     row.items.iter().position(|item| item == name)
 }
 
-fn known<'a>(row: &Row<'a>, column: Option<usize>) -> Option<&'a str> {
+fn known<'a>(row: &CifRow<'a>, column: Option<usize>) -> Option<&'a str> {
     row.values[column?].known()
 }
 
 /// The loop lacks an item.
-fn lacks(row: &Row<'_>, what: &str) -> Fault {
+fn lacks(row: &CifRow<'_>, what: &str) -> Fault {
     let line = row.values.first().map_or(0, |value| value.line);
     Fault::line(
         line,
@@ -132,7 +132,7 @@ fn unreadable(value: &Value, name: &str, wanted: &str) -> Fault {
 }
 
 /// The known value of a column as a whole number.
-fn integer(row: &Row<'_>, column: Option<usize>, name: &str) -> Result<Option<i64>, Fault> {
+fn integer(row: &CifRow<'_>, column: Option<usize>, name: &str) -> Result<Option<i64>, Fault> {
     let Some(text) = known(row, column) else {
         return Ok(None);
     };
@@ -150,7 +150,7 @@ struct AsymUnit {
     /// The name in the polymer's terms, or the author's.
     label: String,
     entity: Option<String>,
-    residues: Residues,
+    residues: ChainResidues,
 }
 
 /// The sequence of a polymer: names by number.
@@ -174,7 +174,7 @@ struct Entry {
 }
 
 impl Entry {
-    fn take(&mut self, row: &Row<'_>) -> Result<(), Fault> {
+    fn take(&mut self, row: &CifRow<'_>) -> Result<(), Fault> {
         let text = |item: &str| row.get(item).and_then(Value::known).map(str::to_owned);
         let pair = |a: &str, b: &str| text(a).zip(text(b));
         match row.category {
@@ -202,7 +202,7 @@ impl Entry {
         Ok(())
     }
 
-    fn atom(&mut self, row: &Row<'_>) -> Result<(), Fault> {
+    fn atom(&mut self, row: &CifRow<'_>) -> Result<(), Fault> {
         if row.is_first {
             self.columns = Some(Columns::find(row)?);
         }
@@ -232,7 +232,7 @@ impl Entry {
                     .to_owned(),
                 label: label.to_owned(),
                 entity: known(row, columns.entity).map(str::to_owned),
-                residues: Residues::default(),
+                residues: ChainResidues::default(),
             };
             self.by_label.insert(label.to_owned(), self.units.len());
             self.units.push(unit);
@@ -316,7 +316,7 @@ fn residue(
 
 /// The atom of a row; none where its coordinates are unknown.
 fn kept<'a>(
-    row: &Row<'a>,
+    row: &CifRow<'a>,
     columns: &Columns,
     atom: KeptAtom,
     name: &'a str,
@@ -359,7 +359,7 @@ fn kept<'a>(
 }
 
 /// The occupancy, 1 where it is unknown; it must be a number only where it decides.
-fn occupancy(row: &Row<'_>, columns: &Columns, is_alternative: bool) -> Result<f32, Fault> {
+fn occupancy(row: &CifRow<'_>, columns: &Columns, is_alternative: bool) -> Result<f32, Fault> {
     let Some(text) = known(row, columns.occupancy) else {
         return Ok(1.0);
     };

@@ -113,13 +113,13 @@ struct Unfinished {
 
 /// The residues of a chain in the order of the file.
 #[derive(Debug, Default)]
-pub(super) struct Residues {
+pub(super) struct ChainResidues {
     all: Vec<Unfinished>,
     /// Where the residue of a number is in `all`; the last one, if the numbers start again.
     by_number: HashMap<ResidueNumber, usize>,
 }
 
-impl Residues {
+impl ChainResidues {
     /// Adds an atom. Of several locations, that of highest occupancy stays, or the first one.
     pub(super) fn add(&mut self, row: &AtomRow<'_>) {
         let known = self.by_number.get(&row.number).copied();

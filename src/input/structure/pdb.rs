@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::Chain;
 use super::amino_acids;
 use super::assembly::{self, Knowledge};
-use super::observed::{AtomRow, KeptAtom, ResidueNumber, Residues};
+use super::observed::{AtomRow, ChainResidues, KeptAtom, ResidueNumber};
 use super::text::{Fault, Text, coordinate, shown};
 
 /// Columns up to the end of the coordinates.
@@ -55,7 +55,7 @@ struct Part {
     chain: String,
     /// The chain's name for users.
     name: String,
-    residues: Residues,
+    residues: ChainResidues,
 }
 
 #[derive(Default)]
@@ -144,7 +144,7 @@ impl Entry {
         self.parts.push(Part {
             chain: chain.to_owned(),
             name,
-            residues: Residues::default(),
+            residues: ChainResidues::default(),
         });
         let part = self.parts.len() - 1;
         self.open.insert(chain.to_owned(), Some(part));
