@@ -51,6 +51,7 @@ impl fmt::Display for ShownMessage<'_> {
 }
 
 /// A part of a text, or what stands for the part that is left out.
+#[derive(Clone, Copy)]
 enum Part<'a> {
     Bytes(&'a [u8]),
     LeftOut,

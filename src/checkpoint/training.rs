@@ -160,8 +160,9 @@ pub fn prune(dir: &Path, keep: usize) -> Result<(), CheckpointError> {
     // The run is this process's alone, so these are of interrupted runs.
     let left = fs::read_dir(dir).into_iter().flatten().flatten();
     let left = left.filter(|entry| {
+        let path = entry.path();
         let name = entry.file_name().to_string_lossy().into_owned();
-        name.starts_with(&format!(".{STEP}")) && name.ends_with(".tmp")
+        name.starts_with(&format!(".{STEP}")) && path.extension().is_some_and(|end| end == "tmp")
     });
     for path in left.map(|entry| entry.path()) {
         fs::remove_dir_all(&path).map_err(CheckpointError::io(&path))?;

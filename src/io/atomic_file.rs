@@ -45,12 +45,11 @@ impl AtomicFile {
             ));
         }
         remove_left_over(&target);
-        let (file, name) = match nameless::create(folder_of(&target)) {
-            Ok(file) => (file, None),
-            Err(_) => {
-                let (file, path, entry) = named(&target)?;
-                (file, Some((path, entry)))
-            }
+        let (file, name) = if let Ok(file) = nameless::create(folder_of(&target)) {
+            (file, None)
+        } else {
+            let (file, path, entry) = named(&target)?;
+            (file, Some((path, entry)))
         };
         Ok(AtomicFile {
             file: BufWriter::with_capacity(BUFFER, file),

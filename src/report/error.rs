@@ -44,7 +44,7 @@ pub enum ReportError {
     Embeddings(#[from] EmbeddingError),
     /// A text file that does not have the rows of its manifest.
     #[error(transparent)]
-    Incomplete(#[from] MergeError),
+    Incomplete(#[from] Box<MergeError>),
     /// Damaged FASTA.
     #[error(transparent)]
     Fasta(#[from] InputError),

@@ -171,10 +171,9 @@ fn json_kind(first: &str) -> Kind {
 /// Checks that a text file ends with a line break and has as many rows as its manifest says.
 fn check_whole(path: &Path) -> Result<(), ReportError> {
     io::copy(&mut WholeLines::new(open(path)?), &mut io::sink()).map_err(unreadable(path))?;
-    match TextFile::open(path)? {
-        Some(text) => Ok(text.check()?),
-        None => Ok(()),
-    }
+    let text = TextFile::open(path).map_err(Box::new)?;
+    let checked = text.map_or(Ok(()), TextFile::check);
+    Ok(checked.map_err(Box::new)?)
 }
 
 fn content(path: &Path) -> Result<ResultContent, ReportError> {
