@@ -19,6 +19,16 @@ use crate::output::manifest::with_suffix;
 const OUTPUTS: [&str; 4] = ["output", "sites", "plot", "export_examples"];
 /// Flags of directories whose files are read.
 const MODELS: [&str; 3] = ["model", "head", "cache"];
+/// Beginnings of the names of a model's files. Other files in its directory, such as results of an
+/// earlier run there, may be replaced.
+const MODEL_FILES: [&str; 6] = [
+    "config.json",
+    "added_tokens.json",
+    "spiece.model",
+    "model",
+    "pytorch_model",
+    "tokenizer",
+];
 /// Ends of the names of files that are read beside an input.
 const BESIDE_INPUT: [&str; 3] = ["", ".json", ".index.tsv"];
 /// Ends of the names of files that are written beside an output.
@@ -39,7 +49,8 @@ pub fn check(line: &ArgMatches) -> Result<()> {
         if OUTPUTS.contains(&id) {
             outputs.extend(paths);
         } else if MODELS.contains(&id) {
-            inputs.extend(paths.iter().flat_map(|dir| files_in(dir)));
+            let files = paths.iter().flat_map(|dir| files_in(dir, id == "model"));
+            inputs.extend(files);
         } else {
             inputs.extend(paths);
         }
@@ -92,17 +103,25 @@ fn paths_of(line: &ArgMatches, id: &str) -> Vec<PathBuf> {
     paths
 }
 
-/// The files in a directory and in its folders.
-fn files_in(dir: &Path) -> Vec<PathBuf> {
+/// The files in a directory and in its folders; of a model's directory, those of the model.
+fn files_in(dir: &Path, is_model: bool) -> Vec<PathBuf> {
     let list = |dir: &Path| {
         let entries = fs::read_dir(dir).into_iter().flatten().flatten();
         entries.map(|entry| entry.path()).collect::<Vec<_>>()
     };
-    let mut files = list(dir);
-    for folder in files.clone() {
-        files.extend(list(&folder));
-    }
-    files
+    let entries = list(dir);
+    let in_folders: Vec<_> = entries.iter().flat_map(|folder| list(folder)).collect();
+    let is_read = |path: &PathBuf| !is_model || is_of_model(path);
+    entries
+        .into_iter()
+        .filter(is_read)
+        .chain(in_folders)
+        .collect()
+}
+
+fn is_of_model(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    MODEL_FILES.iter().any(|begin| name.starts_with(begin))
 }
 
 /// Device and inode of `path` and of the files beside it, where they are regular files; those of

@@ -218,7 +218,7 @@ fn files_without_shards_are_laid_end_to_end() {
     assert_eq!(piped.stdout, fs::read(path.join("whole.tsv")).unwrap());
     run(path, "merge -o twice.tsv a.tsv a.tsv")
         .with(1)
-        .saying(&["a.tsv: the id \"sp|P00000|RANDOM/1-5\" is already in"]);
+        .saying(&["a.tsv: the id `sp|P00000|RANDOM/1-5` is already in"]);
     assert!(!names(path).contains(&"twice.tsv".to_owned()));
 }
 
