@@ -17,7 +17,7 @@ use crate::checkpoint::Hub;
 use crate::device::{Compute, DeviceSpec, has_driver};
 use crate::kernels::cpu::Isa;
 
-use self::published::{PublishedArgs, Verdict};
+use self::published::{AnswerVerdict, PublishedArgs};
 
 /// Show the machine as this build sees it, and check its arithmetic
 ///
@@ -86,7 +86,7 @@ pub fn run(args: &DoctorArgs, out: &mut dyn Write) -> Result<()> {
     );
     let verdict = published::compare(&args.published, compute, out)?;
     ensure!(
-        verdict != Verdict::Far,
+        verdict != AnswerVerdict::Far,
         "the model's result is not the published one: `ankh3 fetch` compares its files with the hub's; if they are right, --dtype f32 --device cpu tells whether the device is at fault"
     );
     Ok(writeln!(out, "all right")?)

@@ -8,7 +8,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::checkpoint::fetch::{
-    Event, Patience, Verdict, VerifiedFile, fetch, prune, verify as verify_files,
+    Event, FileVerdict, Patience, VerifiedFile, fetch, prune, verify as verify_files,
 };
 use crate::checkpoint::{Hub, ModelRef, resolve};
 use crate::progress::shows_bars;
@@ -101,18 +101,18 @@ fn verify(hub: &Hub, name: &str, repo: &str, revision: &str, out: &mut dyn Write
 fn complaint(file: &VerifiedFile, model: &str) -> Option<String> {
     let (name, path) = (&file.name, file.path.display());
     match &file.verdict {
-        Verdict::Right => {
+        FileVerdict::Right => {
             tracing::info!("{name}: checksum verified");
             None
         }
-        Verdict::Unknown => {
+        FileVerdict::Unknown => {
             tracing::warn!("{name}: no checksum of this file is known");
             None
         }
-        Verdict::Missing => Some(format!(
+        FileVerdict::Missing => Some(format!(
             "{name}: its file {path} is missing; run `ankh3 fetch {model}`"
         )),
-        Verdict::Wrong { expected, found } => Some(format!(
+        FileVerdict::Wrong { expected, found } => Some(format!(
             "{name}: the checksum is {found}, but should be {expected}; delete {path} and run `ankh3 fetch {model}`"
         )),
     }

@@ -141,7 +141,7 @@ fn thirty_seven_steps_a_kill_and_the_rest_are_a_hundred() {
         "it was killed too late to prove anything"
     );
     // The files that a killed save leaves behind are deleted.
-    fs::create_dir(place.path("cut/checkpoints/.unfinished-abc")).unwrap();
+    fs::create_dir(place.path("cut/checkpoints/.step-00000038.AbCdEf.tmp")).unwrap();
     let rest = place.run("cut", &["--threads", "2", "--resume"]);
     assert!(rest.status.success(), "{}", stderr(&rest));
     assert!(

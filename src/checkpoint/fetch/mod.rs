@@ -33,7 +33,7 @@ pub use error::FetchError;
 use partial::{UnfinishedFolder, delete_dead, hold, unfinished_file};
 pub use prune::{Pruned, prune};
 use remote::Listing;
-pub use verify::{Verdict, VerifiedFile, verify};
+pub use verify::{FileVerdict, VerifiedFile, verify};
 
 use super::checksum::sha256_of;
 use super::load::card_licence;

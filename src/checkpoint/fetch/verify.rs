@@ -17,12 +17,12 @@ pub struct VerifiedFile {
     /// The file that holds the bytes; the one to delete where they are wrong.
     pub path: PathBuf,
     /// The result.
-    pub verdict: Verdict,
+    pub verdict: FileVerdict,
 }
 
 /// The result of the verification of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum FileVerdict {
     /// The checksum is right.
     Right,
     /// No checksum of this file is known.
@@ -79,15 +79,15 @@ fn verified(
     let path = fs::canonicalize(&path).unwrap_or(path);
     let by_name = || Checksum::from_etag(link.as_ref()?.file_name()?.to_str()?);
     let verdict = match published.or_else(by_name) {
-        _ if !path.exists() => Verdict::Missing,
-        None => Verdict::Unknown,
+        _ if !path.exists() => FileVerdict::Missing,
+        None => FileVerdict::Unknown,
         Some(checksum) => {
             let found = checksum.of_file(&path).map_err(FetchError::io(&path))?;
             let expected = checksum.as_str().to_string();
             if found == expected {
-                Verdict::Right
+                FileVerdict::Right
             } else {
-                Verdict::Wrong { expected, found }
+                FileVerdict::Wrong { expected, found }
             }
         }
     };

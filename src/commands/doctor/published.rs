@@ -45,7 +45,7 @@ pub(super) struct PublishedArgs {
 
 /// What became of a comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum AnswerVerdict {
     /// Nothing to compare, or no limit for this number type.
     None,
     /// Within the limits.
@@ -62,9 +62,9 @@ pub(super) fn compare(
     args: &PublishedArgs,
     compute: Compute,
     out: &mut dyn Write,
-) -> Result<Verdict> {
+) -> Result<AnswerVerdict> {
     let Some(model) = &args.model else {
-        return Ok(Verdict::None);
+        return Ok(AnswerVerdict::None);
     };
     let checkpoint = Checkpoint::load_from(ModelRef::parse(model)?.resolve(&Hub::from_env())?)?;
     let repo = repository(&checkpoint.id());
@@ -74,7 +74,7 @@ pub(super) fn compare(
             out,
             "\nno published result of {repo} to compare with (known: {known})"
         )?;
-        return Ok(Verdict::None);
+        return Ok(AnswerVerdict::None);
     };
     let compute = match args.weights {
         WeightForm::Full => compute,
@@ -90,10 +90,10 @@ pub(super) fn compare(
         .with_context(|| format!("model {}", checkpoint.place))?;
     show(distance, args.weights, out)?;
     Ok(match args.weights {
-        _ if !tokens => Verdict::Far,
-        WeightForm::Int8 => Verdict::None,
-        WeightForm::Full if distance.passed() => Verdict::Near,
-        WeightForm::Full => Verdict::Far,
+        _ if !tokens => AnswerVerdict::Far,
+        WeightForm::Int8 => AnswerVerdict::None,
+        WeightForm::Full if distance.passed() => AnswerVerdict::Near,
+        WeightForm::Full => AnswerVerdict::Far,
     })
 }
 

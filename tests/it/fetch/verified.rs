@@ -1,6 +1,6 @@
 use std::fs;
 
-use ankh3::checkpoint::fetch::{FetchError, Verdict, VerifiedFile, fetch, verify};
+use ankh3::checkpoint::fetch::{FetchError, FileVerdict, VerifiedFile, fetch, verify};
 
 use super::hub_server::{COMMIT, HubServer, Repository};
 use super::{PATIENCE, REPO, command, fetched, hub};
@@ -21,7 +21,7 @@ fn a_changed_byte_in_the_cache_is_found_and_can_be_mended() {
     let mut files = Vec::new();
     assert_eq!(all(&mut files), fetched.dir);
     assert_eq!(files.len(), 4);
-    assert!(files.iter().all(|file| file.verdict == Verdict::Right));
+    assert!(files.iter().all(|file| file.verdict == FileVerdict::Right));
 
     // One byte in the middle, and all of a small file; lengths do not change.
     for name in ["model.safetensors", "config.json"] {
@@ -39,14 +39,14 @@ fn a_changed_byte_in_the_cache_is_found_and_can_be_mended() {
         let file = files.iter().find(|file| file.name == name).unwrap();
         file.verdict.clone()
     };
-    assert!(matches!(verdict("config.json"), Verdict::Wrong { .. }));
+    assert!(matches!(verdict("config.json"), FileVerdict::Wrong { .. }));
     assert!(matches!(
         verdict("model.safetensors"),
-        Verdict::Wrong { .. }
+        FileVerdict::Wrong { .. }
     ));
-    assert_eq!(verdict("tokenizer.json"), Verdict::Right);
-    assert_eq!(verdict("README.md"), Verdict::Missing);
-    assert_eq!(verdict("notes.txt"), Verdict::Unknown);
+    assert_eq!(verdict("tokenizer.json"), FileVerdict::Right);
+    assert_eq!(verdict("README.md"), FileVerdict::Missing);
+    assert_eq!(verdict("notes.txt"), FileVerdict::Unknown);
 
     let run = || {
         let mut command = command("http://127.0.0.1:9", cache.path());
@@ -93,7 +93,7 @@ fn converted_weights_are_verified_as_well() {
     verify(&hub, REPO, COMMIT, &mut |file| files.push(file)).unwrap();
     assert!(files.iter().any(|file| file.name == "model.safetensors"));
     assert!(
-        files.iter().all(|file| file.verdict == Verdict::Right),
+        files.iter().all(|file| file.verdict == FileVerdict::Right),
         "{files:?}"
     );
 }
@@ -142,7 +142,7 @@ fn published_checksums_come_before_the_names_of_blobs() {
     let base = "ElnaggarLab/ankh-base";
     verify(&hub, base, PUBLISHED, &mut |file| files.push(file)).unwrap();
     assert!(
-        matches!(files[0].verdict, Verdict::Wrong { .. }),
+        matches!(files[0].verdict, FileVerdict::Wrong { .. }),
         "{files:?}"
     );
 }

@@ -241,7 +241,7 @@ fn a_record_that_does_not_fit_is_named() {
             message.starts_with("record 2 (P1): there is a"),
             "{message}"
         );
-        assert!(message.ends_with(" called \"P1\" already"), "{message}");
+        assert!(message.ends_with(" called `P1` already"), "{message}");
     }
 }
 

@@ -245,7 +245,7 @@ fn what_cannot_be_merged_says_why_and_leaves_nothing() {
         ),
         (
             vec![a.clone(), file("again", &first, &records[2..])],
-            "DIR/again: the id \"P015838\" is already in DIR/a",
+            "DIR/again: the id `P015838` is already in DIR/a",
         ),
         (
             vec![a.clone(), one.clone()],
