@@ -63,6 +63,9 @@ const WEIGHTS: [&str; 4] = [
     "pytorch_model.bin.index.json",
 ];
 
+/// The weights that are made of pickled ones.
+const CONVERTED: &str = "model.safetensors";
+
 /// An event of a download, for a progress display.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event<'a> {
@@ -177,12 +180,17 @@ impl<'a> Session<'a> {
             file: WEIGHTS.join(" or "),
         })?;
         let dir = self.dir();
-        // The repository has no safetensors, so this is the conversion of an earlier run.
-        if first.starts_with("pytorch") && dir.join("model.safetensors").is_file() {
+        // The repository has no safetensors, so this is the conversion of another run, which may end
+        // at any time.
+        let is_converted = || first.starts_with("pytorch") && dir.join(CONVERTED).is_file();
+        if is_converted() {
             return Ok(());
         }
         self.file(first, on_event)?;
         let (format, shards) = weights::locate(&dir)?;
+        if is_converted() {
+            return Ok(());
+        }
         for shard in shards {
             let name = shard
                 .file_name()
@@ -236,7 +244,7 @@ impl<'a> Session<'a> {
     fn convert(&self, dir: &Path) -> Result<(), FetchError> {
         let blobs = self.blobs()?;
         let folder = UnfinishedFolder::new(&blobs).map_err(FetchError::io(&blobs))?;
-        let file = folder.path().join("model.safetensors");
+        let file = folder.path().join(CONVERTED);
         convert::to_safetensors(dir, &file)?;
         let checksum = sha256_of(&file).map_err(FetchError::io(&file))?;
         let blob = blobs.join(checksum);
@@ -244,7 +252,7 @@ impl<'a> Session<'a> {
         // Without locks `fetch --prune` may delete the blob before it is linked.
         let _ = held.try_lock_shared();
         fs::rename(&file, &blob).map_err(FetchError::io(&blob))?;
-        link(&blob, dir, "model.safetensors")
+        link(&blob, dir, CONVERTED)
     }
 
     /// Deletes what dead processes have left unfinished, except files in transfer.
