@@ -1,6 +1,6 @@
 //! No output replaces an input: checked for every command, before it runs, from its command line.
 //!
-//! Every path on the command line is an input unless its flag is in [`OUTPUTS`], so a new flag for
+//! Every path on the command line is an input unless its flag is in `OUTPUTS`, so a new flag for
 //! an input needs no line here. Two paths are the same file if device and inode are equal, through
 //! links of either kind. The files that lie beside inputs and outputs count, too.
 

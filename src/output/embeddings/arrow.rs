@@ -15,6 +15,7 @@ use arrow_ipc::writer::StreamWriter;
 
 use super::destination::{EmbeddingOutput, read_schema};
 use super::error::{from_library, invalid_data};
+use super::guarded::guarded;
 use super::reader::Records;
 use super::record_batch::{BatchBuilder, records, schema_of};
 use super::writer::RecordWriter;
@@ -84,7 +85,7 @@ fn check_end(file: &mut BufReader<File>) -> io::Result<()> {
 pub(super) fn open(path: &Path) -> io::Result<(Schema, Records)> {
     let mut file = BufReader::with_capacity(1 << 16, File::open(path)?);
     check_end(&mut file)?;
-    let stream = StreamReader::try_new(file, None).map_err(from_library)?;
+    let stream = guarded(|| StreamReader::try_new(file, None))?;
     let first = schema_of(&stream.schema())?;
     let complete = read_schema(path)?.filter(|complete| complete.before_records() == first);
     let schema = complete.unwrap_or(first);

@@ -26,6 +26,7 @@ pub mod arrow;
 mod destination;
 mod error;
 mod format;
+mod guarded;
 pub mod h5;
 pub mod inspect;
 pub mod jsonl;

@@ -21,6 +21,7 @@ use arrow_schema::Schema as ArrowSchema;
 
 use super::destination::EmbeddingOutput;
 use super::error::from_library;
+use super::guarded::guarded;
 use super::reader::Records;
 use super::record_batch::{BatchBuilder, records, schema_of};
 use super::writer::RecordWriter;
@@ -97,12 +98,9 @@ impl RecordWriter for ParquetWriter {
 
 /// Reads the schema from the footer, the records a few rows at a time.
 pub(super) fn open(path: &Path) -> io::Result<(Schema, Records)> {
-    let builder =
-        ParquetRecordBatchReaderBuilder::try_new(File::open(path)?).map_err(from_library)?;
+    let file = File::open(path)?;
+    let builder = guarded(|| ParquetRecordBatchReaderBuilder::try_new(file))?;
     let schema = schema_of(builder.schema())?;
-    let batches = builder
-        .with_batch_size(READ_ROWS)
-        .build()
-        .map_err(from_library)?;
+    let batches = guarded(|| builder.with_batch_size(READ_ROWS).build())?;
     Ok((schema.clone(), Box::new(records(batches, schema))))
 }

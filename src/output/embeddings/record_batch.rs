@@ -18,6 +18,7 @@ use arrow_buffer::OffsetBuffer;
 use arrow_schema::{DataType, Field, FieldRef, Schema as ArrowSchema, SchemaRef};
 
 use super::error::{from_library, invalid_data, invalid_input};
+use super::guarded::guarded;
 use super::numbers::to_f16;
 use super::{Column, EmbeddingRecord, RowKind, SCHEMA_KEY, Schema};
 use crate::number::NumberType;
@@ -196,11 +197,24 @@ fn block(array: &ArrayRef, row: usize, column: &Column) -> Vec<f32> {
 
 /// Batches of a file as its records, one batch in memory at a time.
 pub(super) fn records<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
-    batches: impl Iterator<Item = Result<RecordBatch, E>>,
+    mut batches: impl Iterator<Item = Result<RecordBatch, E>>,
     schema: Schema,
 ) -> impl Iterator<Item = io::Result<EmbeddingRecord>> {
-    batches.flat_map(move |batch| match batch {
-        Ok(batch) => records_of(&batch, &schema).into_iter().map(Ok).collect(),
-        Err(error) => vec![Err(from_library(error))],
-    })
+    let mut is_damaged = false;
+    let next = move || {
+        if is_damaged {
+            return None;
+        }
+        let read = || {
+            let batch = batches.next().transpose()?;
+            Ok::<_, E>(batch.map(|batch| records_of(&batch, &schema)))
+        };
+        let records = guarded(read);
+        is_damaged = records.is_err();
+        Some(match records.transpose()? {
+            Ok(records) => records.into_iter().map(Ok).collect(),
+            Err(error) => vec![Err(error)],
+        })
+    };
+    std::iter::from_fn(next).flatten()
 }
