@@ -35,6 +35,7 @@ pub mod resolve;
 pub mod save;
 mod state_dict;
 pub mod training;
+mod weight_entry;
 mod weights;
 
 pub use error::CheckpointError;

@@ -13,7 +13,7 @@ use zip::{CompressionMethod, ZipArchive};
 
 use super::CheckpointError;
 use super::state_dict::{self, StoredTensor};
-use super::weights::WeightEntry;
+use super::weight_entry::WeightEntry;
 use crate::number::NumberType;
 
 /// The first bytes of a file in the format before PyTorch 1.6: a pickled number.

@@ -16,6 +16,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
 use super::place::{ModelLocation, bundled_file, file_size, read_file, refuse_pointer};
+use super::weight_entry::WeightEntry;
 use super::{CheckpointError, pickle};
 use crate::model::TensorView;
 use crate::model::names::{EMBEDDING_TABLES, LM_HEAD, SHARED};
@@ -50,20 +51,6 @@ impl WeightFormat {
             WeightFormat::Pickle => "pytorch_model.bin.index.json",
         }
     }
-}
-
-/// The type, the shape and the position of one stored tensor.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct WeightEntry {
-    /// The number of the file.
-    pub file: usize,
-    /// The first byte of the tensor's storage in the file.
-    pub start: usize,
-    /// The stored type, or the name of an unsupported one.
-    pub dtype: Result<NumberType, String>,
-    pub shape: Vec<usize>,
-    /// Strides in values where the tensor is not row-major.
-    pub strides: Option<Vec<usize>>,
 }
 
 /// The bytes of a weight file.

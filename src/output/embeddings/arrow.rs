@@ -13,12 +13,11 @@ use arrow_array::RecordBatch;
 use arrow_ipc::reader::StreamReader;
 use arrow_ipc::writer::StreamWriter;
 
+use super::codec::{RecordWriter, Records};
 use super::destination::{EmbeddingOutput, read_schema};
 use super::error::{from_library, invalid_data};
 use super::guarded::guarded;
-use super::reader::Records;
 use super::record_batch::{BatchBuilder, records, schema_of};
-use super::writer::RecordWriter;
 use super::{EmbeddingRecord, Schema};
 
 /// Writes batches as they fill.

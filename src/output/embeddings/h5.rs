@@ -20,11 +20,10 @@ use std::path::Path;
 use rust_hdf5::{DatatypeMessage, H5Dataset, H5File, H5Group, VarLenUnicode};
 use serde_json::Value;
 
+use super::codec::{RecordWriter, Records};
 use super::destination::EmbeddingOutput;
 use super::error::{from_hdf5, invalid_data, invalid_input};
 use super::numbers::to_bytes;
-use super::reader::Records;
-use super::writer::RecordWriter;
 use super::{Column, EmbeddingRecord, SCHEMA_KEY, Schema};
 use crate::number::NumberType;
 use crate::shown::shown;

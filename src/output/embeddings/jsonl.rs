@@ -11,11 +11,10 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use super::codec::{RecordWriter, Records};
 use super::destination::{EmbeddingOutput, read_schema};
 use super::error::invalid_data;
 use super::numbers::rounded;
-use super::reader::Records;
-use super::writer::RecordWriter;
 use super::{Column, EmbeddingRecord, RowKind, Schema};
 use crate::io::whole_lines::WholeLines;
 use crate::number::NumberType;

@@ -23,6 +23,7 @@ use super::manifest::Manifest;
 use crate::number::NumberType;
 
 pub mod arrow;
+mod codec;
 mod destination;
 mod error;
 mod format;

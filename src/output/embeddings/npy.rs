@@ -11,11 +11,10 @@ use std::path::Path;
 
 use npyz::WriterBuilder as _;
 
+use super::codec::{RecordWriter, Records};
 use super::destination::{EmbeddingOutput, read_schema};
 use super::error::{from_library, invalid_data, invalid_input};
 use super::numbers::to_bytes;
-use super::reader::Records;
-use super::writer::RecordWriter;
 use super::{EmbeddingRecord, Schema};
 use crate::io::whole_lines::WholeLines;
 use crate::number::NumberType;

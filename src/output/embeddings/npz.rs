@@ -21,12 +21,11 @@ use zip::result::ZipError;
 use zip::write::{ExtendedFileOptions, FileOptions, PreparedZipFile, StreamWriter};
 use zip::{CompressionMethod, DateTime, ZipArchive, ZipWriter};
 
+use super::codec::{RecordWriter, Records};
 use super::destination::EmbeddingOutput;
 use super::error::{from_library, invalid_data, invalid_input};
 use super::npy::{read_header, write_header};
 use super::numbers::to_bytes;
-use super::reader::Records;
-use super::writer::RecordWriter;
 use super::{Column, EmbeddingRecord, Schema};
 use crate::shown::shown;
 

@@ -19,12 +19,11 @@ use ::parquet::file::properties::{EnabledStatistics, WriterProperties};
 use arrow_array::RecordBatch;
 use arrow_schema::Schema as ArrowSchema;
 
+use super::codec::{RecordWriter, Records};
 use super::destination::EmbeddingOutput;
 use super::error::from_library;
 use super::guarded::guarded;
-use super::reader::Records;
 use super::record_batch::{BatchBuilder, records, schema_of};
-use super::writer::RecordWriter;
 use super::{EmbeddingRecord, SCHEMA_KEY, Schema};
 
 /// Bytes of values after which a row group ends.

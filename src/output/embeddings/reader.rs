@@ -4,11 +4,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::codec::Records;
 use super::{EmbeddingError, EmbeddingFormat, EmbeddingRecord, Schema};
 use super::{arrow, h5, jsonl, npy, npz, parquet, safetensors, tsv};
-
-/// The records of one file, in the order in which they were written.
-pub(super) type Records = Box<dyn Iterator<Item = io::Result<EmbeddingRecord>> + Send>;
 
 /// Reads an embedding file written by [`EmbeddingWriter`](super::EmbeddingWriter), one record at a
 /// time.

@@ -14,12 +14,11 @@ use std::path::Path;
 use ::safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde::{Deserialize, Serialize};
 
+use super::codec::{RecordWriter, Records};
 use super::destination::EmbeddingOutput;
 use super::error::{from_library, invalid_data};
 use super::npz::{id_of_key, key};
 use super::numbers::to_bytes;
-use super::reader::Records;
-use super::writer::RecordWriter;
 use super::{EmbeddingRecord, SCHEMA_KEY, Schema};
 use crate::shown::shown;
 

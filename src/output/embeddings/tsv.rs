@@ -11,11 +11,10 @@ use std::fs::File;
 use std::io::{self, BufReader, Write};
 use std::path::Path;
 
+use super::codec::{RecordWriter, Records};
 use super::destination::{EmbeddingOutput, read_schema};
 use super::error::{from_library, invalid_data};
 use super::numbers::round_one;
-use super::reader::Records;
-use super::writer::RecordWriter;
 use super::{Column, EmbeddingRecord, RowKind, Schema};
 use crate::io::whole_lines::WholeLines;
 use crate::number::NumberType;

@@ -4,6 +4,7 @@
 use std::io;
 use std::path::Path;
 
+use super::codec::RecordWriter;
 use super::destination::EmbeddingOutput;
 use super::error::{invalid_input, with_context};
 use super::{EmbeddingFormat, EmbeddingRecord, RowKind, Schema};
@@ -11,14 +12,6 @@ use super::{arrow, h5, jsonl, npy, npz, parquet, safetensors, tsv};
 use crate::number::NumberType;
 use crate::sequence::digest::InputDigest;
 use crate::shown::shown;
-
-/// The writer of one format. Records come in order and have the shapes of the schema.
-pub(super) trait RecordWriter: Send {
-    /// Writes one record.
-    fn write(&mut self, record: &EmbeddingRecord) -> io::Result<()>;
-    /// Writes the end of the file with the final `schema`, and gives the file its name.
-    fn finish(self: Box<Self>, schema: &Schema) -> io::Result<()>;
-}
 
 /// Writes embeddings in one of the formats.
 ///
