@@ -7,9 +7,9 @@ use candle_core::Result;
 use serde::Serialize;
 
 use super::batch::Batch;
+use super::network::Network;
 use super::objective::{Mixture, Objective, TrainingExample, example};
 use super::order::{Purpose, stream};
-use super::step::Network;
 use super::variables::Variables;
 use crate::packing::by_token_budget;
 use crate::tokenizer::Tokenizer;

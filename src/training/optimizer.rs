@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::step::WeightGradients;
+use super::network::WeightGradients;
 use super::variables::{ModelParameters, Parameter};
 
 /// Values per partial sum.

@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use toml::{Table, Value};
 
+use super::network::Activations;
 use super::objective::{Mixture, Objective};
 use super::optimizer::OptimizerSettings;
-use super::recompute::Activations;
 use super::schedule::Schedule;
 use crate::model::Config;
 use crate::number::NumberType;

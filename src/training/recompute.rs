@@ -12,39 +12,14 @@
 
 use candle_core::backprop::GradStore;
 use candle_core::{Result, Tensor, Var};
-use serde::{Deserialize, Serialize};
 
 use super::batch::Batch;
-use super::step::{Network, WeightGradients, flat};
+use super::network::{Activations, Network, WeightGradients, flat};
 use super::variables::Variables;
 use crate::kernels::cross_entropy::cross_entropy;
 use crate::kernels::dropout::Dropout;
 use crate::model::names::Stack;
 use crate::model::{Decoder, Encoder, Mode};
-
-/// The activations that a forward pass keeps for the backward pass.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Activations {
-    /// All activations: the fastest.
-    #[default]
-    Keep,
-    /// The input of every layer.
-    Layers,
-    /// The inputs of √n of n layers: the least memory.
-    Sqrt,
-}
-
-impl Activations {
-    /// Layers from one kept input to the next; `None` where all activations are kept.
-    pub fn stride(self, layers: usize) -> Option<usize> {
-        match self {
-            Activations::Keep => None,
-            Activations::Layers => Some(1),
-            Activations::Sqrt => Some((layers as f64).sqrt().ceil().max(1.0) as usize),
-        }
-    }
-}
 
 /// A tensor that many layers read, detached from its graph, and the sum of the layers' gradients of
 /// it.

@@ -9,10 +9,11 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::batch::Batch;
+use super::network::{Network, WeightGradients};
 use super::optimizer::{Moments, Update, global_norm};
 use super::order::{Position, Purpose, stream};
 use super::recipe::Recipe;
-use super::step::{Accumulator, Network, WeightGradients};
+use super::step::Accumulator;
 use super::variables::ModelParameters;
 use crate::kernels::dropout::Dropout;
 

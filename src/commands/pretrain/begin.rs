@@ -19,10 +19,11 @@ use crate::io::atomic_file::AtomicFile;
 use crate::model::Config;
 use crate::number::NumberType;
 use crate::tokenizer::Tokenizer;
+use crate::training::network::Network;
 use crate::training::optimizer::Moments;
 use crate::training::presets;
 use crate::training::recipe::Recipe;
-use crate::training::step::{Accumulator, Network};
+use crate::training::step::Accumulator;
 use crate::training::trainer::{Pretrainer, State};
 use crate::training::variables::{ModelParameters, Parameter};
 

@@ -1,6 +1,6 @@
 //! The gradients of a batch on a CPU, without a tape: the network's shape is known, so its backward
 //! pass is written out. The gradients must equal those of candle's tape with the same kernels
-//! ([`super::step::Network::taped`]), and PyTorch's gradients of Hugging Face's
+//! ([`super::network::Network::taped`]), and PyTorch's gradients of Hugging Face's
 //! `T5ForConditionalGeneration(labels=…).loss`.
 //!
 //! The forward pass keeps the activations that the backward pass reads ([`stack`]). In the backward
@@ -19,7 +19,7 @@ mod weights;
 use candle_core::{DType, Result, bail};
 
 use super::batch::Batch;
-use super::step::{Network, WeightGradients};
+use super::network::{Network, WeightGradients};
 use super::variables::ModelParameters;
 use crate::kernels::cpu::Isa;
 use crate::kernels::cpu::packed_weight::PackedWeight;

@@ -6,7 +6,7 @@
 
 use rayon::prelude::*;
 
-use super::super::step::WeightGradients;
+use super::super::network::WeightGradients;
 use super::super::variables::ModelParameters;
 use super::arena::{Arena, Buffer};
 use super::weights::Matrix;

@@ -2,7 +2,7 @@
 //! the backward pass (Chen et al. 2016, arXiv 1604.06174), as [`Activations`] says. Both ways run
 //! the same operations in the same order and give the same bits.
 
-use super::super::recompute::Activations;
+use super::super::network::Activations;
 use super::arena::Buffer;
 use super::attention::{
     CrossAttentionActivations, EncodedSource, PositionBias, SegmentPlan, SelfAttentionActivations,
