@@ -74,6 +74,7 @@ impl From<NumberType> for DType {
 
 /// Why the requested device cannot be used.
 #[derive(Debug, Error)]
+#[expect(missing_docs, reason = "a variant's message names its fields")]
 pub enum DeviceError {
     /// Integer weights on a GPU.
     #[error(
@@ -93,9 +94,7 @@ pub enum DeviceError {
     /// The driver cannot open the GPU.
     #[error("{spec} cannot be opened: {source}; `nvidia-smi` lists the GPUs")]
     Open {
-        /// The requested device.
         spec: DeviceSpec,
-        /// The driver's error.
         source: candle_core::Error,
     },
     /// Libraries of CUDA are missing.
@@ -104,7 +103,6 @@ pub enum DeviceError {
          (PyTorch's wheels have them in site-packages/nvidia/cu13/lib), load the cluster's cuda/13 module, or use --device cpu"
     )]
     Libraries {
-        /// The requested device.
         spec: DeviceSpec,
         /// File names, separated by commas.
         missing: String,
@@ -115,7 +113,6 @@ pub enum DeviceError {
          update the driver, or use --device cpu"
     )]
     Driver {
-        /// The requested device.
         spec: DeviceSpec,
         /// The CUDA version of the driver, such as `12.4`.
         found: String,
@@ -128,9 +125,7 @@ pub enum DeviceError {
          L4, H100, …); use --device cpu"
     )]
     Old {
-        /// The requested device.
         spec: DeviceSpec,
-        /// The name of the GPU.
         name: String,
         /// The compute capability of the GPU, such as `7.0`.
         found: String,
@@ -141,12 +136,7 @@ pub enum DeviceError {
     #[error(
         "{spec} was requested, but the driver finds {count} GPUs here; `nvidia-smi` lists them"
     )]
-    Absent {
-        /// The requested device.
-        spec: DeviceSpec,
-        /// Number of GPUs.
-        count: usize,
-    },
+    Absent { spec: DeviceSpec, count: usize },
     /// Several devices for a command that runs on one.
     #[error(
         "this command runs on one device: give --device cuda:N instead of {0} (`embed`, `complete`, `mask-fill` and `score` use several)"

@@ -8,6 +8,7 @@ use crate::tokenizer::TokenizerError;
 
 /// Why a checkpoint could not be found, read, or written.
 #[derive(Debug, Error)]
+#[expect(missing_docs, reason = "a variant's message names its fields")]
 pub enum CheckpointError {
     /// The value of `--model` is no directory, no known name and no `owner/repo`.
     #[error(
@@ -25,23 +26,18 @@ pub enum CheckpointError {
     NotCached {
         /// As the user gave it.
         name: String,
-        /// The cache searched.
         cache: PathBuf,
     },
     /// A file could not be read or written.
     #[error("{path}: {source}")]
     Io {
-        /// The file.
         path: PathBuf,
-        /// The operating system's error.
         source: std::io::Error,
     },
     /// A file of the checkpoint is missing.
     #[error("{dir} holds no {file}; {way_out}")]
     MissingFile {
-        /// The checkpoint.
         dir: PathBuf,
-        /// The missing file.
         file: String,
         /// What the user can do.
         way_out: &'static str,
@@ -49,7 +45,6 @@ pub enum CheckpointError {
     /// A file is not of the format that its name says.
     #[error("{path}: {message}")]
     Damaged {
-        /// The file.
         path: PathBuf,
         /// The problem, and what the user can do.
         message: String,
@@ -57,7 +52,6 @@ pub enum CheckpointError {
     /// The vocabulary cannot be used.
     #[error("{path}: {source}")]
     Tokenizer {
-        /// The file.
         path: PathBuf,
         /// Why the vocabulary cannot be used.
         source: TokenizerError,
@@ -67,9 +61,7 @@ pub enum CheckpointError {
         "{dir} holds no tensor `{name}` (expected with shape {expected:?}); it may be another kind of model or incomplete: see `ankh3 inspect {dir}`, or fetch it again"
     )]
     MissingTensor {
-        /// The checkpoint.
         dir: PathBuf,
-        /// The tensor.
         name: String,
         /// The shape by config.json.
         expected: Vec<usize>,
@@ -86,9 +78,7 @@ pub enum CheckpointError {
         names[1]
     )]
     TwoTables {
-        /// The checkpoint.
         dir: PathBuf,
-        /// The tables.
         names: [&'static str; 2],
     },
     /// A tensor's shape contradicts the configuration.
@@ -96,11 +86,8 @@ pub enum CheckpointError {
         "{file}: tensor `{name}` has the shape {found:?}, but config.json asks for {expected:?}; weights and config.json do not belong together"
     )]
     WrongShape {
-        /// The file of the tensor.
         file: PathBuf,
-        /// The tensor.
         name: String,
-        /// The stored shape.
         found: Vec<usize>,
         /// The shape by config.json.
         expected: Vec<usize>,
@@ -110,13 +97,9 @@ pub enum CheckpointError {
         "{file}: tensor `{name}` with shape {shape:?} is stored as {dtype}; only F32, F16 and BF16 are read: convert the checkpoint to one of them"
     )]
     UnsupportedDtype {
-        /// The file of the tensor.
         file: PathBuf,
-        /// The tensor.
         name: String,
-        /// The stored shape.
         shape: Vec<usize>,
-        /// The stored type.
         dtype: String,
     },
     /// The target directory of a new checkpoint is not empty.

@@ -35,18 +35,14 @@ pub struct Corpus {
 
 /// Why a corpus cannot be made or opened.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "a variant's message names its fields")]
 pub enum CorpusError {
     /// A FASTA file cannot be read.
     #[error(transparent)]
     Input(#[from] InputError),
     /// A file of the corpus cannot be written or read.
     #[error("{path}: {source}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The system's error.
-        source: io::Error,
-    },
+    Io { path: PathBuf, source: io::Error },
     /// The corpus in this folder was made from other files.
     #[error(
         "{0} was made from other files, or the files have changed since; a run needs the data that it began with: restore the files, or begin another run"

@@ -25,13 +25,13 @@ const MAX_CHARACTERS: usize = 1 << 26;
 
 /// Why an input, or one of its records, cannot be read.
 #[derive(Debug, Error)]
+#[expect(missing_docs, reason = "a variant's message names its fields")]
 pub enum InputError {
     /// The file cannot be opened.
     #[error("{file}: cannot be opened")]
     Open {
         /// Name of the file as given.
         file: Arc<str>,
-        /// The system's error.
         source: io::Error,
     },
     /// Reading failed in the middle: a truncated or damaged stream, a failing disk.

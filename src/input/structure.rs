@@ -26,19 +26,14 @@ use crate::io::stdio;
 
 /// Why a structure cannot be used.
 #[derive(Debug, Error)]
+#[expect(missing_docs, reason = "a variant's message names its fields")]
 pub enum StructureError {
     /// The file cannot be opened or read.
     #[error("{} cannot be read", .path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The system's error.
-        source: io::Error,
-    },
+    Io { path: PathBuf, source: io::Error },
     /// A place in the file is wrong.
     #[error("{}, line {line}{}: {what}", .path.display(), of_column(*.column))]
     Place {
-        /// The file.
         path: PathBuf,
         /// Number of the line, from 1.
         line: u64,
@@ -50,7 +45,6 @@ pub enum StructureError {
     /// The file has no usable chain.
     #[error("{}: {what}", .path.display())]
     Invalid {
-        /// The file.
         path: PathBuf,
         /// The problem, and the way out.
         what: String,

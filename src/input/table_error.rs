@@ -7,19 +7,14 @@ use thiserror::Error;
 
 /// Why a table, or one of its rows, cannot be read.
 #[derive(Debug, Error)]
+#[expect(missing_docs, reason = "a variant's message names its fields")]
 pub enum TableError {
     /// The table cannot be opened or read.
     #[error("{} cannot be read", .path.display())]
-    Io {
-        /// The table.
-        path: PathBuf,
-        /// The system's error.
-        source: io::Error,
-    },
+    Io { path: PathBuf, source: io::Error },
     /// A line is invalid.
     #[error("{}, line {line}: {what}", .path.display())]
     Line {
-        /// The table.
         path: PathBuf,
         /// Number of the line, from 1.
         line: u64,
@@ -29,7 +24,6 @@ pub enum TableError {
     /// A field of a row is invalid.
     #[error("{}, line {line}, column {column}: {what}", .path.display())]
     Field {
-        /// The table.
         path: PathBuf,
         /// Number of the line, from 1.
         line: u64,

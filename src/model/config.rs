@@ -71,6 +71,7 @@ impl FeedForward {
 
 /// Why a model of this shape cannot be run.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[expect(missing_docs, reason = "a variant's message names its fields")]
 pub enum ConfigError {
     /// A field that has no default.
     #[error("`{0}` is missing")]
@@ -78,7 +79,6 @@ pub enum ConfigError {
     /// A field of another type.
     #[error("`{name}` is {found}, not {expected}")]
     WrongType {
-        /// The field.
         name: &'static str,
         /// The beginning of the value.
         found: String,
@@ -88,13 +88,9 @@ pub enum ConfigError {
     /// A number outside of what a model can have.
     #[error("`{name}` is {value}; it must be from {least} to {most}")]
     OutOfRange {
-        /// The field.
         name: &'static str,
-        /// The value.
         value: usize,
-        /// The smallest value.
         least: usize,
-        /// The largest value.
         most: usize,
     },
     /// A feed-forward block that this program does not have.
@@ -112,7 +108,6 @@ pub enum ConfigError {
         "`relative_attention_num_buckets` is {buckets} and `relative_attention_max_distance` is {distance}; the distance must be more than half of the buckets"
     )]
     Buckets {
-        /// Number of buckets.
         buckets: usize,
         /// The largest distance with a bucket of its own.
         distance: usize,
@@ -120,9 +115,7 @@ pub enum ConfigError {
     /// A token that the embedding table has no row for.
     #[error("`{name}` is {id}, but the vocabulary has {vocab_size} ids")]
     TokenId {
-        /// The field.
         name: &'static str,
-        /// The id.
         id: u32,
         /// Rows of the embedding table.
         vocab_size: usize,

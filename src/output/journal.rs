@@ -24,6 +24,7 @@ const MAX_ENTRY: u64 = 1 << 40;
 
 /// Why a journal cannot be used.
 #[derive(Debug, Error)]
+#[expect(missing_docs, reason = "a variant's message names its fields")]
 pub enum JournalError {
     /// The journal belongs to another run.
     #[error(
@@ -31,25 +32,16 @@ pub enum JournalError {
         .path.display()
     )]
     OtherRun {
-        /// The journal.
         path: PathBuf,
         /// How the other run differs from this one: `prefix was "nlu", now "s2s"`.
         differences: String,
     },
     /// Another process writes the journal.
     #[error("{} is in use by another run; wait for its end, or choose another output for this run", .path.display())]
-    InUse {
-        /// The journal.
-        path: PathBuf,
-    },
+    InUse { path: PathBuf },
     /// Reading or writing failed.
     #[error("{}: {source}", .path.display())]
-    Io {
-        /// The journal.
-        path: PathBuf,
-        /// The system's error.
-        source: io::Error,
-    },
+    Io { path: PathBuf, source: io::Error },
 }
 
 /// The entries of an earlier run, in order.

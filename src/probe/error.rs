@@ -12,6 +12,7 @@ use crate::tokenizer::TokenizerError;
 
 /// Why a head cannot be trained or evaluated.
 #[derive(Debug, Error)]
+#[expect(missing_docs, reason = "a variant's message names its fields")]
 pub enum ProbeError {
     /// A protein cannot be embedded.
     #[error(transparent)]
@@ -35,26 +36,14 @@ pub enum ProbeError {
     EmbeddingNotFinite(String),
     /// The cache of embeddings cannot be read.
     #[error("reading embeddings from {}", .folder.display())]
-    ReadCache {
-        /// The cache's folder.
-        folder: PathBuf,
-        /// The file system's error.
-        source: io::Error,
-    },
+    ReadCache { folder: PathBuf, source: io::Error },
     /// The cache of embeddings cannot be written.
     #[error("writing embeddings to {}", .folder.display())]
-    WriteCache {
-        /// The cache's folder.
-        folder: PathBuf,
-        /// The file system's error.
-        source: io::Error,
-    },
+    WriteCache { folder: PathBuf, source: io::Error },
     /// The attention maps of the named protein cannot be computed.
     #[error("{name}")]
     Attention {
-        /// The protein.
         name: String,
-        /// The error of the network.
         source: candle_core::Error,
     },
     /// A ConvBERT layer cannot read rows of this width.
@@ -83,9 +72,7 @@ pub enum ProbeError {
         "{name}: the Jacobian of {length} residues takes {needed:.1} GiB; give --max-memory {}, or use --jacobian-outputs hidden, --method attention or --method head", .needed.ceil()
     )]
     Memory {
-        /// The protein.
         name: String,
-        /// Its residues.
         length: usize,
         /// GiB.
         needed: f64,

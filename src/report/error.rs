@@ -12,23 +12,17 @@ use crate::output::merge::MergeError;
 
 /// Why a page or a picture of results cannot be made.
 #[derive(Debug, Error)]
+#[expect(missing_docs, reason = "a variant's message names its fields")]
 pub enum ReportError {
     /// A file that cannot be read.
     #[error("{}: cannot be read", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The system's error.
-        source: io::Error,
-    },
+    Read { path: PathBuf, source: io::Error },
     /// A line that does not fit the first lines of its file.
     #[error("{}, line {line}: {what}", path.display())]
     Line {
-        /// The file.
         path: PathBuf,
         /// The line's number, from 1.
         line: u64,
-        /// The problem of the line.
         what: String,
     },
     /// A file whose content the report does not know.

@@ -107,6 +107,7 @@ impl Encoding {
 
 /// Why a vocabulary could not be read or a sequence not be encoded.
 #[derive(Debug, Error, PartialEq, Eq)]
+#[expect(missing_docs, reason = "a variant's message names its fields")]
 pub enum TokenizerError {
     /// The bytes are no `tokenizer.json`.
     #[error("not a tokenizer.json: {0}; fetch the checkpoint again or take its spiece.model")]
@@ -124,11 +125,8 @@ pub enum TokenizerError {
         "the id {id} is both `{piece}` and the added token `{token}`; fetch the checkpoint again"
     )]
     TwoPieces {
-        /// The id.
         id: usize,
-        /// The piece of the vocabulary.
         piece: String,
-        /// The added token.
         token: String,
     },
     /// The vocabulary lacks the requested prefix.
@@ -136,11 +134,8 @@ pub enum TokenizerError {
         "the vocabulary has no `{piece}`, so `--prefix {prefix}` cannot be used with this model; its prefixes: {available}"
     )]
     NoPrefix {
-        /// The requested prefix.
         prefix: &'static str,
-        /// The piece of the prefix.
         piece: &'static str,
-        /// The prefixes of the vocabulary.
         available: String,
     },
     /// A byte that is no letter.
@@ -148,7 +143,6 @@ pub enum TokenizerError {
         "{} at position {position} is not a residue; strip gaps, stops and digits first", shown(*.byte)
     )]
     NotAResidue {
-        /// The byte.
         byte: u8,
         /// The position in the sequence, from 1.
         position: usize,
@@ -158,7 +152,6 @@ pub enum TokenizerError {
         "residue {} at position {position} has no id and the vocabulary has no `X` to stand for it", shown(*.byte)
     )]
     NoUnknownResidue {
-        /// The residue.
         byte: u8,
         /// The position in the sequence, from 1.
         position: usize,

@@ -202,6 +202,7 @@ impl Default for EvaluationSettings {
 
 /// Why a recipe is invalid.
 #[derive(Debug, Error, PartialEq, Eq)]
+#[expect(missing_docs, reason = "a variant's message names its fields")]
 pub enum RecipeError {
     /// No TOML, an unknown key or a value of the wrong type.
     #[error("{0}")]
@@ -214,11 +215,8 @@ pub enum RecipeError {
     /// An invalid value.
     #[error("{key} is {value}; it must be {must}")]
     Value {
-        /// The key.
         key: &'static str,
-        /// The given value.
         value: String,
-        /// The valid values.
         must: &'static str,
     },
 }

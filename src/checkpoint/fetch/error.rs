@@ -11,6 +11,7 @@ use crate::checkpoint::CheckpointError;
 
 /// Why a model could not be fetched.
 #[derive(Debug, Error)]
+#[expect(missing_docs, reason = "a variant's message names its fields")]
 pub enum FetchError {
     /// The environment forbids the network.
     #[error(
@@ -35,7 +36,6 @@ pub enum FetchError {
     Denied {
         /// `owner/repo`.
         repo: String,
-        /// The HTTP status.
         status: u16,
     },
     /// The hub answered with 404.
@@ -45,15 +45,12 @@ pub enum FetchError {
     NotFound {
         /// `owner/repo`.
         repo: String,
-        /// The requested revision.
         revision: String,
-        /// The hub's address.
         endpoint: String,
     },
     /// The hub did not answer, or its answer is invalid.
     #[error("{url}: {message}; check the network, the proxy, and HF_ENDPOINT")]
     Unreachable {
-        /// The requested address.
         url: String,
         /// What the network reported, or what is wrong with the answer.
         message: String,
@@ -64,9 +61,7 @@ pub enum FetchError {
         asked(*asked_pause)
     )]
     Busy {
-        /// The requested address.
         url: String,
-        /// The HTTP status.
         status: u16,
         /// The pause that the server asks for.
         asked_pause: Option<Duration>,
@@ -76,7 +71,6 @@ pub enum FetchError {
     Redirect {
         /// The address that redirects.
         url: String,
-        /// The problem.
         message: String,
     },
     /// The certificate of a server is not trusted.
@@ -84,7 +78,6 @@ pub enum FetchError {
         "{url}: the server's certificate is not trusted ({message}); where a proxy opens TLS, name the file of its certificate authority in SSL_CERT_FILE"
     )]
     Untrusted {
-        /// The requested address.
         url: String,
         /// What is wrong with the certificate.
         message: String,
@@ -94,11 +87,9 @@ pub enum FetchError {
         "{file}: {by} refuses it (HTTP {status}); run the same command again, or set HF_ENDPOINT to another mirror"
     )]
     Refused {
-        /// The file.
         file: String,
         /// The server in words.
         by: &'static str,
-        /// The HTTP status.
         status: u16,
     },
     /// The repository is not a model that can be used.
@@ -106,7 +97,6 @@ pub enum FetchError {
     NotAModel {
         /// `owner/repo`.
         repo: String,
-        /// The missing file.
         file: String,
     },
     /// A transfer ended early, in every attempt.
@@ -114,7 +104,6 @@ pub enum FetchError {
         "{file}: the transfer broke at byte {position} of {size} ({message}); run the same command again, which goes on there"
     )]
     Broken {
-        /// The file.
         file: String,
         /// Bytes received.
         position: u64,
@@ -128,7 +117,6 @@ pub enum FetchError {
         "{file}: what was received has the checksum {found}, but the hub announced {expected}; nothing was kept, run the same command again"
     )]
     Checksum {
-        /// The file.
         file: String,
         /// The checksum by the hub.
         expected: String,
@@ -140,11 +128,9 @@ pub enum FetchError {
         "{file}: the hub announces a file with the checksum {found}, but the one of {repo} at this revision is known to have {expected}; unset HF_ENDPOINT, or set it to a faithful mirror"
     )]
     NotThePublished {
-        /// The file.
         file: String,
         /// `owner/repo`.
         repo: String,
-        /// The published checksum.
         expected: String,
         /// The checksum by the hub.
         found: String,
@@ -153,18 +139,12 @@ pub enum FetchError {
     #[error(
         "{file}: the hub announces no {what}; set HF_ENDPOINT to a faithful mirror or unset it"
     )]
-    Unverifiable {
-        /// The file.
-        file: String,
-        /// What is missing.
-        what: String,
-    },
+    Unverifiable { file: String, what: String },
     /// The cache could not be written.
     #[error("{path}: {source}; the cache is at HF_HUB_CACHE, HF_HOME or ~/.cache/huggingface")]
     Io {
         /// The file or folder that could not be written or read.
         path: PathBuf,
-        /// The operating system's error.
         source: std::io::Error,
     },
     /// The downloaded model cannot be used.

@@ -28,6 +28,7 @@ pub struct Variant {
 
 /// Why a variant cannot be scored.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[expect(missing_docs, reason = "a variant's message names its fields")]
 pub enum VariantError {
     /// The text does not have the form `A24G`.
     #[error(
@@ -51,7 +52,6 @@ pub enum VariantError {
     /// Beyond the protein's end.
     #[error("{substitution}: there is no position {}, the sequence has {length} residues", .substitution.position)]
     Beyond {
-        /// The substitution.
         substitution: Substitution,
         /// Residues of the protein.
         length: usize,
@@ -62,9 +62,7 @@ pub enum VariantError {
         char::from(*.found), .substitution.position, char::from(.substitution.wild_type)
     )]
     WildType {
-        /// The substitution.
         substitution: Substitution,
-        /// The residue of the protein.
         found: u8,
     },
 }

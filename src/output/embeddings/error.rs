@@ -10,22 +10,17 @@ use crate::shown::shown;
 
 /// Why an embedding file could not be read.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "a variant's message names its fields")]
 pub enum EmbeddingError {
     /// The file could not be opened, or is not an embedding file that this tool wrote.
     #[error("{}: {source}", path.display())]
-    Open {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
+    Open { path: PathBuf, source: io::Error },
     /// Records are missing, or there are too many.
     #[error(
         "{} holds {found} records, but {written} according to its manifest; the file was damaged or changed, make it again",
         path.display()
     )]
     Count {
-        /// The file.
         path: PathBuf,
         /// Records in the file.
         found: u64,
@@ -35,13 +30,11 @@ pub enum EmbeddingError {
     /// A record could not be read, or does not have the shape of the schema.
     #[error("{}: record {record}{}: {source}", path.display(), quoted_id(id.as_deref()))]
     Record {
-        /// The file.
         path: PathBuf,
         /// Number of the record, from 1.
         record: u64,
         /// Id of the record, where known.
         id: Option<String>,
-        /// The cause.
         source: io::Error,
     },
 }

@@ -9,6 +9,7 @@ use crate::shown::shown;
 
 /// Why files could not be merged.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "a variant's message names its fields")]
 pub enum MergeError {
     /// No file was given.
     #[error("there are no files to merge")]
@@ -19,9 +20,7 @@ pub enum MergeError {
         first.display(), second.display(), shown(field), shown(left), shown(right)
     )]
     Mismatch {
-        /// One file.
         first: PathBuf,
-        /// The other.
         second: PathBuf,
         /// The key of the manifest, or another word for what differs.
         field: String,
@@ -37,13 +36,9 @@ pub enum MergeError {
         first.display(), second.display(), shown(left), shown(right), shown(numbers)
     )]
     Kernels {
-        /// One file.
         first: PathBuf,
-        /// The other.
         second: PathBuf,
-        /// Kernels of `first`.
         left: String,
-        /// Kernels of `second`.
         right: String,
         /// Number types of the run.
         numbers: String,
@@ -54,19 +49,14 @@ pub enum MergeError {
         first.display(), second.display(), in_words(left), in_words(right)
     )]
     Inputs {
-        /// One file.
         first: PathBuf,
-        /// The other.
         second: PathBuf,
-        /// The input of `first`.
         left: Box<InputDigest>,
-        /// The input of `second`.
         right: Box<InputDigest>,
     },
     /// The `shard` of a file is not `i/n` with 1 ≤ i ≤ n.
     #[error("{}: its shard {} is not of the form i/n with 1 ≤ i ≤ n", path.display(), shown(value))]
     InvalidShard {
-        /// The file.
         path: PathBuf,
         /// The shard of the file, as JSON.
         value: String,
@@ -82,9 +72,7 @@ pub enum MergeError {
     /// Two files are the same shard.
     #[error("{} and {} are both shard {shard}", first.display(), second.display())]
     DuplicateShard {
-        /// One file.
         first: PathBuf,
-        /// The other.
         second: PathBuf,
         /// The shard, as `i/n`.
         shard: String,
@@ -108,35 +96,22 @@ pub enum MergeError {
     DuplicateId {
         /// The later file with the id.
         path: PathBuf,
-        /// The id.
         id: String,
         /// The first file with the id.
         before: PathBuf,
     },
     /// The manifest of a shard lacks the number of rows of each sequence.
     #[error("{}.json does not have the number of rows of each sequence (rows_per_sequence), without which shards cannot be merged; make the shard again", path.display())]
-    NoRows {
-        /// The file.
-        path: PathBuf,
-    },
+    NoRows { path: PathBuf },
     /// A line that is not a row of the file's format.
     #[error("{}: `{}` is not a row of this kind of file; the file was changed after it was written", path.display(), shown(row))]
-    NotARow {
-        /// The file.
-        path: PathBuf,
-        /// The row.
-        row: String,
-    },
+    NotARow { path: PathBuf, row: String },
     /// A text file that ends in the middle of a row.
     #[error("{}: the last line has no line break, so the file is truncated; make it again", path.display())]
-    CutOff {
-        /// The file.
-        path: PathBuf,
-    },
+    CutOff { path: PathBuf },
     /// A text file has more or fewer rows than its manifest says.
     #[error("{}: the file has {found} rows, but {written} according to {}.json; the two do not belong together, make the file again", path.display(), path.display())]
     Count {
-        /// The file.
         path: PathBuf,
         /// Rows in the file.
         found: u64,
@@ -145,12 +120,7 @@ pub enum MergeError {
     },
     /// A text file or its manifest could not be read.
     #[error("{}: {source}", path.display())]
-    ReadText {
-        /// The file.
-        path: PathBuf,
-        /// The system's error.
-        source: io::Error,
-    },
+    ReadText { path: PathBuf, source: io::Error },
     /// An embedding file could not be read.
     #[error(transparent)]
     ReadEmbeddings(#[from] EmbeddingError),
