@@ -98,7 +98,6 @@ pub struct Opened {
     pub compute: Compute,
     /// Further devices.
     others: Vec<Compute>,
-    /// The checkpoint.
     pub checkpoint: Checkpoint,
     /// The task prefix in front of each sequence.
     pub prefix: TaskPrefix,

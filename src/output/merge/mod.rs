@@ -30,7 +30,6 @@ trait MergeSource {
     /// The records or rows of one sequence.
     type Piece;
 
-    /// The file.
     fn path(&self) -> &Path;
 
     /// The piece of the next sequence, possibly empty; `None` at the end of the file.
