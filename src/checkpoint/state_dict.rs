@@ -6,7 +6,13 @@
 //! pickle: a value that is used many times is stored once, and nothing here recurses. The number of
 //! values is bounded.
 
+mod bytes;
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashSet;
+
+use self::bytes::{PickleBytes, signed};
 
 /// The largest size of a pickle in bytes. A model of 1000 tensors has about 200 kB.
 const MAX_BYTES: usize = 16 << 20;
@@ -55,7 +61,7 @@ enum Value<'a> {
 }
 
 struct Machine<'a> {
-    rest: &'a [u8],
+    bytes: PickleBytes<'a>,
     stack: Vec<Value<'a>>,
     /// Heights of the stack.
     marks: Vec<usize>,
@@ -77,7 +83,7 @@ pub(super) fn read(pickle: &[u8]) -> Result<Vec<(&str, StoredTensor<'_>)>, Strin
         return Err(format!("{} bytes are too many", pickle.len()));
     }
     let mut machine = Machine {
-        rest: pickle,
+        bytes: PickleBytes::new(pickle),
         stack: Vec::new(),
         marks: Vec::new(),
         memo: Vec::new(),
@@ -87,7 +93,7 @@ pub(super) fn read(pickle: &[u8]) -> Result<Vec<(&str, StoredTensor<'_>)>, Strin
         budget: MAX_VALUES,
     };
     let root = loop {
-        let position = pickle.len() - machine.rest.len();
+        let position = pickle.len() - machine.bytes.len();
         let step = machine.step();
         if let Some(root) = step.map_err(|message| format!("byte {position}: {message}"))? {
             break root;
@@ -99,36 +105,36 @@ pub(super) fn read(pickle: &[u8]) -> Result<Vec<(&str, StoredTensor<'_>)>, Strin
 impl<'a> Machine<'a> {
     /// Executes one opcode; a value ends the pickle.
     fn step(&mut self) -> Result<Option<Value<'a>>, String> {
-        match self.byte()? {
+        match self.bytes.byte()? {
             b'.' => return self.pop().map(Some),
             // Protocol and frame sizes.
-            0x80 => self.skip(1)?,
-            0x95 => self.skip(8)?,
+            0x80 => self.bytes.skip(1)?,
+            0x95 => self.bytes.skip(8)?,
             b'(' => {
                 self.spend(1)?;
                 self.marks.push(self.stack.len());
             }
             b'N' | 0x88 | 0x89 => self.push(Value::Plain)?,
             b'G' => {
-                self.skip(8)?;
+                self.bytes.skip(8)?;
                 self.push(Value::Plain)?;
             }
             b'K' => self.integer(1)?,
             b'M' => self.integer(2)?,
             b'J' => {
-                let bytes = self.take(4)?;
+                let bytes = self.bytes.take(4)?;
                 self.push(Value::Integer(signed(bytes)?))?;
             }
             0x8a => {
-                let length = self.length(1)?;
-                let bytes = self.take(length)?;
+                let length = self.bytes.length(1)?;
+                let bytes = self.bytes.take(length)?;
                 self.push(Value::Integer(signed(bytes)?))?;
             }
             b'U' | 0x8c => self.text(1)?,
             b'T' | b'X' => self.text(4)?,
             0x8d => self.text(8)?,
             b'c' => {
-                let (module, name) = (self.line()?, self.line()?);
+                let (module, name) = (self.bytes.line()?, self.bytes.line()?);
                 self.push(Value::Global(module, name))?;
             }
             0x93 => {
@@ -171,35 +177,6 @@ impl<'a> Machine<'a> {
 }
 
 impl<'a> Machine<'a> {
-    fn take(&mut self, count: usize) -> Result<&'a [u8], String> {
-        let (taken, rest) = self
-            .rest
-            .split_at_checked(count)
-            .ok_or("the pickle ends early")?;
-        self.rest = rest;
-        Ok(taken)
-    }
-
-    fn byte(&mut self) -> Result<u8, String> {
-        self.take(1).map(|bytes| bytes[0])
-    }
-
-    fn skip(&mut self, count: usize) -> Result<(), String> {
-        self.take(count).map(|_| ())
-    }
-
-    /// An unsigned number of `width` bytes.
-    fn length(&mut self, width: usize) -> Result<usize, String> {
-        let bytes = self.take(width)?.iter().rev();
-        Ok(bytes.fold(0, |number, byte| number << 8 | usize::from(*byte)))
-    }
-
-    fn line(&mut self) -> Result<&'a str, String> {
-        let end = self.rest.iter().position(|byte| *byte == b'\n');
-        let line = self.take(end.ok_or("the pickle ends early")? + 1)?;
-        as_text(&line[..line.len() - 1])
-    }
-
     fn spend(&mut self, count: usize) -> Result<(), String> {
         let left = self.budget.checked_sub(count);
         self.budget = left.ok_or("it makes more values than any model needs")?;
@@ -226,13 +203,12 @@ impl<'a> Machine<'a> {
     }
 
     fn integer(&mut self, width: usize) -> Result<(), String> {
-        let number = self.length(width)?;
+        let number = self.bytes.length(width)?;
         self.push(Value::Integer(number as i64))
     }
 
     fn text(&mut self, width: usize) -> Result<(), String> {
-        let length = self.length(width)?;
-        let text = as_text(self.take(length)?)?;
+        let text = self.bytes.text(width)?;
         self.push(Value::Text(text))
     }
 
@@ -271,7 +247,7 @@ impl<'a> Machine<'a> {
     fn remember(&mut self, width: usize) -> Result<(), String> {
         let key = match width {
             0 => self.memo.len(),
-            width => self.length(width)?,
+            width => self.bytes.length(width)?,
         };
         let value = *self.stack.last().ok_or("a value is missing")?;
         if key >= self.memo.len() {
@@ -283,7 +259,7 @@ impl<'a> Machine<'a> {
     }
 
     fn recall(&mut self, width: usize) -> Result<(), String> {
-        let key = self.length(width)?;
+        let key = self.bytes.length(width)?;
         let value = self.memo.get(key).copied().flatten();
         self.push(value.ok_or("a remembered value is missing")?)
     }
@@ -396,264 +372,10 @@ impl<'a> Machine<'a> {
     }
 }
 
-fn as_text(bytes: &[u8]) -> Result<&str, String> {
-    std::str::from_utf8(bytes).map_err(|_| "a text that is not UTF-8".to_owned())
-}
-
-/// A signed little-endian number of at most 8 bytes.
-fn signed(bytes: &[u8]) -> Result<i64, String> {
-    if bytes.len() > 8 {
-        return Err("a number beyond 64 bits".to_owned());
-    }
-    let negative = bytes.last().is_some_and(|byte| *byte >= 0x80);
-    let mut all = [if negative { 0xff } else { 0 }; 8];
-    all[..bytes.len()].copy_from_slice(bytes);
-    Ok(i64::from_le_bytes(all))
-}
-
 /// The beginning of a text of the pickle, for a message.
 fn shortened(text: &str) -> String {
     text.chars()
         .take(80)
         .flat_map(char::escape_default)
         .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn text(text: &str) -> Vec<u8> {
-        [
-            b"X",
-            &(text.len() as u32).to_le_bytes()[..],
-            text.as_bytes(),
-        ]
-        .concat()
-    }
-
-    fn number(number: i64) -> Vec<u8> {
-        [&[0x8a, 8][..], &number.to_le_bytes()].concat()
-    }
-
-    fn tuple(items: &[Vec<u8>]) -> Vec<u8> {
-        [b"(", items.concat().as_slice(), b"t"].concat()
-    }
-
-    fn storage(values: i64) -> Vec<u8> {
-        let class = b"ctorch\nFloatStorage\n".to_vec();
-        let id = [
-            text("storage"),
-            class,
-            text("0"),
-            text("cpu"),
-            number(values),
-        ];
-        [tuple(&id), b"Q".to_vec()].concat()
-    }
-
-    fn tensor(offset: i64, shape: &[i64], strides: &[i64]) -> Vec<u8> {
-        let sizes =
-            |sizes: &[i64]| tuple(&sizes.iter().map(|size| number(*size)).collect::<Vec<_>>());
-        let hooks = b"ccollections\nOrderedDict\n)R".to_vec();
-        let arguments = [
-            storage(4),
-            number(offset),
-            sizes(shape),
-            sizes(strides),
-            b"\x89".to_vec(),
-            hooks,
-        ];
-        [
-            b"ctorch._utils\n_rebuild_tensor_v2\n".to_vec(),
-            tuple(&arguments),
-            b"R".to_vec(),
-        ]
-        .concat()
-    }
-
-    /// A dictionary as `torch.save` pickles it.
-    fn dictionary(entries: &[(&str, Vec<u8>)]) -> Vec<u8> {
-        let entries: Vec<_> = entries
-            .iter()
-            .flat_map(|(name, value)| [text(name), value.clone()])
-            .collect();
-        [b"\x80\x02}(".to_vec(), entries.concat(), b"u.".to_vec()].concat()
-    }
-
-    #[test]
-    fn tensors_keep_name_shape_and_place() {
-        let pickle = dictionary(&[
-            ("a", tensor(1, &[1, 3], &[3, 1])),
-            ("b", tensor(0, &[], &[])),
-        ]);
-        let tensors = read(&pickle).unwrap();
-        let (name, a) = &tensors[0];
-        assert_eq!(
-            (*name, a.offset, &a.shape[..], &a.strides[..]),
-            ("a", 1, &[1, 3][..], &[3, 1][..])
-        );
-        assert_eq!(
-            (a.array.class, a.array.key, a.array.values),
-            ("FloatStorage", "0", 4)
-        );
-        assert_eq!(tensors[1].1.shape, [0_usize; 0]);
-        let parameter = [
-            b"ctorch._utils\n_rebuild_parameter\n".to_vec(),
-            tuple(&[tensor(0, &[4], &[1])]),
-            b"R".to_vec(),
-        ];
-        assert_eq!(
-            read(&dictionary(&[("a", parameter.concat())]))
-                .unwrap()
-                .len(),
-            1
-        );
-    }
-
-    #[test]
-    fn whatever_is_no_state_dict_is_an_error() {
-        let one = |value: &[u8]| dictionary(&[("a", value.to_vec())]);
-        let doubled: Vec<u8> = (0..100)
-            .flat_map(|i| [b'h', i, b'h', i, 0x86, b'q', i + 1])
-            .collect();
-        let call = b"ctorch._utils\n_rebuild_tensor_v2\n".to_vec();
-        let cases: [(&str, Vec<u8>, &str); 29] = [
-            ("empty", Vec::new(), "ends early"),
-            ("no end", b"\x80\x02}".to_vec(), "ends early"),
-            (
-                "a system call",
-                b"cposix\nsystem\nX\x01\0\0\0x\x85R.".to_vec(),
-                "`posix.system`",
-            ),
-            (
-                "a call inside",
-                one(b"cbuiltins\neval\nX\x01\0\0\x001\x85R"),
-                "`builtins.eval`",
-            ),
-            (
-                "another opcode",
-                b"(iposix\nsystem\n.".to_vec(),
-                "opcode 0x69",
-            ),
-            ("objects", b")\x81.".to_vec(), "opcode 0x81"),
-            (
-                "doubling",
-                [&b")q\0"[..], &doubled, b"."].concat(),
-                "no dictionary",
-            ),
-            (
-                "doubling inside",
-                one(&[&b")q\0"[..], &doubled].concat()),
-                "`a` is no tensor",
-            ),
-            (
-                "deep tuples",
-                [&b")"[..], &vec![0x85; 400_000], b"."].concat(),
-                "no dictionary",
-            ),
-            (
-                "endless tuples",
-                [&b")"[..], &vec![0x85; MAX_VALUES]].concat(),
-                "more values",
-            ),
-            ("endless marks", vec![b'('; MAX_VALUES + 1], "more values"),
-            (
-                "endless memory",
-                b"Nr\xff\xff\xff\xff.".to_vec(),
-                "more values",
-            ),
-            ("too large", vec![b'N'; MAX_BYTES + 1], "too many"),
-            ("a list in itself", b"]q\0h\0a.".to_vec(), "no dictionary"),
-            (
-                "a dictionary in itself",
-                b"}q\0X\x01\0\0\0ah\0s.".to_vec(),
-                "`a` is no tensor",
-            ),
-            (
-                "4 GiB of text",
-                b"X\xff\xff\xff\xffabc.".to_vec(),
-                "ends early",
-            ),
-            (
-                "2^64 bytes of text",
-                b"\x8d\xff\xff\xff\xff\xff\xff\xff\xffabc.".to_vec(),
-                "ends early",
-            ),
-            (
-                "a number of 255 bytes",
-                [&b"\x8a\xff"[..], &[255; 255], b"."].concat(),
-                "64 bits",
-            ),
-            (
-                "a text that is none",
-                b"X\x02\0\0\0\xff\xfe.".to_vec(),
-                "UTF-8",
-            ),
-            (
-                "few arguments",
-                one(&[&call[..], b")R"].concat()),
-                "_rebuild_tensor_v2",
-            ),
-            (
-                "a storage alone",
-                one(&[call, tuple(&[storage(4)]), b"R".to_vec()].concat()),
-                "_rebuild_tensor_v2",
-            ),
-            (
-                "half a storage",
-                one(b"(X\x07\0\0\0storaget\x51"),
-                "no storage",
-            ),
-            ("a negative storage", one(&storage(-4)), "negative"),
-            (
-                "a negative offset",
-                one(&tensor(-1, &[2], &[1])),
-                "negative",
-            ),
-            ("a negative stride", one(&tensor(0, &[2], &[-1])), "from 0"),
-            (
-                "nine dimensions",
-                one(&tensor(0, &[1; 9], &[1; 9])),
-                "9 dimensions",
-            ),
-            (
-                "a number among tensors",
-                dictionary(&[("epoch", number(3))]),
-                "`epoch` is no tensor",
-            ),
-            (
-                "a name twice",
-                dictionary(&[("a", tensor(0, &[1], &[1])), ("a", tensor(0, &[1], &[1]))]),
-                "two tensors",
-            ),
-            ("values below a mark", b"N(.".to_vec(), "missing"),
-        ];
-        for (name, pickle, expected) in cases {
-            let error = read(&pickle).unwrap_err();
-            assert!(error.contains(expected), "{name}: {error}");
-        }
-        let long = "n".repeat(MAX_NAME + 1);
-        let error = read(&dictionary(&[(&long, tensor(0, &[1], &[1]))])).unwrap_err();
-        assert!(error.len() < 200, "{error}");
-    }
-
-    /// Every beginning of a pickle, and every byte changed, ends with an error or with tensors.
-    #[test]
-    fn damage_never_panics() {
-        let whole = dictionary(&[
-            ("a", tensor(1, &[1, 3], &[3, 1])),
-            ("b", tensor(0, &[2], &[1])),
-        ]);
-        for end in 0..whole.len() {
-            assert!(read(&whole[..end]).is_err(), "{end}");
-        }
-        for at in 0..whole.len() {
-            for byte in 0..=255 {
-                let mut changed = whole.clone();
-                changed[at] = byte;
-                let _ = read(&changed);
-            }
-        }
-    }
 }
