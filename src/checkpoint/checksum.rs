@@ -8,7 +8,7 @@ use std::path::Path;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
-use super::hash::hex;
+use crate::sequence::digest::hex;
 
 /// The checksum of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]

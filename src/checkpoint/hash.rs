@@ -12,6 +12,7 @@
 use sha2::{Digest, Sha256};
 
 use super::{Checkpoint, CheckpointError};
+use crate::sequence::digest::hex;
 
 const WHOLE_MODEL: usize = 64 << 20;
 const WHOLE_TENSOR: usize = 64 << 10;
@@ -41,15 +42,6 @@ pub(super) fn model_hash(checkpoint: &Checkpoint) -> Result<String, CheckpointEr
         weights.release(entry, dtype);
     }
     Ok(hex(&hash.finalize()))
-}
-
-/// Lower-case hex digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// Hashes a field with its length, so that different lists of fields never give the same bytes.

@@ -13,6 +13,7 @@ mod tests;
 use std::collections::HashSet;
 
 use self::bytes::{PickleBytes, signed};
+use crate::shown::shown;
 
 /// The largest size of a pickle in bytes. A model of 1000 tensors has about 200 kB.
 const MAX_BYTES: usize = 16 << 20;
@@ -317,8 +318,8 @@ impl<'a> Machine<'a> {
             }
             _ => Err(format!(
                 "it calls `{}.{}`, which makes no tensor (nothing was executed)",
-                shortened(module),
-                shortened(name)
+                shown(module),
+                shown(name)
             )),
         }
     }
@@ -361,21 +362,13 @@ impl<'a> Machine<'a> {
         let tensor = |pair: &[Value<'a>]| match pair {
             [Value::Text(name), Value::Tensor(tensor)] if name.len() <= MAX_NAME => {
                 if !names.insert(*name) {
-                    return Err(format!("two tensors are called `{}`", shortened(name)));
+                    return Err(format!("two tensors are called `{}`", shown(name)));
                 }
                 Ok((*name, self.tensors[*tensor].clone()))
             }
-            [Value::Text(name), _] => Err(format!("its entry `{}` is no tensor", shortened(name))),
+            [Value::Text(name), _] => Err(format!("its entry `{}` is no tensor", shown(name))),
             _ => Err("an entry without a name".to_owned()),
         };
         pairs.map(tensor).collect()
     }
-}
-
-/// The beginning of a text of the pickle, for a message.
-fn shortened(text: &str) -> String {
-    text.chars()
-        .take(80)
-        .flat_map(char::escape_default)
-        .collect()
 }

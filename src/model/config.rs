@@ -14,6 +14,7 @@ use thiserror::Error;
 
 use crate::kernels::cpu::attention::MAX_HEAD;
 use crate::kernels::plan::Activation;
+use crate::shown::shown;
 
 /// The feed-forward block, from `feed_forward_proj`. As in `T5Config`, `dense_act_fn` and
 /// `is_gated_act` of the file win over what that name says.
@@ -265,14 +266,8 @@ impl ConfigError {
     fn wrong_type(name: &'static str, found: &Value, expected: &'static str) -> Self {
         ConfigError::WrongType {
             name,
-            found: beginning(&found.to_string()),
+            found: shown(&found.to_string()).to_string(),
             expected,
         }
     }
-}
-
-/// The beginning of a text of the file, for a message.
-fn beginning(text: &str) -> String {
-    let beginning = text.chars().take(40);
-    beginning.flat_map(char::escape_debug).collect()
 }

@@ -105,7 +105,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "shown",
         ],
     ),
-    ("model", &["number", "kernels"]),
+    ("model", &["number", "kernels", "shown"]),
     ("packing", &["sequence", "tokenizer"]),
     ("check", &["number", "kernels", "model"]),
     ("report", &["input", "io", "output", "sequence", "shown"]),

@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use super::Patience;
 use crate::checkpoint::CheckpointError;
+use crate::shown::shown;
 
 /// Why a model could not be fetched.
 #[derive(Debug, Error)]
@@ -21,7 +22,7 @@ pub enum FetchError {
     /// `HF_ENDPOINT` is no address.
     #[error(
         "HF_ENDPOINT is `{}`, which is no address of a hub; it begins with https:// or http:// and holds no blank, for example https://huggingface.co",
-        .0.escape_debug()
+        shown(.0)
     )]
     Endpoint(String),
     /// The token holds a character that no header can hold.

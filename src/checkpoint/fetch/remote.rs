@@ -7,6 +7,7 @@ use super::address::encoded;
 use super::client::{Client, HubAnswer, RequestFailure, Wanted};
 use super::error::FetchError;
 use crate::checkpoint::checksum::Checksum;
+use crate::shown::shown;
 
 /// The files of one revision.
 pub(super) struct Listing {
@@ -51,10 +52,7 @@ pub(super) fn listing(client: &Client, repo: &str, revision: &str) -> Result<Lis
         .map_err(|error| invalid(format!("its answer is not a list of files ({error})")))?;
     // The commit becomes part of a path; with a pinned commit all files belong together.
     if info.sha.is_empty() || !info.sha.bytes().all(|b| b.is_ascii_alphanumeric()) {
-        return Err(invalid(format!(
-            "`{}` is not a commit",
-            info.sha.escape_debug()
-        )));
+        return Err(invalid(format!("`{}` is not a commit", shown(&info.sha))));
     }
     Ok(Listing {
         commit: info.sha,
@@ -84,7 +82,7 @@ pub(super) fn file<'a>(
         what,
     };
     let checksum = Checksum::from_etag(etag)
-        .ok_or_else(|| unverifiable(format!("checksum (ETag `{}`)", etag.escape_debug())))?;
+        .ok_or_else(|| unverifiable(format!("checksum (ETag `{}`)", shown(etag))))?;
     let size = size(&answer).ok_or_else(|| unverifiable("size".to_string()))?;
     Ok(RemoteFile {
         name,

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::observed::{ObservedResidue, ResidueNumber};
 use super::placement::{Piece, place};
-use super::text::{Fault, shown};
+use super::text::Fault;
 use super::{Atoms, Chain, amino_acids};
+use crate::shown::shown;
 
 /// Distance in Å between the C-alphas of neighbours above which a chain is broken.
 const BREAK: f64 = 4.3;
@@ -203,7 +204,7 @@ fn by_numbers(residues: &[ObservedResidue]) -> Result<Vec<i64>, Fault> {
 fn author(residue: &ObservedResidue) -> Result<i64, Fault> {
     residue.author.ok_or_else(|| {
         let what = format!(
-            "the residue {} has no number that can be read, so the residues missing beside it cannot be counted",
+            "the residue `{}` has no number that can be read, so the residues missing beside it cannot be counted",
             shown(&residue.name)
         );
         Fault::line(residue.line, what)

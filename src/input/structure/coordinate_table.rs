@@ -2,8 +2,9 @@
 
 use serde::Deserialize;
 
-use super::text::{Fault, Text, shown};
+use super::text::{Fault, Text};
 use super::{Atoms, Chain};
+use crate::shown::shown;
 
 #[derive(Deserialize)]
 struct TableLine {
@@ -45,7 +46,7 @@ fn chain(text: &Text) -> Result<Chain, Fault> {
         None
     };
     if let Some(what) = wrong {
-        return Err(Fault::line(number, format!("{}: {what}", shown(&id))));
+        return Err(Fault::line(number, format!("`{}`: {what}", shown(&id))));
     }
     let atoms = |cb| Atoms {
         cb,

@@ -11,7 +11,8 @@ use super::amino_acids;
 use super::assembly::{self, Knowledge};
 use super::cif::{Cif, CifRow, Value};
 use super::observed::{AtomRow, ChainResidues, KeptAtom, ObservedResidue, ResidueNumber};
-use super::text::{Fault, Text, coordinate, shown};
+use super::text::{Fault, Text, coordinate};
+use crate::shown::shown;
 
 /// The categories that are read.
 const CATEGORIES: &[&str] = &[
@@ -127,7 +128,7 @@ fn unreadable(value: &Value, name: &str, wanted: &str) -> Fault {
     Fault::at(
         value.line,
         value.column,
-        format!("{name} is {text}, not {wanted}"),
+        format!("{name} is `{text}`, not {wanted}"),
     )
 }
 

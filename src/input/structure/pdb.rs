@@ -11,7 +11,8 @@ use super::Chain;
 use super::amino_acids;
 use super::assembly::{self, Knowledge};
 use super::observed::{AtomRow, ChainResidues, KeptAtom, ResidueNumber};
-use super::text::{Fault, Text, coordinate, shown};
+use super::text::{Fault, Text, coordinate};
+use crate::shown::shown;
 
 /// Columns up to the end of the coordinates.
 const LEAST_COLUMNS: usize = 54;
@@ -221,7 +222,7 @@ fn position(text: &Text) -> Result<[f32; 3], Fault> {
         let first = 31 + 8 * axis;
         let found = columns(&text.line, first, first + 7);
         *value = coordinate(found).ok_or_else(|| {
-            let what = format!("a coordinate is {}, not a number", shown(found));
+            let what = format!("a coordinate is `{}`, not a number", shown(found));
             Fault::at(text.number(), first, what)
         })?;
     }
@@ -234,7 +235,7 @@ fn occupancy(text: &Text, is_alternative: bool) -> Result<f32, Fault> {
     match coordinate(found) {
         Some(occupancy) => Ok(occupancy),
         None if is_alternative && !found.is_empty() => {
-            let what = format!("the occupancy is {}, not a number", shown(found));
+            let what = format!("the occupancy is `{}`, not a number", shown(found));
             Err(Fault::at(text.number(), 55, what))
         }
         None => Ok(1.0),

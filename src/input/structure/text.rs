@@ -6,8 +6,6 @@ use crate::input::lines::{Line, Lines};
 
 /// The longest line in bytes: a line of a table of coordinates holds a whole protein.
 const LONGEST: usize = 1 << 28;
-/// Characters of a value that a message shows.
-const SHOWN: usize = 40;
 
 /// A problem in a file whose name the caller knows.
 #[derive(Debug)]
@@ -93,13 +91,6 @@ impl Text {
     pub(super) fn number(&self) -> u64 {
         self.lines.number()
     }
-}
-
-/// A value of the file for a message: in quotation marks, without control characters, and not long.
-pub(super) fn shown(value: &str) -> String {
-    let start: String = value.chars().take(SHOWN).collect();
-    let dots = if start.len() < value.len() { "…" } else { "" };
-    format!("{start:?}{dots}")
 }
 
 /// A coordinate in Å; none for text that is not a finite number.

@@ -2,8 +2,9 @@
 
 use serde_json::{Map, Value};
 
-use super::{Config, ConfigError, FeedForward, beginning};
+use super::{Config, ConfigError, FeedForward};
 use crate::kernels::plan::Activation;
+use crate::shown::shown;
 
 /// A field without a default is an error where it is absent.
 impl TryFrom<Map<String, Value>> for Config {
@@ -96,7 +97,7 @@ impl<'a> Fields<'a> {
         };
         let unknown = || ConfigError::Activation {
             name,
-            found: beginning(found),
+            found: shown(found).to_string(),
         };
         let activation = activation_called(activation).ok_or_else(unknown)?;
         Ok(FeedForward::new(activation, is_gated))
