@@ -8,6 +8,7 @@
 
 mod amino_acids;
 mod assembly;
+mod atom_site;
 mod cif;
 mod coordinate_table;
 mod mmcif;
@@ -222,7 +223,7 @@ ATOM 6 C CB . MET A 1 5 12.0 1.5 0.0 1.0 0.0 5 A 1
         assert_eq!(chains[0].residues, b"MK");
         assert_eq!(chains[0].atoms[0].cb, Some([1.0, 2.0, 3.0]));
         let error = read("t.jsonl", r#"{"id":"a","seq":"MKV","xyz":[null]}"#).unwrap_err();
-        assert_eq!(error, "t.jsonl, line 1: \"a\": 3 residues, but 1 locations");
+        assert_eq!(error, "t.jsonl, line 1: `a`: 3 residues, but 1 locations");
     }
 
     #[test]

@@ -7,12 +7,11 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::Chain;
-use super::amino_acids;
 use super::assembly::{self, Knowledge};
+use super::atom_site::{Columns, column, integer, kept, known};
 use super::cif::{Cif, CifRow, Value};
-use super::observed::{AtomRow, ChainResidues, KeptAtom, ObservedResidue, ResidueNumber};
-use super::text::{Fault, Text, coordinate};
-use crate::shown::shown;
+use super::observed::{ChainResidues, KeptAtom, ObservedResidue, ResidueNumber};
+use super::text::{Fault, Text};
 
 /// The categories that are read.
 const CATEGORIES: &[&str] = &[
@@ -38,110 +37,6 @@ pub(super) fn chains(text: Text, stem: &str) -> Result<Vec<Chain>, Fault> {
             return entry.finish(stem);
         }
     }
-}
-
-/// An item that the authors' names or numbers stand in for.
-#[derive(Clone, Copy)]
-struct Either {
-    label: Option<usize>,
-    author: Option<usize>,
-}
-
-impl Either {
-    /// The columns of `label_NAME` and `auth_NAME`; an error where both are missing.
-    fn find(row: &CifRow<'_>, name: &str) -> Result<Self, Fault> {
-        let column = |prefix: &str| column(row, &format!("{prefix}_{name}"));
-        let found = Self {
-            label: column("label"),
-            author: column("auth"),
-        };
-        if found.label.or(found.author).is_none() {
-            let what = format!("neither label_{name} nor auth_{name}");
-            return Err(lacks(row, &what));
-        }
-        Ok(found)
-    }
-
-    fn label_first<'a>(self, row: &CifRow<'a>) -> Option<&'a str> {
-        known(row, self.label).or_else(|| known(row, self.author))
-    }
-
-    fn author_first<'a>(self, row: &CifRow<'a>) -> Option<&'a str> {
-        known(row, self.author).or_else(|| known(row, self.label))
-    }
-}
-
-/// Where the items of `_atom_site` are.
-struct Columns {
-    group: Option<usize>,
-    model: Option<usize>,
-    atom: Either,
-    component: Either,
-    asym: Either,
-    number: Either,
-    insertion: Option<usize>,
-    alternative: Option<usize>,
-    occupancy: Option<usize>,
-    entity: Option<usize>,
-    position: [usize; 3],
-}
-
-impl Columns {
-    fn find(row: &CifRow<'_>) -> Result<Self, Fault> {
-        let place = |name: &str| column(row, name).ok_or_else(|| lacks(row, &format!("no {name}")));
-        Ok(Self {
-            group: column(row, "group_pdb"),
-            model: column(row, "pdbx_pdb_model_num"),
-            atom: Either::find(row, "atom_id")?,
-            component: Either::find(row, "comp_id")?,
-            asym: Either::find(row, "asym_id")?,
-            number: Either::find(row, "seq_id")?,
-            insertion: column(row, "pdbx_pdb_ins_code"),
-            alternative: column(row, "label_alt_id"),
-            occupancy: column(row, "occupancy"),
-            entity: column(row, "label_entity_id"),
-            position: [place("cartn_x")?, place("cartn_y")?, place("cartn_z")?],
-        })
-    }
-}
-
-fn column(row: &CifRow<'_>, name: &str) -> Option<usize> {
-    row.items.iter().position(|item| item == name)
-}
-
-fn known<'a>(row: &CifRow<'a>, column: Option<usize>) -> Option<&'a str> {
-    row.values[column?].known()
-}
-
-/// The loop lacks an item.
-fn lacks(row: &CifRow<'_>, what: &str) -> Fault {
-    let line = row.values.first().map_or(0, |value| value.line);
-    Fault::line(
-        line,
-        format!("the loop _atom_site before this row has {what}"),
-    )
-}
-
-/// A value that cannot be read.
-fn unreadable(value: &Value, name: &str, wanted: &str) -> Fault {
-    let text = shown(value.known().unwrap_or("?"));
-    Fault::at(
-        value.line,
-        value.column,
-        format!("{name} is `{text}`, not {wanted}"),
-    )
-}
-
-/// The known value of a column as a whole number.
-fn integer(row: &CifRow<'_>, column: Option<usize>, name: &str) -> Result<Option<i64>, Fault> {
-    let Some(text) = known(row, column) else {
-        return Ok(None);
-    };
-    let value = &row.values[column.expect("it has a value")];
-    let number = text
-        .parse()
-        .map_err(|_| unreadable(value, name, "a whole number"));
-    number.map(Some)
 }
 
 /// A chain that is being read.
@@ -315,66 +210,6 @@ fn residue(
     }
 }
 
-/// The atom of a row; none where its coordinates are unknown.
-fn kept<'a>(
-    row: &CifRow<'a>,
-    columns: &Columns,
-    atom: KeptAtom,
-    name: &'a str,
-) -> Result<Option<AtomRow<'a>>, Fault> {
-    let mut position = [0.0; 3];
-    for (axis, column) in columns.position.into_iter().enumerate() {
-        let value = &row.values[column];
-        let Some(text) = value.known() else {
-            return Ok(None);
-        };
-        // A standard uncertainty may follow in parentheses.
-        let number = text.split_once('(').map_or(text, |(number, _)| number);
-        let number = coordinate(number);
-        position[axis] = number.ok_or_else(|| unreadable(value, "a coordinate", "a number"))?;
-    }
-    let is_alternative = known(row, columns.alternative).is_some();
-    let label = integer(row, columns.number.label, "label_seq_id")?;
-    let author = known(row, columns.number.author).unwrap_or_default();
-    let insertion = known(row, columns.insertion).unwrap_or_default();
-    let number = label.map_or_else(
-        || ResidueNumber::Author(format!("{author} {insertion}")),
-        ResidueNumber::Label,
-    );
-    let group = known(row, columns.group);
-    let is_hetero = match group {
-        Some(group) => group.eq_ignore_ascii_case("HETATM"),
-        None => amino_acids::standard(name).is_none(),
-    };
-    Ok(Some(AtomRow {
-        line: row.values.first().map_or(0, |value| value.line),
-        atom,
-        position,
-        occupancy: occupancy(row, columns, is_alternative)?,
-        is_alternative,
-        name,
-        number,
-        author: author.parse().ok(),
-        is_hetero,
-    }))
-}
-
-/// The occupancy, 1 where it is unknown; it must be a number only where it decides.
-fn occupancy(row: &CifRow<'_>, columns: &Columns, is_alternative: bool) -> Result<f32, Fault> {
-    let Some(text) = known(row, columns.occupancy) else {
-        return Ok(1.0);
-    };
-    let number = text.split_once('(').map_or(text, |(number, _)| number);
-    match coordinate(number) {
-        Some(occupancy) => Ok(occupancy),
-        None if is_alternative => {
-            let value = &row.values[columns.occupancy.expect("it has a value")];
-            Err(unreadable(value, "the occupancy", "a number"))
-        }
-        None => Ok(1.0),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -509,7 +344,7 @@ mod tests {
         for (from, to, what) in [
             (" 3.8 0 0", " 3.8 x 0", "line: 17, column: Some(29)"),
             (" 3.8 0 0", " 3.8 NaN 0", "NaN"),
-            (" A 3 103", " A three 103", "label_seq_id is \\\"three\\\""),
+            (" A 3 103", " A three 103", "label_seq_id is `three`"),
         ] {
             let error = format!("{:?}", read(&entry().replacen(from, to, 1)).unwrap_err());
             assert!(error.contains(what), "{what}: {error}");
