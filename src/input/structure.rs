@@ -9,6 +9,8 @@
 mod amino_acids;
 mod assembly;
 mod atom_site;
+#[cfg(test)]
+mod chains_in_tests;
 mod cif;
 mod coordinate_table;
 mod mmcif;

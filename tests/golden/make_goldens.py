@@ -9,7 +9,6 @@ Expected values are float64 results rounded to float32. Before anything is writt
 second implementation in NumPy (numpy_t5.py) must agree with them. Run it through ./regenerate.
 """
 
-import argparse
 import json
 import re
 import sys
@@ -43,12 +42,7 @@ FULL_GRADIENT = 512
 
 
 def main():
-    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--check", action="store_true", help="compare with the committed goldens, write nothing")
-    check = arguments.parse_args().check
-    torch.set_num_threads(1)
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    check = reference.begin(__doc__)
     with tempfile.TemporaryDirectory() as scratch:
         target = Path(scratch) if check else HERE
         for number, kind in enumerate(KINDS):

@@ -4,7 +4,6 @@ Weights have names of T5. As in transformers' Trainer, norms and biases are in a
 Run it with the Python of ./regenerate.
 """
 
-import argparse
 import json
 import math
 import sys
@@ -13,6 +12,8 @@ from pathlib import Path
 import torch
 from transformers.optimization import Adafactor
 from transformers.trainer_pt_utils import get_parameter_names
+
+import reference
 
 HERE = Path(__file__).resolve().parent
 STEPS = 4
@@ -64,9 +65,7 @@ def steps(make, decay):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="compare with the committed file instead of writing")
-    check = parser.parse_args().check
+    check = reference.begin(__doc__)
     makers = {
         "adamw": lambda groups: torch.optim.AdamW(groups, lr=0.1, betas=(0.9, 0.99), eps=1e-8),
         "adafactor": lambda groups: Adafactor(groups, lr=0.1, scale_parameter=True, relative_step=False, warmup_init=False),

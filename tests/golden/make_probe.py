@@ -7,7 +7,6 @@
 Run it through ./regenerate.
 """
 
-import argparse
 import json
 import sys
 import tempfile
@@ -36,10 +35,7 @@ ROUNDS = [
 
 
 def main():
-    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--check", action="store_true", help="compare with the committed goldens, write nothing")
-    check = arguments.parse_args().check
-    torch.set_num_threads(1)
+    check = reference.begin(__doc__)
     files = {"convbert.safetensors": convbert(), "jacobian.safetensors": jacobian()}
     text = json.dumps(contacts()) + "\n"
     with tempfile.TemporaryDirectory() as scratch:

@@ -10,13 +10,11 @@ Values are float64 results; float32 must agree with them before anything is writ
 Run it with the Python of ./regenerate.
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
 
 import torch
-import transformers
 
 import reference
 
@@ -171,12 +169,7 @@ def shortened(value):
 
 
 def main():
-    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--check", action="store_true", help="compare with the committed goldens, write nothing")
-    check = arguments.parse_args().check
-    torch.set_num_threads(1)
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    check = reference.begin(__doc__)
     for kind in VOCABULARIES:
         exact = shortened(scores(kind, torch.float64))
         assert differ(scores(kind, torch.float32), exact) < 2e-5

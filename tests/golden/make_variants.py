@@ -5,7 +5,6 @@ variants/expected.json         for each variant its config, the tables by their 
                                results in float64: the encoder's output of ENCODER_IDS, and the first logits of DECODER_IDS
 """
 
-import argparse
 import json
 import pathlib
 import sys
@@ -13,7 +12,6 @@ import tempfile
 
 import numpy as np
 import torch
-import transformers
 from safetensors.numpy import load_file, save_file
 
 import reference
@@ -105,12 +103,7 @@ def results(weights, config, names):
 
 
 def main():
-    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--check", action="store_true", help="compare with the committed goldens, write nothing")
-    check = arguments.parse_args().check
-    torch.set_num_threads(1)
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    check = reference.begin(__doc__)
     weights = tensors()
     variants = []
     for name, changes, tables in VARIANTS:

@@ -3,12 +3,26 @@
 Everything is asked of sequences run alone, without padding, unless the name says batch.
 """
 
+import argparse
+
 import numpy as np
 import torch
+import transformers
 from transformers import GenerationConfig, T5ForConditionalGeneration
 
 PAD, EOS, START = 0, 1, 0
 IGNORED = -100
+
+
+def begin(doc):
+    """Reads the command line of a script that makes goldens; whether it shall only compare. Results do not depend on threads."""
+    arguments = argparse.ArgumentParser(description=doc.splitlines()[0])
+    arguments.add_argument("--check", action="store_true", help="compare with the committed goldens, write nothing")
+    check = arguments.parse_args().check
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    return check
 
 
 def load(directory, dtype):

@@ -159,34 +159,35 @@ fn every_way_to_ask_for_gpus_reaches_the_command() {
         ("{'slurm_extra': '--gpus-per-node=8'}", "cuda:all"),
         ("{'slurm_extra': '-G 1 --exclusive'}", "cuda"),
     ];
+    // Snakemake fetches `wrapper.py` of a wrapper and nothing beside it, so each has the same lines.
+    let lines_of = |name: &str| {
+        let wrapper = project(&format!("snakemake/wrappers/bio/ankh3/{name}/wrapper.py"));
+        let text = fs::read_to_string(wrapper).unwrap();
+        let from = text.find("def gpus(").unwrap();
+        let device = text.find("device = [").unwrap();
+        let until = device + text[device..].find('\n').unwrap();
+        text[from..until].to_owned()
+    };
+    let lines = lines_of("embed");
     for name in [
         "complete",
-        "embed",
         "mask-fill",
         "predict-contacts",
         "pretrain",
         "probe",
         "score",
     ] {
-        let wrapper = project(&format!("snakemake/wrappers/bio/ankh3/{name}/wrapper.py"));
-        let text = fs::read_to_string(wrapper).unwrap();
-        let from = text.find("def gpus(").unwrap();
-        let until = text.find("device = [").unwrap();
-        let line = text[until..].lines().next().unwrap();
-        let script = format!(
-            "import re, sys\n{}\nclass snakemake: resources = None\nfor text in sys.argv[1:]:\n    snakemake.resources = eval(text)\n    {line}\n    print(device)\n",
-            &text[from..until]
-        );
-        let mut python = crate::support::command("python3", Path::new("/"));
-        python
-            .arg("-c")
-            .arg(script)
-            .args(table.map(|(resources, _)| resources));
-        let expected: Vec<&str> = table.iter().map(|(_, device)| *device).collect();
-        assert_eq!(
-            ran(&mut python).lines().collect::<Vec<_>>(),
-            expected,
-            "{name}"
-        );
+        assert_eq!(lines_of(name), lines, "{name}");
     }
+    let (function, device) = lines.split_at(lines.find("device = [").unwrap());
+    let script = format!(
+        "import re, sys\n{function}\nclass snakemake: resources = None\nfor text in sys.argv[1:]:\n    snakemake.resources = eval(text)\n    {device}\n    print(device)\n"
+    );
+    let mut python = crate::support::command("python3", Path::new("/"));
+    python
+        .arg("-c")
+        .arg(script)
+        .args(table.map(|(resources, _)| resources));
+    let expected: Vec<&str> = table.iter().map(|(_, device)| *device).collect();
+    assert_eq!(ran(&mut python).lines().collect::<Vec<_>>(), expected);
 }

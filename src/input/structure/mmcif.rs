@@ -212,6 +212,7 @@ fn residue(
 
 #[cfg(test)]
 mod tests {
+    use super::super::chains_in_tests;
     use super::*;
 
     const HEADER: &str = "data_x\nloop_\n_atom_site.group_PDB\n_atom_site.label_atom_id\n_atom_site.label_comp_id\n_atom_site.label_asym_id\n_atom_site.label_seq_id\n_atom_site.auth_seq_id\n_atom_site.auth_asym_id\n_atom_site.Cartn_x\n_atom_site.Cartn_y\n_atom_site.Cartn_z\n";
@@ -232,23 +233,12 @@ mod tests {
         HEADER.to_owned() + &rows.iter().map(row).collect::<String>()
     }
 
-    fn read(text: &str) -> Result<Vec<Chain>, Fault> {
-        chains(
-            Text::begin(Box::new(std::io::Cursor::new(text.to_owned())))?,
-            "s",
-        )
+    fn read(content: &str) -> Result<Vec<Chain>, Fault> {
+        chains(chains_in_tests::text(content)?, "s")
     }
 
-    fn letters(text: &str) -> Vec<String> {
-        let chains = read(text).unwrap();
-        let shown = |chain: &Chain| {
-            format!(
-                "{} {}",
-                chain.name,
-                String::from_utf8_lossy(&chain.residues)
-            )
-        };
-        chains.iter().map(shown).collect()
+    fn letters(content: &str) -> Vec<String> {
+        chains_in_tests::letters(&read(content).unwrap())
     }
 
     /// Three residues, of which the last follows four missing ones, and three ligands.

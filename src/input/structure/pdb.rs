@@ -273,6 +273,7 @@ fn hybrid36(text: &str) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::chains_in_tests;
     use super::*;
 
     /// A line with an atom: its name, location, residue, chain (two columns), number with insertion
@@ -293,25 +294,12 @@ mod tests {
         atom("N", x - 1.4) + &atom("CA", x) + &atom("C", x + 1.5)
     }
 
-    fn read(text: &str) -> Result<Vec<Chain>, Fault> {
-        chains(
-            Text::begin(Box::new(std::io::Cursor::new(text.to_owned())))?,
-            "s",
-        )
+    fn read(content: &str) -> Result<Vec<Chain>, Fault> {
+        chains(chains_in_tests::text(content)?, "s")
     }
 
-    /// Name and letters of each chain.
-    fn letters(text: &str) -> Vec<String> {
-        let chains = read(text).unwrap();
-        let shown = |chain: &Chain| {
-            assert_eq!(chain.residues.len(), chain.atoms.len());
-            format!(
-                "{} {}",
-                chain.name,
-                String::from_utf8_lossy(&chain.residues)
-            )
-        };
-        chains.iter().map(shown).collect()
+    fn letters(content: &str) -> Vec<String> {
+        chains_in_tests::letters(&read(content).unwrap())
     }
 
     fn problem(text: &str) -> String {

@@ -125,6 +125,16 @@ impl Case {
         }
     }
 
+    fn plan(&self, segments: &[Segment]) -> AttentionPlan {
+        AttentionPlan {
+            heads: self.heads,
+            d_kv: self.d,
+            visibility: self.visibility,
+            segments: Arc::from(segments),
+            precision: Precision::F32,
+        }
+    }
+
     /// Runs forward, and backward where `backward`, and compares with f64.
     pub(super) fn check(&self, backward: bool) {
         let emulator = Emulator::of(self.file());
@@ -135,13 +145,7 @@ impl Case {
     pub(super) fn run(&self, emulator: &'static Emulator, backward: bool) -> Result<(), String> {
         let (values, segments, inner) = (self.values(), self.segments(), self.heads * self.d);
         let (rows, keys) = (values.q.len() / inner, values.kv.len() / 2 / inner);
-        let plan = AttentionPlan {
-            heads: self.heads,
-            d_kv: self.d,
-            visibility: self.visibility,
-            segments: Arc::from(segments.clone()),
-            precision: Precision::F32,
-        };
+        let plan = self.plan(&segments);
         let form = (self.form)(self.d);
         let tables = Tables::new(&segments, form.tile());
         let mut device = Device::new(emulator);
@@ -312,13 +316,7 @@ pub(super) fn near(
 impl Case {
     pub(super) fn forward(&self, values: &Values) -> Vec<f32> {
         let (segments, inner) = (self.segments(), self.heads * self.d);
-        let plan = AttentionPlan {
-            heads: self.heads,
-            d_kv: self.d,
-            visibility: self.visibility,
-            segments: Arc::from(segments.clone()),
-            precision: Precision::F32,
-        };
+        let plan = self.plan(&segments);
         let form = (self.form)(self.d);
         let tables = Tables::new(&segments, form.tile());
         let mut device = Device::new(Emulator::of(self.file()));

@@ -6,9 +6,9 @@ use std::fs;
 use std::path::Path;
 
 use ankh3::checkpoint::Checkpoint;
-use ankh3::kernels::plan::WeightForm;
-use ankh3::model::{Decoder, Encoder, Loader, Packed};
-use candle_core::{DType, Device, Tensor};
+use ankh3::device::{Compute, DeviceSpec};
+use ankh3::model::{Decoder, Encoder, Packed};
+use candle_core::{Device, Tensor};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -83,12 +83,8 @@ impl Variant {
 /// The encoder's output and the decoder's logits.
 fn run(dir: &Path, goldens: &Goldens) -> Result<(Vec<f32>, Vec<f32>), String> {
     let checkpoint = Checkpoint::load(dir).map_err(|error| error.to_string())?;
-    let loader = Loader {
-        source: &checkpoint,
-        device: &Device::Cpu,
-        dtype: DType::F32,
-        weights: WeightForm::Full,
-    };
+    let compute = Compute::open(DeviceSpec::Cpu, None).unwrap();
+    let loader = checkpoint.loader(&compute);
     let source = Packed::from_segments([goldens.encoder_ids.as_slice()]);
     let target = Packed::from_segments([goldens.decoder_ids.as_slice()]);
     let results = || {
@@ -139,12 +135,8 @@ fn a_model_without_its_head_embeds_but_names_no_tokens() {
     let error = run(dir.path(), &goldens).unwrap_err();
     assert!(error.contains("lm_head.weight"), "{error}");
     let checkpoint = Checkpoint::load(dir.path()).unwrap();
-    let loader = Loader {
-        source: &checkpoint,
-        device: &Device::Cpu,
-        dtype: DType::F32,
-        weights: WeightForm::Full,
-    };
+    let compute = Compute::open(DeviceSpec::Cpu, None).unwrap();
+    let loader = checkpoint.loader(&compute);
     Encoder::load(&loader, &checkpoint.config).unwrap();
 }
 

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use ankh3::checkpoint::Checkpoint;
+use ankh3::device::{Compute, DeviceSpec};
 use ankh3::inference::EncoderDecoder;
-use ankh3::kernels::plan::WeightForm;
-use ankh3::model::{Decoder, Encoder, Loader};
+use ankh3::model::{Decoder, Encoder};
 use ankh3::tokenizer::Tokenizer;
-use candle_core::{DType, Device};
+use candle_core::Device;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -75,12 +75,8 @@ pub struct Network {
 
 pub fn network(dir: &TempDir) -> Network {
     let checkpoint = Checkpoint::load(dir.path()).unwrap();
-    let loader = Loader {
-        source: &checkpoint,
-        device: &Device::Cpu,
-        dtype: DType::F32,
-        weights: WeightForm::Full,
-    };
+    let compute = Compute::open(DeviceSpec::Cpu, None).unwrap();
+    let loader = checkpoint.loader(&compute);
     Network {
         encoder: Encoder::load(&loader, &checkpoint.config).unwrap(),
         decoder: Decoder::load(&loader, &checkpoint.config).unwrap(),
