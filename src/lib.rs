@@ -1,7 +1,7 @@
 //! `ankh3`: the protein language model Ankh3 (arXiv 2505.20052) as a library and a command-line
 //! suite.
 //!
-//! The rooms, outermost first; each imports only from rooms below it (`tests/it/rooms.rs` has the
+//! The rooms, outermost first; each imports only from rooms below it (`tests/it/rooms/map.rs` has the
 //! table):
 //!
 //! - [`commands`]: one file per sub-command, which opens, loads, runs, writes and reports.

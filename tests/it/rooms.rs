@@ -3,186 +3,24 @@
 //!
 //! The test reads the sources as tokens (comments, strings and `#[cfg(test)]` items are ignored),
 //! resolves `use` declarations, and fails with the file, the line and the room of every import that
-//! the map does not allow. A new room starts with a line in [`ROOMS`].
+//! the map does not allow. A new room starts with a line in [`map::ROOMS`].
 
+mod map;
 mod names;
 mod paths;
 
 use std::path::{Path, PathBuf};
 
+use map::{EVERYWHERE, KEPT_IN, KEPT_OUT_OF, PRINT_MACROS, ROOMS};
 use names::public_types;
 use paths::{Found, find};
-
-/// Each room with all rooms that it may import from. `main` is `src/main.rs`, `lib` is
-/// `src/lib.rs`.
-const ROOMS: &[(&str, &[&str])] = &[
-    ("lib", &["library"]),
-    (
-        "library",
-        &[
-            "checkpoint",
-            "device",
-            "inference",
-            "model",
-            "number",
-            "sequence",
-            "tokenizer",
-        ],
-    ),
-    ("main", &["args", "commands", "io", "progress", "shown"]),
-    (
-        "commands",
-        &[
-            "number",
-            "args",
-            "checkpoint",
-            "device",
-            "check",
-            "inference",
-            "input",
-            "io",
-            "kernels",
-            "model",
-            "output",
-            "packing",
-            "probe",
-            "progress",
-            "report",
-            "sequence",
-            "tokenizer",
-            "training",
-            "shown",
-        ],
-    ),
-    (
-        "args",
-        &[
-            "device",
-            "input",
-            "kernels",
-            "number",
-            "sequence",
-            "tokenizer",
-        ],
-    ),
-    (
-        "inference",
-        &["kernels", "model", "packing", "sequence", "tokenizer"],
-    ),
-    (
-        "training",
-        &[
-            "number",
-            "kernels",
-            "model",
-            "packing",
-            "sequence",
-            "tokenizer",
-        ],
-    ),
-    (
-        "probe",
-        &[
-            "inference",
-            "io",
-            "kernels",
-            "model",
-            "number",
-            "packing",
-            "sequence",
-            "tokenizer",
-        ],
-    ),
-    (
-        "checkpoint",
-        &[
-            "number",
-            "device",
-            "io",
-            "model",
-            "sequence",
-            "tokenizer",
-            "shown",
-        ],
-    ),
-    ("model", &["number", "kernels", "shown"]),
-    ("packing", &["sequence", "tokenizer"]),
-    ("check", &["number", "kernels", "model"]),
-    ("report", &["input", "io", "output", "sequence", "shown"]),
-    ("output", &["number", "io", "sequence", "shown"]),
-    ("input", &["io", "sequence", "shown"]),
-    ("io", &[]),
-    ("tokenizer", &["sequence", "shown"]),
-    ("kernels", &[]),
-    ("sequence", &["shown"]),
-    ("device", &["number", "kernels"]),
-    ("number", &[]),
-    ("shown", &[]),
-    ("progress", &["sequence"]),
-];
-
-/// External names that only the listed rooms may use.
-const KEPT_IN: &[(&str, &[&str])] = &[
-    ("clap", &["args", "commands", "main"]),
-    ("clap_complete", &["commands"]),
-    ("clap_mangen", &["commands"]),
-    ("hf_hub", &["checkpoint"]),
-    ("ureq", &["checkpoint"]),
-    ("memmap2", &["checkpoint"]),
-    ("signal_hook", &["io"]),
-    ("candle_core::pickle", &["checkpoint"]),
-    (
-        "candle_core::safetensors::MmapedSafetensors",
-        &["checkpoint"],
-    ),
-    ("candle_core::safetensors::MmapedFile", &["checkpoint"]),
-    ("std::io::stdin", &["io"]),
-    ("std::io::stdout", &["io"]),
-    ("std::io::Stdin", &["io"]),
-    ("std::io::Stdout", &["io"]),
-];
-
-/// Exceptions to [`KEPT_IN`] for every room: the enums of all rooms may be values of the command
-/// line.
-const EVERYWHERE: &[&str] = &["clap::ValueEnum"];
-
-/// External names that the listed rooms must not use.
-const KEPT_OUT_OF: &[(&str, &[&str])] = &[
-    (
-        "candle_core",
-        &[
-            "input",
-            "io",
-            "number",
-            "output",
-            "report",
-            "sequence",
-            "tokenizer",
-        ],
-    ),
-    (
-        "candle_nn",
-        &[
-            "input",
-            "io",
-            "number",
-            "output",
-            "report",
-            "sequence",
-            "tokenizer",
-        ],
-    ),
-];
-
-/// Forbidden macros: output goes through `io`, `tracing` or an error.
-const PRINT_MACROS: &[&str] = &["print", "println", "eprint", "eprintln", "dbg"];
 
 /// The violations in one file, one line each.
 fn complaints(file: &str, source: &str) -> Vec<String> {
     let room = room_of(file);
     let Some((_, allowed)) = ROOMS.iter().find(|(name, _)| *name == room) else {
         return vec![format!(
-            "{file}: room `{room}` is not on the map; add it to ROOMS in tests/it/rooms.rs and to CONTRIBUTING.md"
+            "{file}: room `{room}` is not on the map; add it to ROOMS in tests/it/rooms/map.rs and to CONTRIBUTING.md"
         )];
     };
     find(&module_path(file), source)
@@ -288,9 +126,6 @@ fn the_map_has_no_circles() {
     }
 }
 
-/// Names that two public types may share, each with the reason.
-const SAME_NAME: &[&str] = &[];
-
 #[test]
 fn a_public_type_name_occurs_once() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
@@ -302,7 +137,6 @@ fn a_public_type_name_occurs_once() {
             public_types(file.to_str().expect("file names are plain"), &source)
                 .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
         })
-        .filter(|found| !SAME_NAME.contains(&found.name.as_str()))
         .collect();
     types.sort();
     assert!(types.len() > 100, "found only {} types", types.len());

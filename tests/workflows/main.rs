@@ -16,7 +16,7 @@ mod skip;
 mod lints;
 
 /// A hub on this machine, for what downloads.
-#[path = "../it/fetch/hub_server.rs"]
+#[path = "../it/fetch/hub_server/mod.rs"]
 #[allow(dead_code, reason = "its faults are for other tests")]
 mod hub_server;
 
