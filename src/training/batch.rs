@@ -3,7 +3,8 @@
 
 use rand::{Rng, RngExt};
 
-use super::objective::{Mixture, Objective, TrainingExample, example};
+use super::mixture::{Mixture, Objective};
+use super::objective::{TrainingExample, example};
 use super::order::SequenceOrder;
 use crate::model::{Config, Packed};
 use crate::tokenizer::Tokenizer;

@@ -7,8 +7,9 @@ use candle_core::Result;
 use serde::Serialize;
 
 use super::batch::Batch;
+use super::mixture::{Mixture, Objective};
 use super::network::Network;
-use super::objective::{Mixture, Objective, TrainingExample, example};
+use super::objective::{TrainingExample, example};
 use super::order::{Purpose, stream};
 use super::variables::Variables;
 use crate::packing::by_token_budget;

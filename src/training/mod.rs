@@ -26,6 +26,7 @@
 mod backprop;
 pub mod batch;
 pub mod evaluation;
+pub mod mixture;
 pub mod network;
 pub mod objective;
 pub mod optimizer;

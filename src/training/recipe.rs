@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use toml::{Table, Value};
 
+use super::mixture::{Mixture, Objective};
 use super::network::Activations;
-use super::objective::{Mixture, Objective};
 use super::optimizer::OptimizerSettings;
 use super::schedule::Schedule;
 use crate::model::Config;
@@ -414,7 +414,7 @@ fn put(table: &mut Table, set: &str) -> Result<(), RecipeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::training::objective::Split;
+    use crate::training::mixture::Split;
     use crate::training::optimizer::OptimizerKind;
 
     fn read(text: &str, sets: &[&str]) -> Result<Recipe, String> {
