@@ -29,6 +29,9 @@ mod resume;
 /// No output replaces an input.
 mod distinct;
 
+/// Files that were cut are not read as if they were whole.
+mod cut;
+
 /// Merged shards of FASTA files and tables are the bytes of one run.
 mod text_shards;
 

@@ -30,7 +30,7 @@ use std::path::{Path, PathBuf};
 use client::Client;
 pub use client::Patience;
 pub use error::FetchError;
-use partial::{UnfinishedFolder, delete_dead, hold, unfinished_file};
+use partial::{UnfinishedFolder, delete_dead, hold};
 pub use prune::{Pruned, prune};
 use remote::Listing;
 pub use verify::{FileVerdict, VerifiedFile, verify};
@@ -39,6 +39,7 @@ use super::checksum::sha256_of;
 use super::load::card_licence;
 use super::weights::{self, WeightFormat};
 use super::{Hub, convert, resolve};
+use crate::io::atomic_file::AtomicFile;
 
 /// The files beside the weights that are downloaded where the repository has them.
 const SMALL_FILES: [&str; 11] = [
@@ -282,12 +283,12 @@ impl<'a> Session<'a> {
         let path = self.hub.repo_dir(self.repo).join("refs").join(revision);
         let dir = path.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(dir).map_err(FetchError::io(dir))?;
-        let mut file = unfinished_file(dir).map_err(FetchError::io(dir))?;
-        file.write_all(self.commit.as_bytes())
-            .map_err(FetchError::io(&path))?;
-        file.persist(&path)
-            .map_err(|error| FetchError::io(&path)(error.error))?;
-        Ok(())
+        let write = || {
+            let mut file = AtomicFile::create(&path)?;
+            file.write_all(self.commit.as_bytes())?;
+            file.finish()
+        };
+        write().map_err(FetchError::io(&path))
     }
 }
 

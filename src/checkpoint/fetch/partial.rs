@@ -216,7 +216,7 @@ fn is_named(file: &File, path: &Path) -> bool {
 
 /// A new file under a unique name, deleted on errors, locked while it is open, with the permissions
 /// of a file that other users of the cache may read.
-pub(super) fn unfinished_file(dir: &Path) -> io::Result<NamedTempFile> {
+fn unfinished_file(dir: &Path) -> io::Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(PREFIX).suffix(".incomplete");
     #[cfg(unix)]

@@ -14,7 +14,7 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
 
 use rust_hdf5::{DatatypeMessage, H5Dataset, H5File, H5Group, VarLenUnicode};
@@ -201,6 +201,7 @@ fn escape(id: &str) -> String {
 
 /// Reads the schema and the names, then the records in the order of the groups.
 pub(super) fn open(path: &Path) -> io::Result<(Schema, Records)> {
+    check_length(path)?;
     let file = H5File::options()
         .no_locking()
         .open(path)
@@ -218,6 +219,25 @@ pub(super) fn open(path: &Path) -> io::Result<(Schema, Records)> {
         .into_iter()
         .map(move |name| read_record(&file, &name, &of_schema));
     Ok((schema, Box::new(records)))
+}
+
+/// Checks that the file is as long as its superblock says, because the library reads a truncated
+/// file as far as it goes. Superblocks of version 2 and 3, which the library writes, have the
+/// address of the end at byte 28.
+fn check_length(path: &Path) -> io::Result<()> {
+    let mut file = File::open(path)?;
+    let mut superblock = [0; 36];
+    file.read_exact(&mut superblock)?;
+    let (begin, end) = superblock.split_at(28);
+    let end = u64::from_le_bytes(end.try_into().expect("8 of 36 bytes"));
+    let is_known = begin.starts_with(b"\x89HDF\r\n\x1a\n") && matches!(begin[8], 2 | 3);
+    let length = file.metadata()?.len();
+    if is_known && length < end {
+        return Err(invalid_data(format!(
+            "the file has {length} of {end} bytes, so it is truncated; make it again"
+        )));
+    }
+    Ok(())
 }
 
 fn names_of_column(file: &H5File, schema: &Schema) -> io::Result<Vec<String>> {

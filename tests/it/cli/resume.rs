@@ -13,38 +13,30 @@ use super::support::{
     tiny,
 };
 
-/// Number of kills, half of them by SIGKILL, half by SIGTERM.
+/// Number of kills, by [`SIGNALS`] in turn.
 const KILLS: usize = 56;
 
-/// The signal that stops a run.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Signal {
-    Kill,
-    Term,
-}
+/// The signals that stop a run, by their names for `kill`: that of a system without memory, those of
+/// a queue, of a terminal and of a limit of CPU time.
+const SIGNALS: [&str; 6] = ["KILL", "TERM", "KILL", "INT", "HUP", "XCPU"];
 
-fn stop(child: &mut Child, signal: Signal) {
-    match signal {
-        Signal::Kill => child.kill().unwrap(),
-        Signal::Term => {
-            let mut kill = Command::new("kill");
-            // The run may have ended before the signal.
-            kill.args(["-TERM", &child.id().to_string()])
-                .stderr(Stdio::null());
-            kill.status().unwrap();
-        }
-    }
+fn stop(child: &Child, signal: &str) {
+    let mut kill = Command::new("kill");
+    // The run may have ended before the signal.
+    kill.args(["-s", signal, &child.id().to_string()])
+        .stderr(Stdio::null());
+    kill.status().unwrap();
 }
 
 /// Starts a run, stops it after `delay`, and returns how it ended.
-fn interrupted(mut command: Command, delay: Duration, signal: Signal) -> Ended {
-    let mut child = command
+fn interrupted(mut command: Command, delay: Duration, signal: &str) -> Ended {
+    let child = command
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     sleep(delay);
-    stop(&mut child, signal);
+    stop(&child, signal);
     child.wait_with_output().unwrap().into()
 }
 
@@ -82,7 +74,7 @@ impl Resumable<'_> {
         let command = format!("{} --resume", self.arguments("out-"));
         let (mut killed, mut resumed) = (0, 0);
         while killed < kills {
-            let signal = [Signal::Kill, Signal::Term][killed % 2];
+            let signal = SIGNALS[killed % SIGNALS.len()];
             let delay = duration.mul_f64(stream.random_range(0.0..0.9));
             // A run that was killed before may have left unfinished files, if the signal came
             // before they were deleted.
@@ -101,14 +93,14 @@ impl Resumable<'_> {
             }
             assert_eq!(ended.code, None, "{}", ended.stderr);
             killed += 1;
-            if signal == Signal::Term {
+            if signal != "KILL" {
                 let own = unfinished(folder)
                     .into_iter()
                     .filter(|name| !leftovers.contains(name));
                 assert_eq!(
                     own.collect::<Vec<_>>(),
                     [""; 0],
-                    "SIGTERM leaves nothing unfinished"
+                    "SIG{signal} leaves nothing unfinished"
                 );
             }
         }
@@ -410,7 +402,7 @@ fn a_scan_goes_on_within_its_protein() {
             assert!(begun.elapsed() < Duration::from_secs(120), "no answer kept");
             sleep(Duration::from_millis(1));
         }
-        stop(&mut child, Signal::Kill);
+        stop(&child, "KILL");
         assert_eq!(child.wait().unwrap().code(), None, "kill {kills}");
     }
     let kept = entries(&part);

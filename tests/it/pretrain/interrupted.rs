@@ -260,13 +260,17 @@ fn a_full_disk_leaves_the_last_good_checkpoint() {
 #[test]
 fn signals_save() {
     let place = Place::new();
-    let mut child = place
-        .command(
-            "run",
-            &["--set", "steps=100000", "--set", "checkpoints.every=90000"],
-        )
-        .spawn()
-        .unwrap();
+    let never = ["--set", "steps=100000", "--set", "checkpoints.every=90000"];
+    let ends_saved = |child: Child| {
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+        assert!(
+            stderr(&output).contains("--resume continues the run"),
+            "{}",
+            stderr(&output)
+        );
+    };
+    let mut child = place.command("run", &never).spawn().unwrap();
     let signal = |name: &str, child: &Child| {
         assert!(
             Command::new("kill")
@@ -289,14 +293,15 @@ fn signals_save() {
         "SIGUSR1 must not end the run"
     );
     signal("TERM", &child);
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    assert!(
-        stderr(&output).contains("--resume continues the run"),
-        "{}",
-        stderr(&output)
-    );
+    ends_saved(child);
     assert!(!place.steps("run").is_empty());
+    for name in ["HUP", "XCPU"] {
+        let mut child = place.command(name, &never).spawn().unwrap();
+        wait_for(&place.path(name).join("log.jsonl"), &mut child);
+        signal(name, &child);
+        ends_saved(child);
+        assert_eq!(place.steps(name).len(), 1, "{name}");
+    }
 }
 
 /// One bit changed in each file of a checkpoint is an error that names the file; a checkpoint of an
